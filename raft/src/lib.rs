@@ -1,0 +1,1 @@
+//! Replicated groups: openraft on top of the shared journal.

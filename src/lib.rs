@@ -1,0 +1,1 @@
+//! The server as a library: every room of it, so that tests and tools can reach them.

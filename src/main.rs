@@ -1,0 +1,2 @@
+//! The `nats-server` binary: command line in, exit status out.
+fn main() {}
