@@ -1,1 +1,3 @@
 //! The server as a library: every room of it, so that tests and tools can reach them.
+
+pub mod jetstream;

@@ -1,0 +1,3 @@
+//! JetStream: streams, consumers and the API that manages them.
+
+pub mod types;

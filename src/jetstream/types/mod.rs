@@ -1,0 +1,34 @@
+//! The values of the JetStream API as clients see them: configurations, states, infos and errors, with the reference's
+//! exact JSON.
+//!
+//! # Invariant
+//! Nothing here decides anything or knows a stream's insides: these are plain values that serialise to the same bytes the
+//! reference writes (key order, omitted fields, escapes).
+
+mod consumer;
+mod error;
+mod error_codes;
+mod info;
+mod json;
+mod level;
+mod stream;
+mod time;
+
+pub use consumer::{AckPolicy, ConsumerConfig, DeliverPolicy, PriorityPolicy, ReplayPolicy};
+pub use error::ApiError;
+pub use error_codes::ErrorCode;
+pub use info::{
+    ClusterInfo, ConsumerInfo, LostStreamData, PriorityGroupState, SequenceInfo, StoredMessage,
+    StreamInfo, StreamSourceInfo, StreamState,
+};
+pub use json::{
+    DecodeError, Strictness, decode, decode_empty_as_default, encode, encode_into, is_empty_request,
+};
+pub use level::{API_LEVEL, REFERENCE_VERSION, header_exceeds_level};
+pub use stream::{
+    ConsumerLimits, Discard, ExternalStream, PersistMode, Placement, Republish, Retention, Storage,
+    StoreCompression, StreamConfig, StreamSource, StreamSourceConsumer, SubjectTransform,
+};
+pub use time::Time;
+
+pub(crate) use json::{is_false, is_none_or_zero, is_zero};
