@@ -10,5 +10,7 @@
 )]
 
 pub mod disk;
+pub mod entropy;
 pub mod filter;
+pub mod seal;
 pub mod store;

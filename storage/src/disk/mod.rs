@@ -8,6 +8,11 @@
 //! name is durable only after [`Disk::sync_dir`] of its directory returned `Ok`. A failed sync is
 //! final for that file: the caller never retries it, because the kernel may have marked the pages clean.
 
+mod real;
+pub mod sim;
+
+pub use real::RealDisk;
+
 use std::io::IoSlice;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
