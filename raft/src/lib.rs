@@ -1,1 +1,16 @@
 //! Replicated groups: openraft on top of the shared journal.
+//!
+//! Reading order: [`types`] says what a group's entries, nodes and votes are; [`codec`] writes them as
+//! bytes; [`log`] keeps a group's log in the journal that all streams and groups of a server share.
+//!
+//! # Invariant
+//! No socket and no subject is named here, and nothing outside this crate names an openraft type.
+
+#![cfg_attr(
+    not(test),
+    deny(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic)
+)]
+
+pub mod codec;
+pub mod log;
+pub mod types;

@@ -1,0 +1,1 @@
+//! A group's log in the shared journal.
