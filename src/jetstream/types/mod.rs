@@ -6,6 +6,7 @@
 //! reference writes (key order, omitted fields, escapes).
 
 mod consumer;
+mod duration;
 mod error;
 mod error_codes;
 mod info;
@@ -15,6 +16,7 @@ mod stream;
 mod time;
 
 pub use consumer::{AckPolicy, ConsumerConfig, DeliverPolicy, PriorityPolicy, ReplayPolicy};
+pub use duration::go_duration;
 pub use error::ApiError;
 pub use error_codes::ErrorCode;
 pub use info::{

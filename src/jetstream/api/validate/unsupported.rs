@@ -1,0 +1,31 @@
+//! What a stream may ask for that this server does not do yet.
+
+use crate::jetstream::types::{ApiError, ErrorCode, PersistMode, StreamConfig};
+
+/// Refuses a configuration that relies on something that is not there, so that nobody depends on it unknowingly.
+pub fn refuse_unsupported(config: &StreamConfig) -> Result<(), ApiError> {
+    let asked_for = [
+        (config.mirror.is_some(), "mirror"),
+        (!config.sources.is_empty(), "sources"),
+        (config.allow_msg_counter, "allow_msg_counter"),
+        (config.allow_atomic, "allow_atomic"),
+        (config.allow_msg_schedules, "allow_msg_schedules"),
+        (config.allow_batched, "allow_batched"),
+        (
+            config.persist_mode == PersistMode::Async,
+            "persist_mode async",
+        ),
+        (config.subject_transform.is_some(), "subject_transform"),
+        (config.republish.is_some(), "republish"),
+        (
+            config.subject_delete_marker_ttl > 0,
+            "subject_delete_marker_ttl",
+        ),
+    ];
+    match asked_for.into_iter().find(|(asked, _)| *asked) {
+        Some((_, feature)) => Err(ErrorCode::StreamInvalidConfig.with(format_args!(
+            "{feature} is not supported by this server yet"
+        ))),
+        None => Ok(()),
+    }
+}

@@ -1,0 +1,86 @@
+//! What an account and the server allow.
+
+use serde::Serialize;
+
+use super::types::{Storage, StreamConfig};
+
+/// What one account may use; `-1` is no limit. Serialises as the API shows it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct AccountLimits {
+    /// Bytes in memory.
+    pub max_memory: i64,
+    /// Bytes on disk.
+    pub max_storage: i64,
+    /// Streams.
+    pub max_streams: i64,
+    /// Consumers per stream.
+    pub max_consumers: i64,
+    /// Messages of one consumer that may wait for an ack.
+    pub max_ack_pending: i64,
+    /// Bytes of one stream in memory.
+    pub memory_max_stream_bytes: i64,
+    /// Bytes of one stream on disk.
+    pub storage_max_stream_bytes: i64,
+    /// Every stream must say how many bytes it may hold.
+    pub max_bytes_required: bool,
+}
+
+impl Default for AccountLimits {
+    fn default() -> Self {
+        Self {
+            max_memory: -1,
+            max_storage: -1,
+            max_streams: -1,
+            max_consumers: -1,
+            max_ack_pending: -1,
+            memory_max_stream_bytes: -1,
+            storage_max_stream_bytes: -1,
+            max_bytes_required: false,
+        }
+    }
+}
+
+impl AccountLimits {
+    /// Bytes that all streams of this kind may hold together; `None` is no limit.
+    pub fn bytes_max(&self, storage: Storage) -> Option<u64> {
+        u64::try_from(match storage {
+            Storage::File => self.max_storage,
+            Storage::Memory => self.max_memory,
+        })
+        .ok()
+    }
+
+    /// Bytes that one stream of this kind may hold; `None` is no limit.
+    pub fn stream_bytes_max(&self, storage: Storage) -> Option<i64> {
+        let limit = match storage {
+            Storage::File => self.storage_max_stream_bytes,
+            Storage::Memory => self.memory_max_stream_bytes,
+        };
+        (limit > 0).then_some(limit)
+    }
+}
+
+/// What the server allows each stream and consumer; 0 is no limit. Serialises as `/jsz` shows it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct ServerLimits {
+    /// How many messages one pull request may ask for.
+    #[serde(skip_serializing_if = "super::types::is_zero")]
+    pub max_request_batch: i64,
+    /// How many messages of one consumer may wait for an ack.
+    #[serde(skip_serializing_if = "super::types::is_zero")]
+    pub max_ack_pending: i64,
+    /// How many replicated assets this server may hold.
+    #[serde(skip_serializing_if = "super::types::is_zero")]
+    pub max_ha_assets: i64,
+    /// How long message ids may be remembered, in nanoseconds.
+    #[serde(
+        rename = "max_duplicate_window",
+        skip_serializing_if = "super::types::is_zero"
+    )]
+    pub duplicate_window_ns: i64,
+}
+
+/// The bytes a stream reserves: what it says that it may hold.
+pub fn reservation(config: &StreamConfig) -> u64 {
+    u64::try_from(config.max_bytes).unwrap_or(0)
+}
