@@ -1,0 +1,152 @@
+//! The index of subscriptions by subject pattern: a tree of tokens with a branch for each wildcard.
+//!
+//! # Invariant
+//! A node without subscriptions and without children does not exist: whatever is inserted and removed
+//! again leaves nothing behind.
+
+mod node;
+
+use node::Level;
+
+/// What can be kept in a [`SubjectIndex`].
+pub trait Indexed: Clone {
+    /// A number that no other entry of the index has.
+    fn id(&self) -> u64;
+}
+
+impl<T: Indexed> Indexed for std::sync::Arc<T> {
+    fn id(&self) -> u64 {
+        T::id(self)
+    }
+}
+
+/// A pattern that is not a valid subject.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("invalid subject")]
+pub struct InvalidSubject;
+
+/// One queue group among the matches of a subject.
+#[derive(Debug, Clone)]
+pub struct QueueGroup<T> {
+    /// The group's name.
+    pub name: Box<[u8]>,
+    /// Its members whose pattern matches; never empty.
+    pub members: Vec<T>,
+}
+
+/// Everything that matches one subject.
+#[derive(Debug, Clone)]
+pub struct Matches<T> {
+    /// Each of these gets the message.
+    pub plain: Vec<T>,
+    /// One member of each of these gets the message.
+    pub queues: Vec<QueueGroup<T>>,
+}
+
+impl<T> Default for Matches<T> {
+    fn default() -> Self {
+        Self {
+            plain: Vec::new(),
+            queues: Vec::new(),
+        }
+    }
+}
+
+impl<T> Matches<T> {
+    /// Whether nothing matches.
+    pub fn is_empty(&self) -> bool {
+        self.plain.is_empty() && self.queues.is_empty()
+    }
+
+    /// Forgets everything and keeps the memory.
+    pub fn clear(&mut self) {
+        self.plain.clear();
+        self.queues.clear();
+    }
+}
+
+/// Subscriptions by the pattern they listen on.
+#[derive(Debug)]
+pub struct SubjectIndex<T> {
+    root: Level<T>,
+    count: usize,
+}
+
+impl<T> Default for SubjectIndex<T> {
+    fn default() -> Self {
+        Self {
+            root: Level::default(),
+            count: 0,
+        }
+    }
+}
+
+impl<T: Indexed> SubjectIndex<T> {
+    /// How many entries there are.
+    pub fn len(&self) -> usize {
+        self.count
+    }
+
+    /// Whether there are no entries.
+    pub fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    /// Adds an entry under a pattern, as a member of a queue group when one is named.
+    pub fn insert(
+        &mut self,
+        pattern: &[u8],
+        queue: Option<&[u8]>,
+        entry: T,
+    ) -> Result<(), InvalidSubject> {
+        if !super::validate::is_valid_subject(pattern) {
+            return Err(InvalidSubject);
+        }
+        self.root.insert(pattern, queue, entry);
+        self.count += 1;
+        Ok(())
+    }
+
+    /// Removes the entry with this id from under a pattern; whether it was there.
+    pub fn remove(&mut self, pattern: &[u8], queue: Option<&[u8]>, id: u64) -> bool {
+        let removed = self.root.remove(pattern, queue, id);
+        self.count -= usize::from(removed);
+        removed
+    }
+
+    /// Collects all that matches a subject. A subject with an empty token matches nothing.
+    pub fn matches(&self, subject: &[u8], found: &mut Matches<T>) {
+        found.clear();
+        if !has_empty_token(subject) {
+            self.root.visit(subject, &mut |node| {
+                node.collect(found);
+                false
+            });
+        }
+    }
+
+    /// Whether anything matches a subject.
+    pub fn has_match(&self, subject: &[u8]) -> bool {
+        !has_empty_token(subject) && self.root.visit(subject, &mut |_| true)
+    }
+
+    /// Whether a plain subscription, or a member of a queue group for which `wanted` is true, matches.
+    pub fn has_match_where(
+        &self,
+        subject: &[u8],
+        plain: bool,
+        mut wanted: impl FnMut(&[u8]) -> bool,
+    ) -> bool {
+        !has_empty_token(subject)
+            && self.root.visit(subject, &mut |node| {
+                (plain && node.has_plain()) || node.queue_names().any(&mut wanted)
+            })
+    }
+}
+
+fn has_empty_token(subject: &[u8]) -> bool {
+    subject.is_empty() || super::validate::tokens(subject).any(<[u8]>::is_empty)
+}
+
+#[cfg(test)]
+mod tests;
