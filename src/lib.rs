@@ -1,3 +1,5 @@
 //! The server as a library: every room of it, so that tests and tools can reach them.
 
 pub mod jetstream;
+pub mod protocol;
+pub mod subject;

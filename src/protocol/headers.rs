@@ -201,12 +201,7 @@ mod tests {
         let all: Vec<_> = iter(BLOCK).map(|(name, _)| name).collect();
         assert_eq!(
             all,
-            [
-                &b"Nats-Msg-Id"[..],
-                b"X-Nats-Msg-Id",
-                b"Nats-Msg-Id",
-                b"A"
-            ]
+            [&b"Nats-Msg-Id"[..], b"X-Nats-Msg-Id", b"Nats-Msg-Id", b"A"]
         );
     }
 

@@ -90,14 +90,8 @@ fn every_operation_is_understood() {
             sid: b"1"
         }
     );
-    assert_eq!(
-        one(b"UNSUB 1\r\n"),
-        Op::Unsubscribe { sid: b"1", max: 0 }
-    );
-    assert_eq!(
-        one(b"UNSUB 1 5\r\n"),
-        Op::Unsubscribe { sid: b"1", max: 5 }
-    );
+    assert_eq!(one(b"UNSUB 1\r\n"), Op::Unsubscribe { sid: b"1", max: 0 });
+    assert_eq!(one(b"UNSUB 1 5\r\n"), Op::Unsubscribe { sid: b"1", max: 5 });
     assert_eq!(
         one(b"PUB a r 2\r\nhi\r\n"),
         Op::Publish(Publish {
@@ -227,7 +221,10 @@ fn a_line_of_the_limit_passes_and_one_byte_more_does_not() {
     assert_eq!(refused(over.as_bytes()), too_long);
     assert_eq!(refused(&over.as_bytes()[..over.len() - 2]), too_long);
     assert_eq!(refused(&b"PING ".repeat(1000)), too_long);
-    assert_eq!(refused(&[b"PUB".to_vec(), vec![b' '; 5000]].concat()), too_long);
+    assert_eq!(
+        refused(&[b"PUB".to_vec(), vec![b' '; 5000]].concat()),
+        too_long
+    );
 }
 
 /// Valid operations, cut points and mutations are drawn from this.
@@ -240,12 +237,16 @@ fn conversation() -> impl Strategy<Value = Vec<u8>> {
         Just(b"INFO {}\r\n".to_vec()),
         "SUB [a-c*>.]{1,6}( q)? [0-9]{1,3}\r?\n".prop_map(String::into_bytes),
         "UNSUB [0-9]{1,2}( [0-9]{1,3})?\r\n".prop_map(String::into_bytes),
-        ("[a-c.]{1,5}( r)?", prop::collection::vec(any::<u8>(), 0..40)).prop_map(|(subject, payload)| {
-            let mut op = format!("PUB {subject} {}\r\n", payload.len()).into_bytes();
-            op.extend_from_slice(&payload);
-            op.extend_from_slice(b"\r\n");
-            op
-        }),
+        (
+            "[a-c.]{1,5}( r)?",
+            prop::collection::vec(any::<u8>(), 0..40)
+        )
+            .prop_map(|(subject, payload)| {
+                let mut op = format!("PUB {subject} {}\r\n", payload.len()).into_bytes();
+                op.extend_from_slice(&payload);
+                op.extend_from_slice(b"\r\n");
+                op
+            }),
         "[a-c.]{1,5}".prop_map(|subject| {
             format!("HPUB {subject} 12 14\r\nNATS/1.0\r\n\r\nhi\r\n").into_bytes()
         }),

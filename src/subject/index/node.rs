@@ -64,13 +64,10 @@ impl<T: Indexed> Level<T> {
         let node = match token {
             b"*" => self.any.get_or_insert_default(),
             b">" => self.tail.get_or_insert_default(),
-            _ => self.literals.entry_ref(token).or_default(),
+            _ => self.literals.entry(token.into()).or_default(),
         };
         match rest {
-            Some(rest) => node
-                .next
-                .get_or_insert_default()
-                .insert(rest, queue, entry),
+            Some(rest) => node.next.get_or_insert_default().insert(rest, queue, entry),
             None => node.add(queue, entry),
         }
     }

@@ -23,7 +23,10 @@ fn ids(index: &SubjectIndex<Entry>, subject: &str) -> Vec<u64> {
 #[test]
 fn literals_and_wildcards_match() {
     let mut index = SubjectIndex::default();
-    for (id, pattern) in ["a.*", "a.>", ">", "*.b", "a.b", "a.b.c"].iter().enumerate() {
+    for (id, pattern) in ["a.*", "a.>", ">", "*.b", "a.b", "a.b.c"]
+        .iter()
+        .enumerate()
+    {
         index
             .insert(pattern.as_bytes(), None, Entry(id as u64))
             .unwrap();
