@@ -1,0 +1,304 @@
+//! The options the server runs with: defaults, then the configuration file, then the command line.
+//!
+//! [`report`] collects what is wrong with a file and reads single values, [`top`] walks the top level of the file,
+//! [`authorization`], [`jetstream`] and [`unsupported`] its parts, [`overrides`] lays the command line over it.
+
+pub mod authorization;
+pub mod jetstream;
+mod overrides;
+mod report;
+#[cfg(test)]
+mod tests;
+mod top;
+mod unsupported;
+
+pub use authorization::{Authorization, Permissions, ResponsePermission, SubjectPermission, User};
+pub use jetstream::{
+    EncryptionCipher, EncryptionOptions, JetStreamOptions, StoreLimit, SyncPolicy,
+};
+pub use report::{OptionError, OptionProblem, Problems};
+
+use super::digest::config_digest;
+use super::duration::format_duration;
+use super::flags::Flags;
+use super::parser::{ReadError, Surroundings, parse_file, parse_text};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// The client port of every NATS server.
+pub const CLIENT_PORT_DEFAULT: u16 = 4222;
+/// Largest protocol line that is not a payload.
+pub const CONTROL_LINE_BYTES_DEFAULT: usize = 4096;
+/// Largest message.
+pub const PAYLOAD_BYTES_DEFAULT: usize = 1 << 20;
+/// Above this a larger message limit earns a warning.
+pub const PAYLOAD_BYTES_ADVISED_MAX: usize = 8 << 20;
+/// What may wait for one client before it counts as slow.
+pub const PENDING_BYTES_DEFAULT: u64 = 64 << 20;
+/// Connections at one time.
+pub const CONNECTIONS_DEFAULT: u64 = 64 << 10;
+
+/// A port to listen on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Port {
+    /// Any free port; written as -1.
+    Random,
+    /// This port.
+    Fixed(u16),
+}
+
+impl Port {
+    /// The number to bind: 0 asks the system for a free port.
+    pub fn bind(self) -> u16 {
+        match self {
+            Port::Random => 0,
+            Port::Fixed(port) => port,
+        }
+    }
+}
+
+/// Where the monitoring endpoints listen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MonitorOptions {
+    /// Host; the client listener's when the file does not name one.
+    pub host: Option<String>,
+    /// Port.
+    pub port: Port,
+    /// A path that stands before every endpoint; empty or beginning with a slash, never ending with one.
+    pub base_path: String,
+}
+
+/// What is logged, and where.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogOptions {
+    /// Lines tagged `[DBG]`.
+    pub debug: bool,
+    /// Lines tagged `[TRC]`: the protocol itself.
+    pub trace: bool,
+    /// Traces the system account as well.
+    pub trace_verbose: bool,
+    /// Of traced messages, show headers instead of payloads.
+    pub trace_headers: bool,
+    /// Date and time in front of each line.
+    pub timestamps: bool,
+    /// Date and time in UTC instead of local time.
+    pub timestamps_utc: bool,
+    /// The log file; standard error without one.
+    pub file: Option<PathBuf>,
+    /// A log file that grew beyond this is put aside; 0 is never.
+    pub file_bytes_max: u64,
+    /// How many log files to keep, the current one included; 0 is all.
+    pub files_max: u64,
+    /// How much of a traced payload is shown; 0 is all.
+    pub traced_message_bytes_max: usize,
+}
+
+/// What one client, and all together, may use.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LimitOptions {
+    /// Longest protocol line.
+    pub control_line_bytes_max: usize,
+    /// Largest message, headers included.
+    pub payload_bytes_max: usize,
+    /// What may wait for one client.
+    pub pending_bytes_max: u64,
+    /// Connections at one time; `None` is no limit, 0 admits nobody.
+    pub connections_max: Option<u64>,
+    /// Subscriptions per connection; `None` is no limit.
+    pub subscriptions_max: Option<u64>,
+    /// Tokens of a subscription's subject; `None` is no limit.
+    pub subscription_tokens_max: Option<u8>,
+}
+
+/// Timing of client connections.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TimingOptions {
+    /// Between the server's pings.
+    pub ping_interval: Duration,
+    /// Unanswered pings before a connection is stale.
+    pub pings_outstanding_max: u32,
+    /// How long one write to a client may take.
+    pub write_deadline: Duration,
+    /// How long the closing of clients in lame duck mode is spread over.
+    pub lame_duck_duration: Duration,
+    /// How long lame duck mode waits before it closes the first client.
+    pub lame_duck_grace_period: Duration,
+}
+
+/// Everything the operator decided.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Options {
+    /// Host for clients.
+    pub host: String,
+    /// Port for clients.
+    pub port: Port,
+    /// The server's name; its id without one.
+    pub server_name: Option<String>,
+    /// Monitoring, when asked for.
+    pub monitor: Option<MonitorOptions>,
+    /// Logging.
+    pub log: LogOptions,
+    /// Receives the process id.
+    pub pid_file: Option<PathBuf>,
+    /// Receives the addresses the server really listens on.
+    pub ports_file_dir: Option<PathBuf>,
+    /// Limits.
+    pub limits: LimitOptions,
+    /// Timing.
+    pub timing: TimingOptions,
+    /// A publisher is not slowed down when its subscribers fall behind.
+    pub no_fast_producer_stall: bool,
+    /// Headers are not offered to clients.
+    pub no_header_support: bool,
+    /// Who may connect.
+    pub authorization: Authorization,
+    /// Streams; [`Options::jetstream`] is the way to ask whether they are wanted.
+    pub jetstream: JetStreamOptions,
+    /// The configuration file as named on the command line.
+    pub config_file: Option<PathBuf>,
+    /// The digest of the configuration file; empty without one.
+    pub config_digest: String,
+    /// What the file says in a way that it should not; to be shown, not to be obeyed.
+    pub warnings: Vec<String>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Options {
+            host: "0.0.0.0".into(),
+            port: Port::Fixed(CLIENT_PORT_DEFAULT),
+            server_name: None,
+            monitor: None,
+            log: LogOptions {
+                debug: false,
+                trace: false,
+                trace_verbose: false,
+                trace_headers: false,
+                timestamps: true,
+                timestamps_utc: false,
+                file: None,
+                file_bytes_max: 0,
+                files_max: 0,
+                traced_message_bytes_max: 0,
+            },
+            pid_file: None,
+            ports_file_dir: None,
+            limits: LimitOptions {
+                control_line_bytes_max: CONTROL_LINE_BYTES_DEFAULT,
+                payload_bytes_max: PAYLOAD_BYTES_DEFAULT,
+                pending_bytes_max: PENDING_BYTES_DEFAULT,
+                connections_max: Some(CONNECTIONS_DEFAULT),
+                subscriptions_max: None,
+                subscription_tokens_max: None,
+            },
+            timing: TimingOptions {
+                ping_interval: Duration::from_secs(120),
+                pings_outstanding_max: 2,
+                write_deadline: Duration::from_secs(10),
+                lame_duck_duration: Duration::from_secs(120),
+                lame_duck_grace_period: Duration::from_secs(10),
+            },
+            no_fast_producer_stall: false,
+            no_header_support: false,
+            authorization: Authorization::default(),
+            jetstream: JetStreamOptions::default(),
+            config_file: None,
+            config_digest: String::new(),
+            warnings: Vec::new(),
+        }
+    }
+}
+
+/// Why the server cannot run with what it was given.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file could not be read.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// Values in the file are wrong; every one of them is named.
+    #[error(transparent)]
+    Options(#[from] Problems),
+    /// A flag asks for what is not built.
+    #[error("flag --{flag} is not supported by this server yet: {what}")]
+    FlagNotSupported {
+        /// The flag.
+        flag: &'static str,
+        /// What it would do.
+        what: &'static str,
+    },
+    /// Options that are sound on their own contradict each other.
+    #[error("{0}")]
+    Contradiction(String),
+}
+
+impl Options {
+    /// The options of this command line and of the file it names.
+    pub fn load(flags: &Flags, surroundings: &dyn Surroundings) -> Result<Self, ConfigError> {
+        unsupported::refuse_flags(flags)?;
+        let mut options = match &flags.config {
+            Some(path) => Options::from_file(Path::new(path), surroundings)?,
+            None => Options::default(),
+        };
+        overrides::apply(&mut options, flags)?;
+        options.check()?;
+        Ok(options)
+    }
+
+    /// The options of a configuration file.
+    pub fn from_file(path: &Path, surroundings: &dyn Surroundings) -> Result<Self, ConfigError> {
+        let map = parse_file(path, surroundings)?;
+        let mut options = Options::from_map(&map)?;
+        if map.is_empty() {
+            let warning = format!("{}: config has no values or is empty", path.display());
+            options.warnings.push(warning);
+        }
+        options.config_file = Some(path.to_owned());
+        Ok(options)
+    }
+
+    /// The options of configuration text.
+    pub fn from_text(text: &str, surroundings: &dyn Surroundings) -> Result<Self, ConfigError> {
+        let options = Options::from_map(&parse_text(text, surroundings)?)?;
+        options.check()?;
+        Ok(options)
+    }
+
+    fn from_map(map: &super::value::Map) -> Result<Self, ConfigError> {
+        let mut options = top::read(map)?;
+        options.config_digest = config_digest(map);
+        Ok(options)
+    }
+
+    /// The JetStream options, if JetStream is on.
+    pub fn jetstream(&self) -> Option<&JetStreamOptions> {
+        self.jetstream.enabled.then_some(&self.jetstream)
+    }
+
+    /// Whether the options go together.
+    fn check(&self) -> Result<(), ConfigError> {
+        let contradiction = |reason: String| Err(ConfigError::Contradiction(reason));
+        let timing = &self.timing;
+        if timing.lame_duck_grace_period >= timing.lame_duck_duration {
+            return contradiction(format!(
+                "lame duck grace period ({}) should be strictly lower than lame duck duration ({})",
+                format_duration(timing.lame_duck_grace_period),
+                format_duration(timing.lame_duck_duration),
+            ));
+        }
+        let limits = &self.limits;
+        if limits.payload_bytes_max as u64 > limits.pending_bytes_max {
+            return contradiction(format!(
+                "max_payload ({}) cannot be higher than max_pending ({})",
+                limits.payload_bytes_max, limits.pending_bytes_max,
+            ));
+        }
+        if let Some(name) = &self.server_name
+            && name.contains(' ')
+        {
+            return contradiction("server name cannot contain spaces".into());
+        }
+        self.authorization
+            .check()
+            .map_err(ConfigError::Contradiction)
+    }
+}

@@ -1,0 +1,113 @@
+//! The command line, laid over what the file says.
+
+use super::super::flags::Flags;
+use super::top::{base_path, monitor};
+use super::{CLIENT_PORT_DEFAULT, ConfigError, Options, Port};
+use std::path::PathBuf;
+
+/// A flag wins over the file; an empty or zero value is as if the flag were not there, as in the reference.
+pub(super) fn apply(options: &mut Options, flags: &Flags) -> Result<(), ConfigError> {
+    listeners(options, flags)?;
+    logging(options, flags);
+    let text = |value: &Option<String>| value.clone().filter(|text| !text.is_empty());
+    if let Some(path) = text(&flags.pid) {
+        options.pid_file = Some(PathBuf::from(path));
+    }
+    if let Some(path) = text(&flags.ports_file_dir) {
+        options.ports_file_dir = Some(PathBuf::from(path));
+    }
+    if let Some(enabled) = flags.jetstream {
+        options.jetstream.enabled = enabled;
+    }
+    if let Some(path) = text(&flags.store_dir) {
+        options.jetstream.store_dir = Some(PathBuf::from(path));
+    }
+    let authorization = &mut options.authorization;
+    if let Some(user) = text(&flags.user) {
+        authorization.user = Some(user);
+    }
+    if let Some(password) = text(&flags.pass) {
+        authorization.password = Some(password);
+    }
+    if let Some(token) = text(&flags.auth) {
+        authorization.token = Some(token);
+    }
+    Ok(())
+}
+
+fn listeners(options: &mut Options, flags: &Flags) -> Result<(), ConfigError> {
+    if let Some(host) = flags.addr.clone().filter(|host| !host.is_empty()) {
+        options.host = host;
+    }
+    if let Some(number) = flags.port {
+        options.port = match number {
+            0 => Port::Fixed(CLIENT_PORT_DEFAULT),
+            number => port("port", number)?,
+        };
+    }
+    if let Some(name) = flags.server_name.clone().filter(|name| !name.is_empty()) {
+        options.server_name = Some(name);
+    }
+    if let Some(number) = flags.http_port {
+        monitor(options).port = port("http_port", number)?;
+    }
+    if let Some(path) = &flags.http_base_path {
+        monitor(options).base_path = base_path(path);
+    }
+    // Port 0 is no monitor, wherever it was said.
+    if options
+        .monitor
+        .as_ref()
+        .is_some_and(|monitor| monitor.port == Port::Fixed(0))
+    {
+        options.monitor = None;
+    }
+    Ok(())
+}
+
+fn port(flag: &str, number: i64) -> Result<Port, ConfigError> {
+    match number {
+        -1 => Ok(Port::Random),
+        _ => u16::try_from(number).map(Port::Fixed).map_err(|_| {
+            ConfigError::Contradiction(format!("flag --{flag}: {number} is not a port"))
+        }),
+    }
+}
+
+fn logging(options: &mut Options, flags: &Flags) {
+    let log = &mut options.log;
+    if let Some(debug) = flags.debug {
+        log.debug = debug;
+    }
+    if let Some(trace) = flags.trace {
+        log.trace = trace;
+    }
+    if let Some(verbose) = flags.trace_verbose {
+        log.trace = verbose;
+        log.trace_verbose = verbose;
+    }
+    if let Some(both) = flags.debug_trace {
+        log.debug = both;
+        log.trace = both;
+    }
+    if let Some(all) = flags.debug_trace_verbose {
+        log.debug = all;
+        log.trace = all;
+        log.trace_verbose = all;
+    }
+    if let Some(timestamps) = flags.logtime {
+        log.timestamps = timestamps;
+    }
+    if let Some(utc) = flags.logtime_utc {
+        log.timestamps_utc = utc;
+    }
+    if let Some(path) = flags.log.clone().filter(|path| !path.is_empty()) {
+        log.file = Some(PathBuf::from(path));
+    }
+    if let Some(limit) = flags.log_size_limit {
+        log.file_bytes_max = u64::try_from(limit).unwrap_or(0);
+    }
+    if let Some(length) = flags.max_traced_msg_len {
+        log.traced_message_bytes_max = usize::try_from(length).unwrap_or(0);
+    }
+}

@@ -1,0 +1,255 @@
+//! The top level of a configuration file.
+
+use super::super::duration::format_duration;
+use super::super::value::Map;
+use super::report::{Field, Problems, Report, in_file_order};
+use super::{
+    MonitorOptions, Options, PAYLOAD_BYTES_ADVISED_MAX, Port, authorization, jetstream, unsupported,
+};
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Shortest time that lame duck mode may be spread over.
+const LAME_DUCK_DURATION_MIN: Duration = Duration::from_secs(30);
+/// Sizes of lines and messages are 32-bit numbers on the wire.
+const WIRE_SIZE_MAX: i64 = i32::MAX as i64;
+
+/// Reads a whole file.
+pub(super) fn read(map: &Map) -> Result<Options, Problems> {
+    let mut options = Options::default();
+    let mut report = Report::default();
+    for field in in_file_order(map) {
+        one(&mut options, &field, &mut report);
+    }
+    options.warnings = report.finish()?;
+    Ok(options)
+}
+
+fn one(options: &mut Options, field: &Field<'_>, report: &mut Report) {
+    let key = field.key();
+    let known = listeners(options, &key, field, report)
+        || logging(options, &key, field, report)
+        || limits(options, &key, field, report)
+        || timing(options, &key, field, report)
+        || services(options, &key, field, report);
+    if !known && !unsupported::refuse_top(&key, field, report) {
+        field.unknown(report);
+    }
+}
+
+fn set<T>(target: &mut T, value: Option<T>) {
+    if let Some(value) = value {
+        *target = value;
+    }
+}
+
+fn path(field: &Field<'_>, report: &mut Report) -> Option<PathBuf> {
+    field.string(report).map(PathBuf::from)
+}
+
+fn listeners(options: &mut Options, key: &str, field: &Field<'_>, report: &mut Report) -> bool {
+    match key {
+        "listen" => {
+            if let Some((host, port)) = field.listen(report) {
+                set(&mut options.host, host);
+                options.port = default_port(port);
+            }
+        }
+        "host" | "net" => set(&mut options.host, field.string(report)),
+        "port" => {
+            let port = field.integer(report).and_then(|n| field.port(report, n));
+            set(&mut options.port, port.map(default_port));
+        }
+        "server_name" => match field.string(report) {
+            Some(name) if name.contains(' ') => {
+                field.invalid(report, "server name cannot contain spaces");
+            }
+            Some(name) => options.server_name = Some(name).filter(|name| !name.is_empty()),
+            None => {}
+        },
+        "http" => {
+            if let Some((host, port)) = field.listen(report) {
+                monitor(options).host = host;
+                monitor(options).port = port;
+            }
+        }
+        "http_port" | "monitor_port" => {
+            let port = field.integer(report).and_then(|n| field.port(report, n));
+            if let Some(port) = port {
+                monitor(options).port = port;
+            }
+        }
+        "http_base_path" => {
+            if let Some(path) = field.string(report) {
+                monitor(options).base_path = base_path(&path);
+            }
+        }
+        "pidfile" | "pid_file" => options.pid_file = path(field, report),
+        "ports_file_dir" => options.ports_file_dir = path(field, report),
+        _ => return false,
+    }
+    true
+}
+
+/// Port 0 in a file is the default port.
+fn default_port(port: Port) -> Port {
+    match port {
+        Port::Fixed(0) => Port::Fixed(super::CLIENT_PORT_DEFAULT),
+        port => port,
+    }
+}
+
+/// The monitor's options, made when the first of them is met; port 0 is no monitor.
+pub(super) fn monitor(options: &mut Options) -> &mut MonitorOptions {
+    options.monitor.get_or_insert_with(|| MonitorOptions {
+        host: None,
+        port: Port::Fixed(0),
+        base_path: String::new(),
+    })
+}
+
+/// A leading slash, no trailing one, none doubled.
+pub(super) fn base_path(path: &str) -> String {
+    let mut base = String::new();
+    for part in path.split('/').filter(|part| !part.is_empty()) {
+        base.push('/');
+        base.push_str(part);
+    }
+    base
+}
+
+fn logging(options: &mut Options, key: &str, field: &Field<'_>, report: &mut Report) -> bool {
+    let log = &mut options.log;
+    match key {
+        "debug" => set(&mut log.debug, field.bool(report)),
+        "trace" => set(&mut log.trace, field.bool(report)),
+        "trace_verbose" => {
+            set(&mut log.trace_verbose, field.bool(report));
+            log.trace = log.trace_verbose;
+        }
+        "trace_headers" => {
+            set(&mut log.trace_headers, field.bool(report));
+            log.trace = log.trace_headers;
+        }
+        "logtime" => set(&mut log.timestamps, field.bool(report)),
+        "logtime_utc" => set(&mut log.timestamps_utc, field.bool(report)),
+        "logfile" | "log_file" => log.file = path(field, report),
+        "logfile_size_limit" | "log_size_limit" => {
+            set(&mut log.file_bytes_max, field.within(report, 0, i64::MAX));
+        }
+        "logfile_max_num" | "log_max_num" => {
+            set(&mut log.files_max, field.within(report, 0, i64::MAX));
+        }
+        "max_traced_msg_len" => {
+            let most = i64::from(i32::MAX);
+            set(
+                &mut log.traced_message_bytes_max,
+                field.within(report, 0, most),
+            );
+        }
+        _ => return false,
+    }
+    true
+}
+
+fn limits(options: &mut Options, key: &str, field: &Field<'_>, report: &mut Report) -> bool {
+    let limits = &mut options.limits;
+    match key {
+        "max_control_line" => {
+            let value = field.within(report, 1, WIRE_SIZE_MAX);
+            set(&mut limits.control_line_bytes_max, value);
+        }
+        "max_payload" => {
+            let value = field.within(report, 1, WIRE_SIZE_MAX);
+            set(&mut limits.payload_bytes_max, value);
+            if value.is_some_and(|bytes| bytes > PAYLOAD_BYTES_ADVISED_MAX) {
+                let reason = format!(
+                    "message limits above {PAYLOAD_BYTES_ADVISED_MAX} bytes cost memory and latency"
+                );
+                report.warn(&field.node.position, field.name, reason);
+            }
+        }
+        "max_pending" => set(
+            &mut limits.pending_bytes_max,
+            field.within(report, 1, i64::MAX),
+        ),
+        "max_connections" | "max_conn" => {
+            if let Some(count) = field.within::<i64>(report, -1, i64::MAX) {
+                limits.connections_max = Some(u64::try_from(count).unwrap_or(0));
+            }
+        }
+        "max_subscriptions" | "max_subs" => {
+            if let Some(count) = field.within::<i64>(report, -1, i64::MAX) {
+                limits.subscriptions_max = u64::try_from(count).ok().filter(|count| *count > 0);
+            }
+        }
+        "max_sub_tokens" | "max_subscription_tokens" => {
+            limits.subscription_tokens_max = field.within(report, 1, 255);
+        }
+        _ => return false,
+    }
+    true
+}
+
+fn timing(options: &mut Options, key: &str, field: &Field<'_>, report: &mut Report) -> bool {
+    let timing = &mut options.timing;
+    match key {
+        "ping_interval" => {
+            let interval = field
+                .duration(report)
+                .filter(|interval| !interval.is_zero());
+            set(&mut timing.ping_interval, interval);
+        }
+        "ping_max" => {
+            let most = field.within(report, 0, i64::from(i32::MAX));
+            set(
+                &mut timing.pings_outstanding_max,
+                most.filter(|most| *most > 0),
+            );
+        }
+        "write_deadline" => {
+            let deadline = field
+                .duration(report)
+                .filter(|deadline| !deadline.is_zero());
+            set(&mut timing.write_deadline, deadline);
+        }
+        "lame_duck_duration" => {
+            if let Some(duration) = field.duration(report) {
+                if duration < LAME_DUCK_DURATION_MIN {
+                    let written = format_duration(duration);
+                    let reason =
+                        format!("invalid lame_duck_duration of {written}, minimum is 30 seconds");
+                    field.invalid(report, reason);
+                }
+                timing.lame_duck_duration = duration;
+            }
+        }
+        "lame_duck_grace_period" => {
+            set(&mut timing.lame_duck_grace_period, field.duration(report));
+        }
+        _ => return false,
+    }
+    true
+}
+
+fn services(options: &mut Options, key: &str, field: &Field<'_>, report: &mut Report) -> bool {
+    match key {
+        "authorization" => authorization::read(&mut options.authorization, field, report),
+        "no_auth_user" => {
+            options.authorization.no_auth_user =
+                field.string(report).filter(|user| !user.is_empty());
+        }
+        "no_fast_producer_stall" => {
+            set(&mut options.no_fast_producer_stall, field.bool(report));
+        }
+        "no_header_support" => set(&mut options.no_header_support, field.bool(report)),
+        "jetstream" => jetstream::read(&mut options.jetstream, field, report),
+        "store_dir" | "storedir" => {
+            if let Some(path) = path(field, report) {
+                jetstream::store_dir(&mut options.jetstream, path, field, report);
+            }
+        }
+        _ => return false,
+    }
+    true
+}
