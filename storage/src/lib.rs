@@ -12,5 +12,6 @@
 pub mod disk;
 pub mod entropy;
 pub mod filter;
+pub mod index;
 pub mod seal;
 pub mod store;

@@ -5,11 +5,22 @@
 //!
 //! # Invariant
 //! Sequences are handed in by the caller and only grow. `first_sequence` is the lowest live sequence, or
-//! `last_sequence + 1` when nothing is live; it never moves back.
+//! `last_sequence + 1` when nothing is live; only [`Store::truncate`] moves either of them back.
+//!
+//! What a change means is written once, in [`Ledger`]; where messages lie is a `Shelf` behind it: memory
+//! for [`MemStore`], a tail in memory and block files for the file store.
+
+mod ledger;
+mod memory;
+mod shelf;
+mod tail;
 
 use bytes::Bytes;
 
 use crate::filter::Filter;
+
+pub use ledger::Ledger;
+pub use memory::MemStore;
 
 /// A stored message. Clones share the same memory.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -107,7 +118,7 @@ pub struct State {
     pub bytes: u64,
     /// Lowest live sequence, or `last_sequence + 1` when nothing is live (0 in a store that was never used).
     pub first_sequence: u64,
-    /// Time of the message at `first_sequence`; when nothing is live, of the last message ever.
+    /// Time of the message at `first_sequence`; 0 when nothing is live.
     pub first_time_ns: i64,
     /// Highest sequence ever used.
     pub last_sequence: u64,
@@ -168,11 +179,22 @@ pub struct Removal<'a> {
 pub trait Removals {
     /// One message is gone.
     fn removed(&mut self, removal: Removal<'_>);
+
+    /// Every live message is about to go at once: `messages` of them, `bytes` in all, none above `last_sequence`. Whoever
+    /// answers `true` knows enough and is not told of each, so that the store need not read them.
+    fn cleared(&mut self, messages: u64, bytes: u64, last_sequence: u64) -> bool {
+        let _ = (messages, bytes, last_sequence);
+        false
+    }
 }
 
 /// For callers that do not care what was removed.
 impl Removals for () {
     fn removed(&mut self, _removal: Removal<'_>) {}
+
+    fn cleared(&mut self, _messages: u64, _bytes: u64, _last_sequence: u64) -> bool {
+        true
+    }
 }
 
 impl<F: FnMut(Removal<'_>)> Removals for F {
@@ -230,7 +252,7 @@ pub trait Store: Send {
         message: &NewMessage<'_>,
         removals: &mut dyn Removals,
     ) -> Result<(), ChangeError>;
-    /// Uses up the sequences up to and including `last_sequence` without storing anything.
+    /// Uses up the sequences up to and including `last_sequence`, which must lie above the last, without storing anything.
     fn skip(&mut self, last_sequence: u64, time_ns: i64) -> Result<(), ChangeError>;
     /// Removes one message; `false` when it is not live.
     fn delete(
@@ -239,8 +261,8 @@ pub trait Store: Send {
         deletion: Deletion,
         removals: &mut dyn Removals,
     ) -> Result<bool, ChangeError>;
-    /// Removes what `purge` describes and says how many that were. When everything is purged, `first_sequence` becomes
-    /// `last_sequence + 1`, or `below_sequence` if that is higher (then `last_sequence` follows).
+    /// Removes what `purge` describes and says how many that were. When everything is purged (all subjects, nothing kept),
+    /// `first_sequence` becomes `last_sequence + 1`, or `below_sequence` if that is higher (then `last_sequence` follows).
     fn purge(&mut self, purge: &Purge, removals: &mut dyn Removals) -> Result<u64, ChangeError>;
     /// Removes everything below `first_sequence`, which may lie beyond the last; says how many messages went.
     fn compact(
@@ -248,20 +270,23 @@ pub trait Store: Send {
         first_sequence: u64,
         removals: &mut dyn Removals,
     ) -> Result<u64, ChangeError>;
-    /// Removes everything above `last_sequence`, which becomes the last again.
+    /// Removes everything above `last_sequence`, which becomes the last again (0: as if never used). `last_time_ns` becomes
+    /// that of the message there, if it is live. Nothing happens when `last_sequence` is not below the last.
     fn truncate(
         &mut self,
         last_sequence: u64,
         removals: &mut dyn Removals,
     ) -> Result<(), ChangeError>;
-    /// Removes at most `removals_max` messages that are dead at `now_ns` by age or TTL, oldest expiry first; says how many.
+    /// Removes at most `removals_max` messages that are dead at `now_ns`; says how many. By age first, in the order of
+    /// sequences up to the first that is too young (one that never expires is passed over); then by their own time, in the
+    /// order of deadline and sequence.
     fn expire(
         &mut self,
         now_ns: i64,
         removals_max: u64,
         removals: &mut dyn Removals,
     ) -> Result<u64, ChangeError>;
-    /// Takes new limits and applies them at once (age limits at the next [`Store::expire`]).
+    /// Takes new limits and applies them at once: messages, bytes, then per subject (age at the next [`Store::expire`]).
     fn set_limits(
         &mut self,
         limits: Limits,
@@ -294,7 +319,8 @@ pub trait Store: Send {
     /// Calls `visit` with every maximal range (first, last) of sequences between the first and the last that are not live,
     /// ascending, until it returns `false`.
     fn deleted(&self, visit: &mut dyn FnMut(u64, u64) -> bool);
-    /// The first live sequence whose time is at or after `time_ns`, `None` when there is none.
+    /// The first live sequence whose time is at or after `time_ns`, `None` when there is none. Found by bisection: where times
+    /// go back (a leader's clock did), a later sequence than the first may be found.
     fn sequence_at(&self, time_ns: i64) -> Option<u64>;
     /// When [`Store::expire`] next has something to do.
     fn next_expiry_ns(&self) -> Option<i64>;

@@ -1,0 +1,220 @@
+//! What changes and reads mean, wherever the messages lie.
+//!
+//! The ledger keeps the totals, the limits, the subject index and the expiry queue; the messages lie on
+//! a [`Shelf`]. Every store is a ledger over one kind of shelf, so that the meaning of a purge or of a
+//! limit is written once. `change.rs` holds what changes, `read.rs` what only looks.
+//!
+//! # Invariant
+//! For every subject the index holds the exact number of live messages and the exact newest one; its
+//! `first` is a lower bound, exact whenever it is live: limits remove the oldest all the time, and the
+//! next one on the subject is looked up only when somebody asks.
+
+mod change;
+mod read;
+
+use std::cell::Cell;
+
+use super::shelf::{Shelf, Span, Topic};
+use super::{
+    ChangeError, Counting, Deletion, Limits, Message, NewMessage, Purge, ReadError, Removals,
+    State, Store, SubjectState,
+};
+use crate::filter::Filter;
+use crate::index::{ExpiryQueue, SubjectId, SubjectTree};
+
+/// A store over one kind of shelf.
+#[derive(Debug)]
+pub struct Ledger<S> {
+    pub(super) shelf: S,
+    pub(super) limits: Limits,
+    pub(super) index: SubjectTree<Span>,
+    pub(super) expiry: ExpiryQueue,
+    pub(super) totals: Totals,
+    /// Every live message below this one never dies by age.
+    age_cursor: u64,
+    /// Time of the first live message, once somebody asked.
+    first_time_ns: Cell<Option<i64>>,
+}
+
+/// The totals of a ledger.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Totals {
+    pub(super) messages: u64,
+    pub(super) bytes: u64,
+    pub(super) first_sequence: u64,
+    pub(super) last_sequence: u64,
+    pub(super) last_time_ns: i64,
+}
+
+impl<S: Shelf> Ledger<S> {
+    /// A ledger over an empty shelf.
+    pub(super) fn over(shelf: S, limits: Limits) -> Self {
+        Self {
+            shelf,
+            limits,
+            index: SubjectTree::new(),
+            expiry: ExpiryQueue::default(),
+            totals: Totals::default(),
+            age_cursor: 0,
+            first_time_ns: Cell::new(None),
+        }
+    }
+
+    /// The oldest live message on a subject.
+    fn exact_first(&self, topic: &Topic<'_>) -> u64 {
+        let from = topic.span.first.max(self.totals.first_sequence);
+        if from == topic.span.first && self.shelf.is_live(from) {
+            return from;
+        }
+        self.shelf.next_on(topic, from).unwrap_or(topic.span.last)
+    }
+
+    fn topic<'a>(&self, subject: &'a [u8], id: SubjectId) -> Topic<'a> {
+        Topic {
+            subject,
+            id,
+            span: *self.index.value(id),
+        }
+    }
+}
+
+impl<S: Shelf> Store for Ledger<S> {
+    fn append(
+        &mut self,
+        message: &NewMessage<'_>,
+        removals: &mut dyn Removals,
+    ) -> Result<(), ChangeError> {
+        self.append_message(message, removals)
+    }
+
+    fn skip(&mut self, last_sequence: u64, time_ns: i64) -> Result<(), ChangeError> {
+        self.skip_to(last_sequence, time_ns)
+    }
+
+    fn delete(
+        &mut self,
+        sequence: u64,
+        deletion: Deletion,
+        removals: &mut dyn Removals,
+    ) -> Result<bool, ChangeError> {
+        self.shelf.check()?;
+        Ok(self.remove(sequence, deletion, removals))
+    }
+
+    fn purge(&mut self, purge: &Purge, removals: &mut dyn Removals) -> Result<u64, ChangeError> {
+        self.purge_matching(purge, removals)
+    }
+
+    fn compact(
+        &mut self,
+        first_sequence: u64,
+        removals: &mut dyn Removals,
+    ) -> Result<u64, ChangeError> {
+        self.compact_below(first_sequence, removals)
+    }
+
+    fn truncate(
+        &mut self,
+        last_sequence: u64,
+        removals: &mut dyn Removals,
+    ) -> Result<(), ChangeError> {
+        self.truncate_above(last_sequence, removals)
+    }
+
+    fn expire(
+        &mut self,
+        now_ns: i64,
+        removals_max: u64,
+        removals: &mut dyn Removals,
+    ) -> Result<u64, ChangeError> {
+        self.expire_at(now_ns, removals_max, removals)
+    }
+
+    fn set_limits(
+        &mut self,
+        limits: Limits,
+        removals: &mut dyn Removals,
+    ) -> Result<(), ChangeError> {
+        self.apply_limits(limits, removals)
+    }
+
+    fn limits(&self) -> Limits {
+        self.limits
+    }
+
+    fn state(&self) -> State {
+        self.read_state()
+    }
+
+    fn load(&self, sequence: u64) -> Result<Option<Message>, ReadError> {
+        if sequence < self.totals.first_sequence || sequence > self.totals.last_sequence {
+            return Ok(None);
+        }
+        self.shelf.load(sequence)
+    }
+
+    fn next(&self, from: u64, filter: &Filter) -> Result<Option<Message>, ReadError> {
+        match self.find_next(from, filter) {
+            Some(sequence) => self.shelf.load(sequence),
+            None => Ok(None),
+        }
+    }
+
+    fn next_sequence(&self, from: u64, filter: &Filter) -> Option<u64> {
+        self.find_next(from, filter)
+    }
+
+    fn previous_sequence(&self, upto: u64, filter: &Filter) -> Option<u64> {
+        self.find_previous(upto, filter)
+    }
+
+    fn last_on(&self, subject: &[u8]) -> Result<Option<Message>, ReadError> {
+        match self.index.get(subject) {
+            Some(span) => self.shelf.load(span.last),
+            None => Ok(None),
+        }
+    }
+
+    fn last_sequences(&self, filter: &Filter, upto: u64, results_max: usize) -> Option<Vec<u64>> {
+        self.find_last_sequences(filter, upto, results_max)
+    }
+
+    fn count(&self, from: u64, filter: &Filter, counting: Counting) -> u64 {
+        match counting {
+            Counting::Every => self.count_every(from, filter),
+            Counting::LastPerSubject => self.count_newest(from, filter),
+        }
+    }
+
+    fn subject(&self, subject: &[u8]) -> Option<SubjectState> {
+        let id = self.index.find(subject)?;
+        Some(self.subject_state(&self.topic(subject, id)))
+    }
+
+    fn subjects(&self, filter: &Filter, visit: &mut dyn FnMut(&[u8], SubjectState) -> bool) {
+        self.index.matching(filter, |subject, id, span| {
+            let span = *span;
+            let topic = Topic { subject, id, span };
+            visit(subject, self.subject_state(&topic))
+        });
+    }
+
+    fn deleted(&self, visit: &mut dyn FnMut(u64, u64) -> bool) {
+        if self.totals.messages > 0 {
+            let Totals {
+                first_sequence,
+                last_sequence,
+                ..
+            } = self.totals;
+            self.shelf.gaps(first_sequence, last_sequence, visit);
+        }
+    }
+
+    fn sequence_at(&self, time_ns: i64) -> Option<u64> {
+        self.shelf.sequence_at(time_ns)
+    }
+
+    fn next_expiry_ns(&self) -> Option<i64> {
+        self.find_next_expiry()
+    }
+}

@@ -1,0 +1,5 @@
+//! Any sequence of changes leaves every store as a plain list of messages would be.
+
+mod driver;
+mod memory;
+mod model;
