@@ -1,0 +1,20 @@
+//! What the black-box tests share: the real binary as a child process, a raw client and waiting.
+//!
+//! Every test here drives the server through its sockets, its signals and its log, as operators do. Set
+//! `NATS_SERVER_UNDER_TEST` to the path of another server binary to run the same tests against it.
+
+#![allow(
+    dead_code,
+    unused_imports,
+    reason = "each test binary uses its own part of what is shared"
+)]
+
+mod http;
+mod server;
+mod wait;
+mod wire;
+
+pub use http::{HttpAnswer, http_get};
+pub use server::{Server, ServerOptions};
+pub use wait::{eventually, eventually_async};
+pub use wire::Wire;
