@@ -1,5 +1,6 @@
 //! The server as a library: every room of it, so that tests and tools can reach them.
 
+pub mod broker;
 pub mod config;
 pub mod jetstream;
 pub mod protocol;

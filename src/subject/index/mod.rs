@@ -14,12 +14,6 @@ pub trait Indexed: Clone {
     fn id(&self) -> u64;
 }
 
-impl<T: Indexed> Indexed for std::sync::Arc<T> {
-    fn id(&self) -> u64 {
-        T::id(self)
-    }
-}
-
 /// A pattern that is not a valid subject.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("invalid subject")]

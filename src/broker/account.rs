@@ -1,0 +1,110 @@
+//! An account: a space of subjects of its own.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bytes::Bytes;
+use parking_lot::RwLock;
+
+use super::interest::Watches;
+use super::internal::{InternalSubscription, InternalTarget};
+use super::subscription::{Subscription, Target};
+use crate::subject::{InvalidSubject, Matches, SubjectIndex};
+
+/// An account and the subscriptions in it.
+pub struct Account {
+    name: String,
+    pub(super) index: RwLock<SubjectIndex<Arc<Subscription>>>,
+    /// Rises with every change of the index; whoever keeps matches drops them when it has moved.
+    generation: AtomicU64,
+    pub(super) watches: Watches,
+}
+
+impl std::fmt::Debug for Account {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Account").field("name", &self.name).finish()
+    }
+}
+
+impl Account {
+    pub(super) fn new(name: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            index: RwLock::default(),
+            generation: AtomicU64::new(1),
+            watches: Watches::default(),
+        }
+    }
+
+    /// The account's name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// How many subscriptions there are.
+    pub fn subscription_count(&self) -> usize {
+        self.index.read().len()
+    }
+
+    /// Subscribes a part of the server. The batches it gets carry the tag.
+    pub fn subscribe(
+        self: &Arc<Self>,
+        pattern: &str,
+        queue: Option<&str>,
+        target: Arc<dyn InternalTarget>,
+        tag: u64,
+    ) -> Result<InternalSubscription, InvalidSubject> {
+        let subscription = Arc::new(Subscription::new(
+            Bytes::copy_from_slice(pattern.as_bytes()),
+            queue.map(|queue| Bytes::copy_from_slice(queue.as_bytes())),
+            Target::Internal { target, tag },
+            None,
+        ));
+        self.insert(&subscription)?;
+        Ok(InternalSubscription {
+            account: Arc::clone(self),
+            subscription,
+        })
+    }
+
+    /// Adds a subscription.
+    pub fn insert(&self, subscription: &Arc<Subscription>) -> Result<(), InvalidSubject> {
+        let mut index = self.index.write();
+        index.insert(
+            &subscription.subject,
+            subscription.queue.as_deref(),
+            Arc::clone(subscription),
+        )?;
+        self.generation.fetch_add(1, Ordering::Release);
+        drop(index);
+        self.interest_may_have_changed(&subscription.subject);
+        Ok(())
+    }
+
+    /// Ends a subscription; whether it was there.
+    pub fn remove(&self, subscription: &Subscription) -> bool {
+        subscription.close();
+        let mut index = self.index.write();
+        let removed = index.remove(
+            &subscription.subject,
+            subscription.queue.as_deref(),
+            subscription.id,
+        );
+        self.generation.fetch_add(1, Ordering::Release);
+        drop(index);
+        if removed {
+            self.interest_may_have_changed(&subscription.subject);
+        }
+        removed
+    }
+
+    /// Changes whenever a subscription comes or goes.
+    pub fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Acquire)
+    }
+
+    /// Collects the subscriptions that match a subject.
+    pub fn matches(&self, subject: &[u8], found: &mut Matches<Arc<Subscription>>) {
+        self.index.read().matches(subject, found);
+    }
+}

@@ -1,0 +1,79 @@
+//! Why a connection ended.
+
+use std::fmt;
+
+/// Why a connection ended, as monitoring shows it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CloseReason {
+    /// The client went away.
+    ClientClosed,
+    /// Credentials were wrong or missing.
+    AuthenticationFailure,
+    /// No `CONNECT` came in time.
+    AuthenticationTimeout,
+    /// More bytes waited for the client than allowed.
+    SlowConsumerPendingBytes,
+    /// The client did not take its bytes in time.
+    SlowConsumerWriteDeadline,
+    /// The socket could not be read.
+    ReadError,
+    /// The socket could not be written.
+    WriteError,
+    /// Bytes that are no operation.
+    ParseError,
+    /// Bytes that break the protocol, or an `-ERR` from the client.
+    ProtocolViolation,
+    /// A protocol level that does not exist.
+    BadClientProtocolVersion,
+    /// Pings went unanswered.
+    StaleConnection,
+    /// The server has as many connections as it may have.
+    MaxConnectionsExceeded,
+    /// A message larger than allowed.
+    MaxPayloadExceeded,
+    /// A line longer than allowed.
+    MaxControlLineExceeded,
+    /// No responders were asked for without headers.
+    NoRespondersRequiresHeaders,
+    /// The server is shutting down.
+    ServerShutdown,
+    /// Somebody asked the server to close it.
+    Kicked,
+}
+
+impl CloseReason {
+    /// Whether what still waits for the client is worth sending.
+    pub fn flushes(self) -> bool {
+        !matches!(
+            self,
+            Self::SlowConsumerPendingBytes
+                | Self::SlowConsumerWriteDeadline
+                | Self::ReadError
+                | Self::WriteError
+        )
+    }
+}
+
+impl fmt::Display for CloseReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::ClientClosed => "Client Closed",
+            Self::AuthenticationFailure => "Authentication Failure",
+            Self::AuthenticationTimeout => "Authentication Timeout",
+            Self::SlowConsumerPendingBytes => "Slow Consumer (Pending Bytes)",
+            Self::SlowConsumerWriteDeadline => "Slow Consumer (Write Deadline)",
+            Self::ReadError => "Read Error",
+            Self::WriteError => "Write Error",
+            Self::ParseError => "Parse Error",
+            Self::ProtocolViolation => "Protocol Violation",
+            Self::BadClientProtocolVersion => "Bad Client Protocol Version",
+            Self::StaleConnection => "Stale Connection",
+            Self::MaxConnectionsExceeded => "Maximum Connections Exceeded",
+            Self::MaxPayloadExceeded => "Maximum Message Payload Exceeded",
+            Self::MaxControlLineExceeded => "Maximum Control Line Exceeded",
+            Self::NoRespondersRequiresHeaders => "No Responders Requires Headers",
+            Self::ServerShutdown => "Server Shutdown",
+            Self::Kicked => "Kicked",
+        })
+    }
+}

@@ -1,0 +1,86 @@
+//! Matches found lately, so that a subject that is published to again is not looked up again.
+//!
+//! A table with one place for each hash: a newcomer takes the place of whoever stands there and uses
+//! its memory again. Subjects that never come back (replies, above all) so cost no allocation and
+//! cannot make the table grow beyond its limit.
+
+use std::hash::BuildHasher;
+use std::sync::Arc;
+
+use foldhash::fast::RandomState;
+
+use crate::broker::account::Account;
+use crate::broker::subscription::Subscription;
+use crate::subject::Matches;
+
+/// Places of a new table.
+const PLACES_MIN: usize = 8;
+/// Places of the largest table.
+const PLACES_MAX: usize = 512;
+
+#[derive(Debug, Default)]
+struct Place {
+    subject: Vec<u8>,
+    account: Option<Arc<Account>>,
+    generation: u64,
+    matches: Matches<Arc<Subscription>>,
+}
+
+/// Matches by account and subject.
+#[derive(Debug, Default)]
+pub(super) struct MatchCache {
+    places: Vec<Place>,
+    hasher: RandomState,
+    /// How many found their place taken by another since the table last grew.
+    collisions: usize,
+}
+
+impl MatchCache {
+    /// What matches the subject now.
+    pub(super) fn find(
+        &mut self,
+        account: &Arc<Account>,
+        subject: &[u8],
+    ) -> &Matches<Arc<Subscription>> {
+        if self.places.is_empty() || self.collisions > self.places.len() {
+            self.grow();
+        }
+        let generation = account.generation();
+        let at = self.hasher.hash_one(subject) as usize & (self.places.len() - 1);
+        let place = &mut self.places[at];
+        let is_same = place.subject == subject
+            && place
+                .account
+                .as_ref()
+                .is_some_and(|known| Arc::ptr_eq(known, account));
+        if !is_same || place.generation != generation {
+            if !is_same {
+                self.collisions += usize::from(place.account.is_some());
+                place.subject.clear();
+                place.subject.extend_from_slice(subject);
+                place.account = Some(Arc::clone(account));
+            }
+            // The generation was read before the index is: what changes in between is seen later.
+            place.generation = generation;
+            account.matches(subject, &mut place.matches);
+        }
+        &place.matches
+    }
+
+    fn grow(&mut self) {
+        self.collisions = 0;
+        let places = match self.places.len() {
+            0 => PLACES_MIN,
+            PLACES_MAX => return,
+            places => places * 4,
+        };
+        let old = std::mem::take(&mut self.places);
+        self.places.resize_with(places, Place::default);
+        for place in old {
+            let at = self.hasher.hash_one(&*place.subject) as usize & (places - 1);
+            self.places[at] = place;
+        }
+    }
+}
+
+const _: () = assert!(PLACES_MIN.is_power_of_two() && PLACES_MIN * 4 * 4 * 4 == PLACES_MAX);

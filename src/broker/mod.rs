@@ -1,0 +1,155 @@
+//! The broker: who listens in which account, and how a message gets from its publisher to each of them.
+//!
+//! A producer (a connection's task, a shard's thread) owns a [`Delivery`]: it finds the subscriptions
+//! of a subject, stages what each target is to get, and hands everything over once per batch: one
+//! lock per client's outbox, one call per internal target.
+//!
+//! # Invariant
+//! Nothing here waits: not for a socket, not for a subscriber. A receiver that does not keep up is
+//! found by the bytes that wait in its outbox and is closed.
+
+pub mod account;
+pub mod client;
+pub mod close;
+pub mod delivery;
+pub mod interest;
+pub mod internal;
+pub mod outbox;
+pub mod permissions;
+pub mod subscription;
+pub mod traffic;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use parking_lot::RwLock;
+
+pub use account::Account;
+pub use client::{Client, ClientInfo};
+pub use close::CloseReason;
+pub use delivery::{Delivery, Flow, Message, Origin, Owner};
+pub use interest::{InterestTarget, InterestWatch};
+pub use internal::{Inbound, InternalSubscription, InternalTarget, Outgoing};
+pub use outbox::{Outbox, OutboxLimits, Wire};
+pub use subscription::{Subscription, Target};
+pub use traffic::{Traffic, TrafficSnapshot};
+
+/// The account of everyone who is in no other.
+pub const GLOBAL_ACCOUNT: &str = "$G";
+/// The account of the server itself.
+pub const SYSTEM_ACCOUNT: &str = "$SYS";
+
+/// All accounts of a server and what they have in common.
+#[derive(Debug)]
+pub struct Broker {
+    accounts: RwLock<HashMap<String, Arc<Account>>>,
+    global: Arc<Account>,
+    system: Arc<Account>,
+    traffic: Arc<Traffic>,
+}
+
+impl Default for Broker {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Broker {
+    /// A broker with the global and the system account.
+    pub fn new() -> Self {
+        let global = Arc::new(Account::new(GLOBAL_ACCOUNT));
+        let system = Arc::new(Account::new(SYSTEM_ACCOUNT));
+        let accounts = [&global, &system]
+            .map(|account| (account.name().to_owned(), Arc::clone(account)))
+            .into();
+        Self {
+            accounts: RwLock::new(accounts),
+            global,
+            system,
+            traffic: Arc::default(),
+        }
+    }
+
+    /// The account of everyone who is in no other.
+    pub fn global(&self) -> &Arc<Account> {
+        &self.global
+    }
+
+    /// The account of the server itself.
+    pub fn system(&self) -> &Arc<Account> {
+        &self.system
+    }
+
+    /// The account of this name.
+    pub fn account(&self, name: &str) -> Option<Arc<Account>> {
+        self.accounts.read().get(name).cloned()
+    }
+
+    /// The account of this name, created when there is none.
+    pub fn ensure_account(&self, name: &str) -> Arc<Account> {
+        let mut accounts = self.accounts.write();
+        if let Some(account) = accounts.get(name) {
+            return Arc::clone(account);
+        }
+        let account = Arc::new(Account::new(name));
+        accounts.insert(name.to_owned(), Arc::clone(&account));
+        account
+    }
+
+    /// All accounts, in no order.
+    pub fn accounts(&self) -> Vec<Arc<Account>> {
+        self.accounts.read().values().cloned().collect()
+    }
+
+    /// How many subscriptions there are in all accounts.
+    pub fn subscription_count(&self) -> usize {
+        self.accounts
+            .read()
+            .values()
+            .map(|account| account.subscription_count())
+            .sum()
+    }
+
+    /// What has passed through this server.
+    pub fn traffic(&self) -> &Arc<Traffic> {
+        &self.traffic
+    }
+
+    /// Publishes messages in an account, from any thread, and says to how many receivers each of
+    /// them went. Never blocks; every touched receiver is flushed once.
+    pub fn publish<'a>(
+        &self,
+        account: &Arc<Account>,
+        messages: &[Outgoing],
+        cache: &'a mut PublishCache,
+    ) -> &'a [u32] {
+        cache.counts.clear();
+        for outgoing in messages {
+            let message = Message::from_outgoing(outgoing);
+            let delivered = cache.delivery.publish(account, &message, None);
+            cache.counts.push(delivered);
+            if cache.delivery.is_full() {
+                cache.delivery.hand_over(&self.traffic);
+            }
+        }
+        cache.delivery.hand_over(&self.traffic);
+        &cache.counts
+    }
+}
+
+/// What a publishing part of the server keeps between its calls of [`Broker::publish`].
+#[derive(Debug, Default)]
+pub struct PublishCache {
+    delivery: Delivery,
+    counts: Vec<u32>,
+}
+
+impl PublishCache {
+    /// An empty cache.
+    pub fn new() -> Self {
+        Self::default()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,402 @@
+//! The outbox of a connection: bytes on their way to a socket, counted, bounded, written by whoever
+//! brings them.
+//!
+//! Whoever hands bytes over also writes them, without waiting. Only when the socket takes no more does
+//! a writer task step in, and it goes away when the outbox is empty again.
+//!
+//! # Invariant
+//! At most one party writes to the socket at a time ([`Writer`]), and it never holds the lock while it
+//! does. `bytes` counts all that was handed over and not yet taken by the socket, also what the
+//! writing party holds in its hands.
+
+pub mod chunk;
+pub mod pool;
+mod wire;
+
+use std::collections::VecDeque;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::runtime::Handle;
+use tokio::sync::Notify;
+use tokio::time::{Instant, timeout_at};
+
+pub use chunk::{Chunk, Staged};
+pub use wire::Wire;
+
+use super::client::Client;
+use super::close::CloseReason;
+
+/// How often a party that writes looks for more before a writer task takes over.
+const ROUNDS_MAX: usize = 8;
+
+/// What an outbox allows.
+#[derive(Debug, Clone, Copy)]
+pub struct OutboxLimits {
+    /// More waiting bytes than this make the connection a slow consumer.
+    pub pending_bytes_max: usize,
+    /// How long the socket may take for what waits.
+    pub write_deadline: Duration,
+}
+
+/// What a producer should do after it handed bytes over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pressure {
+    /// Go on.
+    Low,
+    /// Wait a little, the receiver is close to its limit.
+    High,
+}
+
+/// Who writes what was handed over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FlushBy {
+    /// The caller, at once and without waiting.
+    Caller,
+    /// A task of its own, because the caller has done enough.
+    Task,
+}
+
+/// Who writes to the socket now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Writer {
+    Nobody,
+    Caller,
+    Task,
+}
+
+/// Bytes on their way to one connection.
+pub struct Outbox {
+    wire: Box<dyn Wire>,
+    limits: OutboxLimits,
+    /// Where writer tasks run: bytes also come from threads outside the runtime.
+    runtime: Handle,
+    state: Mutex<State>,
+    closed: AtomicBool,
+    closing: Notify,
+    drained: Notify,
+    idle: Notify,
+}
+
+#[derive(Debug)]
+struct State {
+    chunks: VecDeque<Chunk>,
+    bytes: usize,
+    writer: Writer,
+    closed: Option<CloseReason>,
+    /// Somebody waits for the outbox to drain.
+    stalling: bool,
+    /// The connection's task waits for the writer to be done.
+    finishing: bool,
+    out_messages: u64,
+    out_bytes: u64,
+}
+
+impl std::fmt::Debug for Outbox {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Outbox")
+            .field("limits", &self.limits)
+            .finish_non_exhaustive()
+    }
+}
+
+/// How far one attempt to write came.
+enum Progress {
+    Empty,
+    More { written: usize },
+    Blocked { written: usize },
+    Failed,
+}
+
+impl Outbox {
+    /// An empty outbox in front of a socket. Must be called within the runtime.
+    pub fn new(wire: Box<dyn Wire>, limits: OutboxLimits) -> Self {
+        Self {
+            wire,
+            limits,
+            runtime: Handle::current(),
+            state: Mutex::new(State {
+                chunks: VecDeque::new(),
+                bytes: 0,
+                writer: Writer::Nobody,
+                closed: None,
+                stalling: false,
+                finishing: false,
+                out_messages: 0,
+                out_bytes: 0,
+            }),
+            closed: AtomicBool::new(false),
+            closing: Notify::new(),
+            drained: Notify::new(),
+            idle: Notify::new(),
+        }
+    }
+
+    /// How many bytes wait.
+    pub fn pending_bytes(&self) -> usize {
+        self.state.lock().bytes
+    }
+
+    /// How many messages and bytes of messages were handed over.
+    pub fn counted_out(&self) -> (u64, u64) {
+        let state = self.state.lock();
+        (state.out_messages, state.out_bytes)
+    }
+
+    /// Why the connection is being closed, once it is.
+    pub fn closed(&self) -> Option<CloseReason> {
+        if !self.closed.load(Ordering::Acquire) {
+            return None;
+        }
+        self.state.lock().closed
+    }
+
+    /// Returns when the connection is to be closed.
+    pub async fn wait_for_close(&self) -> CloseReason {
+        loop {
+            let notified = self.closing.notified();
+            if let Some(reason) = self.closed() {
+                return reason;
+            }
+            notified.await;
+        }
+    }
+
+    /// Takes nothing more from now on and asks the connection's task to end. The first reason stands.
+    pub fn close(&self, reason: CloseReason) {
+        let mut state = self.state.lock();
+        if state.closed.is_none() {
+            state.closed = Some(reason);
+            self.closed.store(true, Ordering::Release);
+            if !reason.flushes() {
+                state.forget_all();
+            }
+            if std::mem::take(&mut state.stalling) {
+                self.drained.notify_waiters();
+            }
+        }
+        drop(state);
+        // A permit is kept when nobody waits yet, so that the wish is never lost.
+        self.closing.notify_one();
+    }
+
+    /// Takes over what was staged and writes it, or lets it be written. What is over the limit
+    /// closes the connection.
+    pub fn accept(
+        &self,
+        client: &Arc<Client>,
+        staged: &mut Staged,
+        flush: FlushBy,
+    ) -> (Pressure, Option<CloseReason>) {
+        let mut state = self.state.lock();
+        if state.closed.is_some() {
+            staged.forget();
+            return (Pressure::Low, None);
+        }
+        state.append(staged);
+        if state.bytes > self.limits.pending_bytes_max {
+            drop(state);
+            let reason = CloseReason::SlowConsumerPendingBytes;
+            self.close(reason);
+            return (Pressure::Low, Some(reason));
+        }
+        let pressure = if state.bytes > self.limits.pending_bytes_max / 4 * 3 {
+            Pressure::High
+        } else {
+            Pressure::Low
+        };
+        if state.writer == Writer::Nobody {
+            match flush {
+                FlushBy::Caller => {
+                    state.writer = Writer::Caller;
+                    drop(state);
+                    self.write_now(client);
+                }
+                FlushBy::Task => {
+                    state.writer = Writer::Task;
+                    drop(state);
+                    self.start_writer(client);
+                }
+            }
+        }
+        (pressure, None)
+    }
+
+    /// Waits until the receiver has caught up, at most this long.
+    pub async fn wait_while_stalled(&self, at_most: Duration) {
+        let drained = self.drained.notified();
+        {
+            let mut state = self.state.lock();
+            if state.bytes <= self.limits.pending_bytes_max / 2 || state.closed.is_some() {
+                return;
+            }
+            state.stalling = true;
+        }
+        let _ = tokio::time::timeout(at_most, drained).await;
+    }
+
+    /// Writes what is left of a closed outbox, waiting for the socket at most this long, and then
+    /// shuts the socket down.
+    pub async fn finish(&self, at_most: Duration) {
+        debug_assert!(self.closed.load(Ordering::Acquire));
+        let deadline = Instant::now() + at_most;
+        if self.become_last_writer(deadline).await {
+            loop {
+                match self.attempt() {
+                    Progress::Empty | Progress::Failed => break,
+                    Progress::More { .. } => {}
+                    Progress::Blocked { .. } => {
+                        if timeout_at(deadline, self.writable()).await.is_err() {
+                            break;
+                        }
+                    }
+                }
+            }
+        }
+        self.state.lock().forget_all();
+        self.wire.shutdown();
+    }
+
+    /// Waits until nobody else writes; `false` when there is nothing to write or no time left.
+    async fn become_last_writer(&self, deadline: Instant) -> bool {
+        loop {
+            let idle = self.idle.notified();
+            {
+                let mut state = self.state.lock();
+                if state.bytes == 0 {
+                    return false;
+                }
+                if state.writer == Writer::Nobody {
+                    state.writer = Writer::Task;
+                    return true;
+                }
+                state.finishing = true;
+            }
+            if timeout_at(deadline, idle).await.is_err() {
+                return false;
+            }
+        }
+    }
+
+    /// Writes until there is nothing left or the socket takes no more. The caller is the writer.
+    fn write_now(&self, client: &Arc<Client>) {
+        for _ in 0..ROUNDS_MAX {
+            match self.attempt() {
+                Progress::Empty => return,
+                Progress::More { .. } => {}
+                Progress::Blocked { .. } => break,
+                Progress::Failed => return self.close(CloseReason::WriteError),
+            }
+        }
+        self.state.lock().writer = Writer::Task;
+        self.start_writer(client);
+    }
+
+    fn start_writer(&self, client: &Arc<Client>) {
+        let client = Arc::clone(client);
+        self.runtime
+            .spawn(async move { client.outbox().write_when_ready().await });
+    }
+
+    /// The writer task. What waits when a round starts must be taken within the write deadline.
+    async fn write_when_ready(&self) {
+        let mut deadline = Instant::now() + self.limits.write_deadline;
+        let mut round_bytes = self.pending_bytes();
+        loop {
+            match self.attempt() {
+                Progress::Empty => return,
+                Progress::Failed => return self.close(CloseReason::WriteError),
+                Progress::More { written } | Progress::Blocked { written }
+                    if written >= round_bytes =>
+                {
+                    deadline = Instant::now() + self.limits.write_deadline;
+                    round_bytes = self.pending_bytes();
+                }
+                Progress::More { written } | Progress::Blocked { written } => {
+                    round_bytes -= written;
+                }
+            }
+            match timeout_at(deadline, self.writable()).await {
+                Ok(Ok(())) => {}
+                Ok(Err(_)) => return self.close(CloseReason::WriteError),
+                Err(_) => return self.close(CloseReason::SlowConsumerWriteDeadline),
+            }
+        }
+    }
+
+    async fn writable(&self) -> io::Result<()> {
+        std::future::poll_fn(|context| self.wire.poll_writable(context)).await
+    }
+
+    /// Writes once what waits. The caller must be the writer; it no longer is when the answer is
+    /// `Empty` or `Failed`.
+    fn attempt(&self) -> Progress {
+        let mut chunks = {
+            let mut state = self.state.lock();
+            if state.chunks.is_empty() {
+                return self.step_down(&mut state, Progress::Empty);
+            }
+            std::mem::take(&mut state.chunks)
+        };
+        let result = chunk::write(&*self.wire, &mut chunks);
+        let mut state = self.state.lock();
+        if state.closed.is_some_and(|reason| !reason.flushes()) {
+            return self.step_down(&mut state, Progress::Empty);
+        }
+        let written = *result.as_ref().unwrap_or(&0);
+        state.bytes = state.bytes.saturating_sub(written);
+        state.put_back(chunks);
+        if state.stalling && state.bytes <= self.limits.pending_bytes_max / 2 {
+            state.stalling = false;
+            self.drained.notify_waiters();
+        }
+        match result {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                Progress::Blocked { written: 0 }
+            }
+            Err(_) => self.step_down(&mut state, Progress::Failed),
+            Ok(_) if state.chunks.is_empty() => self.step_down(&mut state, Progress::Empty),
+            Ok(written) => Progress::More { written },
+        }
+    }
+
+    fn step_down(&self, state: &mut State, progress: Progress) -> Progress {
+        state.writer = Writer::Nobody;
+        if std::mem::take(&mut state.finishing) {
+            self.idle.notify_waiters();
+        }
+        progress
+    }
+}
+
+impl State {
+    fn append(&mut self, staged: &mut Staged) {
+        self.bytes += staged.bytes();
+        self.out_messages += staged.messages;
+        self.out_bytes += staged.message_bytes;
+        staged.move_into(&mut self.chunks);
+    }
+
+    /// Puts what was not written before what came meanwhile.
+    fn put_back(&mut self, mut rest: VecDeque<Chunk>) {
+        if rest.is_empty() {
+            if self.chunks.is_empty() && rest.capacity() <= 64 {
+                self.chunks = rest;
+            }
+            return;
+        }
+        rest.append(&mut self.chunks);
+        self.chunks = rest;
+    }
+
+    fn forget_all(&mut self) {
+        for chunk in self.chunks.drain(..) {
+            chunk.recycle();
+        }
+        self.chunks = VecDeque::new();
+        self.bytes = 0;
+    }
+}

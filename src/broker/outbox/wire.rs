@@ -1,0 +1,17 @@
+//! What an outbox needs of a socket.
+
+use std::io;
+use std::io::IoSlice;
+use std::task::{Context, Poll};
+
+/// The writing half of a connection, usable from any thread.
+pub trait Wire: Send + Sync {
+    /// Writes what the socket takes now; `WouldBlock` when that is nothing.
+    fn try_write(&self, slices: &[IoSlice<'_>]) -> io::Result<usize>;
+
+    /// Whether the socket takes more. Only one task may wait here at a time.
+    fn poll_writable(&self, context: &mut Context<'_>) -> Poll<io::Result<()>>;
+
+    /// Ends both directions, so that the peer and our own reader see the end.
+    fn shutdown(&self);
+}

@@ -1,0 +1,391 @@
+use std::io::{self, IoSlice};
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+
+use super::*;
+use crate::broker::permissions::{Permissions, PermissionsConfig, SubjectPermission};
+
+/// A socket that takes a set number of bytes and keeps them.
+#[derive(Default)]
+struct TestWire {
+    taken: Arc<Mutex<Vec<u8>>>,
+    room: Arc<Mutex<Option<usize>>>,
+}
+
+impl Wire for TestWire {
+    fn try_write(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        let mut room = self.room.lock();
+        let mut written = 0;
+        for slice in slices {
+            let take = slice.len().min(room.unwrap_or(usize::MAX));
+            self.taken.lock().extend_from_slice(&slice[..take]);
+            written += take;
+            if let Some(room) = room.as_mut() {
+                *room -= take;
+            }
+        }
+        if written == 0 && slices.iter().any(|slice| !slice.is_empty()) {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        Ok(written)
+    }
+
+    fn poll_writable(&self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if *self.room.lock() == Some(0) {
+            Poll::Pending
+        } else {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    fn shutdown(&self) {}
+}
+
+struct TestClient {
+    client: Arc<Client>,
+    taken: Arc<Mutex<Vec<u8>>>,
+}
+
+impl TestClient {
+    fn new(id: u64) -> Self {
+        Self::with_room(id, None, 1 << 20)
+    }
+
+    fn with_room(id: u64, room: Option<usize>, pending_bytes_max: usize) -> Self {
+        let wire = TestWire {
+            taken: Arc::default(),
+            room: Arc::new(Mutex::new(room)),
+        };
+        let taken = Arc::clone(&wire.taken);
+        let limits = OutboxLimits {
+            pending_bytes_max,
+            write_deadline: Duration::from_secs(60),
+        };
+        let info = ClientInfo {
+            id,
+            account: GLOBAL_ACCOUNT.to_owned(),
+            user: String::new(),
+            name: String::new(),
+            lang: String::new(),
+            version: String::new(),
+            address: ([127, 0, 0, 1], 1).into(),
+            started: SystemTime::UNIX_EPOCH,
+        };
+        let client = Arc::new(Client::new(info, Outbox::new(Box::new(wire), limits)));
+        client.set_headers(true);
+        Self { client, taken }
+    }
+
+    fn subscribe(
+        &self,
+        account: &Account,
+        subject: &str,
+        queue: Option<&str>,
+        sid: &str,
+    ) -> Arc<Subscription> {
+        let subscription = Arc::new(Subscription::new(
+            Bytes::copy_from_slice(subject.as_bytes()),
+            queue.map(|queue| Bytes::copy_from_slice(queue.as_bytes())),
+            Target::Client {
+                client: Arc::clone(&self.client),
+                sid: Bytes::copy_from_slice(sid.as_bytes()),
+            },
+            None,
+        ));
+        account.insert(&subscription).unwrap();
+        subscription
+    }
+
+    fn received(&self) -> String {
+        String::from_utf8(std::mem::take(&mut *self.taken.lock())).unwrap()
+    }
+}
+
+fn message(subject: &'static str, payload: &'static [u8]) -> Outgoing {
+    Outgoing {
+        subject: Bytes::from_static(subject.as_bytes()),
+        payload: Bytes::from_static(payload),
+        ..Outgoing::default()
+    }
+}
+
+#[derive(Default)]
+struct Recorder {
+    batches: Mutex<Vec<Vec<Inbound>>>,
+    interest: Mutex<Vec<(u64, bool)>>,
+}
+
+impl InternalTarget for Recorder {
+    fn deliver(&self, batch: Vec<Inbound>) {
+        self.batches.lock().push(batch);
+    }
+}
+
+impl InterestTarget for Recorder {
+    fn interest_changed(&self, tag: u64, interested: bool) {
+        self.interest.lock().push((tag, interested));
+    }
+}
+
+#[tokio::test]
+async fn a_message_reaches_every_plain_subscription_and_one_of_each_group() {
+    let broker = Broker::new();
+    let account = broker.global();
+    let a = TestClient::new(1);
+    let b = TestClient::new(2);
+    a.subscribe(account, "x.*", None, "1");
+    b.subscribe(account, "x.>", Some("q"), "2");
+    b.subscribe(account, "x.y", Some("q"), "3");
+    let mut cache = PublishCache::new();
+    let counts = broker.publish(
+        account,
+        &[message("x.y", b"hi"), message("z", b"no")],
+        &mut cache,
+    );
+    assert_eq!(counts, [2, 0]);
+    assert_eq!(a.received(), "MSG x.y 1 2\r\nhi\r\n");
+    let got = b.received();
+    assert!(
+        got == "MSG x.y 2 2\r\nhi\r\n" || got == "MSG x.y 3 2\r\nhi\r\n",
+        "{got}"
+    );
+    assert_eq!(broker.traffic().snapshot().out_messages, 2);
+}
+
+#[tokio::test]
+async fn cached_matches_follow_subscriptions_that_come_and_go() {
+    let broker = Broker::new();
+    let account = broker.global();
+    let a = TestClient::new(1);
+    let mut cache = PublishCache::new();
+    assert_eq!(
+        broker.publish(account, &[message("x", b"")], &mut cache),
+        [0]
+    );
+    let subscription = a.subscribe(account, "x", None, "1");
+    assert_eq!(
+        broker.publish(account, &[message("x", b"")], &mut cache),
+        [1]
+    );
+    account.remove(&subscription);
+    assert_eq!(
+        broker.publish(account, &[message("x", b"")], &mut cache),
+        [0]
+    );
+    assert_eq!(account.subscription_count(), 0);
+}
+
+#[tokio::test]
+async fn accounts_do_not_hear_each_other() {
+    let broker = Broker::new();
+    let a = TestClient::new(1);
+    a.subscribe(broker.global(), "x", None, "1");
+    let other = broker.ensure_account("OTHER");
+    let mut cache = PublishCache::new();
+    assert_eq!(
+        broker.publish(broker.global(), &[message("x", b"")], &mut cache),
+        [1]
+    );
+    assert_eq!(
+        broker.publish(&other, &[message("x", b"")], &mut cache),
+        [0]
+    );
+    assert_eq!(
+        broker.publish(broker.global(), &[message("x", b"")], &mut cache),
+        [1]
+    );
+}
+
+#[tokio::test]
+async fn a_subscription_ends_exactly_after_its_last_delivery() {
+    let broker = Broker::new();
+    let account = broker.global();
+    let a = TestClient::new(1);
+    let subscription = a.subscribe(account, "x", None, "1");
+    assert!(subscription.end_after(2));
+    let mut cache = PublishCache::new();
+    let three = [message("x", b"1"), message("x", b"2"), message("x", b"3")];
+    assert_eq!(broker.publish(account, &three, &mut cache), [1, 1, 0]);
+    assert_eq!(a.received(), "MSG x 1 1\r\n1\r\nMSG x 1 1\r\n2\r\n");
+    assert_eq!(account.subscription_count(), 0);
+}
+
+#[tokio::test]
+async fn headers_are_stripped_for_those_who_do_not_know_them() {
+    let broker = Broker::new();
+    let account = broker.global();
+    let a = TestClient::new(1);
+    let b = TestClient::new(2);
+    b.client.set_headers(false);
+    a.subscribe(account, "x", None, "1");
+    b.subscribe(account, "x", None, "1");
+    for payload in [vec![b'p'; 2], vec![b'p'; 10_000]] {
+        let outgoing = Outgoing {
+            subject: Bytes::from_static(b"x"),
+            reply: Bytes::from_static(b"r"),
+            headers: Bytes::from_static(b"NATS/1.0\r\nA: b\r\n\r\n"),
+            payload: payload.clone().into(),
+        };
+        broker.publish(account, &[outgoing], &mut PublishCache::new());
+        let text = String::from_utf8(payload.clone()).unwrap();
+        let size = payload.len();
+        assert_eq!(
+            a.received(),
+            format!(
+                "HMSG x 1 r 18 {}\r\nNATS/1.0\r\nA: b\r\n\r\n{text}\r\n",
+                size + 18
+            )
+        );
+        assert_eq!(b.received(), format!("MSG x 1 r {size}\r\n{text}\r\n"));
+    }
+}
+
+#[tokio::test]
+async fn an_internal_target_gets_one_batch_with_the_tags_of_its_subscriptions() {
+    let broker = Broker::new();
+    let account = broker.global();
+    let target = Arc::new(Recorder::default());
+    let first = account
+        .subscribe(
+            "s.>",
+            None,
+            Arc::clone(&target) as Arc<dyn InternalTarget>,
+            7,
+        )
+        .unwrap();
+    let _second = account
+        .subscribe(
+            "s.a",
+            None,
+            Arc::clone(&target) as Arc<dyn InternalTarget>,
+            8,
+        )
+        .unwrap();
+    let mut cache = PublishCache::new();
+    broker.publish(
+        account,
+        &[message("s.a", b"1"), message("s.b", b"2")],
+        &mut cache,
+    );
+    let batches = std::mem::take(&mut *target.batches.lock());
+    assert_eq!(batches.len(), 1);
+    let mut seen: Vec<(u64, Bytes)> = batches[0]
+        .iter()
+        .map(|m| (m.tag, m.subject.clone()))
+        .collect();
+    seen.sort();
+    assert_eq!(
+        seen,
+        [(7, "s.a".into()), (7, "s.b".into()), (8, "s.a".into())]
+    );
+    drop(first);
+    assert_eq!(
+        broker.publish(account, &[message("s.b", b"")], &mut cache),
+        [0]
+    );
+}
+
+#[tokio::test]
+async fn a_receiver_over_its_limit_is_closed_and_the_others_go_on() {
+    let broker = Broker::new();
+    let account = broker.global();
+    let slow = TestClient::with_room(1, Some(0), 1000);
+    let fast = TestClient::new(2);
+    slow.subscribe(account, "x", None, "1");
+    fast.subscribe(account, "x", None, "1");
+    let mut cache = PublishCache::new();
+    for _ in 0..100 {
+        broker.publish(account, &[message("x", b"0123456789")], &mut cache);
+    }
+    assert_eq!(
+        slow.client.outbox().closed(),
+        Some(CloseReason::SlowConsumerPendingBytes)
+    );
+    assert_eq!(slow.client.outbox().pending_bytes(), 0);
+    assert_eq!(broker.traffic().snapshot().slow_consumers, 1);
+    assert_eq!(fast.received().matches("MSG x 1 10\r\n").count(), 100);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_receiver_that_takes_nothing_until_the_deadline_is_closed() {
+    let broker = Broker::new();
+    let account = broker.global();
+    let slow = TestClient::with_room(1, Some(5), 1 << 20);
+    slow.subscribe(account, "x", None, "1");
+    broker.publish(
+        account,
+        &[message("x", b"0123456789")],
+        &mut PublishCache::new(),
+    );
+    assert_eq!(slow.received(), "MSG x");
+    assert_eq!(
+        slow.client.outbox().wait_for_close().await,
+        CloseReason::SlowConsumerWriteDeadline
+    );
+}
+
+#[tokio::test]
+async fn interest_is_reported_when_it_appears_and_when_it_goes() {
+    let broker = Broker::new();
+    let account = broker.global();
+    let a = TestClient::new(1);
+    let target = Arc::new(Recorder::default());
+    let watch = |subject, queue, tag| {
+        account.watch_interest(
+            subject,
+            queue,
+            Arc::clone(&target) as Arc<dyn InterestTarget>,
+            tag,
+        )
+    };
+    let plain = watch("d.x", None, 1);
+    let _group = watch("d.x", Some("q"), 2);
+    assert!(!plain.interested_at_start());
+    let first = a.subscribe(account, "d.x", None, "1");
+    let second = a.subscribe(account, "d.*", None, "2");
+    let member = a.subscribe(account, "d.>", Some("q"), "3");
+    assert!(account.has_interest("d.x") && account.has_queue_interest("d.x", "q"));
+    account.remove(&first);
+    account.remove(&second);
+    account.remove(&member);
+    assert_eq!(
+        *target.interest.lock(),
+        [(1, true), (2, true), (1, false), (2, false)]
+    );
+    drop(plain);
+    a.subscribe(account, "d.x", None, "4");
+    assert_eq!(target.interest.lock().len(), 4);
+}
+
+#[tokio::test]
+async fn what_a_user_may_not_see_is_held_back_from_its_wildcards() {
+    let broker = Broker::new();
+    let account = broker.global();
+    let a = TestClient::new(1);
+    let permissions = Permissions::new(&PermissionsConfig {
+        subscribe: Some(SubjectPermission {
+            allow: None,
+            deny: vec!["ok.secret".to_owned()],
+        }),
+        ..Default::default()
+    })
+    .unwrap();
+    let subscription = Arc::new(Subscription::new(
+        Bytes::from_static(b"ok.>"),
+        None,
+        Target::Client {
+            client: Arc::clone(&a.client),
+            sid: Bytes::from_static(b"1"),
+        },
+        permissions.filter_for(b"ok.>", None),
+    ));
+    account.insert(&subscription).unwrap();
+    let mut cache = PublishCache::new();
+    let both = [message("ok.secret", b"s"), message("ok.x", b"x")];
+    assert_eq!(broker.publish(account, &both, &mut cache), [0, 1]);
+    assert_eq!(a.received(), "MSG ok.x 1 1\r\nx\r\n");
+}
