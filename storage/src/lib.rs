@@ -11,7 +11,9 @@
 
 pub mod disk;
 pub mod entropy;
+pub mod executor;
 pub mod filter;
 pub mod index;
+pub mod journal;
 pub mod seal;
 pub mod store;

@@ -1,0 +1,466 @@
+//! The journal without a thread: stage, commit, release.
+
+use std::collections::{HashMap, VecDeque};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use parking_lot::RwLock;
+
+use super::buffer::{CommitBuffer, carried};
+use super::format::{CommitHeader, PAGE_BYTES, whole_pages};
+use super::frame::{CommitSink, Frame, JournalError, Location, Owner};
+use super::ledger::{Ledger, Pressure, PressureLevel};
+use super::options::{Durability, JournalOptions};
+use super::recover::{OpenJournalError, recover};
+use super::replay::Replay;
+use super::segment::{NewSegment, Segment, Writer};
+use super::spares::Spares;
+use crate::disk::{Advice, Disk, DiskError};
+use crate::entropy::Entropy;
+
+/// How recovery says that the next segment is to begin.
+pub(super) struct Start {
+    pub number: u64,
+    pub previous_end: u64,
+    pub next_lsn: u64,
+    pub ledger: Ledger,
+    pub retired: Vec<Retired>,
+    /// Segments below the floor: nobody needs them.
+    pub leftovers: Vec<(PathBuf, u64)>,
+    pub spares: Vec<PathBuf>,
+    pub next_name: u64,
+}
+
+/// A segment that is no longer written, and may still be needed.
+pub(super) struct Retired {
+    pub number: u64,
+    pub path: PathBuf,
+    pub length: u64,
+    /// Part of it could not be read: it is set aside when it is no longer needed, and never written again.
+    pub damaged: bool,
+    /// `None` when its header could not be read.
+    pub segment: Option<Arc<Segment>>,
+}
+
+/// Finds segments by number for whoever reads frames again.
+pub(super) type Readers = Arc<RwLock<HashMap<u64, Arc<Segment>>>>;
+
+/// A sync that is to happen on another thread.
+pub(super) struct SyncTicket {
+    segment: Arc<Segment>,
+    lsn: u64,
+}
+
+impl SyncTicket {
+    pub fn run(&self) -> Result<(), DiskError> {
+        self.segment.file().sync_data()
+    }
+}
+
+/// The journal as a plain value. After an error it is poisoned and answers every commit with that error.
+pub struct JournalCore {
+    disk: Arc<dyn Disk>,
+    directory: PathBuf,
+    options: JournalOptions,
+    entropy: Arc<dyn Entropy>,
+    writer: Writer,
+    /// Oldest first.
+    retired: VecDeque<Retired>,
+    readers: Readers,
+    spares: Spares,
+    ledger: Ledger,
+    /// Of the commit that comes next.
+    next_lsn: u64,
+    /// All commits up to here are durable.
+    synced_lsn: u64,
+    staged: CommitBuffer,
+    carry: CommitBuffer,
+    failed: Option<JournalError>,
+}
+
+impl JournalCore {
+    /// Opens the journal in `directory`, creates it when there is none, and begins a new segment.
+    pub fn open(
+        disk: Arc<dyn Disk>,
+        directory: &Path,
+        options: JournalOptions,
+        entropy: Arc<dyn Entropy>,
+    ) -> Result<(Self, Replay), OpenJournalError> {
+        let (mut start, replay) = recover(&disk, directory, &options)?;
+        let spares = Spares::new(
+            Arc::clone(&disk),
+            directory,
+            options.segment_bytes,
+            std::mem::take(&mut start.spares),
+            start.next_name,
+        );
+        start.ledger.begin(start.number, options.segment_bytes);
+        let floor = start.ledger.floor();
+        let spare = spares.take();
+        let recycled = spare.is_some();
+        let segment = Segment::begin(
+            disk.as_ref(),
+            directory,
+            spare,
+            &NewSegment {
+                number: start.number,
+                length: options.segment_bytes,
+                first_lsn: start.next_lsn,
+                floor,
+                previous_end: start.previous_end,
+            },
+            options.encryption.as_deref(),
+            entropy.as_ref(),
+        )
+        .map_err(JournalError::from)?;
+        let writer = Writer::new(segment, recycled);
+        let mut core = Self {
+            disk,
+            directory: directory.to_owned(),
+            options,
+            entropy,
+            writer,
+            retired: VecDeque::from(start.retired),
+            readers: Readers::default(),
+            spares,
+            ledger: start.ledger,
+            next_lsn: start.next_lsn,
+            synced_lsn: start.next_lsn.saturating_sub(1),
+            staged: CommitBuffer::new(),
+            carry: CommitBuffer::new(),
+            failed: None,
+        };
+        for (path, length) in start.leftovers {
+            core.spares.recycle(&path, length);
+        }
+        core.show_to_readers();
+        core.recycle_below(floor);
+        Ok((core, replay))
+    }
+
+    /// Puts a frame into the next commit; `sink` hears of it with `token`.
+    pub fn stage(
+        &mut self,
+        frame: &Frame,
+        token: u64,
+        sink: &Arc<dyn CommitSink>,
+    ) -> Result<(), JournalError> {
+        self.check()?;
+        let seed = self.seed();
+        self.staged.push(frame, seed, Some((token, sink)))
+    }
+
+    /// Writes what is staged, syncs as the durability asks, and tells the sinks.
+    pub fn commit(&mut self) -> Result<(), JournalError> {
+        let mut staged = std::mem::replace(&mut self.staged, CommitBuffer::new());
+        let buffers = std::slice::from_mut(&mut staged);
+        let result = self.commit_all(buffers);
+        match &result {
+            Ok(()) => staged.deliver(),
+            Err(error) => staged.waiting_sinks().for_each(|sink| sink.failed(error)),
+        }
+        staged.reset(self.options.commit_bytes_max * 2);
+        self.staged = staged;
+        result
+    }
+
+    /// Writes the commits one after another, then syncs once.
+    pub(super) fn commit_all(&mut self, buffers: &mut [CommitBuffer]) -> Result<(), JournalError> {
+        self.check()?;
+        let result = self.try_commit_all(buffers);
+        self.remember(result)
+    }
+
+    fn try_commit_all(&mut self, buffers: &mut [CommitBuffer]) -> Result<(), JournalError> {
+        self.carry_marks()?;
+        let mut urgent = self.options.durability == Durability::Always;
+        for buffer in buffers.iter_mut().filter(|buffer| !buffer.is_empty()) {
+            urgent |= buffer.is_urgent();
+            self.write(buffer)?;
+        }
+        if urgent {
+            self.sync_written()?;
+        }
+        if self.writer.position > self.writer.segment.length / 4 {
+            self.spares.prepare(&self.options);
+        }
+        Ok(())
+    }
+
+    /// Makes durable what was written lazily.
+    pub fn sync(&mut self) -> Result<(), JournalError> {
+        self.check()?;
+        let result = self.sync_written();
+        self.remember(result)
+    }
+
+    /// The same, to be run elsewhere and told to [`JournalCore::finish_sync`]. `None` when there is nothing to sync.
+    pub(super) fn begin_sync(&self) -> Option<SyncTicket> {
+        let lsn = self.next_lsn - 1;
+        (self.synced_lsn < lsn).then(|| SyncTicket {
+            segment: Arc::clone(&self.writer.segment),
+            lsn,
+        })
+    }
+
+    pub(super) fn finish_sync(
+        &mut self,
+        ticket: &SyncTicket,
+        result: Result<(), DiskError>,
+    ) -> Result<(), JournalError> {
+        self.check()?;
+        let result = result.map_err(JournalError::from);
+        self.remember(result)?;
+        self.synced_lsn = self.synced_lsn.max(ticket.lsn);
+        Ok(())
+    }
+
+    /// The owner no longer needs its entries up to `upto`: a checkpoint that is durable covers them.
+    pub fn release(&mut self, owner: Owner, upto: u64) {
+        self.ledger.release(owner, upto);
+    }
+
+    /// The owner is gone, durably, and nothing of it is needed any more.
+    pub fn forget(&mut self, owner: Owner) {
+        self.ledger.forget(owner);
+    }
+
+    /// Owners that have entries or marks in the journal, ascending.
+    pub fn owners(&self) -> Vec<Owner> {
+        let mut owners: Vec<Owner> = self.ledger.owners().into_iter().collect();
+        owners.sort_unstable();
+        owners
+    }
+
+    /// How much of the journal is in use, and who holds it back.
+    pub fn pressure(&self) -> Pressure {
+        let live_bytes = self.ledger.live_bytes();
+        let level = match live_bytes {
+            bytes if bytes > self.options.hard_bytes => PressureLevel::Hard,
+            bytes if bytes > self.options.soft_bytes => PressureLevel::Soft,
+            _ => PressureLevel::None,
+        };
+        Pressure {
+            level,
+            live_bytes,
+            owners: match level {
+                PressureLevel::None => Vec::new(),
+                _ => self.ledger.holders(),
+            },
+        }
+    }
+
+    pub(super) fn live_bytes(&self) -> u64 {
+        self.ledger.live_bytes()
+    }
+
+    /// Whether the device has room for more than what the journal still can take without growing. Submitters that add data should stop when
+    /// it has not; what is left is for changes that free space.
+    pub fn has_room(&self) -> bool {
+        self.spares.has_room()
+    }
+
+    /// Reads a committed frame's payload again.
+    pub fn read(&self, location: Location) -> Result<Bytes, JournalError> {
+        read(&self.readers, location)
+    }
+
+    /// Writes what is staged and marks the journal as closed in order.
+    pub fn close(mut self) -> Result<(), JournalError> {
+        self.commit()?;
+        self.write_closing_mark()
+    }
+
+    pub(super) fn write_closing_mark(&mut self) -> Result<(), JournalError> {
+        self.check()?;
+        let mut empty = CommitBuffer::new();
+        let result = self
+            .write_commit(&mut empty, true)
+            .and_then(|()| self.sync_written());
+        self.remember(result)
+    }
+
+    pub(super) fn seed(&self) -> u32 {
+        self.writer.segment.seed
+    }
+
+    pub(super) fn readers(&self) -> Readers {
+        Arc::clone(&self.readers)
+    }
+
+    fn check(&self) -> Result<(), JournalError> {
+        match &self.failed {
+            Some(error) => Err(error.clone()),
+            None => Ok(()),
+        }
+    }
+
+    fn remember<T>(&mut self, result: Result<T, JournalError>) -> Result<T, JournalError> {
+        if let Err(error) = &result {
+            tracing::error!(%error, "the journal failed and takes nothing more");
+            self.failed = Some(error.clone());
+        }
+        result
+    }
+
+    fn write(&mut self, buffer: &mut CommitBuffer) -> Result<(), JournalError> {
+        self.write_commit(buffer, false)
+    }
+
+    fn write_commit(
+        &mut self,
+        buffer: &mut CommitBuffer,
+        closing: bool,
+    ) -> Result<(), JournalError> {
+        let stored = buffer.stored_bytes();
+        if !self.writer.has_room(stored) {
+            self.rotate(stored)?;
+        }
+        let segment = Arc::clone(&self.writer.segment);
+        let header = CommitHeader {
+            lsn: self.next_lsn,
+            synced_lsn: self.synced_lsn,
+            length: 0,
+            frames: 0,
+            closing,
+            tag: None,
+        };
+        let bytes = buffer.finish(segment.seed, header, segment.sealer.as_deref())?;
+        let commit_at = self.writer.write(bytes)?;
+        if self.options.durability != Durability::Always {
+            let length = stored as u64;
+            let file = segment.file();
+            file.advise(u64::from(commit_at), length, Advice::StartWriteback);
+        }
+        self.next_lsn += 1;
+        self.ledger.committed(&buffer.summary, commit_at);
+        buffer.place(segment.number, commit_at);
+        Ok(())
+    }
+
+    fn sync_written(&mut self) -> Result<(), JournalError> {
+        let written = self.next_lsn - 1;
+        if self.synced_lsn < written {
+            self.writer.segment.file().sync_data()?;
+            self.synced_lsn = written;
+        }
+        Ok(())
+    }
+
+    /// Ends the segment and begins the next, with room for `stored` bytes.
+    fn rotate(&mut self, stored: usize) -> Result<(), JournalError> {
+        // Whoever finds the next segment may take it that all of this one was durable.
+        self.sync_written()?;
+        let usual = self.options.segment_bytes;
+        let needed = (whole_pages(stored) + 2 * PAGE_BYTES) as u64;
+        let spare = match needed > usual {
+            true => None,
+            false => self.spares.take(),
+        };
+        let recycled = spare.is_some();
+        let floor = self.ledger.floor();
+        let ended = &self.writer.segment;
+        let new = NewSegment {
+            number: ended.number + 1,
+            length: usual.max(needed),
+            first_lsn: self.next_lsn,
+            floor,
+            previous_end: self.writer.position,
+        };
+        let ring = self.options.encryption.as_deref();
+        let entropy = self.entropy.as_ref();
+        let begun = Segment::begin(
+            self.disk.as_ref(),
+            &self.directory,
+            spare,
+            &new,
+            ring,
+            entropy,
+        )?;
+        self.retired.push_back(Retired {
+            number: ended.number,
+            path: ended.path.clone(),
+            length: ended.length,
+            damaged: false,
+            segment: Some(Arc::clone(ended)),
+        });
+        self.ledger.begin(begun.number, begun.length);
+        self.writer = Writer::new(begun, recycled);
+        self.show_to_readers();
+        self.recycle_below(floor);
+        Ok(())
+    }
+
+    /// Reuses the segments below a floor that a durable header names.
+    fn recycle_below(&mut self, floor: u64) {
+        while let Some(oldest) = self.retired.front()
+            && oldest.number < floor
+            && let Some(oldest) = self.retired.pop_front()
+        {
+            self.readers.write().remove(&oldest.number);
+            if oldest.damaged {
+                let aside = oldest.path.with_extension("damaged");
+                if let Err(error) = self.disk.rename(&oldest.path, &aside) {
+                    tracing::warn!(%error, "a damaged journal segment stays in place");
+                }
+            } else {
+                self.spares.recycle(&oldest.path, oldest.length);
+            }
+        }
+        self.ledger.drop_below(floor);
+    }
+
+    /// Appends the marks of the oldest segment again when nothing else holds it back and room is wanted. They go in front of whatever
+    /// is staged, so that a newer mark that is staged stays the newer one.
+    fn carry_marks(&mut self) -> Result<(), JournalError> {
+        if self.ledger.live_bytes() <= self.options.soft_bytes {
+            return Ok(());
+        }
+        let mut carry = std::mem::replace(&mut self.carry, CommitBuffer::new());
+        let limit = self.options.commit_bytes_max;
+        for (owner, kind, location) in self.ledger.marks_to_carry() {
+            let retired = self.retired.iter_mut();
+            let Some(retired) = retired.rev().find(|old| old.number == location.segment) else {
+                continue;
+            };
+            let segment = retired.segment.as_ref();
+            let read = match segment.map(|segment| segment.read(location)) {
+                Some(Ok(read)) => read,
+                // The bytes went bad since they were written. The frame stays where it is, and so does its segment.
+                _ => {
+                    tracing::error!(%owner, ?kind, ?location, "a journal mark became unreadable");
+                    retired.damaged = true;
+                    continue;
+                }
+            };
+            let (header, payload) = read;
+            let frame = carried(owner, header.index, kind, payload);
+            carry.push(&frame, self.writer.segment.seed, None)?;
+            // The rest waits for the next commit, so that no publisher waits for all of it.
+            if carry.length() >= limit {
+                break;
+            }
+        }
+        if !carry.is_empty() {
+            self.write(&mut carry)?;
+        }
+        carry.reset(limit * 2);
+        self.carry = carry;
+        Ok(())
+    }
+
+    fn show_to_readers(&self) {
+        let retired = self.retired.iter().filter_map(|old| old.segment.as_ref());
+        let mut readers = self.readers.write();
+        for segment in retired.chain([&self.writer.segment]) {
+            readers.insert(segment.number, Arc::clone(segment));
+        }
+    }
+}
+
+pub(super) fn read(readers: &Readers, location: Location) -> Result<Bytes, JournalError> {
+    let segment = readers.read().get(&location.segment).cloned();
+    let segment = segment.ok_or(JournalError::Unreadable(location))?;
+    segment.read(location).map(|(_, payload)| payload)
+}

@@ -1,0 +1,172 @@
+//! Segments come back into use, and nothing of their earlier life does.
+
+use super::*;
+
+#[test]
+fn released_segments_are_recycled_and_the_journal_stays_small() {
+    let disk = SimDisk::new(1);
+    let (mut core, _) = open(&disk, options());
+    for index in 1..1000 {
+        append_entry(&mut core, 1, index);
+        core.release(Owner(1), index);
+    }
+    let all = disk.list(&directory()).unwrap();
+    assert!(all.len() <= 4, "{all:?}");
+    assert!(core.pressure().level == PressureLevel::None);
+}
+
+#[test]
+fn frames_of_an_earlier_incarnation_never_pass() {
+    // The same frames at the same places, again and again: only the nonce tells them apart.
+    for seed in 0..40 {
+        let disk = SimDisk::new(seed);
+        let mut last = 0;
+        for round in 0..4 {
+            let (mut core, replay) = open(&disk, options());
+            assert!(replay.damage.is_empty(), "seed {seed}: {:?}", replay.damage);
+            assert!(replay.torn.is_none(), "seed {seed}");
+            let found = indexes(&replay, 1);
+            assert_eq!(
+                found.last().copied().unwrap_or_default(),
+                last,
+                "seed {seed}"
+            );
+            for _ in 0..(seed % 7) * 6 + round {
+                last += 1;
+                append_entry(&mut core, 1, last);
+                core.release(Owner(1), last - 1);
+            }
+            drop(core);
+            disk.kill();
+        }
+    }
+}
+
+#[test]
+fn marks_are_carried_out_of_old_segments() {
+    let disk = SimDisk::new(1);
+    let (mut core, _) = open(&disk, options());
+    append(&mut core, frame(5, 3, FrameKind::Vote, "vote")).unwrap();
+    append(&mut core, frame(5, 9, FrameKind::Carry, "small state")).unwrap();
+    append(&mut core, frame(6, 1, FrameKind::Carry, "to be replaced")).unwrap();
+    for index in 1..1000 {
+        append_entry(&mut core, 1, index);
+        core.release(Owner(1), index);
+        if index == 500 {
+            append(&mut core, frame(6, 2, FrameKind::Carry, "newer")).unwrap();
+        }
+        if index == 700 {
+            core.forget(Owner(6));
+        }
+        assert!(core.pressure().level < PressureLevel::Hard);
+    }
+    assert_eq!(core.owners(), [Owner(5)]);
+    drop(core);
+    disk.crash();
+    let (_, mut replay) = open(&disk, options());
+    let five = replay.take(Owner(5));
+    let (vote, carry) = (five.vote.unwrap(), five.carry.unwrap());
+    assert_eq!((vote.index, &vote.payload[..]), (3, &b"vote"[..]));
+    assert_eq!((carry.index, &carry.payload[..]), (9, &b"small state"[..]));
+}
+
+#[test]
+fn a_newer_mark_wins_over_the_copy_of_the_older_one() {
+    let disk = SimDisk::new(1);
+    let (mut core, _) = open(&disk, options());
+    append(&mut core, frame(5, 1, FrameKind::Carry, "old")).unwrap();
+    let mut index = 0;
+    while core.pressure().level == PressureLevel::None {
+        index += 1;
+        append_entry(&mut core, 1, index);
+    }
+    core.release(Owner(1), index);
+    // Staged before the commit in which the old one would be carried.
+    append(&mut core, frame(5, 2, FrameKind::Carry, "new")).unwrap();
+    append_entry(&mut core, 1, index + 1);
+    drop(core);
+    disk.crash();
+    let (_, mut replay) = open(&disk, options());
+    assert_eq!(replay.take(Owner(5)).carry.unwrap().payload, "new");
+}
+
+#[test]
+fn pressure_names_who_holds_the_oldest_segment() {
+    let disk = SimDisk::new(1);
+    let (mut core, _) = open(&disk, options());
+    append_entry(&mut core, 7, 1);
+    let mut index = 0;
+    let mut levels = Vec::new();
+    while levels.last() != Some(&PressureLevel::Hard) {
+        index += 1;
+        append_entry(&mut core, 1, index);
+        core.release(Owner(1), index);
+        let pressure = core.pressure();
+        if pressure.level > PressureLevel::None {
+            assert_eq!(pressure.owners, [Owner(7)]);
+        }
+        if levels.last() != Some(&pressure.level) {
+            levels.push(pressure.level);
+        }
+    }
+    assert_eq!(
+        levels,
+        [
+            PressureLevel::None,
+            PressureLevel::Soft,
+            PressureLevel::Hard
+        ]
+    );
+    core.release(Owner(7), 1);
+    assert_eq!(core.pressure().level, PressureLevel::None);
+}
+
+#[test]
+fn a_frame_larger_than_a_segment_gets_one_of_its_own() {
+    let disk = SimDisk::new(1);
+    let (mut core, _) = open(&disk, options());
+    append_entry(&mut core, 1, 1);
+    let large = Bytes::from(vec![b'x'; 3 * SEGMENT_BYTES as usize]);
+    append(&mut core, frame(2, 1, FrameKind::Entry, large.clone())).unwrap();
+    append_entry(&mut core, 1, 2);
+    drop(core);
+    disk.crash();
+    let (mut core, mut replay) = open(&disk, options());
+    assert_eq!(replay.take(Owner(2)).entries[0].payload, large);
+    assert_eq!(indexes(&replay, 1), [1, 2]);
+    core.release(Owner(2), 1);
+    for index in 3..200 {
+        append_entry(&mut core, 1, index);
+        core.release(Owner(1), index);
+    }
+    let lengths = disk.list(&directory()).unwrap();
+    assert!(lengths.iter().all(|entry| entry.length == SEGMENT_BYTES));
+}
+
+#[test]
+fn a_committed_frame_can_be_read_again_until_it_is_recycled() {
+    let disk = SimDisk::new(1);
+    let (mut core, _) = open(&disk, options());
+    let commit = append(&mut core, frame(1, 1, FrameKind::Entry, "payload")).unwrap();
+    assert_eq!(core.read(commit.location).unwrap(), "payload");
+    let mut index = 1;
+    while core.read(commit.location).is_ok() {
+        append_entry(&mut core, 1, index);
+        core.release(Owner(1), index);
+        index += 1;
+    }
+    let gone = core.read(commit.location);
+    assert!(matches!(gone, Err(JournalError::Unreadable(_))));
+}
+
+#[test]
+fn restarts_without_any_load_do_not_pile_up_segments() {
+    let disk = SimDisk::new(1);
+    for _ in 0..20 {
+        let (core, _) = open(&disk, options());
+        drop(core);
+        disk.kill();
+    }
+    let names = disk.list(&directory()).unwrap();
+    assert!(names.len() <= 4, "{names:?}");
+}

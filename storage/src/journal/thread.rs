@@ -1,0 +1,385 @@
+//! The journal on a thread of its own: a commit starts when the previous one returns, and takes everything that waits.
+//!
+//! Submitters encode their frames into the buffer of the next commit while the current one is being written and synced. Nobody is woken per
+//! frame: the thread only when it idles, sinks once per commit.
+
+use std::collections::VecDeque;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicUsize, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use bytes::Bytes;
+use parking_lot::{Condvar, Mutex};
+
+use super::buffer::CommitBuffer;
+use super::core::{JournalCore, Readers, SyncTicket, read};
+use super::frame::{CommitSink, Frame, JournalError, Location, Owner};
+use super::ledger::{Pressure, PressureLevel};
+use super::options::{Durability, JournalOptions};
+use super::recover::OpenJournalError;
+use super::replay::Replay;
+use crate::disk::{Disk, DiskError};
+use crate::entropy::Entropy;
+
+/// How many emptied buffers are kept for reuse.
+const POOL_BUFFERS_MAX: usize = 8;
+
+/// Called on the journal's thread when the pressure has something new to say.
+type PressureListener = Box<dyn Fn(&Pressure) + Send + Sync>;
+
+/// The server's journal. Closed when dropped.
+pub struct Journal {
+    shared: Arc<Shared>,
+    readers: Readers,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+}
+
+struct Shared {
+    staging: Mutex<Staging>,
+    /// Wakes the journal's thread when it idles.
+    work: Condvar,
+    /// Wakes the timer's thread.
+    timer: Condvar,
+    /// Of the segment being written: what submitters seed with. Being late with it costs a recalculation, nothing else.
+    seed: AtomicU32,
+    staged_bytes: AtomicUsize,
+    level: AtomicU8,
+    has_room: AtomicBool,
+    listener: Mutex<Option<PressureListener>>,
+    commit_bytes_max: usize,
+}
+
+struct Staging {
+    /// Takes frames.
+    open: CommitBuffer,
+    /// Have grown to the limit of a commit and wait for their turn, in order.
+    full: VecDeque<CommitBuffer>,
+    pool: Vec<CommitBuffer>,
+    letters: Vec<Letter>,
+    /// The thread waits for `work`.
+    idle: bool,
+    /// Nothing more is taken; `Closed` or what went wrong.
+    ended: Option<JournalError>,
+    closing: bool,
+    /// A sync for the timer's thread to run.
+    ticket: Option<SyncTicket>,
+}
+
+/// What else the thread is told.
+enum Letter {
+    Release(Owner, u64),
+    Forget(Owner),
+    SyncDue,
+    Synced(SyncTicket, Result<(), DiskError>),
+}
+
+/// What the thread does next.
+struct Work {
+    buffers: Vec<CommitBuffer>,
+    letters: Vec<Letter>,
+    closing: bool,
+}
+
+impl Journal {
+    /// Opens the journal in `directory`, creates it when there is none, and starts its thread.
+    pub fn open(
+        disk: Arc<dyn Disk>,
+        directory: &Path,
+        options: JournalOptions,
+        entropy: Arc<dyn Entropy>,
+    ) -> Result<(Self, Replay), OpenJournalError> {
+        let durability = options.durability;
+        let commit_bytes_max = options.commit_bytes_max;
+        let (core, replay) = JournalCore::open(disk, directory, options, entropy)?;
+        let readers = core.readers();
+        let shared = Arc::new(Shared {
+            staging: Mutex::new(Staging {
+                open: CommitBuffer::new(),
+                full: VecDeque::new(),
+                pool: Vec::new(),
+                letters: Vec::new(),
+                idle: false,
+                ended: None,
+                closing: false,
+                ticket: None,
+            }),
+            work: Condvar::new(),
+            timer: Condvar::new(),
+            seed: AtomicU32::new(core.seed()),
+            staged_bytes: AtomicUsize::new(0),
+            level: AtomicU8::new(0),
+            has_room: AtomicBool::new(true),
+            listener: Mutex::new(None),
+            commit_bytes_max,
+        });
+        let mut threads = vec![start("journal", {
+            let shared = Arc::clone(&shared);
+            move || shared.run(core)
+        })?];
+        if let Durability::Interval(interval) = durability {
+            let shared = Arc::clone(&shared);
+            threads.push(start("journal-sync", move || shared.run_timer(interval))?);
+        }
+        let journal = Self {
+            shared,
+            readers,
+            threads: Mutex::new(threads),
+        };
+        Ok((journal, replay))
+    }
+
+    /// Appends frames, each with a token that its completion carries. Never waits for the disk. All frames of one call stand directly one after
+    /// another. When a frame is too large, it and those after it are not taken.
+    pub fn submit(
+        &self,
+        frames: impl IntoIterator<Item = (Frame, u64)>,
+        sink: &Arc<dyn CommitSink>,
+    ) -> Result<(), JournalError> {
+        let mut staging = self.shared.staging.lock();
+        if let Some(error) = &staging.ended {
+            return Err(error.clone());
+        }
+        let seed = self.shared.seed.load(Ordering::Relaxed);
+        let mut result = Ok(());
+        for (frame, token) in frames {
+            let before = staging.open.length();
+            result = staging.open.push(&frame, seed, Some((token, sink)));
+            if result.is_err() {
+                break;
+            }
+            let grown = staging.open.length() - before;
+            self.shared.staged_bytes.fetch_add(grown, Ordering::Relaxed);
+            if staging.open.length() >= self.shared.commit_bytes_max {
+                staging.close_buffer();
+            }
+        }
+        let wake = staging.idle;
+        drop(staging);
+        if wake {
+            self.shared.work.notify_one();
+        }
+        result
+    }
+
+    /// The owner no longer needs its entries up to `upto`: a checkpoint that is durable covers them.
+    pub fn release(&self, owner: Owner, upto: u64) {
+        self.shared.post(Letter::Release(owner, upto));
+    }
+
+    /// The owner is gone, durably, and nothing of it is needed any more.
+    pub fn forget(&self, owner: Owner) {
+        self.shared.post(Letter::Forget(owner));
+    }
+
+    /// Bytes that were submitted and are not yet committed. Submitters that can wait should, when this is many megabytes.
+    pub fn staged_bytes(&self) -> usize {
+        self.shared.staged_bytes.load(Ordering::Relaxed)
+    }
+
+    /// How full the journal is.
+    pub fn pressure_level(&self) -> PressureLevel {
+        match self.shared.level.load(Ordering::Relaxed) {
+            0 => PressureLevel::None,
+            1 => PressureLevel::Soft,
+            _ => PressureLevel::Hard,
+        }
+    }
+
+    /// Whether the device has room: see [`JournalCore::has_room`].
+    pub fn has_room(&self) -> bool {
+        self.shared.has_room.load(Ordering::Relaxed)
+    }
+
+    /// Whom to tell when checkpoints are wanted. Called on the journal's thread, again after each commit that changes the picture.
+    pub fn set_pressure_listener(&self, listener: impl Fn(&Pressure) + Send + Sync + 'static) {
+        *self.shared.listener.lock() = Some(Box::new(listener));
+    }
+
+    /// Reads a committed frame's payload again.
+    pub fn read(&self, location: Location) -> Result<Bytes, JournalError> {
+        read(&self.readers, location)
+    }
+
+    /// Commits what was submitted, marks the journal as closed in order, and ends its threads. Nothing is taken any more.
+    pub fn close(&self) {
+        {
+            let mut staging = self.shared.staging.lock();
+            staging.closing = true;
+            staging.ended.get_or_insert(JournalError::Closed);
+        }
+        self.shared.work.notify_one();
+        self.shared.timer.notify_one();
+        let threads = std::mem::take(&mut *self.threads.lock());
+        for thread in threads {
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Drop for Journal {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+fn start(name: &str, run: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, DiskError> {
+    let thread = std::thread::Builder::new().name(name.to_owned());
+    thread.spawn(run).map_err(|error| DiskError {
+        operation: "start the journal's thread",
+        path: Default::default(),
+        kind: crate::disk::DiskErrorKind::Io(error.to_string()),
+    })
+}
+
+impl Staging {
+    /// Ends the open commit and begins the next.
+    fn close_buffer(&mut self) {
+        let next = self.pool.pop().unwrap_or_else(CommitBuffer::new);
+        let full = std::mem::replace(&mut self.open, next);
+        self.full.push_back(full);
+    }
+
+    fn has_work(&self) -> bool {
+        self.closing || !self.open.is_empty() || !self.full.is_empty() || !self.letters.is_empty()
+    }
+}
+
+impl Shared {
+    fn post(&self, letter: Letter) {
+        let mut staging = self.staging.lock();
+        staging.letters.push(letter);
+        let wake = staging.idle;
+        drop(staging);
+        if wake {
+            self.work.notify_one();
+        }
+    }
+
+    fn run(&self, mut core: JournalCore) {
+        let mut last_pressure = Pressure::default();
+        let mut work = Work {
+            buffers: Vec::new(),
+            letters: Vec::new(),
+            closing: false,
+        };
+        while !work.closing {
+            self.wait_for(&mut work);
+            let done = self
+                .read_letters(&mut core, &mut work)
+                .and_then(|()| core.commit_all(&mut work.buffers));
+            self.seed.store(core.seed(), Ordering::Relaxed);
+            match done {
+                Ok(()) => work.buffers.iter().for_each(CommitBuffer::deliver),
+                Err(error) => self.fail(&error, &mut work),
+            }
+            self.reuse(&mut work.buffers);
+            self.report(&core, &mut last_pressure);
+        }
+        if let Err(error) = core.write_closing_mark() {
+            tracing::warn!(%error, "the journal could not be closed in order");
+        }
+    }
+
+    /// Waits until there is something to do, and takes all of it.
+    fn wait_for(&self, work: &mut Work) {
+        let mut staging = self.staging.lock();
+        while !staging.has_work() {
+            staging.idle = true;
+            self.work.wait(&mut staging);
+            staging.idle = false;
+        }
+        if !staging.open.is_empty() {
+            staging.close_buffer();
+        }
+        work.buffers.extend(staging.full.drain(..));
+        std::mem::swap(&mut work.letters, &mut staging.letters);
+        work.closing = staging.closing;
+    }
+
+    fn read_letters(&self, core: &mut JournalCore, work: &mut Work) -> Result<(), JournalError> {
+        for letter in work.letters.drain(..) {
+            match letter {
+                Letter::Release(owner, upto) => core.release(owner, upto),
+                Letter::Forget(owner) => core.forget(owner),
+                Letter::Synced(ticket, result) => core.finish_sync(&ticket, result)?,
+                Letter::SyncDue => {
+                    if let Some(ticket) = core.begin_sync() {
+                        self.staging.lock().ticket = Some(ticket);
+                        self.timer.notify_one();
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes nothing more, and tells everyone who waits.
+    fn fail(&self, error: &JournalError, work: &mut Work) {
+        let mut staging = self.staging.lock();
+        staging.ended = Some(error.clone());
+        if !staging.open.is_empty() {
+            staging.close_buffer();
+        }
+        work.buffers.extend(staging.full.drain(..));
+        drop(staging);
+        let mut told: Vec<Arc<dyn CommitSink>> = Vec::new();
+        for sink in work.buffers.iter().flat_map(CommitBuffer::waiting_sinks) {
+            if !told.iter().any(|known| Arc::ptr_eq(known, sink)) {
+                told.push(Arc::clone(sink));
+            }
+        }
+        told.iter().for_each(|sink| sink.failed(error));
+    }
+
+    fn reuse(&self, buffers: &mut Vec<CommitBuffer>) {
+        let done: usize = buffers.iter().map(CommitBuffer::frame_bytes).sum();
+        self.staged_bytes.fetch_sub(done, Ordering::Relaxed);
+        for buffer in buffers.iter_mut() {
+            buffer.reset(self.commit_bytes_max * 2);
+        }
+        let mut staging = self.staging.lock();
+        let room = POOL_BUFFERS_MAX.saturating_sub(staging.pool.len());
+        buffers.truncate(room);
+        staging.pool.append(buffers);
+    }
+
+    fn report(&self, core: &JournalCore, last: &mut Pressure) {
+        self.has_room.store(core.has_room(), Ordering::Relaxed);
+        let live_bytes = core.live_bytes();
+        // Nothing to look for as long as little is in use.
+        if live_bytes == last.live_bytes && last.level == PressureLevel::None {
+            return;
+        }
+        let now = core.pressure();
+        self.level.store(now.level as u8, Ordering::Relaxed);
+        if now != *last {
+            if let Some(listener) = &*self.listener.lock() {
+                listener(&now);
+            }
+            *last = now;
+        }
+    }
+
+    /// Every interval asks the journal's thread for what is to be synced, and syncs it here, so that commits go on meanwhile.
+    fn run_timer(&self, interval: Duration) {
+        let mut staging = self.staging.lock();
+        while !staging.closing {
+            if let Some(ticket) = staging.ticket.take() {
+                drop(staging);
+                let result = ticket.run();
+                self.post(Letter::Synced(ticket, result));
+                staging = self.staging.lock();
+                continue;
+            }
+            let waited = self.timer.wait_for(&mut staging, interval);
+            if waited.timed_out() && !staging.closing {
+                staging.letters.push(Letter::SyncDue);
+                if staging.idle {
+                    self.work.notify_one();
+                }
+            }
+        }
+    }
+}
