@@ -2,5 +2,7 @@
 
 pub mod api;
 pub mod core;
+mod id;
 pub mod limits;
+mod registry;
 pub mod types;

@@ -37,12 +37,27 @@ const DEPTH_MAX: usize = 32;
 
 /// Takes a request body apart.
 pub fn decode<T: DeserializeOwned>(body: &[u8], strictness: Strictness) -> Result<T, DecodeError> {
-    let mut value: Value =
-        serde_json::from_slice(body).map_err(|error| DecodeError(error.to_string()))?;
+    decode_value(parse(body)?, strictness)
+}
+
+/// Reads a request body as far as it is JSON; `null` fields are gone, and no body at all is an empty object.
+pub(crate) fn parse(body: &[u8]) -> Result<Value, DecodeError> {
+    let mut value = Value::Null;
+    if !body.trim_ascii().is_empty() {
+        value = serde_json::from_slice(body).map_err(|error| DecodeError(error.to_string()))?;
+    }
     drop_nulls(&mut value, DEPTH_MAX);
     if value.is_null() {
         value = Value::Object(serde_json::Map::new());
     }
+    Ok(value)
+}
+
+/// Takes a parsed request body apart.
+pub(crate) fn decode_value<T: DeserializeOwned>(
+    value: Value,
+    strictness: Strictness,
+) -> Result<T, DecodeError> {
     let mut unknown: Option<String> = None;
     let decoded = serde_ignored::deserialize(value, |path| {
         if unknown.is_none() {
@@ -59,15 +74,15 @@ pub fn decode<T: DeserializeOwned>(body: &[u8], strictness: Strictness) -> Resul
     }
 }
 
-/// As [`decode`], where an empty request means the default.
-pub fn decode_empty_as_default<T: DeserializeOwned + Default>(
+/// As [`decode`] for requests whose body is optional: what is no JSON object or array says nothing.
+pub fn decode_optional<T: DeserializeOwned + Default>(
     body: &[u8],
     strictness: Strictness,
 ) -> Result<T, DecodeError> {
-    if is_empty_request(body) {
-        return Ok(T::default());
+    match body.trim_ascii_start().first() {
+        Some(b'{' | b'[') => decode(body, strictness),
+        _ => Ok(T::default()),
     }
-    decode(body, strictness)
 }
 
 fn drop_nulls(value: &mut Value, depth: usize) {

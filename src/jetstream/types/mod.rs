@@ -24,7 +24,7 @@ pub use info::{
     StreamInfo, StreamSourceInfo, StreamState,
 };
 pub use json::{
-    DecodeError, Strictness, decode, decode_empty_as_default, encode, encode_into, is_empty_request,
+    DecodeError, Strictness, decode, decode_optional, encode, encode_into, is_empty_request,
 };
 pub use level::{API_LEVEL, REFERENCE_VERSION, header_exceeds_level};
 pub use stream::{
@@ -33,4 +33,5 @@ pub use stream::{
 };
 pub use time::Time;
 
+pub(crate) use json::{decode_value, parse};
 pub(crate) use json::{is_false, is_none_or_zero, is_zero};

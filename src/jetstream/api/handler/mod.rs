@@ -1,0 +1,184 @@
+//! What each operation does.
+//!
+//! A handler runs on an API worker. It may wait for a shard and for the disk; it holds locks of the registry only while a
+//! stream changes, and never one that a shard takes.
+
+mod account;
+mod consumers;
+mod messages;
+mod streams;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+use super::super::core::StreamReply;
+use super::super::limits::ServerLimits;
+use super::super::registry::{AccountStreams, Stream};
+use super::super::types::{
+    ApiError, ErrorCode, StreamConfig, Strictness, Time, header_exceeds_level,
+};
+use super::response::{
+    Body, ConsumerSteppedDown, PeerRemoved, StreamRestore, StreamSnapshot, StreamSteppedDown,
+    encode_reply,
+};
+use super::route::Operation;
+use super::validate::{Adjust, Rules};
+
+/// Makes and removes streams, in storage and on a shard.
+pub(crate) trait StreamMaker: Send + Sync {
+    /// Makes a stream; it is durable and runs when this returns.
+    fn create(
+        &self,
+        account: &AccountStreams,
+        config: StreamConfig,
+        created: Time,
+    ) -> Result<Arc<Stream>, ApiError>;
+    /// A stream has taken another configuration: subjects and direct gets follow it.
+    fn updated(&self, account: &AccountStreams, stream: &Stream, old: &StreamConfig);
+    /// Removes a stream; nothing of it is left when this returns.
+    fn remove(&self, account: &AccountStreams, stream: &Stream) -> Result<(), ApiError>;
+    /// Bytes that all accounts may still reserve on this server in this storage.
+    fn unreserved(&self, storage: super::super::types::Storage) -> u64;
+    /// Whether anybody listens on a literal subject of the account.
+    fn has_interest(&self, account: &AccountStreams, subject: &str) -> bool;
+}
+
+/// What handlers know of the server.
+pub(crate) struct Server {
+    pub name: String,
+    pub domain: String,
+    pub strictness: Strictness,
+    pub limits: ServerLimits,
+    pub maker: Box<dyn StreamMaker>,
+    pub now: fn() -> Time,
+}
+
+/// A request with all that its handler may use.
+pub(crate) struct Context<'a> {
+    pub server: &'a Server,
+    pub account: &'a AccountStreams,
+    /// The value of `Nats-Required-Api-Level`.
+    pub required_level: &'a [u8],
+    pub body: &'a [u8],
+}
+
+/// What a request is answered.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Answer {
+    pub payload: Vec<u8>,
+    pub outcome: Outcome,
+}
+
+/// How a request is counted and whether it is reported.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// It was answered.
+    Answered,
+    /// It was refused.
+    Refused,
+    /// It read a message, which is neither counted nor reported.
+    Unreported,
+}
+
+impl Context<'_> {
+    fn rules<'a>(
+        &'a self,
+        limits: &'a super::super::limits::AccountLimits,
+        pedantic: bool,
+    ) -> Rules<'a> {
+        Rules {
+            server: &self.server.limits,
+            account: limits,
+            adjust: if pedantic {
+                Adjust::Never
+            } else {
+                Adjust::Freely
+            },
+        }
+    }
+
+    fn check_level(&self) -> Result<(), ApiError> {
+        if header_exceeds_level(self.required_level) {
+            return Err(ErrorCode::RequiredApiLevel.into());
+        }
+        Ok(())
+    }
+
+    fn now(&self) -> Time {
+        (self.server.now)()
+    }
+}
+
+fn answer<B: Body>(result: Result<B, ApiError>) -> Answer {
+    let outcome = match &result {
+        Ok(_) => Outcome::Answered,
+        Err(_) => Outcome::Refused,
+    };
+    Answer {
+        payload: encode_reply(result),
+        outcome,
+    }
+}
+
+fn refuse<B: Body>(code: ErrorCode) -> Answer {
+    answer::<B>(Err(code.into()))
+}
+
+/// Does what `operation` says.
+pub(crate) fn handle(context: &Context<'_>, operation: Operation<'_>) -> Answer {
+    match operation {
+        Operation::AccountInfo => answer(account::info(context)),
+        Operation::StreamCreate(name) => answer(streams::create(context, name)),
+        Operation::StreamUpdate(name) => answer(streams::update(context, name)),
+        Operation::StreamInfo(name) => answer(streams::info(context, name)),
+        Operation::StreamDelete(name) => answer(streams::delete(context, name)),
+        Operation::StreamPurge(name) => answer(messages::purge(context, name)),
+        Operation::StreamNames => answer(streams::names(context)),
+        Operation::StreamList => answer(streams::list(context)),
+        Operation::MessageGet(name) => messages::get(context, name),
+        Operation::MessageDelete(name) => messages::delete(context, name),
+        Operation::StreamSnapshot(name) => {
+            answer::<StreamSnapshot>(Err(not_built(context, name, ErrorCode::StreamSnapshot)))
+        }
+        Operation::StreamRestore(name) => {
+            answer::<StreamRestore>(Err(streams::refuse_restore(context, name)))
+        }
+        Operation::StreamPeerRemove(_) => refuse::<PeerRemoved>(ErrorCode::ClusterRequired),
+        Operation::StreamStepDown(_) => refuse::<StreamSteppedDown>(ErrorCode::ClusterRequired),
+        Operation::ConsumerStepDown(..) => {
+            refuse::<ConsumerSteppedDown>(ErrorCode::ClusterRequired)
+        }
+        Operation::ConsumerCreate(subject) => answer(consumers::create(context, subject)),
+        Operation::ConsumerInfo(stream, name) => answer(consumers::info(context, stream, name)),
+        Operation::ConsumerDelete(stream, name) => answer(consumers::delete(context, stream, name)),
+        Operation::ConsumerNames(stream) => answer(consumers::names(context, stream)),
+        Operation::ConsumerList(stream) => answer(consumers::list(context, stream)),
+        Operation::ConsumerPause(stream, name) => answer(consumers::pause(context, stream, name)),
+        Operation::ConsumerReset(stream, name) => answer(consumers::reset(context, stream, name)),
+        Operation::ConsumerUnpin(stream, name) => answer(consumers::unpin(context, stream, name)),
+    }
+}
+
+/// The error for an operation on an existing stream that this server does not do yet.
+fn not_built(context: &Context<'_>, name: &str, code: ErrorCode) -> ApiError {
+    match context.account.find(name) {
+        Ok(_) => code.with("not supported by this server yet"),
+        Err(error) => error,
+    }
+}
+
+/// A reply of the wrong kind is a fault of ours that must not take the server down.
+fn unexpected(reply: StreamReply) -> ApiError {
+    match reply {
+        StreamReply::Refused(error) => error,
+        other => {
+            debug_assert!(false, "unexpected reply {other:?}");
+            ErrorCode::StreamGeneral.with("unexpected reply")
+        }
+    }
+}
+
+fn at_most(offset: i64, total: usize) -> usize {
+    usize::try_from(offset).unwrap_or(0).min(total)
+}

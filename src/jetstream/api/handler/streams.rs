@@ -1,0 +1,367 @@
+//! Streams: make, change, show, list, remove.
+
+use std::collections::BTreeMap;
+
+use super::super::super::core::{InfoQuery, StreamReply, StreamRequest};
+use super::super::super::limits::{AccountLimits, reservation};
+use super::super::super::registry::{AccountStreams, Stream};
+use super::super::super::types::{
+    ApiError, ClusterInfo, ErrorCode, StreamConfig, StreamInfo, Time, decode_optional,
+    is_empty_request,
+};
+use super::super::body::{StreamConfigRequest, StreamInfoRequest, StreamNamesRequest};
+use super::super::response::{
+    Paged, StreamCreated, StreamDeleted, StreamListPage, StreamNamesPage, StreamShown,
+    StreamUpdated,
+};
+use super::super::validate::{
+    check_stream, check_update, collide, has_path_separators, refuse_unsupported,
+};
+use super::{Context, at_most, unexpected};
+
+/// Names on one page.
+const NAMES_PAGE: usize = 1024;
+/// Infos on one page.
+const LIST_PAGE: usize = 256;
+/// Subjects on one page.
+const SUBJECTS_PAGE: usize = 100_000;
+
+pub(super) fn create(context: &Context<'_>, name: &str) -> Result<StreamCreated, ApiError> {
+    context.check_level()?;
+    let request = StreamConfigRequest::decode(context.body, context.server.strictness)?;
+    let mut config = request.config;
+    config.set_stored_metadata();
+    if config.name != name {
+        return Err(ErrorCode::StreamMismatch.into());
+    }
+    if has_path_separators(name) {
+        return Err(ErrorCode::StreamNameContainsPathSeparators.into());
+    }
+    if config.sealed {
+        return Err(ErrorCode::StreamInvalidConfig
+            .with("stream configuration for create can not be sealed"));
+    }
+    if config.mirror_direct && config.mirror.is_none() {
+        return Err(
+            ErrorCode::StreamInvalidConfig.with("stream has no mirror but does have mirror direct")
+        );
+    }
+    let account = context.account;
+    let _change = account.change.lock();
+    let limits = account.limits();
+    check_stream_count(account, &limits, name)?;
+    check_resources(context, &limits, &config, reservation(&config))?;
+    let mut config = check_stream(config, &context.rules(&limits, request.pedantic))?;
+    if config.num_replicas > 1 {
+        return Err(ErrorCode::StreamReplicasNotSupported.into());
+    }
+    let stream = match account.get(name) {
+        Some(existing) => {
+            let current = existing.config();
+            config.take_stored_metadata(&current);
+            if config != *current {
+                return Err(ErrorCode::StreamNameExist.into());
+            }
+            existing
+        }
+        None => {
+            refuse_unsupported(&config)?;
+            check_overlap(account, &config)?;
+            let stream = context
+                .server
+                .maker
+                .create(account, config, context.now())?;
+            account.insert(std::sync::Arc::clone(&stream));
+            stream
+        }
+    };
+    Ok(StreamCreated {
+        info: Some(show(context, &stream, InfoQuery::default())?.0),
+        did_create: true,
+    })
+}
+
+fn check_stream_count(
+    account: &AccountStreams,
+    limits: &AccountLimits,
+    name: &str,
+) -> Result<(), ApiError> {
+    let others = account
+        .all()
+        .iter()
+        .filter(|stream| stream.name != name)
+        .count();
+    match usize::try_from(limits.max_streams) {
+        Ok(limit) if limit > 0 && others >= limit => Err(ErrorCode::MaximumStreamsLimit.into()),
+        _ => Ok(()),
+    }
+}
+
+/// Checks what the account and the server have left, `more_bytes` being what the server must find beyond what it has
+/// already set aside for this stream.
+fn check_resources(
+    context: &Context<'_>,
+    limits: &AccountLimits,
+    config: &StreamConfig,
+    more_bytes: u64,
+) -> Result<(), ApiError> {
+    if limits.max_consumers > 0 && config.max_consumers > limits.max_consumers {
+        return Err(ErrorCode::MaximumConsumersLimit.into());
+    }
+    let exceeded = match config.storage {
+        super::super::super::types::Storage::File => ErrorCode::StorageResourcesExceeded,
+        super::super::super::types::Storage::Memory => ErrorCode::MemoryResourcesExceeded,
+    };
+    let reserved = context.account.reserved(config.storage, Some(&config.name));
+    if let Some(limit) = limits.bytes_max(config.storage) {
+        // A stream without a limit of its own needs room for something at least.
+        let wanted = reservation(config).max(u64::from(config.max_bytes < 0));
+        if reserved.saturating_add(wanted) > limit {
+            return Err(exceeded.into());
+        }
+    }
+    if more_bytes > context.server.maker.unreserved(config.storage) {
+        return Err(exceeded.into());
+    }
+    Ok(())
+}
+
+fn check_overlap(account: &AccountStreams, config: &StreamConfig) -> Result<(), ApiError> {
+    let overlaps = account
+        .all()
+        .iter()
+        .filter(|other| other.name != config.name)
+        .any(|other| {
+            let other = other.config();
+            config
+                .subjects
+                .iter()
+                .any(|subject| other.subjects.iter().any(|taken| collide(subject, taken)))
+        });
+    if overlaps {
+        return Err(ErrorCode::StreamSubjectOverlap.into());
+    }
+    Ok(())
+}
+
+pub(super) fn update(context: &Context<'_>, name: &str) -> Result<StreamUpdated, ApiError> {
+    context.check_level()?;
+    let request = StreamConfigRequest::decode(context.body, context.server.strictness)?;
+    let account = context.account;
+    let _change = account.change.lock();
+    let limits = account.limits();
+    let mut config = check_stream(request.config, &context.rules(&limits, request.pedantic))?;
+    if config.name != name {
+        return Err(ErrorCode::StreamMismatch.into());
+    }
+    let stream = account.find(name)?;
+    config.set_stored_metadata();
+    let old = stream.config();
+    let config = check_update(&old, config)?;
+    if config.num_replicas > 1 {
+        return Err(ErrorCode::StreamReplicasNotSupported.into());
+    }
+    let more_bytes = reservation(&config).saturating_sub(reservation(&old));
+    check_resources(context, &limits, &config, more_bytes)?;
+    refuse_unsupported(&config)?;
+    let _consumers = stream.change.lock();
+    check_consumer_limits(&stream, &old, &config)?;
+    check_overlap(account, &config)?;
+    let info = match stream.ask(StreamRequest::Update(Box::new(config.clone()))) {
+        StreamReply::Info { info, .. } => *info,
+        other => return Err(unexpected(other)),
+    };
+    stream.set_config(config);
+    context.server.maker.updated(account, &stream, &old);
+    Ok(StreamUpdated {
+        info: Some(complete(context, info)),
+    })
+}
+
+/// Limits that the stream's consumers already exceed are refused.
+fn check_consumer_limits(
+    stream: &Stream,
+    old: &StreamConfig,
+    new: &StreamConfig,
+) -> Result<(), ApiError> {
+    let (was, is) = (&old.consumer_limits, &new.consumer_limits);
+    let tightened = (is.inactive_threshold > 0 && is.inactive_threshold != was.inactive_threshold)
+        || (is.max_ack_pending > 0 && is.max_ack_pending != was.max_ack_pending);
+    if !tightened {
+        return Ok(());
+    }
+    let request = StreamRequest::ConsumerInfos {
+        offset: 0,
+        limit: usize::MAX,
+    };
+    let infos = match stream.ask(request) {
+        StreamReply::ConsumerInfos { infos, .. } => infos,
+        other => return Err(unexpected(other)),
+    };
+    let violating: Vec<String> = infos
+        .into_iter()
+        .filter(|info| {
+            let config = &info.config;
+            (is.inactive_threshold > 0 && config.inactive_threshold > is.inactive_threshold)
+                || (is.max_ack_pending > 0 && config.max_ack_pending > is.max_ack_pending)
+        })
+        .map(|info| info.name)
+        .collect();
+    if violating.is_empty() {
+        return Ok(());
+    }
+    Err(ErrorCode::StreamUpdate.with(format_args!(
+        "change to limits violates consumers: {}",
+        violating.join(", ")
+    )))
+}
+
+pub(super) fn delete(context: &Context<'_>, name: &str) -> Result<StreamDeleted, ApiError> {
+    context.check_level()?;
+    if !is_empty_request(context.body) {
+        return Err(ErrorCode::NotEmptyRequest.into());
+    }
+    let account = context.account;
+    let _change = account.change.lock();
+    let stream = account.find(name)?;
+    context.server.maker.remove(account, &stream)?;
+    account.remove(name);
+    Ok(StreamDeleted { success: true })
+}
+
+pub(super) fn info(context: &Context<'_>, name: &str) -> Result<StreamShown, ApiError> {
+    context.check_level()?;
+    let request: StreamInfoRequest = decode_optional(context.body, context.server.strictness)?;
+    let stream = context.account.find(name)?;
+    let offset = at_most(request.offset, usize::MAX);
+    let asks_subjects = !request.subjects_filter.is_empty();
+    let query = InfoQuery {
+        subjects_filter: asks_subjects.then_some(request.subjects_filter),
+        subjects_offset: offset,
+        subjects_limit: SUBJECTS_PAGE,
+        deleted_details: request.deleted_details,
+    };
+    let (mut info, subjects_total) = show(context, &stream, query)?;
+    info.cluster = Some(ClusterInfo {
+        name: String::new(),
+        leader: context.server.name.clone(),
+    });
+    let paged = if asks_subjects && subjects_total > 0 {
+        Paged {
+            total: subjects_total,
+            offset,
+            limit: SUBJECTS_PAGE,
+        }
+    } else {
+        Paged::default()
+    };
+    Ok(StreamShown {
+        paged,
+        info: Some(info),
+    })
+}
+
+/// Asks the stream what it is, for a reply about this stream alone.
+fn show(
+    context: &Context<'_>,
+    stream: &Stream,
+    query: InfoQuery,
+) -> Result<(StreamInfo, usize), ApiError> {
+    match stream.ask(StreamRequest::Info(query)) {
+        StreamReply::Info {
+            info,
+            subjects_total,
+        } => Ok((complete(context, *info), subjects_total)),
+        other => Err(unexpected(other)),
+    }
+}
+
+fn complete(context: &Context<'_>, info: StreamInfo) -> StreamInfo {
+    let mut info = in_list(context, info);
+    info.config = info.config.with_reply_metadata();
+    info
+}
+
+fn in_list(context: &Context<'_>, info: StreamInfo) -> StreamInfo {
+    StreamInfo {
+        domain: context.server.domain.clone(),
+        ts: context.now(),
+        ..info
+    }
+}
+
+fn matching(
+    context: &Context<'_>,
+) -> Result<(StreamNamesRequest, Vec<std::sync::Arc<Stream>>), ApiError> {
+    context.check_level()?;
+    let request: StreamNamesRequest = decode_optional(context.body, context.server.strictness)?;
+    let mut streams = context.account.all();
+    if !request.subject.is_empty() {
+        streams.retain(|stream| {
+            let config = stream.config();
+            let mut subjects = config.subjects.iter();
+            subjects.any(|subject| collide(subject, &request.subject))
+        });
+    }
+    Ok((request, streams))
+}
+
+pub(super) fn names(context: &Context<'_>) -> Result<StreamNamesPage, ApiError> {
+    let (request, streams) = matching(context)?;
+    let total = streams.len();
+    let offset = at_most(request.offset, total);
+    let names: Vec<String> = streams
+        .iter()
+        .skip(offset)
+        .take(NAMES_PAGE)
+        .map(|stream| stream.name.clone())
+        .collect();
+    Ok(StreamNamesPage {
+        paged: Paged {
+            total,
+            offset,
+            limit: NAMES_PAGE,
+        },
+        streams: (!names.is_empty()).then_some(names),
+    })
+}
+
+pub(super) fn list(context: &Context<'_>) -> Result<StreamListPage, ApiError> {
+    let (request, streams) = matching(context)?;
+    let total = streams.len();
+    let offset = at_most(request.offset, total);
+    let pending: Vec<_> = streams
+        .iter()
+        .skip(offset)
+        .take(LIST_PAGE)
+        .map(|stream| stream.start(StreamRequest::Info(InfoQuery::default())))
+        .collect();
+    let streams = pending
+        .into_iter()
+        .filter_map(|pending| match pending.wait() {
+            StreamReply::Info { info, .. } => Some(in_list(context, *info)),
+            // It has gone meanwhile.
+            _ => None,
+        })
+        .collect();
+    Ok(StreamListPage {
+        paged: Paged {
+            total,
+            offset,
+            limit: LIST_PAGE,
+        },
+        streams,
+        missing: Vec::new(),
+    })
+}
+
+/// Restoring is not built; what the reference refuses first is refused the same way.
+pub(super) fn refuse_restore(context: &Context<'_>, name: &str) -> ApiError {
+    if is_empty_request(context.body) {
+        return ErrorCode::BadRequest.into();
+    }
+    match context.account.get(name) {
+        Some(_) => ErrorCode::StreamNameExistRestoreFailed.into(),
+        None => ErrorCode::StreamRestore.with("not supported by this server yet"),
+    }
+}

@@ -1,0 +1,43 @@
+//! Names that are made up: unique, short, of letters and digits only.
+
+const ALPHABET: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
+
+/// An id that is not used twice anywhere: 22 characters.
+pub(crate) fn unique() -> String {
+    random::<22>()
+}
+
+/// A name that is not used twice within a stream: 8 characters.
+pub(crate) fn short() -> String {
+    random::<8>()
+}
+
+fn random<const CHARACTERS: usize>() -> String {
+    let mut bytes = [0u8; CHARACTERS];
+    // Without entropy from the system there is nothing sensible left to do than to derive from the address of the buffer;
+    // names only have to differ, they are no secret.
+    if getrandom::fill(&mut bytes).is_err() {
+        let seed = std::ptr::from_ref(&bytes) as usize;
+        for (position, byte) in bytes.iter_mut().enumerate() {
+            *byte = seed.rotate_left(position as u32 * 5) as u8;
+        }
+    }
+    bytes
+        .iter()
+        .filter_map(|byte| ALPHABET.get(usize::from(*byte) % ALPHABET.len()))
+        .map(|byte| char::from(*byte))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_differ_and_are_tokens() {
+        let ids: std::collections::HashSet<String> = (0..1000).map(|_| unique()).collect();
+        assert_eq!(ids.len(), 1000);
+        assert!(ids.iter().all(|id| id.len() == 22));
+        assert_eq!(short().len(), 8);
+    }
+}

@@ -1,0 +1,181 @@
+//! Which streams there are, by account, and how they are reached.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc;
+
+use parking_lot::{Mutex, RwLock};
+
+use super::core::{StreamReply, StreamRequest};
+use super::limits::{AccountLimits, reservation};
+use super::types::{ApiError, ErrorCode, Storage, StreamConfig, Time};
+
+/// Reaches the shard that owns a stream.
+pub(crate) trait StreamPort: Send + Sync {
+    /// Hands over a request. `answer` is called once, from any thread; when it is dropped uncalled, the stream is gone.
+    fn ask(&self, request: StreamRequest, answer: Box<dyn FnOnce(StreamReply) + Send>);
+}
+
+/// An answer that may still be on its way.
+pub(crate) struct Pending(mpsc::Receiver<StreamReply>);
+
+impl Pending {
+    /// Waits for it.
+    pub(crate) fn wait(self) -> StreamReply {
+        self.0
+            .recv()
+            .unwrap_or_else(|_| StreamReply::Refused(ErrorCode::StreamNotFound.into()))
+    }
+}
+
+/// A stream as the API knows it.
+pub(crate) struct Stream {
+    pub name: String,
+    pub created: Time,
+    config: RwLock<Arc<StreamConfig>>,
+    port: Box<dyn StreamPort>,
+    /// Held while a request reads the stream and then changes it on the strength of what it read.
+    pub change: Mutex<()>,
+}
+
+impl Stream {
+    pub(crate) fn new(config: StreamConfig, created: Time, port: Box<dyn StreamPort>) -> Self {
+        Self {
+            name: config.name.clone(),
+            created,
+            config: RwLock::new(Arc::new(config)),
+            port,
+            change: Mutex::new(()),
+        }
+    }
+
+    pub(crate) fn config(&self) -> Arc<StreamConfig> {
+        Arc::clone(&self.config.read())
+    }
+
+    pub(crate) fn set_config(&self, config: StreamConfig) {
+        *self.config.write() = Arc::new(config);
+    }
+
+    /// Sends a request on its way.
+    pub(crate) fn start(&self, request: StreamRequest) -> Pending {
+        let (sender, receiver) = mpsc::sync_channel(1);
+        self.port.ask(
+            request,
+            Box::new(move |reply| {
+                // Nobody waits any more when the server stops.
+                let _ = sender.send(reply);
+            }),
+        );
+        Pending(receiver)
+    }
+
+    /// Sends a request and waits for the answer.
+    pub(crate) fn ask(&self, request: StreamRequest) -> StreamReply {
+        self.start(request).wait()
+    }
+}
+
+/// How often the API was used.
+#[derive(Debug, Default)]
+pub(crate) struct ApiCounters {
+    total: AtomicU64,
+    errors: AtomicU64,
+}
+
+impl ApiCounters {
+    pub(crate) fn count(&self, failed: bool) {
+        self.total.fetch_add(1, Ordering::Relaxed);
+        if failed {
+            self.errors.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    pub(crate) fn get(&self) -> (u64, u64) {
+        (
+            self.total.load(Ordering::Relaxed),
+            self.errors.load(Ordering::Relaxed),
+        )
+    }
+}
+
+/// The streams of one account.
+pub(crate) struct AccountStreams {
+    pub name: String,
+    limits: RwLock<AccountLimits>,
+    streams: RwLock<BTreeMap<String, Arc<Stream>>>,
+    /// Held while a stream is created, updated or deleted: names, subjects and reservations must not change meanwhile.
+    pub change: Mutex<()>,
+    pub api: ApiCounters,
+}
+
+impl AccountStreams {
+    pub(crate) fn new(name: impl Into<String>, limits: AccountLimits) -> Self {
+        Self {
+            name: name.into(),
+            limits: RwLock::new(limits),
+            streams: RwLock::new(BTreeMap::new()),
+            change: Mutex::new(()),
+            api: ApiCounters::default(),
+        }
+    }
+
+    pub(crate) fn limits(&self) -> AccountLimits {
+        *self.limits.read()
+    }
+
+    pub(crate) fn get(&self, name: &str) -> Option<Arc<Stream>> {
+        self.streams.read().get(name).cloned()
+    }
+
+    /// The stream, or the error that says that there is none.
+    pub(crate) fn find(&self, name: &str) -> Result<Arc<Stream>, ApiError> {
+        self.get(name)
+            .ok_or_else(|| ErrorCode::StreamNotFound.into())
+    }
+
+    pub(crate) fn insert(&self, stream: Arc<Stream>) {
+        self.streams.write().insert(stream.name.clone(), stream);
+    }
+
+    pub(crate) fn remove(&self, name: &str) -> Option<Arc<Stream>> {
+        self.streams.write().remove(name)
+    }
+
+    /// All streams in name order.
+    pub(crate) fn all(&self) -> Vec<Arc<Stream>> {
+        self.streams.read().values().cloned().collect()
+    }
+
+    /// Bytes that the streams of this storage, but for `except`, may hold together.
+    pub(crate) fn reserved(&self, storage: Storage, except: Option<&str>) -> u64 {
+        self.streams
+            .read()
+            .values()
+            .filter(|stream| Some(stream.name.as_str()) != except)
+            .map(|stream| stream.config())
+            .filter(|config| config.storage == storage)
+            .fold(0, |sum, config| sum.saturating_add(reservation(&config)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Gone;
+
+    impl StreamPort for Gone {
+        fn ask(&self, _request: StreamRequest, _answer: Box<dyn FnOnce(StreamReply) + Send>) {}
+    }
+
+    #[test]
+    fn a_stream_that_does_not_answer_any_more_is_not_found() {
+        let stream = Stream::new(StreamConfig::default(), Time::ZERO, Box::new(Gone));
+        match stream.ask(StreamRequest::ConsumerNames) {
+            StreamReply::Refused(error) => assert!(error.is(ErrorCode::StreamNotFound)),
+            other => panic!("{other:?}"),
+        }
+    }
+}
