@@ -1,5 +1,7 @@
 //! Names that are made up: unique, short, of letters and digits only.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 const ALPHABET: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
 
 /// An id that is not used twice anywhere: 22 characters.
@@ -13,13 +15,13 @@ pub(crate) fn short() -> String {
 }
 
 fn random<const CHARACTERS: usize>() -> String {
+    static SPARE: AtomicU64 = AtomicU64::new(0);
     let mut bytes = [0u8; CHARACTERS];
-    // Without entropy from the system there is nothing sensible left to do than to derive from the address of the buffer;
-    // names only have to differ, they are no secret.
     if getrandom::fill(&mut bytes).is_err() {
-        let seed = std::ptr::from_ref(&bytes) as usize;
-        for (position, byte) in bytes.iter_mut().enumerate() {
-            *byte = seed.rotate_left(position as u32 * 5) as u8;
+        // Names only have to differ, they are no secret.
+        let count = SPARE.fetch_add(1, Ordering::Relaxed).to_le_bytes();
+        for (byte, digit) in bytes.iter_mut().zip(count) {
+            *byte = digit;
         }
     }
     bytes

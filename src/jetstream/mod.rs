@@ -1,5 +1,6 @@
 //! JetStream: streams, consumers and the API that manages them.
 
+mod advisory;
 pub mod api;
 pub mod core;
 mod id;

@@ -4,8 +4,7 @@ use super::super::super::core::{ConsumerCreate, StreamReply, StreamRequest};
 use super::super::super::id;
 use super::super::super::registry::Stream;
 use super::super::super::types::{
-    ApiError, ConsumerConfig, ConsumerInfo, ErrorCode, Time, decode, decode_optional,
-    is_empty_request,
+    ApiError, ConsumerConfig, ConsumerInfo, ErrorCode, decode, decode_optional, is_empty_request,
 };
 use super::super::body::{
     ConsumerCreateRequest, ConsumerPauseRequest, ConsumerResetRequest, ConsumerUnpinRequest,

@@ -1,23 +1,19 @@
 //! Streams: make, change, show, list, remove.
 
-use std::collections::BTreeMap;
-
 use super::super::super::core::{InfoQuery, StreamReply, StreamRequest};
 use super::super::super::limits::{AccountLimits, reservation};
 use super::super::super::registry::{AccountStreams, Stream};
 use super::super::super::types::{
-    ApiError, ClusterInfo, ErrorCode, StreamConfig, StreamInfo, Time, decode_optional,
-    is_empty_request,
+    ApiError, ClusterInfo, ErrorCode, StreamConfig, StreamInfo, decode_optional, is_empty_request,
 };
 use super::super::body::{StreamConfigRequest, StreamInfoRequest, StreamNamesRequest};
 use super::super::response::{
     Paged, StreamCreated, StreamDeleted, StreamListPage, StreamNamesPage, StreamShown,
     StreamUpdated,
 };
-use super::super::validate::{
-    check_stream, check_update, collide, has_path_separators, refuse_unsupported,
-};
+use super::super::validate::{check_stream, check_update, has_path_separators, refuse_unsupported};
 use super::{Context, at_most, unexpected};
+use crate::subject::overlap;
 
 /// Names on one page.
 const NAMES_PAGE: usize = 1024;
@@ -136,7 +132,7 @@ fn check_overlap(account: &AccountStreams, config: &StreamConfig) -> Result<(), 
             config
                 .subjects
                 .iter()
-                .any(|subject| other.subjects.iter().any(|taken| collide(subject, taken)))
+                .any(|subject| other.subjects.iter().any(|taken| overlap(subject, taken)))
         });
     if overlaps {
         return Err(ErrorCode::StreamSubjectOverlap.into());
@@ -300,7 +296,7 @@ fn matching(
         streams.retain(|stream| {
             let config = stream.config();
             let mut subjects = config.subjects.iter();
-            subjects.any(|subject| collide(subject, &request.subject))
+            subjects.any(|subject| overlap(subject, &request.subject))
         });
     }
     Ok((request, streams))

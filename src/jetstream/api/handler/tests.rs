@@ -1,1 +1,466 @@
+use std::sync::Mutex as StdMutex;
+
+use serde_json::Value;
+
 use super::*;
+use crate::jetstream::core::{ConsumerAction, StreamRequest};
+use crate::jetstream::limits::AccountLimits;
+use crate::jetstream::registry::StreamPort;
+use crate::jetstream::types::{ConsumerInfo, SequenceInfo, Storage, StreamInfo, StreamState};
+
+/// A stream that keeps its configuration and consumers and holds no messages.
+struct Hollow {
+    config: StdMutex<StreamConfig>,
+    consumers: StdMutex<Vec<ConsumerInfo>>,
+}
+
+impl Hollow {
+    fn info(&self) -> StreamReply {
+        let consumer_count = self.consumers.lock().expect("lock").len() as u64;
+        StreamReply::Info {
+            info: Box::new(StreamInfo {
+                config: self.config.lock().expect("lock").clone(),
+                created: Time::from_nanoseconds(0),
+                state: StreamState {
+                    consumer_count,
+                    ..StreamState::default()
+                },
+                domain: String::new(),
+                cluster: None,
+                mirror: None,
+                sources: Vec::new(),
+                ts: Time::ZERO,
+            }),
+            subjects_total: 0,
+        }
+    }
+
+    fn reply(&self, request: StreamRequest) -> StreamReply {
+        let mut consumers = self.consumers.lock().expect("lock");
+        match request {
+            StreamRequest::Info(_) => {
+                drop(consumers);
+                self.info()
+            }
+            StreamRequest::Update(config) => {
+                *self.config.lock().expect("lock") = *config;
+                drop(consumers);
+                self.info()
+            }
+            StreamRequest::ConsumerInfo { name } => {
+                match consumers.iter().find(|info| info.name == name) {
+                    Some(info) => StreamReply::Consumer(Box::new(info.clone())),
+                    None => StreamReply::Refused(ErrorCode::ConsumerNotFound.into()),
+                }
+            }
+            StreamRequest::ConsumerCreate(create) => {
+                if create.action == ConsumerAction::Update {
+                    return StreamReply::Refused(ErrorCode::ConsumerDoesNotExist.into());
+                }
+                let info = ConsumerInfo {
+                    stream_name: self.config.lock().expect("lock").name.clone(),
+                    name: create.name,
+                    created: Time::from_nanoseconds(0),
+                    config: create.config,
+                    delivered: SequenceInfo::default(),
+                    ack_floor: SequenceInfo::default(),
+                    num_ack_pending: 0,
+                    num_redelivered: 0,
+                    num_waiting: 0,
+                    num_pending: 0,
+                    cluster: None,
+                    push_bound: false,
+                    paused: false,
+                    pause_remaining: 0,
+                    ts: Time::ZERO,
+                    priority_groups: Vec::new(),
+                };
+                consumers.push(info.clone());
+                StreamReply::ConsumerCreated {
+                    info: Box::new(info),
+                    created: true,
+                }
+            }
+            StreamRequest::ConsumerInfos { .. } => StreamReply::ConsumerInfos {
+                total: consumers.len(),
+                infos: consumers.clone(),
+            },
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+impl StreamPort for Hollow {
+    fn ask(&self, request: StreamRequest, answer: Box<dyn FnOnce(StreamReply) + Send>) {
+        answer(self.reply(request));
+    }
+}
+
+struct Maker {
+    unreserved: u64,
+}
+
+impl StreamMaker for Maker {
+    fn create(
+        &self,
+        _account: &AccountStreams,
+        config: StreamConfig,
+        created: Time,
+    ) -> Result<Arc<Stream>, ApiError> {
+        let port = Hollow {
+            config: StdMutex::new(config.clone()),
+            consumers: StdMutex::default(),
+        };
+        Ok(Arc::new(Stream::new(config, created, Box::new(port))))
+    }
+
+    fn updated(&self, _account: &AccountStreams, _stream: &Stream, _old: &StreamConfig) {}
+
+    fn remove(&self, _account: &AccountStreams, _stream: &Stream) -> Result<(), ApiError> {
+        Ok(())
+    }
+
+    fn unreserved(&self, _storage: Storage) -> u64 {
+        self.unreserved
+    }
+
+    fn has_interest(&self, _account: &AccountStreams, _subject: &str) -> bool {
+        false
+    }
+}
+
+struct Api {
+    server: Server,
+    account: AccountStreams,
+}
+
+impl Api {
+    fn new(limits: AccountLimits) -> Self {
+        Self {
+            server: Server {
+                name: "golden".to_owned(),
+                domain: String::new(),
+                strictness: Strictness::Strict,
+                limits: ServerLimits::default(),
+                maker: Box::new(Maker {
+                    unreserved: 1 << 30,
+                }),
+                now: || Time::from_nanoseconds(1_000_000_000),
+            },
+            account: AccountStreams::new("$G", limits),
+        }
+    }
+
+    fn ask_with(&self, subject: &str, body: &str, required_level: &str) -> (String, Outcome) {
+        let context = Context {
+            server: &self.server,
+            account: &self.account,
+            required_level: required_level.as_bytes(),
+            body: body.as_bytes(),
+        };
+        let subject = format!("$JS.API.{subject}");
+        let operation = Operation::parse(&subject).expect("an operation");
+        let answer = handle(&context, operation);
+        (
+            String::from_utf8(answer.payload).expect("text"),
+            answer.outcome,
+        )
+    }
+
+    fn ask(&self, subject: &str, body: &str) -> String {
+        self.ask_with(subject, body, "").0
+    }
+
+    fn error(&self, subject: &str, body: &str) -> u64 {
+        let reply: Value = serde_json::from_str(&self.ask(subject, body)).expect("JSON");
+        reply["error"]["err_code"].as_u64().unwrap_or(0)
+    }
+}
+
+fn unlimited() -> Api {
+    Api::new(AccountLimits::default())
+}
+
+#[test]
+fn a_created_stream_is_shown_byte_for_byte_as_recorded() {
+    let api = unlimited();
+    let created = r#"{"type":"io.nats.jetstream.api.v1.stream_create_response","config":{"name":"S1","subjects":["s1.\u003e"],"retention":"limits","max_consumers":-1,"max_msgs":-1,"max_bytes":-1,"max_age":0,"max_msgs_per_subject":-1,"max_msg_size":-1,"discard":"old","storage":"file","num_replicas":1,"duplicate_window":120000000000,"compression":"none","allow_direct":false,"mirror_direct":false,"sealed":false,"deny_delete":false,"deny_purge":false,"allow_rollup_hdrs":false,"consumer_limits":{},"allow_msg_ttl":false,"metadata":{"_nats.level":"4","_nats.req.level":"0","_nats.ver":"2.14.5"}},"created":"1970-01-01T00:00:00Z","state":{"messages":0,"bytes":0,"first_seq":0,"first_ts":"0001-01-01T00:00:00Z","last_seq":0,"last_ts":"0001-01-01T00:00:00Z","consumer_count":0},"ts":"1970-01-01T00:00:01Z","did_create":true}"#;
+    let body = r#"{"name": "S1", "subjects": ["s1.>"]}"#;
+    assert_eq!(api.ask("STREAM.CREATE.S1", body), created);
+    // The same again changes nothing.
+    assert_eq!(api.ask("STREAM.CREATE.S1", body), created);
+}
+
+#[test]
+fn stream_requests_are_refused_in_the_recorded_order() {
+    let api = unlimited();
+    api.ask(
+        "STREAM.CREATE.S1",
+        r#"{"name": "S1", "subjects": ["s1.>"]}"#,
+    );
+    for (subject, body, code) in [
+        (
+            "STREAM.CREATE.S1",
+            r#"{"name": "S1", "subjects": ["other.>"]}"#,
+            10058,
+        ),
+        ("STREAM.CREATE.S2", r#"{"name": "S1"}"#, 10056),
+        ("STREAM.CREATE.S2", "not json", 10025),
+        ("STREAM.CREATE.S2", "", 10056),
+        ("STREAM.CREATE.S2", r#"{"name": "S2", "unknown": 1}"#, 10025),
+        (
+            "STREAM.CREATE.S2",
+            r#"{"name": "S2", "subjects": ["s1.x"]}"#,
+            10065,
+        ),
+        (
+            "STREAM.CREATE.S2",
+            r#"{"name": "S2", "num_replicas": 3}"#,
+            10074,
+        ),
+        (
+            "STREAM.CREATE.S2",
+            r#"{"name": "S2", "retention": "bogus"}"#,
+            10025,
+        ),
+        (
+            "STREAM.CREATE.S2",
+            r#"{"name": "S2", "sealed": true}"#,
+            10052,
+        ),
+        (
+            "STREAM.CREATE.S2",
+            r#"{"name": "S2", "mirror": {"name": "S1"}, "subjects": ["x"]}"#,
+            10034,
+        ),
+        ("STREAM.CREATE.S/2", r#"{"name": "S/2"}"#, 10128),
+        ("STREAM.INFO.NOPE", "", 10059),
+        ("STREAM.DELETE.NOPE", "", 10059),
+        ("STREAM.DELETE.S1", r#"{"x":1}"#, 10038),
+        ("STREAM.PURGE.NOPE", "", 10059),
+        ("STREAM.PURGE.S1", r#"{"seq": 5, "keep": 1}"#, 10003),
+        ("STREAM.UPDATE.NOPE", r#"{"name": "NOPE"}"#, 10059),
+        (
+            "STREAM.UPDATE.S1",
+            r#"{"name": "S1", "storage": "memory"}"#,
+            10052,
+        ),
+        ("STREAM.MSG.GET.S1", "{}", 10003),
+        ("STREAM.MSG.GET.S1", "", 10003),
+        (
+            "STREAM.MSG.GET.S1",
+            r#"{"seq":1,"last_by_subj":"a"}"#,
+            10003,
+        ),
+        ("STREAM.MSG.DELETE.S1", "{}", 10003),
+        ("STREAM.SNAPSHOT.NOPE", r#"{"deliver_subject": "x"}"#, 10059),
+        ("STREAM.SNAPSHOT.S1", r#"{"deliver_subject": "x"}"#, 10064),
+        (
+            "STREAM.RESTORE.S1",
+            r#"{"config": {"name": "S1"}, "state": {}}"#,
+            10130,
+        ),
+        ("STREAM.LEADER.STEPDOWN.S1", "", 10010),
+        ("STREAM.PEER.REMOVE.S1", r#"{"peer": "x"}"#, 10010),
+        ("CONSUMER.LEADER.STEPDOWN.S1.C", "", 10010),
+    ] {
+        assert_eq!(api.error(subject, body), code, "{subject} {body}");
+    }
+}
+
+#[test]
+fn consumer_requests_are_refused_in_the_recorded_order() {
+    let api = unlimited();
+    api.ask(
+        "STREAM.CREATE.S1",
+        r#"{"name": "S1", "subjects": ["s1.>"]}"#,
+    );
+    for (subject, body, code) in [
+        (
+            "CONSUMER.CREATE.NOPE",
+            r#"{"stream_name": "NOPE", "config": {}}"#,
+            10059,
+        ),
+        (
+            "CONSUMER.CREATE.S1",
+            r#"{"stream_name": "S2", "config": {}}"#,
+            10056,
+        ),
+        ("CONSUMER.CREATE.S1", "", 10056),
+        (
+            "CONSUMER.CREATE.S1",
+            r#"{"stream_name": "S1", "config": {"durable_name": "D"}}"#,
+            10020,
+        ),
+        (
+            "CONSUMER.CREATE.S1.C",
+            r#"{"stream_name": "S1", "config": {"durable_name": "D"}}"#,
+            10017,
+        ),
+        (
+            "CONSUMER.DURABLE.CREATE.S1.D",
+            r#"{"stream_name": "S1", "config": {}}"#,
+            10018,
+        ),
+        (
+            "CONSUMER.DURABLE.CREATE.S1.D",
+            r#"{"stream_name": "S1", "config": {"durable_name": "E"}}"#,
+            10017,
+        ),
+        (
+            "CONSUMER.CREATE.S1.C3.s1.a",
+            r#"{"stream_name": "S1", "config": {"name": "C3", "filter_subject": "s1.b"}}"#,
+            10131,
+        ),
+        (
+            "CONSUMER.CREATE.S1.C3.s1.a",
+            r#"{"stream_name": "S1", "config": {"name": "C3", "filter_subjects": ["s1.b"]}}"#,
+            10137,
+        ),
+        (
+            "CONSUMER.CREATE.S1.C/3",
+            r#"{"stream_name": "S1", "config": {}}"#,
+            10127,
+        ),
+        (
+            "CONSUMER.CREATE.S1.C",
+            r#"{"stream_name": "S1", "config": {"num_replicas": 3}}"#,
+            10074,
+        ),
+        (
+            "CONSUMER.CREATE.S1.C",
+            r#"{"stream_name": "S1", "action": "update", "config": {}}"#,
+            10149,
+        ),
+        (
+            "CONSUMER.CREATE.S1.C",
+            r#"{"stream_name": "S1", "action": "bogus", "config": {}}"#,
+            10025,
+        ),
+        ("CONSUMER.INFO.S1.NOPE", "", 10014),
+        ("CONSUMER.INFO.NOPE.NOPE", "", 10059),
+        ("CONSUMER.INFO.S1.NOPE", "x", 10038),
+        ("CONSUMER.UNPIN.S1.C", r#"{"group": ""}"#, 10025),
+        ("CONSUMER.UNPIN.S1.C", r#"{"group": "a b"}"#, 10162),
+    ] {
+        assert_eq!(api.error(subject, body), code, "{subject} {body}");
+    }
+}
+
+#[test]
+fn the_subject_names_the_consumer() {
+    let api = unlimited();
+    api.ask(
+        "STREAM.CREATE.S1",
+        r#"{"name": "S1", "subjects": ["s1.>"]}"#,
+    );
+    assert_eq!(
+        api.ask(
+            "CONSUMER.CREATE.S1.C2.s1.a",
+            r#"{"stream_name": "S1", "config": {"name": "OTHER", "ack_policy": "explicit", "filter_subject": "s1.a"}}"#
+        ),
+        r#"{"type":"io.nats.jetstream.api.v1.consumer_create_response","stream_name":"S1","name":"C2","created":"1970-01-01T00:00:00Z","config":{"name":"C2","deliver_policy":"all","ack_policy":"explicit","ack_wait":30000000000,"max_deliver":-1,"filter_subject":"s1.a","replay_policy":"instant","max_waiting":512,"max_ack_pending":1000,"inactive_threshold":5000000000,"num_replicas":0,"metadata":{"_nats.level":"4","_nats.req.level":"0","_nats.ver":"2.14.5"}},"delivered":{"consumer_seq":0,"stream_seq":0},"ack_floor":{"consumer_seq":0,"stream_seq":0},"num_ack_pending":0,"num_redelivered":0,"num_waiting":0,"num_pending":0,"ts":"1970-01-01T00:00:01Z"}"#
+    );
+    let durable = api.ask(
+        "CONSUMER.DURABLE.CREATE.S1.D1",
+        r#"{"stream_name": "S1", "config": {"durable_name": "D1", "ack_policy": "all"}}"#,
+    );
+    assert!(
+        durable.contains(r#""config":{"durable_name":"D1","name":"D1","#),
+        "{durable}"
+    );
+    assert!(!durable.contains("inactive_threshold"), "{durable}");
+}
+
+#[test]
+fn pages_count_the_whole_and_show_a_part() {
+    let api = unlimited();
+    for name in ["S3", "S1", "S2"] {
+        api.ask(
+            &format!("STREAM.CREATE.{name}"),
+            &format!(r#"{{"name": "{name}"}}"#),
+        );
+    }
+    let names = r#"{"type":"io.nats.jetstream.api.v1.stream_names_response","#;
+    assert_eq!(
+        api.ask("STREAM.NAMES", r#"{"offset": 1}"#),
+        format!(r#"{names}"total":3,"offset":1,"limit":1024,"streams":["S2","S3"]}}"#)
+    );
+    assert_eq!(
+        api.ask("STREAM.NAMES", r#"{"subject": "S2"}"#),
+        format!(r#"{names}"total":1,"offset":0,"limit":1024,"streams":["S2"]}}"#)
+    );
+    assert_eq!(
+        api.ask("STREAM.NAMES", r#"{"offset": 9}"#),
+        format!(r#"{names}"total":3,"offset":3,"limit":1024,"streams":null}}"#)
+    );
+    let list = api.ask("STREAM.LIST", "");
+    // In lists the metadata is shown as it is stored.
+    assert!(
+        list.contains(r#""metadata":{"_nats.req.level":"0"}"#),
+        "{list}"
+    );
+    assert!(!list.contains("_nats.ver"), "{list}");
+}
+
+#[test]
+fn what_an_account_may_hold_is_set_aside_at_creation() {
+    let api = Api::new(AccountLimits {
+        max_streams: 3,
+        max_storage: 1000,
+        ..AccountLimits::default()
+    });
+    for (name, bytes, code) in [
+        ("A", 600, 0),
+        ("B", 500, 10047),
+        ("B", 400, 0),
+        ("C", -1, 10047),
+    ] {
+        let body = format!(r#"{{"name": "{name}", "max_bytes": {bytes}}}"#);
+        assert_eq!(
+            api.error(&format!("STREAM.CREATE.{name}"), &body),
+            code,
+            "{body}"
+        );
+    }
+    // Only the increase counts.
+    let body = r#"{"name": "B", "max_bytes": 401}"#;
+    assert_eq!(api.error("STREAM.UPDATE.B", body), 10047);
+    let body = r#"{"name": "B", "max_bytes": 100}"#;
+    assert_eq!(api.error("STREAM.UPDATE.B", body), 0);
+    let memory = r#"{"name": "M", "storage": "memory"}"#;
+    assert_eq!(api.error("STREAM.CREATE.M", memory), 0);
+    assert_eq!(
+        api.error("STREAM.CREATE.N", r#"{"name": "N", "storage": "memory"}"#),
+        10027
+    );
+}
+
+#[test]
+fn a_higher_api_level_than_ours_is_refused() {
+    let api = unlimited();
+    for subject in ["INFO", "STREAM.NAMES", "STREAM.INFO.S", "CONSUMER.NAMES.S"] {
+        let (reply, outcome) = api.ask_with(subject, "", "5");
+        assert!(reply.contains(r#""err_code":10185"#), "{reply}");
+        assert_eq!(outcome, Outcome::Refused);
+        let (reply, _) = api.ask_with(subject, "", "4");
+        assert!(!reply.contains("10185"), "{reply}");
+    }
+}
+
+#[test]
+fn a_tightened_consumer_limit_names_who_is_in_the_way() {
+    let api = unlimited();
+    api.ask("STREAM.CREATE.S", r#"{"name": "S"}"#);
+    let consumer = r#"{"stream_name": "S", "config": {"ack_policy": "explicit"}}"#;
+    api.ask("CONSUMER.CREATE.S.C", consumer);
+    let reply = api.ask(
+        "STREAM.UPDATE.S",
+        r#"{"name": "S", "consumer_limits": {"max_ack_pending": 5}}"#,
+    );
+    assert!(reply.contains("10069"), "{reply}");
+    assert!(
+        reply.contains("change to limits violates consumers: C"),
+        "{reply}"
+    );
+}

@@ -4,11 +4,12 @@ use super::name::{
     DESCRIPTION_BYTES_MAX, METADATA_BYTES_MAX, NAME_BYTES_MAX, is_valid_name, metadata_bytes,
 };
 use super::stream::invalid;
-use super::{Adjust, Rules, collide, is_literal, is_subset, is_valid};
+use super::{Adjust, Rules};
 use crate::jetstream::types::{
     AckPolicy, ApiError, ConsumerConfig, DeliverPolicy, ErrorCode, PriorityPolicy, Retention,
     StreamConfig, go_duration,
 };
+use crate::subject::{has_wildcard, is_subset, is_valid_subject, overlap};
 
 const MILLISECOND_NS: i64 = 1_000_000;
 const SECOND_NS: i64 = 1_000_000_000;
@@ -244,8 +245,11 @@ fn check_push(config: &ConsumerConfig, stream: &StreamConfig) -> Result<(), ApiE
     let subject = &config.deliver_subject;
     let cycles = stream.subjects.iter().any(|own| is_subset(subject, own));
     first(&[
-        (!is_literal(subject), ErrorCode::ConsumerDeliverToWildcards),
-        (!is_valid(subject), ErrorCode::ConsumerInvalidDeliverSubject),
+        (has_wildcard(subject), ErrorCode::ConsumerDeliverToWildcards),
+        (
+            !is_valid_subject(subject),
+            ErrorCode::ConsumerInvalidDeliverSubject,
+        ),
         (cycles, ErrorCode::ConsumerDeliverCycle),
         (config.max_waiting != 0, ErrorCode::ConsumerPushMaxWaiting),
         (
@@ -332,7 +336,7 @@ fn check_filters(config: &ConsumerConfig) -> Result<(), ApiError> {
     }
     let filters = config.filters();
     for (position, filter) in filters.iter().enumerate() {
-        if !is_valid(filter) {
+        if !is_valid_subject(filter) {
             return Err(invalid("invalid subject"));
         }
         let mut others = filters.iter().enumerate();
@@ -513,5 +517,5 @@ pub fn filters_collide(left: &[String], right: &[String]) -> bool {
         || right.is_empty()
         || left
             .iter()
-            .any(|one| right.iter().any(|other| collide(one, other)))
+            .any(|one| right.iter().any(|other| overlap(one, other)))
 }

@@ -7,14 +7,12 @@
 mod consumer;
 mod name;
 mod stream;
-mod subject;
 mod unsupported;
 mod update;
 
 pub use consumer::{check_consumer, check_consumer_update, filters_collide, is_valid_group};
 pub use name::{has_path_separators, is_valid_name};
 pub use stream::check_stream;
-pub use subject::{collide, is_literal, is_subset, is_valid};
 pub use unsupported::refuse_unsupported;
 pub use update::check_update;
 

@@ -5,11 +5,12 @@ use std::collections::HashSet;
 use super::name::{
     DESCRIPTION_BYTES_MAX, METADATA_BYTES_MAX, NAME_BYTES_MAX, is_valid_name, metadata_bytes,
 };
-use super::{Adjust, Rules, collide, is_literal, is_subset, is_valid};
+use super::{Adjust, Rules};
 use crate::jetstream::types::{
     ApiError, Discard, ErrorCode, PersistMode, Placement, Retention, Storage, StreamConfig,
     StreamSource, go_duration,
 };
+use crate::subject::{has_wildcard, is_subset, is_valid_subject, overlap};
 
 const MILLISECOND_NS: i64 = 1_000_000;
 const SECOND_NS: i64 = 1_000_000_000;
@@ -310,12 +311,12 @@ fn check_mirror(config: &StreamConfig) -> Result<(), ApiError> {
     }
     let transforms = &mirror.subject_transforms;
     for (position, outer) in transforms.iter().enumerate() {
-        if !outer.src.is_empty() && !is_valid(&outer.src) {
+        if !outer.src.is_empty() && !is_valid_subject(&outer.src) {
             return Err(ErrorCode::MirrorInvalidSubjectFilter
                 .with(format_args!("invalid subject {}", outer.src)));
         }
         let mut others = transforms.iter().enumerate();
-        if others.any(|(other, inner)| other != position && collide(&outer.src, &inner.src)) {
+        if others.any(|(other, inner)| other != position && overlap(&outer.src, &inner.src)) {
             return Err(ErrorCode::MirrorOverlappingSubjectFilters.into());
         }
     }
@@ -329,8 +330,8 @@ fn check_mirror(config: &StreamConfig) -> Result<(), ApiError> {
 fn is_usable_source_consumer(source: &StreamSource) -> bool {
     source.consumer.as_ref().is_none_or(|consumer| {
         is_valid_name(&consumer.name)
-            && is_literal(&consumer.deliver_subject)
-            && is_valid(&consumer.deliver_subject)
+            && !has_wildcard(&consumer.deliver_subject)
+            && is_valid_subject(&consumer.deliver_subject)
             && source.opt_start_seq == 0
             && source.opt_start_time.is_none()
             && source.filter_subject.is_empty()
@@ -376,7 +377,7 @@ fn is_same_source(left: &StreamSource, right: &StreamSource) -> bool {
 fn check_source_transforms(source: &StreamSource) -> Result<(), ApiError> {
     let transforms = &source.subject_transforms;
     for transform in transforms {
-        if !transform.src.is_empty() && !is_valid(&transform.src) {
+        if !transform.src.is_empty() && !is_valid_subject(&transform.src) {
             return Err(ErrorCode::SourceInvalidSubjectFilter
                 .with(format_args!("invalid subject {}", transform.src)));
         }
@@ -399,7 +400,7 @@ fn check_subjects(config: &mut StreamConfig) -> Result<(), ApiError> {
     }
     let mut seen = HashSet::new();
     for (position, subject) in config.subjects.iter().enumerate() {
-        if !is_valid(subject) {
+        if !is_valid_subject(subject) {
             return Err(invalid("invalid subject"));
         }
         if !seen.insert(subject) {
@@ -407,7 +408,7 @@ fn check_subjects(config: &mut StreamConfig) -> Result<(), ApiError> {
         }
         check_reserved(config, subject)?;
         for later in config.subjects.iter().skip(position + 1) {
-            if collide(later, subject) {
+            if overlap(later, subject) {
                 return Err(invalid(&format!(
                     "subject {subject:?} overlaps with {later:?}"
                 )));
@@ -436,14 +437,14 @@ fn check_reserved(config: &StreamConfig, subject: &str) -> Result<(), ApiError> 
     }
     let touches_api = ["$JS.>", "$JSC.>", "$NRG.>"]
         .iter()
-        .any(|space| collide(subject, space));
+        .any(|space| overlap(subject, space));
     first_broken(&[
         (
             touches_api && !is_subset(subject, "$JS.EVENT.>"),
             "subjects that overlap with jetstream api require no-ack to be true",
         ),
         (
-            collide(subject, "$SYS.>") && !is_subset(subject, "$SYS.ACCOUNT.>"),
+            overlap(subject, "$SYS.>") && !is_subset(subject, "$SYS.ACCOUNT.>"),
             "subjects that overlap with system api require no-ack to be true",
         ),
     ])
