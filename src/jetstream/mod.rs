@@ -5,5 +5,9 @@ pub mod api;
 pub mod core;
 mod id;
 pub mod limits;
+pub mod monitor;
 mod registry;
+mod runtime;
 pub mod types;
+
+pub use runtime::{JetStream, Setup, StartError};

@@ -50,7 +50,7 @@ pub(crate) struct Server {
     pub domain: String,
     pub strictness: Strictness,
     pub limits: ServerLimits,
-    pub maker: Box<dyn StreamMaker>,
+    pub maker: Arc<dyn StreamMaker>,
     pub now: fn() -> Time,
 }
 

@@ -142,7 +142,7 @@ impl Api {
                 domain: String::new(),
                 strictness: Strictness::Strict,
                 limits: ServerLimits::default(),
-                maker: Box::new(Maker {
+                maker: Arc::new(Maker {
                     unreserved: 1 << 30,
                 }),
                 now: || Time::from_nanoseconds(1_000_000_000),

@@ -1,0 +1,292 @@
+//! What `/varz` and `/jsz` show of JetStream.
+
+use std::path::PathBuf;
+
+use serde::Serialize;
+
+use super::api::ApiStats;
+use super::core::{InfoQuery, StreamReply, StreamRequest};
+use super::limits::ServerLimits;
+use super::registry::{AccountStreams, Stream};
+use super::types::{
+    ClusterInfo, ConsumerInfo, Storage, StreamConfig, StreamInfo, StreamState, Time, is_false,
+    is_zero,
+};
+
+/// How JetStream is set up.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Settings {
+    /// Bytes that memory streams may hold.
+    pub max_memory: u64,
+    /// Bytes that file streams may hold.
+    pub max_storage: u64,
+    /// Where streams live.
+    pub store_dir: PathBuf,
+    /// How often data is synced, in nanoseconds; 0 when it is synced before each ack.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub sync_interval: i64,
+    /// Whether data is synced before each ack.
+    #[serde(skip_serializing_if = "is_false")]
+    pub sync_always: bool,
+    /// Whether streams may be compressed.
+    pub compress_ok: bool,
+    /// Whether requests with unknown fields are refused.
+    #[serde(skip_serializing_if = "is_false")]
+    pub strict: bool,
+}
+
+/// What JetStream uses.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct JetStreamStats {
+    /// Bytes in memory streams.
+    pub memory: u64,
+    /// Bytes in file streams.
+    pub storage: u64,
+    /// Bytes that memory streams may grow to.
+    pub reserved_memory: u64,
+    /// Bytes that file streams may grow to.
+    pub reserved_storage: u64,
+    /// Accounts with JetStream.
+    pub accounts: usize,
+    /// Replicated streams and consumers.
+    pub ha_assets: usize,
+    /// How often the API was used.
+    pub api: ApiStats,
+}
+
+/// The `jetstream` object of `/varz`.
+#[derive(Debug, Clone, Serialize)]
+pub struct Overview {
+    /// How it is set up.
+    pub config: Settings,
+    /// What it uses.
+    pub stats: JetStreamStats,
+    /// What it allows.
+    pub limits: ServerLimits,
+}
+
+/// What `/jsz` is asked to show.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Query {
+    /// Only this account.
+    pub account: Option<String>,
+    /// Every account.
+    pub accounts: bool,
+    /// Their streams.
+    pub streams: bool,
+    /// Their consumers; implies streams.
+    pub consumers: bool,
+    /// Configurations.
+    pub config: bool,
+    /// Accounts to leave out.
+    pub offset: usize,
+    /// Accounts to show; 0 is 1024.
+    pub limit: usize,
+}
+
+/// `/jsz`.
+#[derive(Debug, Clone, Serialize)]
+pub struct JetStreamInfo {
+    /// What all accounts use.
+    #[serde(flatten)]
+    pub stats: JetStreamStats,
+    /// Which server says so.
+    pub server_id: String,
+    /// When.
+    pub now: Time,
+    /// There is no JetStream here.
+    #[serde(skip_serializing_if = "is_false")]
+    pub disabled: bool,
+    /// How it is set up.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub config: Option<Settings>,
+    /// What it allows.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub limits: Option<ServerLimits>,
+    /// Streams.
+    pub streams: usize,
+    /// Consumers.
+    pub consumers: u64,
+    /// Messages in all streams.
+    pub messages: u64,
+    /// Accounted bytes in all streams.
+    pub bytes: u64,
+    /// The accounts asked for.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub account_details: Vec<AccountDetail>,
+    /// Accounts with JetStream.
+    pub total: usize,
+}
+
+impl JetStreamInfo {
+    /// What a server without JetStream says.
+    pub fn disabled(server_id: &str, now: Time) -> Self {
+        Self {
+            stats: JetStreamStats::default(),
+            server_id: server_id.to_owned(),
+            now,
+            disabled: true,
+            config: None,
+            limits: None,
+            streams: 0,
+            consumers: 0,
+            messages: 0,
+            bytes: 0,
+            account_details: Vec::new(),
+            total: 0,
+        }
+    }
+}
+
+/// An account in `/jsz`.
+#[derive(Debug, Clone, Serialize)]
+pub struct AccountDetail {
+    /// What people call it.
+    pub name: String,
+    /// What the server calls it.
+    pub id: String,
+    /// What it uses. As in the reference, the reserved figures are the account's limits.
+    #[serde(flatten)]
+    pub stats: JetStreamStats,
+    /// Its streams.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub stream_detail: Vec<StreamDetail>,
+}
+
+/// A stream in `/jsz`.
+#[derive(Debug, Clone, Serialize)]
+pub struct StreamDetail {
+    /// Its name.
+    pub name: String,
+    /// Since when it exists.
+    pub created: Time,
+    /// Who holds copies.
+    pub cluster: ClusterInfo,
+    /// What it is configured to do.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub config: Option<StreamConfig>,
+    /// Its totals.
+    pub state: StreamState,
+    /// Its consumers.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub consumer_detail: Vec<serde_json::Value>,
+}
+
+/// The totals of one account, and of each of its streams.
+pub(crate) struct Usage {
+    pub streams: Vec<StreamInfo>,
+    pub memory: u64,
+    pub storage: u64,
+}
+
+impl Usage {
+    /// Asks all streams of an account at once.
+    pub(crate) fn of(account: &AccountStreams) -> Self {
+        let pending: Vec<_> = account
+            .all()
+            .iter()
+            .map(|stream| stream.start(StreamRequest::Info(InfoQuery::default())))
+            .collect();
+        let mut usage = Self {
+            streams: Vec::with_capacity(pending.len()),
+            memory: 0,
+            storage: 0,
+        };
+        for pending in pending {
+            // A stream that has gone meanwhile uses nothing.
+            if let StreamReply::Info { info, .. } = pending.wait() {
+                match info.config.storage {
+                    Storage::File => usage.storage += info.state.bytes,
+                    Storage::Memory => usage.memory += info.state.bytes,
+                }
+                usage.streams.push(*info);
+            }
+        }
+        usage
+    }
+
+    /// Consumers of all streams.
+    pub(crate) fn consumers(&self) -> u64 {
+        self.streams
+            .iter()
+            .map(|stream| stream.state.consumer_count)
+            .sum()
+    }
+}
+
+/// One account as `/jsz` shows it.
+pub(crate) fn account_detail(
+    account: &AccountStreams,
+    usage: Usage,
+    query: &Query,
+    server_name: &str,
+) -> AccountDetail {
+    let (total, errors) = account.api.get();
+    let limits = account.limits();
+    let streams = usage.streams.into_iter().filter(|_| query.streams);
+    AccountDetail {
+        name: account.name.clone(),
+        id: account.name.clone(),
+        stats: JetStreamStats {
+            memory: usage.memory,
+            storage: usage.storage,
+            reserved_memory: limits.max_memory.cast_unsigned(),
+            reserved_storage: limits.max_storage.cast_unsigned(),
+            accounts: 0,
+            ha_assets: 0,
+            api: ApiStats {
+                total,
+                errors,
+                ..ApiStats::default()
+            },
+        },
+        stream_detail: streams
+            .map(|info| stream_detail(account, info, query, server_name))
+            .collect(),
+    }
+}
+
+fn stream_detail(
+    account: &AccountStreams,
+    info: StreamInfo,
+    query: &Query,
+    server_name: &str,
+) -> StreamDetail {
+    let consumers = match account.get(&info.config.name) {
+        Some(stream) if query.consumers => consumer_infos(&stream),
+        _ => Vec::new(),
+    };
+    StreamDetail {
+        name: info.config.name.clone(),
+        created: info.created,
+        cluster: ClusterInfo {
+            name: String::new(),
+            leader: server_name.to_owned(),
+        },
+        config: query.config.then_some(info.config),
+        state: info.state,
+        consumer_detail: consumers
+            .into_iter()
+            .map(|consumer| consumer_detail(&consumer, query.config))
+            .collect(),
+    }
+}
+
+fn consumer_infos(stream: &Stream) -> Vec<ConsumerInfo> {
+    let everything = StreamRequest::ConsumerInfos {
+        offset: 0,
+        limit: usize::MAX,
+    };
+    match stream.ask(everything) {
+        StreamReply::ConsumerInfos { infos, .. } => infos,
+        _ => Vec::new(),
+    }
+}
+
+fn consumer_detail(info: &ConsumerInfo, with_config: bool) -> serde_json::Value {
+    let mut value = serde_json::to_value(info).unwrap_or_default();
+    if !with_config && let Some(fields) = value.as_object_mut() {
+        fields.shift_remove("config");
+    }
+    value
+}

@@ -1,0 +1,258 @@
+//! JetStream as one part of a server: started, asked, stopped.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use thiserror::Error;
+
+use super::api::handler::{Server, StreamMaker};
+use super::api::route::PATTERNS;
+use super::api::workers::{Accounts, ApiWorkers};
+use super::api::{ApiStats, now};
+use super::limits::{AccountLimits, ServerLimits};
+use super::monitor::{
+    JetStreamInfo, JetStreamStats, Overview, Query, Settings, Usage, account_detail,
+};
+use super::registry::{AccountStreams, Stream};
+use super::types::{Storage, Strictness, Time};
+use crate::broker::{Broker, InternalSubscription};
+
+/// Accounts on a page of `/jsz` when nothing else is asked for.
+const ACCOUNTS_PAGE: usize = 1024;
+
+/// Why JetStream did not start.
+#[derive(Debug, Error)]
+pub enum StartError {
+    /// The store cannot be opened.
+    #[error("JetStream store {path}: {reason}")]
+    Store {
+        /// Where it is.
+        path: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A stream cannot be brought back.
+    #[error("JetStream stream {account} > {stream}: {reason}")]
+    Stream {
+        /// Its account.
+        account: String,
+        /// Its name.
+        stream: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A thread did not start.
+    #[error("JetStream thread: {0}")]
+    Thread(#[from] std::io::Error),
+}
+
+/// What JetStream is told by the server it is part of.
+#[derive(Debug, Clone)]
+pub struct Setup {
+    /// The server's name, shown as the leader of its streams.
+    pub server_name: String,
+    /// How it is set up.
+    pub settings: Settings,
+    /// What it allows.
+    pub limits: ServerLimits,
+    /// The accounts that have it, and what they may use.
+    pub accounts: Vec<(String, AccountLimits)>,
+    /// API requests that may wait.
+    pub requests_max: usize,
+}
+
+/// Keeps the streams of a server running.
+pub(crate) trait Backend: StreamMaker {
+    /// Stops all streams; what they hold is checkpointed when this returns.
+    fn stop(&self);
+}
+
+/// A running JetStream.
+pub struct JetStream {
+    server: Arc<Server>,
+    backend: Arc<dyn Backend>,
+    accounts: Arc<Accounts>,
+    settings: Settings,
+    running: Mutex<Option<Running>>,
+}
+
+/// What ends with a shutdown, in this order: no new requests, then those in work.
+struct Running {
+    _subscriptions: Vec<InternalSubscription>,
+    workers: ApiWorkers,
+}
+
+impl JetStream {
+    /// Puts the API in front of a backend and the streams it brought back.
+    pub(crate) fn assemble(
+        setup: Setup,
+        broker: &Arc<Broker>,
+        backend: Arc<dyn Backend>,
+        recovered: Vec<(String, Arc<Stream>)>,
+    ) -> Result<Self, StartError> {
+        let accounts = accounts(&setup.accounts, recovered)?;
+        let server = Arc::new(Server {
+            name: setup.server_name,
+            domain: String::new(),
+            strictness: if setup.settings.strict {
+                Strictness::Strict
+            } else {
+                Strictness::Lenient
+            },
+            limits: setup.limits,
+            maker: Arc::clone(&backend) as Arc<dyn StreamMaker>,
+            now,
+        });
+        let workers = ApiWorkers::start(&server, &accounts, broker, setup.requests_max)?;
+        let mut subscriptions = Vec::new();
+        for account in accounts.values() {
+            let account = broker.ensure_account(&account.name);
+            for pattern in PATTERNS {
+                // The patterns are ours and valid.
+                subscriptions.extend(account.subscribe(pattern, None, workers.queue(), 0));
+            }
+        }
+        Ok(Self {
+            server,
+            backend,
+            accounts,
+            settings: setup.settings,
+            running: Mutex::new(Some(Running {
+                _subscriptions: subscriptions,
+                workers,
+            })),
+        })
+    }
+
+    /// How it is set up, what it uses and what it allows, as `/varz` shows it.
+    pub fn overview(&self) -> Overview {
+        Overview {
+            config: self.settings.clone(),
+            stats: self.stats(),
+            limits: self.server.limits,
+        }
+    }
+
+    /// What it uses.
+    pub fn stats(&self) -> JetStreamStats {
+        let usages: Vec<Usage> = self.accounts.values().map(|account| Usage::of(account)).collect();
+        self.sum(&usages)
+    }
+
+    fn sum(&self, usages: &[Usage]) -> JetStreamStats {
+        let reserved = |storage| {
+            let accounts = self.accounts.values();
+            accounts.fold(0u64, |sum, account| sum.saturating_add(account.reserved(storage, None)))
+        };
+        JetStreamStats {
+            memory: usages.iter().map(|usage| usage.memory).sum(),
+            storage: usages.iter().map(|usage| usage.storage).sum(),
+            reserved_memory: reserved(Storage::Memory),
+            reserved_storage: reserved(Storage::File),
+            accounts: self.accounts.len(),
+            ha_assets: 0,
+            api: self.api_stats(),
+        }
+    }
+
+    fn api_stats(&self) -> ApiStats {
+        let (mut total, mut errors) = (0, 0);
+        for account in self.accounts.values() {
+            let (answered, refused) = account.api.get();
+            total += answered;
+            errors += refused;
+        }
+        let running = self.running.lock();
+        let inflight = running.as_ref().map_or(0, |running| running.workers.queue().inflight());
+        ApiStats::new(total, errors, inflight)
+    }
+
+    /// What `/jsz` shows.
+    pub fn info(&self, query: &Query, server_id: &str) -> JetStreamInfo {
+        let mut query = query.clone();
+        query.streams |= query.consumers;
+        query.accounts |= query.streams && query.account.is_none();
+        let mut accounts: Vec<(&Arc<AccountStreams>, Usage)> =
+            self.accounts.values().map(|account| (account, Usage::of(account))).collect();
+        accounts.sort_by(|(left, _), (right, _)| left.name.cmp(&right.name));
+        let usages = || accounts.iter().map(|(_, usage)| usage);
+        let streams = || usages().flat_map(|usage| &usage.streams);
+        let mut info = JetStreamInfo {
+            stats: JetStreamStats::default(),
+            server_id: server_id.to_owned(),
+            now: now(),
+            disabled: false,
+            config: Some(self.settings.clone()),
+            limits: Some(self.server.limits),
+            streams: streams().count(),
+            consumers: usages().map(Usage::consumers).sum(),
+            messages: streams().map(|stream| stream.state.messages).sum(),
+            bytes: streams().map(|stream| stream.state.bytes).sum(),
+            account_details: Vec::new(),
+            total: accounts.len(),
+        };
+        let (memory, storage) = usages().fold((0, 0), |(memory, storage), usage| {
+            (memory + usage.memory, storage + usage.storage)
+        });
+        info.stats = JetStreamStats {
+            memory,
+            storage,
+            ..self.sum(&[])
+        };
+        let named = query.account.as_deref();
+        let is_named = accounts.iter().any(|(account, _)| Some(account.name.as_str()) == named);
+        let limit = if query.limit == 0 { ACCOUNTS_PAGE } else { query.limit };
+        let (offset, limit) = if is_named {
+            accounts.retain(|(account, _)| Some(account.name.as_str()) == named);
+            (0, 1)
+        } else if query.accounts {
+            (query.offset, limit)
+        } else {
+            (0, 0)
+        };
+        info.account_details = accounts
+            .into_iter()
+            .skip(offset)
+            .take(limit)
+            .map(|(account, usage)| account_detail(account, usage, &query, &self.server.name))
+            .collect();
+        info
+    }
+
+    /// Stops answering, then stops and checkpoints all streams. A second call does nothing.
+    pub fn shutdown(&self) {
+        let running = self.running.lock().take();
+        if running.is_some() {
+            drop(running);
+            self.backend.stop();
+        }
+    }
+}
+
+impl Drop for JetStream {
+    fn drop(&mut self) {
+        self.shutdown();
+    }
+}
+
+fn accounts(
+    enabled: &[(String, AccountLimits)],
+    recovered: Vec<(String, Arc<Stream>)>,
+) -> Result<Arc<Accounts>, StartError> {
+    let mut accounts: Accounts = HashMap::new();
+    for (name, limits) in enabled {
+        accounts.insert(name.clone(), Arc::new(AccountStreams::new(name.clone(), *limits)));
+    }
+    for (name, stream) in recovered {
+        // Streams of an account that has lost JetStream stay as they are until it has it again.
+        match accounts.get(&name) {
+            Some(account) => account.insert(stream),
+            None => tracing::warn!(
+                "JetStream stream '{name} > {}' belongs to an account without JetStream",
+                stream.name
+            ),
+        }
+    }
+    Ok(Arc::new(accounts))
+}
