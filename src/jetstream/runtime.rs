@@ -136,14 +136,20 @@ impl JetStream {
 
     /// What it uses.
     pub fn stats(&self) -> JetStreamStats {
-        let usages: Vec<Usage> = self.accounts.values().map(|account| Usage::of(account)).collect();
+        let usages: Vec<Usage> = self
+            .accounts
+            .values()
+            .map(|account| Usage::of(account))
+            .collect();
         self.sum(&usages)
     }
 
     fn sum(&self, usages: &[Usage]) -> JetStreamStats {
         let reserved = |storage| {
             let accounts = self.accounts.values();
-            accounts.fold(0u64, |sum, account| sum.saturating_add(account.reserved(storage, None)))
+            accounts.fold(0u64, |sum, account| {
+                sum.saturating_add(account.reserved(storage, None))
+            })
         };
         JetStreamStats {
             memory: usages.iter().map(|usage| usage.memory).sum(),
@@ -164,7 +170,9 @@ impl JetStream {
             errors += refused;
         }
         let running = self.running.lock();
-        let inflight = running.as_ref().map_or(0, |running| running.workers.queue().inflight());
+        let inflight = running
+            .as_ref()
+            .map_or(0, |running| running.workers.queue().inflight());
         ApiStats::new(total, errors, inflight)
     }
 
@@ -173,8 +181,11 @@ impl JetStream {
         let mut query = query.clone();
         query.streams |= query.consumers;
         query.accounts |= query.streams && query.account.is_none();
-        let mut accounts: Vec<(&Arc<AccountStreams>, Usage)> =
-            self.accounts.values().map(|account| (account, Usage::of(account))).collect();
+        let mut accounts: Vec<(&Arc<AccountStreams>, Usage)> = self
+            .accounts
+            .values()
+            .map(|account| (account, Usage::of(account)))
+            .collect();
         accounts.sort_by(|(left, _), (right, _)| left.name.cmp(&right.name));
         let usages = || accounts.iter().map(|(_, usage)| usage);
         let streams = || usages().flat_map(|usage| &usage.streams);
@@ -201,8 +212,14 @@ impl JetStream {
             ..self.sum(&[])
         };
         let named = query.account.as_deref();
-        let is_named = accounts.iter().any(|(account, _)| Some(account.name.as_str()) == named);
-        let limit = if query.limit == 0 { ACCOUNTS_PAGE } else { query.limit };
+        let is_named = accounts
+            .iter()
+            .any(|(account, _)| Some(account.name.as_str()) == named);
+        let limit = if query.limit == 0 {
+            ACCOUNTS_PAGE
+        } else {
+            query.limit
+        };
         let (offset, limit) = if is_named {
             accounts.retain(|(account, _)| Some(account.name.as_str()) == named);
             (0, 1)
@@ -242,7 +259,10 @@ fn accounts(
 ) -> Result<Arc<Accounts>, StartError> {
     let mut accounts: Accounts = HashMap::new();
     for (name, limits) in enabled {
-        accounts.insert(name.clone(), Arc::new(AccountStreams::new(name.clone(), *limits)));
+        accounts.insert(
+            name.clone(),
+            Arc::new(AccountStreams::new(name.clone(), *limits)),
+        );
     }
     for (name, stream) in recovered {
         // Streams of an account that has lost JetStream stay as they are until it has it again.
