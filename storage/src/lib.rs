@@ -9,6 +9,8 @@
     deny(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic)
 )]
 
+pub mod block;
+pub mod codec;
 pub mod disk;
 pub mod entropy;
 pub mod executor;

@@ -1,0 +1,236 @@
+//! Reading records, the same for open and sealed blocks.
+
+use std::sync::Arc;
+
+use super::body::{Body, Record};
+use super::cache::{BlockCache, BlockTicket, Cached, Part};
+use super::chunk::{ChunkCodec, PlacedChunk};
+use super::error::{BlockReadError, Damage};
+use super::index::query::{self, Matching};
+use super::index::{IndexedChunk, RecordIndex};
+use super::scan::Lost;
+use super::source::{Source, SourceError};
+use crate::filter::Filter;
+use crate::store::SubjectState;
+
+/// Everything a read needs, borrowed from a block.
+pub(super) struct View<'a, I> {
+    pub codec: &'a ChunkCodec,
+    pub source: &'a Source,
+    pub index: &'a I,
+    pub lost: &'a [Lost],
+    pub ticket: BlockTicket,
+    pub cache: &'a BlockCache,
+}
+
+impl<I: RecordIndex> View<'_, I> {
+    /// The record with this sequence.
+    #[inline]
+    pub fn load(&self, sequence: u64) -> Result<Option<Record>, BlockReadError> {
+        match self.index.find(sequence) {
+            Some((chunk, ordinal)) => self.record(chunk, ordinal).map(Some),
+            None => match self.lost.iter().find(|lost| lost.may_hold(sequence)) {
+                Some(lost) => Err(lost_error(lost)),
+                None => Ok(None),
+            },
+        }
+    }
+
+    /// The record with this ordinal, after its checksum held.
+    #[inline]
+    fn record(&self, chunk: &IndexedChunk, ordinal: u32) -> Result<Record, BlockReadError> {
+        let body = self.body(&chunk.placed)?;
+        let offset = self.index.offset(ordinal) as usize;
+        let expected = self.index.sequence_in(chunk, ordinal);
+        match body.record(offset) {
+            Ok(record) if record.message.sequence == expected => Ok(record),
+            _ => Err(BlockReadError::Record {
+                sequence: expected,
+                offset: chunk.placed.offset,
+                damage: Damage::Checksum,
+            }),
+        }
+    }
+
+    /// The plain body of a chunk: in place when it is plain and mapped, else through the cache.
+    #[inline]
+    pub fn body(&self, placed: &PlacedChunk) -> Result<Body, BlockReadError> {
+        if let Source::Mapped(file) = self.source
+            && self.codec.is_plain(&placed.header)
+        {
+            let start = placed.body_offset() as usize;
+            let end = start + placed.header.stored_length as usize;
+            if end > file.len() {
+                return Err(chunk_error(placed, Damage::Truncated));
+            }
+            return Ok(Body {
+                facts: placed.header.facts(),
+                stream: self.codec.identity.stream,
+                holder: file.clone(),
+                range: start..end,
+            });
+        }
+        self.cached_body(placed)
+    }
+
+    fn cached_body(&self, placed: &PlacedChunk) -> Result<Body, BlockReadError> {
+        let header = &placed.header;
+        let part = Part::Chunk(header.number);
+        if let Some(Cached::Chunk(plain)) = self.cache.get(self.ticket, &part) {
+            return Ok(self.codec.body(header, plain));
+        }
+        let stored = self
+            .source
+            .read(placed.body_offset(), header.stored_length as usize)
+            .map_err(|error| match error {
+                SourceError::Truncated => chunk_error(placed, Damage::Truncated),
+                SourceError::Disk(error) => error.into(),
+            })?;
+        let plain = self
+            .codec
+            .decode(header, &stored)
+            .map_err(|damage| chunk_error(placed, damage))?;
+        self.cache
+            .insert(self.ticket, part, Cached::Chunk(plain.clone()));
+        Ok(self.codec.body(header, plain))
+    }
+
+    /// Which records match. Filters that match many subjects of a sealed block are worked out once and kept in the cache.
+    pub fn matching(&self, filter: &Filter, keep: bool) -> Arc<Matching> {
+        if !keep || filter.is_everything() {
+            return Arc::new(query::resolve(self.index, filter));
+        }
+        let part = Part::Filter(filter.clone());
+        if let Some(Cached::Matching(matching)) = self.cache.get(self.ticket, &part) {
+            return matching;
+        }
+        let matching = Arc::new(query::resolve(self.index, filter));
+        self.cache
+            .insert(self.ticket, part, Cached::Matching(matching.clone()));
+        matching
+    }
+
+    pub fn next(&self, from: u64, matching: &Matching) -> Option<u64> {
+        let ordinal = query::next(self.index, matching, self.index.at_or_after(from))?;
+        self.index.sequence(ordinal)
+    }
+
+    pub fn previous(&self, upto: u64, matching: &Matching) -> Option<u64> {
+        let upto = query::at_or_before(self.index, upto)?;
+        let ordinal = query::previous(self.index, matching, upto)?;
+        self.index.sequence(ordinal)
+    }
+
+    pub fn count(&self, from: u64, matching: &Matching) -> u64 {
+        query::count(self.index, matching, self.index.at_or_after(from))
+    }
+
+    /// Calls `visit` with every sequence at or after `from` that matches, ascending, until it returns `false`.
+    pub fn sequences(&self, from: u64, matching: &Matching, visit: &mut dyn FnMut(u64) -> bool) {
+        let mut from = self.index.at_or_after(from);
+        while let Some(ordinal) = query::next(self.index, matching, from) {
+            match self.index.sequence(ordinal) {
+                Some(sequence) if visit(sequence) => from = ordinal + 1,
+                _ => return,
+            }
+        }
+    }
+
+    /// What the block holds of one subject.
+    pub fn state_of(&self, number: u32) -> Option<SubjectState> {
+        let list = self.index.postings(number)?;
+        Some(SubjectState {
+            messages: list.count().into(),
+            first_sequence: self.index.sequence(list.first())?,
+            last_sequence: self.index.sequence(list.last())?,
+        })
+    }
+
+    /// Calls `visit` for every subject that matches, until it returns `false`.
+    pub fn subjects(&self, filter: &Filter, visit: &mut dyn FnMut(&[u8], SubjectState) -> bool) {
+        let prefix = match filter.patterns() {
+            [one] => query::literal_prefix(one),
+            _ => &[],
+        };
+        self.index.visit_subjects(prefix, &mut |number, text| {
+            if !filter.matches(text) {
+                return true;
+            }
+            self.state_of(number).is_none_or(|state| visit(text, state))
+        });
+    }
+
+    /// The first record at or after `from` whose time is at or after `time_ns`.
+    pub fn sequence_at(&self, time_ns: i64, from: u64) -> Result<Option<u64>, BlockReadError> {
+        for chunk in self.index.chunks() {
+            let header = &chunk.placed.header;
+            if header.last_time_ns < time_ns || header.last_sequence < from {
+                continue;
+            }
+            let body = self.body(&chunk.placed)?;
+            for record in body.walk() {
+                let (_, record) =
+                    record.map_err(|_| chunk_error(&chunk.placed, Damage::Malformed))?;
+                if record.time_ns >= time_ns && record.sequence >= from {
+                    return Ok(Some(record.sequence));
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    /// Calls `visit` with every record at or after `from`, ascending, until it returns `false`. What cannot be read comes as an
+    /// error in its place, and the walk goes on behind it.
+    pub fn records(
+        &self,
+        from: u64,
+        visit: &mut dyn FnMut(Result<Record, BlockReadError>) -> bool,
+    ) {
+        for chunk in self.index.chunks() {
+            if chunk.placed.header.last_sequence < from {
+                continue;
+            }
+            let body = match self.body(&chunk.placed) {
+                Ok(body) => body,
+                Err(error) => match visit(Err(error)) {
+                    true => continue,
+                    false => return,
+                },
+            };
+            let first = self.index.at_or_after(from).max(chunk.first_ordinal);
+            for ordinal in first..chunk.end_ordinal() {
+                let expected = self.index.sequence_in(chunk, ordinal);
+                let record = body
+                    .record(self.index.offset(ordinal) as usize)
+                    .ok()
+                    .filter(|record| record.message.sequence == expected)
+                    .ok_or(BlockReadError::Record {
+                        sequence: expected,
+                        offset: chunk.placed.offset,
+                        damage: Damage::Checksum,
+                    });
+                if !visit(record) {
+                    return;
+                }
+            }
+        }
+    }
+}
+
+pub(super) fn chunk_error(placed: &PlacedChunk, damage: Damage) -> BlockReadError {
+    BlockReadError::Chunk {
+        first_sequence: placed.header.first_sequence,
+        last_sequence: placed.header.last_sequence,
+        offset: placed.offset,
+        damage,
+    }
+}
+
+fn lost_error(lost: &Lost) -> BlockReadError {
+    BlockReadError::Chunk {
+        first_sequence: lost.first_sequence,
+        last_sequence: lost.last_sequence.unwrap_or(u64::MAX),
+        offset: lost.offset,
+        damage: lost.damage.clone(),
+    }
+}

@@ -1,0 +1,323 @@
+//! Sealed blocks: they never change, and their index is read where it lies.
+
+use std::sync::{Arc, OnceLock};
+
+use bytes::Bytes;
+
+use super::body::Record;
+use super::cache::{BlockCache, BlockTicket, Cached, Part};
+use super::chunk::ChunkCodec;
+use super::error::{BlockOpenError, BlockReadError, Damage};
+use super::format::chunk::body_crc;
+use super::format::{BlockIdentity, FOOTER_HEADER_BYTES, FooterHeader, TRAILER_BYTES, Trailer};
+use super::index::RecordIndex;
+use super::index::sealed::{self, SealedIndex};
+use super::keys::BlockKeys;
+use super::read::View;
+use super::scan::{self, Lost};
+use super::source::Source;
+use super::writer::summarize;
+use crate::filter::Filter;
+use crate::seal::KeyRing;
+use crate::store::SubjectState;
+
+/// A sealed block, mapped.
+pub struct SealedBlock {
+    codec: ChunkCodec,
+    file: Bytes,
+    source: Source,
+    ticket: BlockTicket,
+    footer: Option<(u64, FooterHeader)>,
+    /// Of a plain block, whose index stays in the mapped file, and of any block whose index had to be rebuilt. The index of an
+    /// encrypted block is opened into the cache instead.
+    resident: OnceLock<Resident>,
+}
+
+struct Resident {
+    index: Arc<SealedIndex>,
+    summary: FooterHeader,
+    /// What was wrong with the footer, when the index was rebuilt.
+    rebuilt: Option<Damage>,
+    lost: Vec<Lost>,
+}
+
+impl SealedBlock {
+    /// Opens a block from its whole file. A damaged footer is not an error: the index is rebuilt from the chunks then.
+    pub fn open(file: Bytes, ring: Option<&KeyRing>) -> Result<Self, BlockOpenError> {
+        let identity = BlockIdentity::decode(&file)?;
+        let keys = BlockKeys::open(&identity, &file, ring)?;
+        let codec = ChunkCodec::new(identity, keys);
+        let footer = find_footer(&codec, &file);
+        let block = Self {
+            codec,
+            source: Source::Mapped(file.clone()),
+            file,
+            ticket: BlockTicket::new(),
+            footer,
+            resident: OnceLock::new(),
+        };
+        if block.footer.is_none() {
+            block.rebuilt(Damage::Header);
+        }
+        Ok(block)
+    }
+
+    /// What the block is.
+    pub fn identity(&self) -> &BlockIdentity {
+        &self.codec.identity
+    }
+
+    /// The totals: from the footer or, when it is lost, from the chunks that can be read.
+    pub fn summary(&self) -> &FooterHeader {
+        match (&self.footer, self.resident.get()) {
+            (_, Some(resident)) => &resident.summary,
+            (Some((_, footer)), None) => footer,
+            (None, None) => &self.rebuilt(Damage::Header).summary,
+        }
+    }
+
+    /// Length of the file.
+    pub fn file_length(&self) -> u64 {
+        self.file.len() as u64
+    }
+
+    /// What was wrong with the footer, when the index had to be rebuilt from the chunks.
+    pub fn footer_damage(&self) -> Option<&Damage> {
+        self.resident.get()?.rebuilt.as_ref()
+    }
+
+    /// What could not be read when the index was rebuilt. Empty while the footer is intact: then a damaged chunk shows when it
+    /// is read.
+    pub fn lost(&self) -> &[Lost] {
+        self.resident
+            .get()
+            .map_or(&[], |resident| resident.lost.as_slice())
+    }
+
+    /// Bytes of heap this block takes by itself, about; what the cache holds for it is not counted.
+    pub fn heap_bytes(&self) -> usize {
+        let index = self.resident.get().map_or(0, |resident| {
+            let rebuilt = match resident.rebuilt {
+                Some(_) => resident.index.packed_bytes(),
+                None => 0,
+            };
+            resident.index.heap_bytes() + rebuilt
+        });
+        size_of::<Self>() + index
+    }
+
+    /// The index, opened and checked on first use.
+    fn index(&self, cache: &BlockCache) -> Arc<SealedIndex> {
+        if let Some(resident) = self.resident.get() {
+            return resident.index.clone();
+        }
+        let Some((at, footer)) = self.footer else {
+            return self.rebuilt(Damage::Header).index.clone();
+        };
+        let sealed = self.codec.keys.is_sealed();
+        if sealed && let Some(Cached::Index(index)) = cache.get(self.ticket, &Part::Index) {
+            return index;
+        }
+        match self.read_index(at, &footer) {
+            Ok(index) if sealed => {
+                let index = Arc::new(index);
+                cache.insert(self.ticket, Part::Index, Cached::Index(index.clone()));
+                index
+            }
+            Ok(index) => {
+                let resident = || Resident {
+                    index: Arc::new(index),
+                    summary: footer,
+                    rebuilt: None,
+                    lost: Vec::new(),
+                };
+                self.resident.get_or_init(resident).index.clone()
+            }
+            Err(damage) => self.rebuilt(damage).index.clone(),
+        }
+    }
+
+    fn read_index(&self, at: u64, footer: &FooterHeader) -> Result<SealedIndex, Damage> {
+        let stored = self.source.read(
+            at + FOOTER_HEADER_BYTES as u64,
+            footer.stored_length as usize,
+        )?;
+        read_index(&self.codec, footer, stored)
+    }
+
+    /// Builds the index from the chunks.
+    fn rebuilt(&self, damage: Damage) -> &Resident {
+        self.resident.get_or_init(|| {
+            let (memory, lost) = scan::rebuild(&self.codec, &self.file, self.file.len() as u64);
+            let summary = summarize(&memory, &memory.totals, self.codec.seed);
+            let bytes = sealed::encode(&memory, self.codec.seed);
+            // What was just encoded parses; an index of nothing is the answer if that were ever wrong.
+            let index = SealedIndex::parse(bytes.into(), self.codec.seed)
+                .unwrap_or_else(|_| SealedIndex::empty());
+            Resident {
+                index: Arc::new(index),
+                summary,
+                rebuilt: Some(damage),
+                lost,
+            }
+        })
+    }
+
+    fn with_view<T>(&self, cache: &BlockCache, read: impl FnOnce(View<'_, SealedIndex>) -> T) -> T {
+        let index = self.index(cache);
+        read(View {
+            codec: &self.codec,
+            source: &self.source,
+            index: &index,
+            lost: self.lost(),
+            ticket: self.ticket,
+            cache,
+        })
+    }
+
+    /// The record with this sequence, `None` when the block does not hold it.
+    pub fn load(
+        &self,
+        sequence: u64,
+        cache: &BlockCache,
+    ) -> Result<Option<Record>, BlockReadError> {
+        self.with_view(cache, |view| view.load(sequence))
+    }
+
+    /// The sequence of the first record at or after `from` that matches.
+    pub fn next(&self, from: u64, filter: &Filter, cache: &BlockCache) -> Option<u64> {
+        self.with_view(cache, |view| {
+            view.next(from, &view.matching(filter, is_wide(filter)))
+        })
+    }
+
+    /// The sequence of the last record at or before `upto` that matches.
+    pub fn previous(&self, upto: u64, filter: &Filter, cache: &BlockCache) -> Option<u64> {
+        self.with_view(cache, |view| {
+            view.previous(upto, &view.matching(filter, is_wide(filter)))
+        })
+    }
+
+    /// How many records at or after `from` match.
+    pub fn count(&self, from: u64, filter: &Filter, cache: &BlockCache) -> u64 {
+        self.with_view(cache, |view| {
+            view.count(from, &view.matching(filter, is_wide(filter)))
+        })
+    }
+
+    /// Calls `visit` with every sequence at or after `from` that matches, ascending, until it returns `false`.
+    pub fn sequences(
+        &self,
+        from: u64,
+        filter: &Filter,
+        cache: &BlockCache,
+        visit: &mut dyn FnMut(u64) -> bool,
+    ) {
+        self.with_view(cache, |view| {
+            view.sequences(from, &view.matching(filter, is_wide(filter)), visit);
+        });
+    }
+
+    /// What the block holds of one literal subject.
+    pub fn subject(&self, subject: &[u8], cache: &BlockCache) -> Option<SubjectState> {
+        self.with_view(cache, |view| {
+            view.state_of(view.index.find_subject(subject)?)
+        })
+    }
+
+    /// Calls `visit` for every subject that matches, in byte order, until it returns `false`.
+    pub fn subjects(
+        &self,
+        filter: &Filter,
+        cache: &BlockCache,
+        visit: &mut dyn FnMut(&[u8], SubjectState) -> bool,
+    ) {
+        self.with_view(cache, |view| view.subjects(filter, visit));
+    }
+
+    /// The first sequence at or after `from` whose time is at or after `time_ns`.
+    pub fn sequence_at(
+        &self,
+        time_ns: i64,
+        from: u64,
+        cache: &BlockCache,
+    ) -> Result<Option<u64>, BlockReadError> {
+        if self.summary().last_time_ns < time_ns {
+            return Ok(None);
+        }
+        self.with_view(cache, |view| view.sequence_at(time_ns, from))
+    }
+
+    /// Calls `visit` with every record at or after `from`, ascending, until it returns `false`. What cannot be read comes as an
+    /// error in its place.
+    pub fn for_each(
+        &self,
+        from: u64,
+        cache: &BlockCache,
+        visit: &mut dyn FnMut(Result<Record, BlockReadError>) -> bool,
+    ) {
+        self.with_view(cache, |view| view.records(from, visit));
+    }
+}
+
+/// Whether a filter is worth keeping worked out.
+fn is_wide(filter: &Filter) -> bool {
+    filter
+        .patterns()
+        .iter()
+        .any(|pattern| !pattern.is_literal())
+}
+
+/// The footer header: where the trailer says or, when that is damaged, at the end of the chunks.
+pub(super) fn find_footer(codec: &ChunkCodec, file: &[u8]) -> Option<(u64, FooterHeader)> {
+    let at = Trailer::decode(file, codec.seed).map(|trailer| trailer.footer_at);
+    let header = |at: u64| {
+        let at = usize::try_from(at).ok()?;
+        FooterHeader::decode(file.get(at..)?, codec.seed)
+    };
+    if let Some(at) = at
+        && let Some(header) = header(at)
+    {
+        return Some((at, header));
+    }
+    scan::walk(codec, file, file.len() as u64).footer
+}
+
+/// Whether the file ends in an intact trailer that points at an intact footer header.
+pub(super) fn trailer_is_intact(codec: &ChunkCodec, file: &[u8]) -> bool {
+    let footer = find_footer(codec, file);
+    let trailer = Trailer::decode(file, codec.seed);
+    match (footer, trailer) {
+        (Some((at, header)), Some(trailer)) => {
+            let end = at + FOOTER_HEADER_BYTES as u64 + u64::from(header.stored_length);
+            trailer.footer_at == at && end + TRAILER_BYTES as u64 == file.len() as u64
+        }
+        _ => false,
+    }
+}
+
+/// Opens the index of a footer and checks everything that its checksum and its header promise.
+pub(super) fn read_index(
+    codec: &ChunkCodec,
+    footer: &FooterHeader,
+    stored: Bytes,
+) -> Result<SealedIndex, Damage> {
+    if body_crc(codec.seed, &stored) != footer.index_crc {
+        return Err(Damage::Checksum);
+    }
+    let plain = if codec.identity.cipher.is_some() {
+        let associated = [&codec.encoded_identity[..], &footer.authenticated()];
+        codec
+            .keys
+            .open_sealed(footer.epoch, footer.nonce(), &associated, &stored)
+            .ok_or(Damage::Authentication)?
+            .into()
+    } else {
+        stored
+    };
+    let index = SealedIndex::parse(plain, codec.seed).map_err(|_| Damage::Malformed)?;
+    let agrees = index.records() == footer.records
+        && index.chunks().len() == footer.chunks as usize
+        && index.subjects() == footer.subjects;
+    agrees.then_some(index).ok_or(Damage::Malformed)
+}
