@@ -1,0 +1,130 @@
+//! From a replay of the journal back to a group's log.
+//!
+//! A group may take part only with all it has voted on: damage to its vote or its entries, or damage whose victims
+//! cannot be named, is an error here, and the caller lets the server come back as a learner.
+
+use storage::journal::{FrameKind, Owner, OwnerReplay, Replay, ReplayedFrame};
+
+use super::state::{Hole, LogImage};
+use crate::codec::{DecodeError, decode_entry, decode_mark, decode_vote};
+
+/// Why a group cannot go on with the log it has.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum OpenGroupError {
+    /// Entries that were durable are gone.
+    #[error("entries {first} to {last} of group {owner} are lost to damage")]
+    EntriesLost {
+        /// The group.
+        owner: Owner,
+        /// The first index of the range.
+        first: u64,
+        /// Its last.
+        last: u64,
+    },
+    /// A vote that was durable is gone: the group may have voted in a term it no longer knows of.
+    #[error("a vote of group {owner} is lost to damage")]
+    VoteLost {
+        /// The group.
+        owner: Owner,
+    },
+    /// The journal lost frames that it cannot name; they may have been this group's.
+    #[error("the journal is damaged, and what group {owner} lost cannot be told: {damage}")]
+    Unknown {
+        /// The group.
+        owner: Owner,
+        /// The damage, in words.
+        damage: String,
+    },
+    /// A frame passed its checksum and is not what it should be.
+    #[error("{kind:?} {index} of group {owner}: {error}")]
+    Decode {
+        /// The group.
+        owner: Owner,
+        /// What the frame was to be.
+        kind: FrameKind,
+        /// Its index.
+        index: u64,
+        /// What is wrong with it.
+        error: DecodeError,
+    },
+    /// The entries do not follow each other.
+    #[error("group {owner}: {hole}")]
+    Torn {
+        /// The group.
+        owner: Owner,
+        /// Where.
+        hole: Hole,
+    },
+}
+
+/// Takes the frames of `owner` out of `replay` and makes its log of them; an empty log when there are none.
+pub fn recover(owner: Owner, replay: &mut Replay) -> Result<LogImage, OpenGroupError> {
+    check_damage(owner, replay)?;
+    let frames = replay.owners.remove(&owner).unwrap_or_default();
+    if let Some((first, last)) = frames.holes.first().copied() {
+        return Err(OpenGroupError::EntriesLost { owner, first, last });
+    }
+    image_of(owner, frames)
+}
+
+fn check_damage(owner: Owner, replay: &Replay) -> Result<(), OpenGroupError> {
+    for damage in &replay.damage {
+        let lost_vote = |victim: &&storage::journal::Victim| {
+            victim.owner == owner && victim.kind == FrameKind::Vote
+        };
+        if damage.victims.iter().any(|victim| lost_vote(&victim)) {
+            return Err(OpenGroupError::VoteLost { owner });
+        }
+        if !damage.all_named {
+            let damage = damage.to_string();
+            return Err(OpenGroupError::Unknown { owner, damage });
+        }
+    }
+    Ok(())
+}
+
+fn image_of(owner: Owner, frames: OwnerReplay) -> Result<LogImage, OpenGroupError> {
+    let mut image = LogImage {
+        vote: read(owner, FrameKind::Vote, frames.vote, decode_vote)?,
+        committed: read(owner, FrameKind::Committed, frames.committed, decode_mark)?.flatten(),
+        ..LogImage::default()
+    };
+    if let Some(purged) = read(owner, FrameKind::Purged, frames.purged, decode_mark)?.flatten() {
+        image.purge(purged);
+    }
+    let first = image.purged.map_or(0, |purged| purged.index + 1);
+    for frame in frames.entries {
+        if frame.index < first {
+            continue;
+        }
+        // The copy frees the segment that the replayed payload is a slice of.
+        let bytes = bytes::Bytes::copy_from_slice(&frame.payload);
+        let entry = decode_entry(frame.index, &bytes).map_err(|error| OpenGroupError::Decode {
+            owner,
+            kind: FrameKind::Entry,
+            index: frame.index,
+            error,
+        })?;
+        let pushed = image.push(entry);
+        pushed.map_err(|hole| OpenGroupError::Torn { owner, hole })?;
+    }
+    Ok(image)
+}
+
+fn read<T>(
+    owner: Owner,
+    kind: FrameKind,
+    frame: Option<ReplayedFrame>,
+    decode: impl Fn(&[u8]) -> Result<T, DecodeError>,
+) -> Result<Option<T>, OpenGroupError> {
+    let Some(frame) = frame else { return Ok(None) };
+    match decode(&frame.payload) {
+        Ok(value) => Ok(Some(value)),
+        Err(error) => Err(OpenGroupError::Decode {
+            owner,
+            kind,
+            index: frame.index,
+            error,
+        }),
+    }
+}
