@@ -22,9 +22,17 @@ const DIRECTORY: &str = "/journal";
 enum Step {
     Vote(u64),
     /// Entries of a term, at consecutive indexes from the first.
-    Append { term: u64, first: u64, count: u64 },
+    Append {
+        term: u64,
+        first: u64,
+        count: u64,
+    },
     /// What a follower does on a conflict: everything from `first` on is replaced.
-    Replace { term: u64, first: u64, count: u64 },
+    Replace {
+        term: u64,
+        first: u64,
+        count: u64,
+    },
     Purge(u64),
 }
 
@@ -96,18 +104,46 @@ fn entries(term: u64, first: u64, count: u64) -> Vec<Entry> {
 fn steps() -> Vec<Step> {
     vec![
         Step::Vote(1),
-        Step::Append { term: 1, first: 0, count: 1 },
-        Step::Append { term: 1, first: 1, count: 40 },
+        Step::Append {
+            term: 1,
+            first: 0,
+            count: 1,
+        },
+        Step::Append {
+            term: 1,
+            first: 1,
+            count: 40,
+        },
         Step::Vote(2),
-        Step::Replace { term: 2, first: 30, count: 5 },
+        Step::Replace {
+            term: 2,
+            first: 30,
+            count: 5,
+        },
         Step::Purge(20),
-        Step::Append { term: 2, first: 35, count: 300 },
-        Step::Replace { term: 3, first: 100, count: 1 },
+        Step::Append {
+            term: 2,
+            first: 35,
+            count: 300,
+        },
+        Step::Replace {
+            term: 3,
+            first: 100,
+            count: 1,
+        },
         Step::Vote(4),
         Step::Purge(99),
-        Step::Append { term: 4, first: 101, count: 200 },
+        Step::Append {
+            term: 4,
+            first: 101,
+            count: 200,
+        },
         Step::Purge(250),
-        Step::Append { term: 4, first: 301, count: 200 },
+        Step::Append {
+            term: 4,
+            first: 301,
+            count: 200,
+        },
     ]
 }
 
@@ -118,24 +154,35 @@ fn open(disk: &SimDisk, seed: u64) -> Option<(Arc<Journal>, LogImage)> {
         ..JournalOptions::default()
     };
     let entropy = Arc::new(SeededEntropy::new(seed));
-    let opened = Journal::open(Arc::new(disk.clone()), Path::new(DIRECTORY), options, entropy);
+    let opened = Journal::open(
+        Arc::new(disk.clone()),
+        Path::new(DIRECTORY),
+        options,
+        entropy,
+    );
     let (journal, mut replay) = opened.ok()?;
     let image = recover(OWNER, &mut replay).expect("a power cut damages nothing that was durable");
     Some((Arc::new(journal), image))
 }
 
+async fn append(log: &mut GroupLog, entries: Vec<Entry>) -> Result<(), std::io::Error> {
+    let appended = log.blocking_append(entries).await;
+    appended.map_err(std::io::Error::other)
+}
+
 async fn take(log: &mut GroupLog, picture: &Picture, step: &Step) -> Result<(), std::io::Error> {
     match *step {
         Step::Vote(term) => log.save_vote(&vote(term)).await,
-        Step::Append { term, first, count } => log.blocking_append(entries(term, first, count)).await,
+        Step::Append { term, first, count } => append(log, entries(term, first, count)).await,
         Step::Replace { term, first, count } => {
             let last = picture.entries.iter().find(|id| id.index + 1 == first);
             log.truncate_after(last.copied()).await?;
-            log.blocking_append(entries(term, first, count)).await
+            append(log, entries(term, first, count)).await
         }
         Step::Purge(upto) => {
             let upto = picture.entries.iter().find(|id| id.index == upto);
-            log.purge(*upto.expect("the script purges what is there")).await
+            log.purge(*upto.expect("the script purges what is there"))
+                .await
         }
     }
 }
@@ -161,8 +208,10 @@ async fn run(disk: &SimDisk, seed: u64) -> (Picture, Vec<Picture>) {
 
 fn fresh(seed: u64) -> SimDisk {
     let disk = SimDisk::new(seed);
-    disk.create_directory(Path::new(DIRECTORY)).expect("an empty disk takes a directory");
-    disk.sync_directory(Path::new("/")).expect("a healthy disk syncs");
+    disk.create_directory(Path::new(DIRECTORY))
+        .expect("an empty disk takes a directory");
+    disk.sync_directory(Path::new("/"))
+        .expect("a healthy disk syncs");
     disk
 }
 

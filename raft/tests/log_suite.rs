@@ -65,5 +65,7 @@ impl StoreBuilder<Group, GroupLog, TestMachine, Guard> for Builder {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_journal_keeps_a_log_as_openraft_demands() {
-    Suite::test_all(Builder).await.expect("openraft's suite passes");
+    Suite::test_all(Builder)
+        .await
+        .expect("openraft's suite passes");
 }

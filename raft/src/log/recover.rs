@@ -84,11 +84,9 @@ fn check_damage(owner: Owner, replay: &Replay) -> Result<(), OpenGroupError> {
 }
 
 fn image_of(owner: Owner, frames: OwnerReplay) -> Result<LogImage, OpenGroupError> {
-    let mut image = LogImage {
-        vote: read(owner, FrameKind::Vote, frames.vote, decode_vote)?,
-        committed: read(owner, FrameKind::Committed, frames.committed, decode_mark)?.flatten(),
-        ..LogImage::default()
-    };
+    let mut image = LogImage::default();
+    image.vote = read(owner, FrameKind::Vote, frames.vote, decode_vote)?;
+    image.committed = read(owner, FrameKind::Committed, frames.committed, decode_mark)?.flatten();
     if let Some(purged) = read(owner, FrameKind::Purged, frames.purged, decode_mark)?.flatten() {
         image.purge(purged);
     }

@@ -43,7 +43,10 @@ impl LogImage {
 
     /// The last entry's log id; the purged one's when none is held.
     pub fn last_log_id(&self) -> Option<LogId> {
-        self.entries.back().map(|entry| entry.log_id).or(self.purged)
+        self.entries
+            .back()
+            .map(|entry| entry.log_id)
+            .or(self.purged)
     }
 
     /// The entries held.
@@ -66,7 +69,8 @@ impl LogImage {
     /// Forgets the entries from `index` on.
     pub fn truncate(&mut self, index: u64) {
         let keep = index.saturating_sub(self.first_index());
-        self.entries.truncate(usize::try_from(keep).unwrap_or(usize::MAX));
+        self.entries
+            .truncate(usize::try_from(keep).unwrap_or(usize::MAX));
     }
 
     /// Forgets the entries up to and including `upto`, which may lie beyond the last.

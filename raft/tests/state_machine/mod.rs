@@ -3,7 +3,9 @@
 use std::io;
 
 use futures_util::{Stream, TryStreamExt};
-use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine, Snapshot, SnapshotMeta};
+use openraft::storage::{
+    EntryResponder, RaftSnapshotBuilder, RaftStateMachine, Snapshot, SnapshotMeta,
+};
 use openraft::{OptionalSend, StoredMembership};
 use raft::types::{CommittedLeaderId, Group, LogId, NodeId, Outcome, Payload, Peer};
 
@@ -44,7 +46,13 @@ impl RaftStateMachine<Group> for TestMachine {
 
     async fn applied_state(
         &mut self,
-    ) -> Result<(Option<LogId>, StoredMembership<CommittedLeaderId, NodeId, Peer>), io::Error> {
+    ) -> Result<
+        (
+            Option<LogId>,
+            StoredMembership<CommittedLeaderId, NodeId, Peer>,
+        ),
+        io::Error,
+    > {
         Ok((self.applied, self.membership.clone()))
     }
 
