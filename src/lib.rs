@@ -2,6 +2,7 @@
 
 pub mod broker;
 pub mod config;
+pub mod connection;
 pub mod jetstream;
 pub mod protocol;
 pub mod subject;

@@ -41,6 +41,8 @@ pub struct Client {
     outbox: Outbox,
     info: ArcSwap<ClientInfo>,
     headers: AtomicBool,
+    /// Whether further `INFO`s may be sent.
+    takes_info: AtomicBool,
     /// Which replies the client may publish although its permissions do not name them.
     responses: ArcSwap<Option<ResponsePermits>>,
     in_messages: AtomicU64,
@@ -59,6 +61,7 @@ impl Client {
             outbox,
             info: ArcSwap::from_pointee(info),
             headers: AtomicBool::new(false),
+            takes_info: AtomicBool::new(false),
             responses: ArcSwap::from_pointee(None),
             in_messages: AtomicU64::new(0),
             in_bytes: AtomicU64::new(0),
@@ -90,6 +93,16 @@ impl Client {
     /// Notes whether the client understands headers.
     pub fn set_headers(&self, headers: bool) {
         self.headers.store(headers, Ordering::Release);
+    }
+
+    /// Whether the client takes further `INFO`s.
+    pub fn takes_info(&self) -> bool {
+        self.takes_info.load(Ordering::Acquire)
+    }
+
+    /// Notes whether the client takes further `INFO`s.
+    pub fn set_takes_info(&self, takes: bool) {
+        self.takes_info.store(takes, Ordering::Release);
     }
 
     /// The replies it may publish once it was asked.

@@ -1,58 +1,25 @@
 //! What a user may publish and subscribe to.
 
 use std::collections::HashMap;
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::Instant;
 
 use parking_lot::Mutex;
 
+use crate::config::options::{
+    Permissions as PermissionsConfig, ResponsePermission, SubjectPermission,
+};
 use crate::subject::{self, Indexed, InvalidSubject, SubjectIndex};
 
 /// How many noted replies are kept before the used and the old ones are looked for.
 const RESPONSES_BEFORE_PRUNE: usize = 4096;
-/// A reply may be published this often when the configuration does not say.
-const RESPONSE_MESSAGES_DEFAULT: i64 = 1;
-/// And for this long.
-const RESPONSE_EXPIRES_DEFAULT: Duration = Duration::from_secs(120);
-
-/// Permissions as the configuration states them.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct PermissionsConfig {
-    /// What may be published; `None` for everything.
-    pub publish: Option<SubjectPermission>,
-    /// What may be subscribed to; `None` for everything.
-    pub subscribe: Option<SubjectPermission>,
-    /// Whether replies may be published to whoever asked.
-    pub allow_responses: Option<ResponsePermission>,
-}
-
-/// Patterns that are allowed and patterns that are denied. Those for subscriptions may name a queue
-/// group behind a blank.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct SubjectPermission {
-    /// What is allowed; `None` for everything that is not denied.
-    pub allow: Option<Vec<String>>,
-    /// What is denied, whatever is allowed.
-    pub deny: Vec<String>,
-}
-
-/// How replies may be published to whoever asked.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct ResponsePermission {
-    /// How many messages each reply subject takes; 0 for the default, negative for no limit.
-    pub max: i64,
-    /// For how long; zero for the default.
-    pub expires: Duration,
-    /// Whether replies never expire.
-    pub never_expires: bool,
-}
-
 /// A user's permissions, ready to be asked.
 #[derive(Debug)]
 pub struct Permissions {
     publish_allow: Option<SubjectIndex<Rule>>,
     publish_deny: SubjectIndex<Rule>,
     subscribe_allow: Vec<SubscribeRule>,
-    subscribe_deny: std::sync::Arc<DenyFilter>,
+    subscribe_deny: Arc<DenyFilter>,
     responses: Option<ResponsePermission>,
 }
 
@@ -115,10 +82,10 @@ fn index_of(patterns: &[String]) -> Result<SubjectIndex<Rule>, InvalidSubject> {
 impl Permissions {
     /// Prepares what the configuration states.
     pub fn new(config: &PermissionsConfig) -> Result<Self, InvalidSubject> {
-        let publish = config.publish.clone().unwrap_or_default();
-        let subscribe = config.subscribe.clone().unwrap_or_default();
+        let publish: SubjectPermission = config.publish.clone().unwrap_or_default();
+        let subscribe: SubjectPermission = config.subscribe.clone().unwrap_or_default();
         // Who may only answer may publish nothing else.
-        let allow = match (&publish.allow, config.allow_responses) {
+        let allow = match (&publish.allow, config.responses) {
             (None, Some(_)) => Some(Vec::new()),
             (allow, _) => allow.clone(),
         };
@@ -126,10 +93,10 @@ impl Permissions {
             publish_allow: allow.as_deref().map(index_of).transpose()?,
             publish_deny: index_of(&publish.deny)?,
             subscribe_allow: SubscribeRule::parse_all(subscribe.allow.as_deref().unwrap_or(&[]))?,
-            subscribe_deny: std::sync::Arc::new(DenyFilter {
+            subscribe_deny: Arc::new(DenyFilter {
                 rules: SubscribeRule::parse_all(&subscribe.deny)?,
             }),
-            responses: config.allow_responses,
+            responses: config.responses,
         })
     }
 
@@ -175,18 +142,14 @@ impl Permissions {
     }
 
     /// What must be held back from a subscription that is allowed but reaches into what is denied.
-    pub fn filter_for(
-        &self,
-        pattern: &[u8],
-        queue: Option<&[u8]>,
-    ) -> Option<std::sync::Arc<DenyFilter>> {
+    pub fn filter_for(&self, pattern: &[u8], queue: Option<&[u8]>) -> Option<Arc<DenyFilter>> {
         let reaches = (queue.is_some() || subject::has_wildcard(pattern))
             && self
                 .subscribe_deny
                 .rules
                 .iter()
                 .any(|rule| subject::overlap(pattern, &rule.pattern));
-        reaches.then(|| std::sync::Arc::clone(&self.subscribe_deny))
+        reaches.then(|| Arc::clone(&self.subscribe_deny))
     }
 
     /// An empty book of replies for a client of this user.
@@ -212,8 +175,7 @@ impl DenyFilter {
 /// The replies a client was asked for and may still publish.
 #[derive(Debug)]
 pub struct ResponsePermits {
-    messages_max: Option<u64>,
-    expires: Option<Duration>,
+    limits: ResponsePermission,
     asked: Mutex<HashMap<Box<[u8]>, Asked>>,
 }
 
@@ -224,19 +186,9 @@ struct Asked {
 }
 
 impl ResponsePermits {
-    fn new(permission: ResponsePermission) -> Self {
-        let max = match permission.max {
-            0 => RESPONSE_MESSAGES_DEFAULT,
-            max => max,
-        };
-        let expires = if permission.expires.is_zero() {
-            RESPONSE_EXPIRES_DEFAULT
-        } else {
-            permission.expires
-        };
+    fn new(limits: ResponsePermission) -> Self {
         Self {
-            messages_max: u64::try_from(max).ok(),
-            expires: (!permission.never_expires).then_some(expires),
+            limits,
             asked: Mutex::default(),
         }
     }
@@ -279,13 +231,16 @@ impl ResponsePermits {
     }
 
     fn is_open(&self, asked: &Asked) -> bool {
-        self.messages_max.is_none_or(|max| asked.answers < max)
-            && self.expires.is_none_or(|ttl| asked.at.elapsed() <= ttl)
+        let limits = &self.limits;
+        limits.replies_max.is_none_or(|max| asked.answers < max)
+            && limits.expires.is_none_or(|ttl| asked.at.elapsed() <= ttl)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     fn list(patterns: &[&str]) -> Vec<String> {
@@ -302,7 +257,7 @@ mod tests {
                 allow: Some(list(&["ok.>", "_INBOX.>", "q.* g1"])),
                 deny: list(&["ok.secret"]),
             }),
-            allow_responses: None,
+            responses: None,
         })
         .unwrap()
     }
@@ -335,7 +290,10 @@ mod tests {
     #[test]
     fn who_may_only_respond_publishes_one_answer_to_each_question() {
         let user = Permissions::new(&PermissionsConfig {
-            allow_responses: Some(ResponsePermission::default()),
+            responses: Some(ResponsePermission {
+                replies_max: Some(1),
+                expires: Some(Duration::from_secs(120)),
+            }),
             ..Default::default()
         })
         .unwrap();

@@ -7,7 +7,8 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 
 use super::*;
-use crate::broker::permissions::{Permissions, PermissionsConfig, SubjectPermission};
+use crate::broker::permissions::Permissions;
+use crate::config::options::{Permissions as PermissionsConfig, SubjectPermission};
 
 /// A socket that takes a set number of bytes and keeps them.
 #[derive(Default)]

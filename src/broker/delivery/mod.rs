@@ -81,6 +81,8 @@ pub struct Origin<'a> {
     pub info: &'a Arc<ClientInfo>,
     /// Whether its own subscriptions get its messages too.
     pub echo: bool,
+    /// Whether receivers close to their limit are passed over instead of slowing this client down.
+    pub passes_over_pressed: bool,
 }
 
 /// What a producer should do after it handed its batch over.
@@ -216,11 +218,11 @@ struct Stage<'a, 'm> {
 impl Stage<'_, '_> {
     /// Whether the subscription took the message.
     fn deliver(&mut self, subscription: &Arc<Subscription>) -> bool {
-        if let (Some(origin), Target::Client { client, .. }) = (self.origin, &subscription.target)
-            && !origin.echo
-            && origin.client.id == client.id
-        {
-            return false;
+        if let (Some(origin), Target::Client { client, .. }) = (self.origin, &subscription.target) {
+            let is_own_echo = !origin.echo && origin.client.id == client.id;
+            if is_own_echo || (origin.passes_over_pressed && client.outbox().is_pressed()) {
+                return false;
+            }
         }
         if let Some(deny) = &subscription.deny
             && deny.denies(self.message.subject, subscription.queue.as_deref())

@@ -76,6 +76,8 @@ pub struct Outbox {
     runtime: Handle,
     state: Mutex<State>,
     closed: AtomicBool,
+    /// The receiver is close to its limit; read without the lock by whoever would rather not add more.
+    pressed: AtomicBool,
     closing: Notify,
     drained: Notify,
     idle: Notify,
@@ -129,10 +131,16 @@ impl Outbox {
                 out_bytes: 0,
             }),
             closed: AtomicBool::new(false),
+            pressed: AtomicBool::new(false),
             closing: Notify::new(),
             drained: Notify::new(),
             idle: Notify::new(),
         }
+    }
+
+    /// Whether the receiver is close to its limit.
+    pub fn is_pressed(&self) -> bool {
+        self.pressed.load(Ordering::Relaxed)
     }
 
     /// How many bytes wait.
@@ -204,6 +212,7 @@ impl Outbox {
             return (Pressure::Low, Some(reason));
         }
         let pressure = if state.bytes > self.limits.pending_bytes_max / 4 * 3 {
+            self.pressed.store(true, Ordering::Relaxed);
             Pressure::High
         } else {
             Pressure::Low
@@ -349,9 +358,11 @@ impl Outbox {
         let written = *result.as_ref().unwrap_or(&0);
         state.bytes = state.bytes.saturating_sub(written);
         state.put_back(chunks);
-        if state.stalling && state.bytes <= self.limits.pending_bytes_max / 2 {
-            state.stalling = false;
-            self.drained.notify_waiters();
+        if state.bytes <= self.limits.pending_bytes_max / 2 {
+            self.pressed.store(false, Ordering::Relaxed);
+            if std::mem::take(&mut state.stalling) {
+                self.drained.notify_waiters();
+            }
         }
         match result {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {

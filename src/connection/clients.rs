@@ -1,0 +1,155 @@
+//! All client connections of a server.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use parking_lot::Mutex;
+use tokio::net::TcpStream;
+use tokio::sync::Notify;
+
+use super::authentication::Authenticator;
+use super::options::ConnectionOptions;
+use super::task;
+use crate::broker::outbox::{FlushBy, Staged};
+use crate::broker::{Broker, Client, CloseReason};
+use crate::config::options::Options;
+use crate::protocol::{ServerInfo, encode};
+use crate::subject::InvalidSubject;
+
+/// All client connections of a server, and what they share.
+#[derive(Debug)]
+pub struct Clients {
+    pub(super) broker: Arc<Broker>,
+    pub(super) options: ConnectionOptions,
+    pub(super) authenticator: Authenticator,
+    info: ArcSwap<ServerInfo>,
+    connected: Mutex<HashMap<u64, Arc<Client>>>,
+    last_id: AtomicU64,
+    admitted: AtomicU64,
+    left: Notify,
+}
+
+impl Clients {
+    /// Nobody is connected yet. What `info` says about limits and authorization follows the options.
+    pub fn new(
+        broker: Arc<Broker>,
+        options: &Options,
+        info: ServerInfo,
+    ) -> Result<Arc<Self>, InvalidSubject> {
+        let authenticator = Authenticator::new(&options.authorization)?;
+        let options = ConnectionOptions::from(options);
+        let info = ServerInfo {
+            headers: options.headers,
+            auth_required: authenticator.is_required(),
+            max_payload: i32::try_from(options.payload_bytes_max).unwrap_or(i32::MAX),
+            ..info
+        };
+        Ok(Arc::new(Self {
+            broker,
+            options,
+            authenticator,
+            info: ArcSwap::from_pointee(info),
+            connected: Mutex::default(),
+            last_id: AtomicU64::new(0),
+            admitted: AtomicU64::new(0),
+            left: Notify::new(),
+        }))
+    }
+
+    /// Serves a socket from now on. Must be called within the runtime.
+    pub fn admit(self: &Arc<Self>, stream: TcpStream, address: SocketAddr) {
+        self.admitted.fetch_add(1, Ordering::Relaxed);
+        tokio::spawn(task::run(Arc::clone(self), stream, address));
+    }
+
+    /// A number for a connection (or for a part of the server that counts as one).
+    pub fn next_id(&self) -> u64 {
+        self.last_id.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// What the server says about itself.
+    pub fn info(&self) -> Arc<ServerInfo> {
+        self.info.load_full()
+    }
+
+    /// Says something new about the server to all who want to know.
+    pub fn announce(&self, info: ServerInfo) {
+        self.info.store(Arc::new(info));
+        for client in self.all() {
+            if client.takes_info() {
+                let line = ServerInfo {
+                    client_id: client.id,
+                    client_ip: client.info().address.ip().to_string(),
+                    ..ServerInfo::clone(&self.info())
+                };
+                let mut staged = Staged::default();
+                let mut text = Vec::new();
+                encode::info(&mut text, &line);
+                staged.write(text.len(), |out| out.extend_from_slice(&text));
+                client
+                    .outbox()
+                    .accept(&client, &mut staged, FlushBy::Caller);
+            }
+        }
+    }
+
+    /// How many are connected.
+    pub fn connected_count(&self) -> usize {
+        self.connected.lock().len()
+    }
+
+    /// How many have ever connected.
+    pub fn admitted_count(&self) -> u64 {
+        self.admitted.load(Ordering::Relaxed)
+    }
+
+    /// All who are connected, in no order.
+    pub fn all(&self) -> Vec<Arc<Client>> {
+        self.connected.lock().values().cloned().collect()
+    }
+
+    /// The connection of this number.
+    pub fn get(&self, id: u64) -> Option<Arc<Client>> {
+        self.connected.lock().get(&id).cloned()
+    }
+
+    /// Closes all connections and waits until they have ended, at most this long.
+    pub async fn close_all(&self, reason: CloseReason, at_most: Duration) {
+        let everybody_left = async {
+            loop {
+                let left = self.left.notified();
+                let clients = self.all();
+                if clients.is_empty() {
+                    return;
+                }
+                for client in clients {
+                    client.outbox().close(reason);
+                }
+                left.await;
+            }
+        };
+        let _ = tokio::time::timeout(at_most, everybody_left).await;
+    }
+
+    /// Counts a connection as there; `false` when there are too many.
+    pub(super) fn enter(&self, client: &Arc<Client>) -> bool {
+        let mut connected = self.connected.lock();
+        let is_full = self
+            .options
+            .connections_max
+            .is_some_and(|max| connected.len() as u64 >= max);
+        if !is_full {
+            connected.insert(client.id, Arc::clone(client));
+        }
+        !is_full
+    }
+
+    pub(super) fn leave(&self, client: &Client) {
+        self.connected.lock().remove(&client.id);
+        self.left.notify_waiters();
+    }
+}

@@ -1,0 +1,28 @@
+//! Client connections: admitting a socket, the task that serves it, and how it ends.
+//!
+//! [`Clients`] is what the server holds: it admits sockets and knows who is connected. Each connection
+//! is a [`task`] that owns a [`session`]: the task waits (for bytes, for time, for the end), the session
+//! decides what every operation of the client means and never waits.
+//!
+//! # Invariant
+//! Whatever a peer sends, a connection holds no more than its read buffer, one message of at most the
+//! maximum payload, and the pending bytes of its outbox.
+
+pub mod authentication;
+mod buffer;
+pub mod clients;
+pub mod options;
+mod ping;
+mod publish;
+mod session;
+mod socket;
+mod subscribe;
+mod task;
+mod trace;
+
+pub use authentication::Authenticator;
+pub use clients::Clients;
+pub use options::ConnectionOptions;
+
+#[cfg(test)]
+mod tests;

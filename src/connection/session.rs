@@ -1,0 +1,476 @@
+//! What a connection's operations mean: the state of one client and its answers.
+//!
+//! Everything the session says is staged in its delivery, in order with the messages it causes, and
+//! leaves when the batch is handed over.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use hashbrown::HashMap;
+use tokio::time::Instant;
+
+use super::authentication::{HashCheck, Login, Verdict};
+use super::buffer::ReadBuffer;
+use super::clients::Clients;
+use super::ping::{Due, Pings};
+use super::publish::PublishCheck;
+use super::trace::Trace;
+use crate::broker::outbox::chunk::COPIED_BYTES_MAX;
+use crate::broker::permissions::Permissions;
+use crate::broker::{
+    Account, Client, ClientInfo, CloseReason, Delivery, Flow, Owner, Subscription, Traffic,
+};
+use crate::protocol::connect::PROTOCOL_WITH_INFO;
+use crate::protocol::{
+    ConnectRequest, Op, Parsed, ProtocolViolation, Rules, ServerInfo, encode, parse,
+};
+
+/// What the task should do next.
+pub(super) enum Step {
+    /// Read more; the unfinished operation at the front takes this many bytes in all, 0 for unknown.
+    Read {
+        /// As far as it is known.
+        bytes_in_all: usize,
+    },
+    /// Hand over what is staged, then go on with the same bytes.
+    HandOver,
+    /// Have this compared elsewhere, then go on with the same bytes.
+    Hash(HashCheck),
+    /// End the connection.
+    Close(CloseReason),
+}
+
+/// How far a client has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    /// It must say who it is before this moment.
+    Authenticating { until: Instant },
+    /// It has not introduced itself and need not.
+    Anonymous,
+    /// It has introduced itself.
+    Connected,
+}
+
+/// One client's state.
+pub(super) struct Session {
+    pub(super) clients: Arc<Clients>,
+    pub(super) client: Arc<Client>,
+    pub(super) account: Arc<Account>,
+    pub(super) info: Arc<ClientInfo>,
+    pub(super) request: ConnectRequest,
+    pub(super) permissions: Option<Arc<Permissions>>,
+    pub(super) delivery: Delivery,
+    pub(super) subscriptions: HashMap<Box<[u8]>, Arc<Subscription>>,
+    /// When ended subscriptions are looked for next, by how many there are.
+    pub(super) sweep_at: usize,
+    pub(super) publish_check: PublishCheck,
+    pub(super) trace: Trace,
+    /// Messages and bytes of the current batch.
+    pub(super) counted_in: (u64, u64),
+    rules: Rules,
+    stage: Stage,
+    pings: Pings,
+    had_first_pong: bool,
+    deadline_changed: bool,
+}
+
+impl Session {
+    pub(super) fn new(clients: Arc<Clients>, client: Arc<Client>) -> Self {
+        let now = Instant::now();
+        let options = &clients.options;
+        let stage = if clients.authenticator.is_required() {
+            Stage::Authenticating {
+                until: now + options.authentication_timeout,
+            }
+        } else {
+            Stage::Anonymous
+        };
+        Self {
+            account: Arc::clone(clients.broker.global()),
+            info: client.info(),
+            request: ConnectRequest::default(),
+            permissions: None,
+            delivery: Delivery::default(),
+            subscriptions: HashMap::new(),
+            sweep_at: 0,
+            publish_check: PublishCheck::default(),
+            trace: Trace::new(options, &client),
+            counted_in: (0, 0),
+            rules: options.rules(),
+            stage,
+            pings: Pings::new(options.ping_interval, options.pings_outstanding_max, now),
+            had_first_pong: false,
+            deadline_changed: false,
+            clients,
+            client,
+        }
+    }
+
+    pub(super) fn client(&self) -> &Arc<Client> {
+        &self.client
+    }
+
+    /// Says hello.
+    pub(super) fn greet(&mut self) {
+        let info = self.own_info();
+        self.send_info(&info);
+        self.hand_over();
+    }
+
+    /// Turns the client away because the server is full.
+    pub(super) fn refuse_for_lack_of_room(&mut self) -> CloseReason {
+        self.send_error("maximum connections exceeded");
+        self.hand_over();
+        let reason = CloseReason::MaxConnectionsExceeded;
+        self.client.outbox().close(reason);
+        reason
+    }
+
+    /// Works through the buffer until something else is to be done.
+    pub(super) fn process(&mut self, buffer: &mut ReadBuffer) -> Step {
+        loop {
+            if let Stage::Authenticating { .. } = self.stage
+                && let Some(first) = buffer.unread().first()
+                && !first.eq_ignore_ascii_case(&b'C')
+                && let Err(reason) = self.enter_without_credentials()
+            {
+                return Step::Close(reason);
+            }
+            let (op, consumed) = match parse(buffer.unread(), &self.rules) {
+                Ok(Parsed::Complete { op, consumed }) => (op, consumed),
+                Ok(Parsed::Incomplete { bytes_in_all }) => return Step::Read { bytes_in_all },
+                Err(violation) => return Step::Close(self.refuse(violation)),
+            };
+            let outcome = match op {
+                Op::Publish(_) if consumed > COPIED_BYTES_MAX => {
+                    self.publish_frame(buffer, consumed);
+                    if self.delivery.is_full() {
+                        return Step::HandOver;
+                    }
+                    continue;
+                }
+                Op::Publish(publish) => {
+                    self.publish(&publish, Owner::Buffer);
+                    Ok(())
+                }
+                Op::Subscribe {
+                    subject,
+                    queue,
+                    sid,
+                } => {
+                    self.subscribe(subject, queue, sid);
+                    Ok(())
+                }
+                Op::Unsubscribe { sid, max } => {
+                    self.unsubscribe(sid, max);
+                    Ok(())
+                }
+                Op::Ping => {
+                    self.ping();
+                    Ok(())
+                }
+                Op::Pong => {
+                    self.pong();
+                    Ok(())
+                }
+                Op::Connect(json) => self.connect(json),
+                Op::Error(text) => {
+                    self.trace.incoming("-ERR", text);
+                    Err(Step::Close(CloseReason::ProtocolViolation))
+                }
+                Op::Ok | Op::Info(_) => Ok(()),
+            };
+            buffer.advance(consumed);
+            match outcome {
+                Ok(()) if self.delivery.is_full() => return Step::HandOver,
+                Ok(()) => {}
+                Err(step) => return step,
+            }
+        }
+    }
+
+    /// A large message is taken out of the buffer, so that its receivers can share it.
+    fn publish_frame(&mut self, buffer: &mut ReadBuffer, bytes: usize) {
+        let frame = buffer.take_frame(bytes);
+        // The same bytes parse the same way again.
+        if let Ok(Parsed::Complete {
+            op: Op::Publish(publish),
+            ..
+        }) = parse(&frame, &self.rules)
+        {
+            self.publish(&publish, Owner::Frame(&frame));
+        }
+    }
+
+    /// Ends the connection over bytes that break the protocol; says so where that is customary.
+    fn refuse(&mut self, violation: ProtocolViolation) -> CloseReason {
+        tracing::debug!(
+            "{} - cid:{} - {violation}",
+            self.info.address,
+            self.client.id
+        );
+        if let Some(text) = violation.error_text() {
+            self.send_error(text);
+        }
+        match violation {
+            ProtocolViolation::UnknownOperation => CloseReason::ParseError,
+            ProtocolViolation::ControlLineTooLong { .. } => CloseReason::MaxControlLineExceeded,
+            ProtocolViolation::PayloadTooLarge { .. } => CloseReason::MaxPayloadExceeded,
+            ProtocolViolation::BadArguments { .. } | ProtocolViolation::HeadersNotSupported => {
+                CloseReason::ProtocolViolation
+            }
+        }
+    }
+
+    /// The client does something before it said who it is: some may.
+    fn enter_without_credentials(&mut self) -> Result<(), CloseReason> {
+        match self.clients.authenticator.without_credentials() {
+            Some(login) => {
+                self.enter(login);
+                Ok(())
+            }
+            None => Err(self.refuse_login()),
+        }
+    }
+
+    fn connect(&mut self, json: &[u8]) -> Result<(), Step> {
+        self.trace.connect(json);
+        let later =
+            ConnectRequest::parse(json).map_err(|_| Step::Close(CloseReason::ProtocolViolation))?;
+        self.request.update(later);
+        if self.stage == Stage::Connected {
+            self.end_all_subscriptions();
+        }
+        match self.clients.authenticator.check(&self.request) {
+            Verdict::Granted(login) => self.welcome(login).map_err(Step::Close),
+            Verdict::Refused => Err(Step::Close(self.refuse_login())),
+            Verdict::Hash(check) => Err(Step::Hash(check)),
+        }
+    }
+
+    /// The slow comparison has ended.
+    pub(super) fn hashed(&mut self, login: Option<Login>) -> Result<(), CloseReason> {
+        match login {
+            Some(login) => self.welcome(login),
+            None => {
+                let reason = self.refuse_login();
+                self.hand_over();
+                Err(reason)
+            }
+        }
+    }
+
+    fn refuse_login(&mut self) -> CloseReason {
+        tracing::error!(
+            "{} - cid:{} - authentication error - User {:?}",
+            self.info.address,
+            self.client.id,
+            self.request.user.as_deref().unwrap_or("N/A")
+        );
+        self.send_error("Authorization Violation");
+        CloseReason::AuthenticationFailure
+    }
+
+    /// The client is who it says; whether what else it says can be granted.
+    fn welcome(&mut self, login: Login) -> Result<(), CloseReason> {
+        if self.request.asks_for_account() {
+            return Err(self.refuse_login());
+        }
+        self.enter(login);
+        let request = &self.request;
+        if !(0..=PROTOCOL_WITH_INFO).contains(&request.protocol_level()) {
+            self.send_error("invalid client protocol");
+            return Err(CloseReason::BadClientProtocolVersion);
+        }
+        if request.wants_no_responders() && !self.rules.headers {
+            self.send_error("no responders requires headers support");
+            return Err(CloseReason::NoRespondersRequiresHeaders);
+        }
+        if request.is_verbose() {
+            self.send(encode::OK);
+        }
+        Ok(())
+    }
+
+    /// Puts the client where it belongs.
+    fn enter(&mut self, login: Login) {
+        let said = |field: &Option<String>| field.clone().unwrap_or_default();
+        self.rules.headers = self.clients.options.headers && self.request.has_headers();
+        self.client.set_headers(self.rules.headers);
+        self.client
+            .set_takes_info(self.request.protocol_level() >= PROTOCOL_WITH_INFO);
+        self.client.set_info(ClientInfo {
+            account: self.account.name().to_owned(),
+            user: login.user,
+            name: said(&self.request.name),
+            lang: said(&self.request.lang),
+            version: said(&self.request.version),
+            ..ClientInfo::clone(&self.info)
+        });
+        self.info = self.client.info();
+        self.client.set_responses(
+            login
+                .permissions
+                .as_ref()
+                .and_then(|permissions| permissions.new_responses()),
+        );
+        self.permissions = login.permissions;
+        self.publish_check = PublishCheck::new(self.permissions.as_ref());
+        let now = Instant::now();
+        if self.client.round_trip_us() == 0 {
+            let since_start = self.client.started.elapsed().as_micros();
+            self.client
+                .set_round_trip_us(u64::try_from(since_start).unwrap_or(u64::MAX));
+        }
+        self.stage = Stage::Connected;
+        self.pings.connected(now);
+        self.deadline_changed = true;
+    }
+
+    fn ping(&mut self) {
+        self.trace.incoming("PING", b"");
+        self.send(encode::PONG);
+        if self.stage != Stage::Connected || self.had_first_pong {
+            return;
+        }
+        self.had_first_pong = true;
+        if self.request.protocol_level() >= PROTOCOL_WITH_INFO {
+            let info = ServerInfo {
+                connect_info: true,
+                remote_account: self.account.name().to_owned(),
+                acc_is_sys: Arc::ptr_eq(&self.account, self.clients.broker.system()),
+                ..self.own_info()
+            };
+            self.send_info(&info);
+        }
+    }
+
+    fn pong(&mut self) {
+        self.trace.incoming("PONG", b"");
+        if let Some(round_trip) = self.pings.pong(Instant::now()) {
+            let microseconds = u64::try_from(round_trip.as_micros()).unwrap_or(u64::MAX);
+            self.client.set_round_trip_us(microseconds);
+        }
+    }
+
+    /// When time alone makes something happen next.
+    pub(super) fn next_deadline(&self) -> Instant {
+        match self.stage {
+            Stage::Authenticating { until } => until.min(self.pings.next()),
+            _ => self.pings.next(),
+        }
+    }
+
+    /// Whether the deadline moved since this was asked last.
+    pub(super) fn take_deadline_changed(&mut self) -> bool {
+        std::mem::take(&mut self.deadline_changed)
+    }
+
+    /// The deadline has come.
+    pub(super) fn on_timer(&mut self, now: Instant) -> Result<(), CloseReason> {
+        let result = self.timer_result(now);
+        self.hand_over();
+        result
+    }
+
+    fn timer_result(&mut self, now: Instant) -> Result<(), CloseReason> {
+        if let Stage::Authenticating { until } = self.stage
+            && now >= until
+        {
+            self.send_error("Authentication Timeout");
+            return Err(CloseReason::AuthenticationTimeout);
+        }
+        if now < self.pings.next() {
+            return Ok(());
+        }
+        match self.pings.tick(now) {
+            Due::Nothing => {}
+            Due::Ping => self.send(encode::PING),
+            Due::Stale => {
+                Traffic::count(&self.clients.broker.traffic().stale_connections);
+                self.send_error("Stale Connection");
+                return Err(CloseReason::StaleConnection);
+            }
+        }
+        Ok(())
+    }
+
+    /// Bytes came.
+    pub(super) fn heard(&mut self, now: Instant) {
+        self.pings.heard(now);
+    }
+
+    /// Whether nothing came for a while.
+    pub(super) fn is_quiet(&self, now: Instant) -> bool {
+        self.pings.is_quiet(now)
+    }
+
+    /// Gives memory back that a quiet client does not need.
+    pub(super) fn rest(&mut self) {
+        self.delivery.rest();
+        self.publish_check.rest();
+    }
+
+    /// Hands over what the batch staged and counts it.
+    pub(super) fn hand_over(&mut self) -> Flow {
+        let traffic = self.clients.broker.traffic();
+        let (messages, bytes) = std::mem::take(&mut self.counted_in);
+        if messages > 0 {
+            self.client.count_in(messages, bytes);
+            traffic.in_messages.fetch_add(messages, Ordering::Relaxed);
+            traffic.in_bytes.fetch_add(bytes, Ordering::Relaxed);
+        }
+        self.delivery.hand_over(traffic)
+    }
+
+    /// Holds this producer up for a receiver that is close to its limit; how long that took.
+    pub(super) async fn stall(&self, receiver: &Arc<Client>, at_most: Duration) -> Duration {
+        if self.clients.options.no_fast_producer_stall || receiver.id == self.client.id {
+            return Duration::ZERO;
+        }
+        Traffic::count(&self.clients.broker.traffic().stalled_clients);
+        let start = Instant::now();
+        receiver.outbox().wait_while_stalled(at_most).await;
+        start.elapsed().min(at_most)
+    }
+
+    /// The connection has ended.
+    pub(super) fn end(&mut self) {
+        self.hand_over();
+        self.end_all_subscriptions();
+    }
+
+    fn own_info(&self) -> ServerInfo {
+        ServerInfo {
+            client_id: self.client.id,
+            client_ip: self.info.address.ip().to_string(),
+            ..ServerInfo::clone(&self.clients.info())
+        }
+    }
+
+    fn send_info(&mut self, info: &ServerInfo) {
+        let mut line = Vec::new();
+        encode::info(&mut line, info);
+        self.send(&line);
+    }
+
+    pub(super) fn send(&mut self, bytes: &[u8]) {
+        self.trace.outgoing(bytes);
+        self.delivery.write_to(&self.client, bytes.len(), |out| {
+            out.extend_from_slice(bytes);
+        });
+    }
+
+    pub(super) fn send_error(&mut self, text: &str) {
+        let mut line = Vec::new();
+        encode::error(&mut line, text);
+        self.send(&line);
+    }
+
+    pub(super) fn send_ok_when_verbose(&mut self) {
+        if self.request.is_verbose() {
+            self.send(encode::OK);
+        }
+    }
+}

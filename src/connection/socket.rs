@@ -1,0 +1,26 @@
+//! The writing half of a TCP connection as an outbox needs it.
+
+use std::io::{self, IoSlice};
+use std::net::Shutdown;
+use std::task::{Context, Poll};
+
+use tokio::net::tcp::OwnedWriteHalf;
+
+use crate::broker::Wire;
+
+pub(super) struct TcpWire(pub(super) OwnedWriteHalf);
+
+impl Wire for TcpWire {
+    fn try_write(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        self.0.try_write_vectored(slices)
+    }
+
+    fn poll_writable(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.0.as_ref().poll_write_ready(context)
+    }
+
+    fn shutdown(&self) {
+        // Nothing to be done when the peer was faster.
+        let _ = socket2::SockRef::from(self.0.as_ref()).shutdown(Shutdown::Both);
+    }
+}

@@ -1,0 +1,154 @@
+//! The task of one connection: it waits for bytes, for time and for the end, and lets the session decide.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use tokio::io::AsyncReadExt;
+use tokio::net::TcpStream;
+use tokio::net::tcp::OwnedReadHalf;
+use tokio::time::Instant;
+
+use super::buffer::ReadBuffer;
+use super::clients::Clients;
+use super::session::{Session, Step};
+use super::socket::TcpWire;
+use crate::broker::{Client, ClientInfo, CloseReason, Flow, GLOBAL_ACCOUNT, Outbox};
+
+/// How long the last bytes of a connection may take to leave.
+const LAST_FLUSH_MAX: Duration = Duration::from_secs(1);
+/// How long a producer is held up for one slow receiver.
+const STALL: Duration = Duration::from_millis(5);
+/// How long a producer is held up for all that one read brought.
+const STALL_PER_READ_MAX: Duration = Duration::from_millis(10);
+
+/// Serves a connection until it ends.
+pub(super) async fn run(clients: Arc<Clients>, stream: TcpStream, address: SocketAddr) {
+    // Batches are made here; the kernel need not wait for more.
+    let _ = stream.set_nodelay(true);
+    let (reader, writer) = stream.into_split();
+    let outbox = Outbox::new(Box::new(TcpWire(writer)), clients.options.outbox_limits());
+    let info = ClientInfo {
+        id: clients.next_id(),
+        account: GLOBAL_ACCOUNT.to_owned(),
+        user: String::new(),
+        name: String::new(),
+        lang: String::new(),
+        version: String::new(),
+        address,
+        started: SystemTime::now(),
+    };
+    let client = Arc::new(Client::new(info, outbox));
+    tracing::debug!("{address} - cid:{} - Client connection created", client.id);
+    let mut session = Session::new(Arc::clone(&clients), Arc::clone(&client));
+    session.greet();
+    let reason = if clients.enter(&client) {
+        Connection {
+            reader,
+            session,
+            buffer: ReadBuffer::new(),
+        }
+        .serve()
+        .await
+    } else {
+        session.refuse_for_lack_of_room()
+    };
+    client.outbox().finish(LAST_FLUSH_MAX).await;
+    clients.leave(&client);
+    tracing::debug!(
+        "{address} - cid:{} - Client connection closed: {reason}",
+        client.id
+    );
+}
+
+struct Connection {
+    reader: OwnedReadHalf,
+    session: Session,
+    buffer: ReadBuffer,
+}
+
+impl Connection {
+    /// Works until the connection is to end, and leaves its outbox closed.
+    async fn serve(mut self) -> CloseReason {
+        let client = Arc::clone(self.session.client());
+        let reason = self.work(&client).await;
+        self.session.end();
+        // Whoever closed the outbox before has said why.
+        client.outbox().close(reason);
+        client.outbox().closed().unwrap_or(reason)
+    }
+
+    async fn work(&mut self, client: &Arc<Client>) -> CloseReason {
+        let timer = tokio::time::sleep_until(self.session.next_deadline());
+        tokio::pin!(timer);
+        let mut bytes_in_all = 0;
+        loop {
+            let room = self.buffer.for_reading(bytes_in_all);
+            let read = tokio::select! {
+                biased;
+                reason = client.outbox().wait_for_close() => return reason,
+                read = self.reader.read_buf(room) => read,
+                () = &mut timer => {
+                    if let Err(reason) = self.session.on_timer(Instant::now()) {
+                        return reason;
+                    }
+                    if self.session.is_quiet(Instant::now()) {
+                        self.session.rest();
+                        self.buffer.rest();
+                    }
+                    timer.as_mut().reset(self.session.next_deadline());
+                    continue;
+                }
+            };
+            match read {
+                Ok(0) => return CloseReason::ClientClosed,
+                Ok(bytes) => {
+                    self.buffer.note_read(bytes);
+                    self.session.heard(Instant::now());
+                }
+                Err(error) => return closed_by(&error),
+            }
+            match self.take_batch().await {
+                Ok(needed) => bytes_in_all = needed,
+                Err(reason) => return reason,
+            }
+            if self.session.take_deadline_changed() {
+                timer.as_mut().reset(self.session.next_deadline());
+            }
+        }
+    }
+
+    /// Works through everything that was read; how many bytes the unfinished rest needs in all.
+    async fn take_batch(&mut self) -> Result<usize, CloseReason> {
+        let mut stall_left = STALL_PER_READ_MAX;
+        loop {
+            let step = self.session.process(&mut self.buffer);
+            let flow = self.session.hand_over();
+            if let Flow::Stall(receiver) = flow
+                && !stall_left.is_zero()
+            {
+                stall_left -= self.session.stall(&receiver, STALL.min(stall_left)).await;
+            }
+            match step {
+                Step::Read { bytes_in_all } => return Ok(bytes_in_all),
+                Step::HandOver => {}
+                Step::Hash(check) => {
+                    let login = tokio::task::spawn_blocking(move || check.run())
+                        .await
+                        .ok()
+                        .flatten();
+                    self.session.hashed(login)?;
+                }
+                Step::Close(reason) => return Err(reason),
+            }
+        }
+    }
+}
+
+fn closed_by(error: &io::Error) -> CloseReason {
+    match error.kind() {
+        io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => CloseReason::ClientClosed,
+        _ => CloseReason::ReadError,
+    }
+}
