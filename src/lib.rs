@@ -4,5 +4,8 @@ pub mod broker;
 pub mod config;
 pub mod connection;
 pub mod jetstream;
+pub mod logging;
+pub mod monitor;
 pub mod protocol;
+pub mod server;
 pub mod subject;

@@ -90,9 +90,7 @@ impl Account {
             subscription.queue.as_deref(),
             subscription.id,
         );
-        if removed {
-            self.generation.fetch_add(1, Ordering::Release);
-        }
+        self.generation.fetch_add(1, Ordering::Release);
         drop(index);
         if removed {
             self.interest_may_have_changed(&subscription.subject);

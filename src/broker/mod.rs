@@ -126,9 +126,7 @@ impl Broker {
         cache.counts.clear();
         for outgoing in messages {
             let message = Message::from_outgoing(outgoing);
-            let delivered = cache
-                .delivery
-                .publish(account, &message, None, &self.traffic);
+            let delivered = cache.delivery.publish(account, &message, None);
             cache.counts.push(delivered);
             if cache.delivery.is_full() {
                 cache.delivery.hand_over(&self.traffic);

@@ -89,12 +89,9 @@ impl Session {
             echo: self.request.wants_echo(),
             passes_over_pressed: self.clients.options.no_fast_producer_stall,
         };
-        let delivered = self.delivery.publish(
-            &self.account,
-            &message,
-            Some(&origin),
-            self.clients.broker.traffic(),
-        );
+        let delivered = self
+            .delivery
+            .publish(&self.account, &message, Some(&origin));
         if delivered == 0 && !publish.reply.is_empty() && self.request.wants_no_responders() {
             self.tell_that_nobody_listens(publish.subject, publish.reply);
         }

@@ -76,6 +76,8 @@ pub struct Query {
     pub streams: bool,
     /// Their consumers; implies streams.
     pub consumers: bool,
+    /// Consumers that serve the server's own purposes, too; without consumers they do not count.
+    pub direct_consumers: bool,
     /// Configurations.
     pub config: bool,
     /// Accounts to leave out.
@@ -170,6 +172,9 @@ pub struct StreamDetail {
     /// Its consumers.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub consumer_detail: Vec<serde_json::Value>,
+    /// Those of them that are direct.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub direct_consumer_detail: Vec<serde_json::Value>,
 }
 
 /// The totals of one account, and of each of its streams.
@@ -256,6 +261,13 @@ fn stream_detail(
         Some(stream) if query.consumers => consumer_infos(&stream),
         _ => Vec::new(),
     };
+    let shown = |direct: bool| {
+        consumers
+            .iter()
+            .filter(|consumer| consumer.config.direct == direct)
+            .map(|consumer| consumer_detail(consumer, query.config))
+            .collect()
+    };
     StreamDetail {
         name: info.config.name.clone(),
         created: info.created,
@@ -265,10 +277,11 @@ fn stream_detail(
         },
         config: query.config.then_some(info.config),
         state: info.state,
-        consumer_detail: consumers
-            .into_iter()
-            .map(|consumer| consumer_detail(&consumer, query.config))
-            .collect(),
+        consumer_detail: shown(false),
+        direct_consumer_detail: match query.direct_consumers {
+            true => shown(true),
+            false => Vec::new(),
+        },
     }
 }
 

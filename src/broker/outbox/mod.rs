@@ -193,17 +193,23 @@ impl Outbox {
 
     /// Takes over what was staged and writes it, or lets it be written. What is over the limit
     /// closes the connection.
-    pub fn accept(&self, client: &Arc<Client>, staged: &mut Staged, flush: FlushBy) -> Pressure {
+    pub fn accept(
+        &self,
+        client: &Arc<Client>,
+        staged: &mut Staged,
+        flush: FlushBy,
+    ) -> (Pressure, Option<CloseReason>) {
         let mut state = self.state.lock();
         if state.closed.is_some() {
             staged.forget();
-            return Pressure::Low;
+            return (Pressure::Low, None);
         }
         state.append(staged);
         if state.bytes > self.limits.pending_bytes_max {
             drop(state);
-            self.close(CloseReason::SlowConsumerPendingBytes);
-            return Pressure::Low;
+            let reason = CloseReason::SlowConsumerPendingBytes;
+            self.close(reason);
+            return (Pressure::Low, Some(reason));
         }
         let pressure = if state.bytes > self.limits.pending_bytes_max / 4 * 3 {
             self.pressed.store(true, Ordering::Relaxed);
@@ -225,7 +231,7 @@ impl Outbox {
                 }
             }
         }
-        pressure
+        (pressure, None)
     }
 
     /// Waits until the receiver has caught up, at most this long.

@@ -1,0 +1,232 @@
+//! `/healthz`: whether the server is fit to be used.
+
+use super::answer::{BadParameter, Parameters, compact_json};
+use super::endpoints::Monitor;
+use super::observed::ObservedStreams;
+use crate::jetstream::monitor::Query;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+
+/// The API's words for JetStream that is off.
+const NOT_ENABLED: &str = "JetStream not enabled";
+
+#[derive(Serialize)]
+struct Health {
+    status: &'static str,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    error: String,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    errors: Vec<Problem>,
+}
+
+/// One thing that is wrong.
+#[derive(Serialize)]
+struct Problem {
+    #[serde(rename = "type")]
+    kind: Kind,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    account: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    stream: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    consumer: String,
+    error: String,
+    #[serde(skip)]
+    verdict: Verdict,
+}
+
+/// What a problem is about.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+enum Kind {
+    Connection,
+    BadRequest,
+    #[serde(rename = "JETSTREAM")]
+    JetStream,
+    Account,
+    Stream,
+    Consumer,
+}
+
+/// How bad it is.
+#[derive(Clone, Copy)]
+enum Verdict {
+    /// The question makes no sense.
+    BadRequest,
+    /// Clients cannot connect.
+    NotReady,
+    /// JetStream, or a part of it, cannot be used.
+    Unavailable,
+    /// What was asked about does not exist.
+    NotFound,
+}
+
+impl Verdict {
+    fn status(self) -> (StatusCode, &'static str) {
+        match self {
+            Verdict::BadRequest => (StatusCode::BAD_REQUEST, "error"),
+            Verdict::NotReady => (StatusCode::INTERNAL_SERVER_ERROR, "error"),
+            Verdict::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, "unavailable"),
+            Verdict::NotFound => (StatusCode::NOT_FOUND, "unavailable"),
+        }
+    }
+}
+
+/// What is asked for.
+struct Question {
+    enabled_only: bool,
+    server_only: bool,
+    account: String,
+    stream: String,
+    consumer: String,
+    details: bool,
+}
+
+impl Question {
+    fn read(parameters: &Parameters) -> Result<Self, BadParameter> {
+        let enabled = parameters.bool("js-enabled")?;
+        if enabled {
+            tracing::warn!("Healthcheck: js-enabled deprecated, use js-enabled-only instead");
+        }
+        let enabled_only = parameters.bool("js-enabled-only")?;
+        let server_only = parameters.bool("js-server-only")?;
+        // A server on its own has no meta group: to ask for it is to ask for nothing more.
+        parameters.bool("js-meta-only")?;
+        let text = |name: &str| parameters.text(name).to_owned();
+        Ok(Question {
+            enabled_only: enabled || enabled_only,
+            server_only,
+            account: text("account"),
+            stream: text("stream"),
+            consumer: text("consumer"),
+            details: parameters.bool("details")?,
+        })
+    }
+
+    fn problem(&self, kind: Kind, verdict: Verdict, error: String) -> Problem {
+        let named = |name: &String, from: Kind| match kind >= from {
+            true => name.clone(),
+            false => String::new(),
+        };
+        Problem {
+            kind,
+            account: named(&self.account, Kind::Account),
+            stream: named(&self.stream, Kind::Stream),
+            consumer: named(&self.consumer, Kind::Consumer),
+            error,
+            verdict,
+        }
+    }
+}
+
+/// Answers the question. May wait for streams.
+pub fn answer(monitor: &Monitor, parameters: &Parameters) -> Response {
+    let question = match Question::read(parameters) {
+        Ok(question) => question,
+        Err(bad) => return bad.into_response(),
+    };
+    let Some(problem) = check(monitor, &question) else {
+        let health = Health {
+            status: "ok",
+            error: String::new(),
+            errors: Vec::new(),
+        };
+        return compact_json(StatusCode::OK, &health);
+    };
+    let (status, word) = problem.verdict.status();
+    tracing::warn!("Healthcheck failed: {:?}", problem.error);
+    let health = match question.details {
+        true => Health {
+            status: "error",
+            error: String::new(),
+            errors: vec![problem],
+        },
+        false => Health {
+            status: word,
+            error: problem.error,
+            errors: Vec::new(),
+        },
+    };
+    compact_json(status, &health)
+}
+
+fn check(monitor: &Monitor, question: &Question) -> Option<Problem> {
+    let missing = |name: &str, asset: &str| {
+        let reason = format!("{name:?} must not be empty when checking {asset} health");
+        Some(question.problem(Kind::BadRequest, Verdict::BadRequest, reason))
+    };
+    if question.account.is_empty() && !question.stream.is_empty() {
+        return missing("account", "stream");
+    }
+    if question.stream.is_empty() && !question.consumer.is_empty() {
+        return missing("stream", "consumer");
+    }
+    if let Some(reason) = monitor.server.not_ready() {
+        return Some(question.problem(Kind::Connection, Verdict::NotReady, reason));
+    }
+    if question.server_only || monitor.server.facts().options.jetstream().is_none() {
+        return None;
+    }
+    let unavailable =
+        |reason: String| Some(question.problem(Kind::JetStream, Verdict::Unavailable, reason));
+    let Some(streams) = monitor.server.streams() else {
+        return unavailable(NOT_ENABLED.into());
+    };
+    if let Some(fault) = streams.fault() {
+        return unavailable(format!("JetStream takes no writes: {fault}"));
+    }
+    match question.enabled_only || question.account.is_empty() {
+        true => None,
+        false => check_named(monitor, &*streams, question),
+    }
+}
+
+/// Whether what the question names exists. A stream that cannot be recovered keeps the server from starting, so that
+/// every stream that exists is recovered.
+fn check_named(
+    monitor: &Monitor,
+    streams: &dyn ObservedStreams,
+    question: &Question,
+) -> Option<Problem> {
+    let Question {
+        account,
+        stream,
+        consumer,
+        ..
+    } = question;
+    let missing =
+        |kind: Kind, reason: String| Some(question.problem(kind, Verdict::NotFound, reason));
+    let query = Query {
+        account: Some(account.clone()),
+        streams: !stream.is_empty(),
+        consumers: !consumer.is_empty(),
+        direct_consumers: true,
+        ..Query::default()
+    };
+    let info = streams.info(&query, &monitor.server.facts().server_id);
+    let Some(found) = info.account_details.iter().find(|a| a.name == *account) else {
+        return missing(
+            Kind::Account,
+            format!("JetStream account {account:?} not found"),
+        );
+    };
+    if stream.is_empty() {
+        return None;
+    }
+    let Some(found) = found.stream_detail.iter().find(|s| s.name == *stream) else {
+        let reason = format!("JetStream stream {stream:?} not found on account {account:?}");
+        return missing(Kind::Stream, reason);
+    };
+    let mut consumers = found
+        .consumer_detail
+        .iter()
+        .chain(&found.direct_consumer_detail);
+    if consumer.is_empty() || consumers.any(|found| found["name"] == consumer.as_str()) {
+        return None;
+    }
+    let reason = format!(
+        "JetStream consumer {consumer:?} not found for stream {stream:?} on account {account:?}"
+    );
+    missing(Kind::Consumer, reason)
+}

@@ -1,0 +1,83 @@
+//! All that monitoring may know of the server.
+
+use crate::config::Options;
+use crate::jetstream::monitor::{JetStreamInfo, Overview, Query};
+use crate::jetstream::types::Time;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+/// A server that can be looked at. Nothing here may take long, except where it says so.
+pub trait Observed: Send + Sync + 'static {
+    /// What does not change while the server runs.
+    fn facts(&self) -> &Facts;
+    /// The port for clients; 0 until it is open.
+    fn client_port(&self) -> u16;
+    /// What it has done so far.
+    fn counters(&self) -> Counters;
+    /// Why clients cannot connect, if they cannot.
+    fn not_ready(&self) -> Option<String>;
+    /// Its streams; `None` while JetStream is off or not up.
+    fn streams(&self) -> Option<Arc<dyn ObservedStreams>>;
+}
+
+/// What does not change while a server runs.
+#[derive(Clone, Debug)]
+pub struct Facts {
+    /// The server's id.
+    pub server_id: String,
+    /// The server's name.
+    pub server_name: String,
+    /// The options it runs with.
+    pub options: Options,
+    /// The host for monitoring; empty without monitoring.
+    pub monitor_host: String,
+    /// The port for monitoring; 0 without monitoring.
+    pub monitor_port: u16,
+    /// When it started.
+    pub started: SystemTime,
+    /// Threads that serve clients.
+    pub workers: usize,
+}
+
+/// What a server has done so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Clients connected now.
+    pub connections: u64,
+    /// Clients ever connected.
+    pub connections_total: u64,
+    /// Subscriptions now, of clients and of the server's own parts.
+    pub subscriptions: u64,
+    /// Messages from clients.
+    pub in_messages: u64,
+    /// Their bytes.
+    pub in_bytes: u64,
+    /// Messages to clients.
+    pub out_messages: u64,
+    /// Their bytes.
+    pub out_bytes: u64,
+    /// Clients closed because they did not keep up.
+    pub slow_consumers: u64,
+    /// Clients closed because they did not answer.
+    pub stale_connections: u64,
+    /// How often a publisher had to wait for its subscribers.
+    pub stalled_clients: u64,
+}
+
+/// JetStream that can be looked at.
+pub trait ObservedStreams: Send + Sync {
+    /// What `/varz` shows of it. May wait for streams.
+    fn overview(&self) -> Overview;
+    /// What `/jsz` shows of it. May wait for streams.
+    fn info(&self, query: &Query, server_id: &str) -> JetStreamInfo;
+    /// Why it takes no more writes, if it takes none.
+    fn fault(&self) -> Option<String>;
+}
+
+/// A point in time as JSON has it.
+pub fn json_time(time: SystemTime) -> Time {
+    let since = time
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default();
+    Time::from_nanoseconds(i64::try_from(since.as_nanos()).unwrap_or(i64::MAX))
+}

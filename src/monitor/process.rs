@@ -1,0 +1,87 @@
+//! What the process uses, asked of the system.
+
+use parking_lot::Mutex;
+use std::time::Instant;
+
+/// Bytes of memory that are resident.
+pub fn resident_bytes() -> u64 {
+    let pages = std::fs::read_to_string("/proc/self/statm")
+        .ok()
+        .and_then(|text| text.split_whitespace().nth(1)?.parse::<u64>().ok())
+        .unwrap_or(0);
+    pages * rustix::param::page_size() as u64
+}
+
+/// Measures the share of a processor that the process uses, in percent, since it was asked before.
+#[derive(Debug)]
+pub struct ProcessorMeter {
+    last: Mutex<Reading>,
+}
+
+#[derive(Debug)]
+struct Reading {
+    at: Instant,
+    ticks: u64,
+    percent: f64,
+}
+
+/// Asked again sooner than this, the meter repeats itself: clock ticks are coarse.
+const INTERVAL_MIN_MS: u128 = 200;
+
+impl ProcessorMeter {
+    /// A meter that starts now.
+    pub fn new() -> Self {
+        let last = Reading {
+            at: Instant::now(),
+            ticks: processor_ticks(),
+            percent: 0.0,
+        };
+        ProcessorMeter {
+            last: Mutex::new(last),
+        }
+    }
+
+    /// Percent of one processor.
+    pub fn percent(&self) -> f64 {
+        let mut last = self.last.lock();
+        let elapsed = last.at.elapsed();
+        if elapsed.as_millis() < INTERVAL_MIN_MS {
+            return last.percent;
+        }
+        let ticks = processor_ticks();
+        let seconds = ticks.saturating_sub(last.ticks) as f64 / ticks_per_second();
+        let percent = (seconds / elapsed.as_secs_f64() * 1000.0).round() / 10.0;
+        *last = Reading {
+            at: Instant::now(),
+            ticks,
+            percent,
+        };
+        percent
+    }
+}
+
+impl Default for ProcessorMeter {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+fn ticks_per_second() -> f64 {
+    (rustix::param::clock_ticks_per_second() as f64).max(1.0)
+}
+
+/// Ticks in user and kernel mode; the fields stand behind the program's name, which may hold anything.
+fn processor_ticks() -> u64 {
+    let text = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    let Some((_, fields)) = text.rsplit_once(')') else {
+        return 0;
+    };
+    let ticks = |field: usize| -> u64 {
+        fields
+            .split_whitespace()
+            .nth(field)
+            .and_then(|field| field.parse().ok())
+            .unwrap_or(0)
+    };
+    ticks(11) + ticks(12)
+}

@@ -1,0 +1,203 @@
+//! `/varz`: the server at a glance.
+
+use super::answer::{decimal, json, nanoseconds, uptime};
+use super::endpoints::Monitor;
+use super::observed::json_time;
+use super::process::resident_bytes;
+use crate::jetstream::monitor::Overview;
+use crate::jetstream::types::Time;
+use crate::server::version::{REFERENCE_VERSION, TOOLCHAIN};
+use axum::response::Response;
+use serde::Serialize;
+use std::collections::BTreeMap;
+use std::time::{Duration, SystemTime};
+
+/// Seconds a TLS handshake may take, shown although there is no TLS.
+const TLS_TIMEOUT_S: f64 = 2.0;
+
+#[derive(Serialize)]
+struct Varz<'a> {
+    server_id: &'a str,
+    server_name: &'a str,
+    version: &'static str,
+    proto: u8,
+    go: &'static str,
+    host: &'a str,
+    port: u16,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    auth_required: bool,
+    max_connections: i64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    max_subscriptions: Option<u64>,
+    #[serde(serialize_with = "nanoseconds")]
+    ping_interval: Duration,
+    ping_max: u32,
+    http_host: &'a str,
+    http_port: u16,
+    http_base_path: &'a str,
+    https_port: u16,
+    #[serde(serialize_with = "decimal")]
+    auth_timeout: f64,
+    max_control_line: usize,
+    max_payload: usize,
+    max_pending: u64,
+    cluster: Empty,
+    gateway: Empty,
+    leaf: Empty,
+    mqtt: Empty,
+    websocket: Empty,
+    jetstream: JetStream,
+    #[serde(serialize_with = "decimal")]
+    tls_timeout: f64,
+    #[serde(serialize_with = "nanoseconds")]
+    write_deadline: Duration,
+    start: Time,
+    now: Time,
+    uptime: String,
+    mem: u64,
+    cores: usize,
+    gomaxprocs: usize,
+    #[serde(serialize_with = "decimal")]
+    cpu: f64,
+    connections: u64,
+    total_connections: u64,
+    routes: u64,
+    remotes: u64,
+    leafnodes: u64,
+    in_msgs: u64,
+    in_bytes: u64,
+    in_client_msgs: u64,
+    in_client_bytes: u64,
+    out_msgs: u64,
+    out_bytes: u64,
+    out_client_msgs: u64,
+    out_client_bytes: u64,
+    slow_consumers: u64,
+    stale_connections: u64,
+    stalled_clients: u64,
+    subscriptions: u64,
+    http_req_stats: BTreeMap<&'static str, u64>,
+    config_load_time: Time,
+    config_digest: &'a str,
+    feature_flags: BTreeMap<&'static str, bool>,
+    system_account: &'static str,
+    slow_consumer_stats: ByKind,
+    stale_connection_stats: ByKind,
+    disk_io_wait_stats: DiskWaits,
+}
+
+/// What is not configured is an empty object.
+#[derive(Serialize)]
+struct Empty {}
+
+/// JetStream, or an empty object while there is none.
+#[derive(Serialize)]
+#[serde(untagged)]
+enum JetStream {
+    Off(Empty),
+    On(Box<Overview>),
+}
+
+/// A count by the kind of connection; only clients exist.
+#[derive(Default, Serialize)]
+struct ByKind {
+    clients: u64,
+    routes: u64,
+    gateways: u64,
+    leafs: u64,
+}
+
+impl ByKind {
+    fn clients(clients: u64) -> Self {
+        ByKind {
+            clients,
+            ..ByKind::default()
+        }
+    }
+}
+
+/// The reference limits concurrent disk operations and counts who waits for that; here nobody does.
+#[derive(Default, Serialize)]
+struct DiskWaits {
+    waiters: u64,
+    waits: u64,
+    wait_time: u64,
+    max_wait_time: u64,
+}
+
+/// The server at a glance. May wait for streams.
+pub fn answer(monitor: &Monitor) -> Response {
+    let facts = monitor.server.facts();
+    let options = &facts.options;
+    let counters = monitor.server.counters();
+    let now = SystemTime::now();
+    let jetstream = match monitor.server.streams() {
+        Some(streams) => JetStream::On(Box::new(streams.overview())),
+        None => JetStream::Off(Empty {}),
+    };
+    json(&Varz {
+        server_id: &facts.server_id,
+        server_name: &facts.server_name,
+        version: REFERENCE_VERSION,
+        proto: 1,
+        go: TOOLCHAIN,
+        host: &options.host,
+        port: monitor.server.client_port(),
+        auth_required: options.authorization.required(),
+        max_connections: match options.limits.connections_max {
+            None | Some(0) => -1,
+            Some(count) => i64::try_from(count).unwrap_or(i64::MAX),
+        },
+        max_subscriptions: options.limits.subscriptions_max,
+        ping_interval: options.timing.ping_interval,
+        ping_max: options.timing.pings_outstanding_max,
+        http_host: &facts.monitor_host,
+        http_port: facts.monitor_port,
+        http_base_path: options.monitor.as_ref().map_or("", |m| &m.base_path),
+        https_port: 0,
+        auth_timeout: options.authorization.timeout.as_secs_f64(),
+        max_control_line: options.limits.control_line_bytes_max,
+        max_payload: options.limits.payload_bytes_max,
+        max_pending: options.limits.pending_bytes_max,
+        cluster: Empty {},
+        gateway: Empty {},
+        leaf: Empty {},
+        mqtt: Empty {},
+        websocket: Empty {},
+        jetstream,
+        tls_timeout: TLS_TIMEOUT_S,
+        write_deadline: options.timing.write_deadline,
+        start: json_time(facts.started),
+        now: json_time(now),
+        uptime: uptime(now.duration_since(facts.started).unwrap_or_default()),
+        mem: resident_bytes(),
+        cores: std::thread::available_parallelism().map_or(1, usize::from),
+        gomaxprocs: facts.workers,
+        cpu: monitor.processor.percent(),
+        connections: counters.connections,
+        total_connections: counters.connections_total,
+        routes: 0,
+        remotes: 0,
+        leafnodes: 0,
+        in_msgs: counters.in_messages,
+        in_bytes: counters.in_bytes,
+        in_client_msgs: counters.in_messages,
+        in_client_bytes: counters.in_bytes,
+        out_msgs: counters.out_messages,
+        out_bytes: counters.out_bytes,
+        out_client_msgs: counters.out_messages,
+        out_client_bytes: counters.out_bytes,
+        slow_consumers: counters.slow_consumers,
+        stale_connections: counters.stale_connections,
+        stalled_clients: counters.stalled_clients,
+        subscriptions: counters.subscriptions,
+        http_req_stats: monitor.requests(),
+        config_load_time: json_time(facts.started),
+        config_digest: &options.config_digest,
+        feature_flags: [("js_ack_fc_v2", false), ("js_raft_delete_range", false)].into(),
+        system_account: "$SYS",
+        slow_consumer_stats: ByKind::clients(counters.slow_consumers),
+        stale_connection_stats: ByKind::clients(counters.stale_connections),
+        disk_io_wait_stats: DiskWaits::default(),
+    })
+}

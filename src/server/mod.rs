@@ -1,0 +1,21 @@
+//! The server as a process: who it is, in which order it starts, how it accepts, and how it ends.
+//!
+//! Read in this order: [`version`] and [`identity`] say who it is, [`start`] is the order in which everything comes up
+//! and goes down, [`streams`] starts JetStream as the options say, [`listen`] and [`accept`] admit clients, [`signals`]
+//! listens to the operator, [`send_signal`] is the operator's side of that, [`files`] tells scripts where the server is,
+//! [`capacity`] what the machine has.
+
+pub mod accept;
+pub mod capacity;
+pub mod files;
+pub mod identity;
+mod lame_duck;
+pub mod listen;
+pub mod send_signal;
+pub mod signals;
+pub mod start;
+pub mod streams;
+pub mod version;
+
+pub use identity::Identity;
+pub use start::{Server, StartError};

@@ -1,0 +1,406 @@
+//! The order in which everything comes up, and goes down again.
+//!
+//! Up: log, pid file, monitoring (so that a start that takes long can be watched), streams, and only then the port for
+//! clients. Down: no new clients, streams (checkpointed, their last acks handed over), clients (flushed and closed),
+//! monitoring.
+
+use super::accept::accept;
+use super::files::{Ports, PortsFile, reachable_hosts, write_pid_file};
+use super::identity::Identity;
+use super::lame_duck;
+use super::listen::{ListenError, display_address, listen};
+use super::signals::{Request, Signals, StopSignal};
+use super::streams;
+use super::version::{API_LEVEL, OWN_VERSION, REFERENCE_VERSION, TOOLCHAIN};
+use crate::broker::{Broker, CloseReason};
+use crate::config::Options;
+use crate::connection::Clients;
+use crate::jetstream::JetStream;
+use crate::logging::Logger;
+use crate::monitor;
+use crate::monitor::observed::{Counters, Facts, Observed, ObservedStreams};
+use crate::protocol::ServerInfo;
+use crate::subject::InvalidSubject;
+use std::io;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, SystemTime};
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+/// How long closing clients may take: the whole end must be over within five seconds of a SIGTERM.
+const CLIENTS_CLOSE_MAX: Duration = Duration::from_secs(2);
+/// How long a request to the monitor may take while the server ends.
+const MONITOR_CLOSE_MAX: Duration = Duration::from_secs(1);
+
+/// Why the server did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// Signals cannot be caught.
+    #[error("Could not catch signals: {0}")]
+    Signals(io::Error),
+    /// The pid file cannot be written.
+    #[error("Could not write pidfile: {path}: {source}")]
+    PidFile {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The ports file cannot be written.
+    #[error("Error writing ports file into {directory}: {source}")]
+    PortsFile {
+        /// The directory.
+        directory: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The port for monitoring cannot be opened.
+    #[error("Can't start monitoring: {0}")]
+    Monitor(ListenError),
+    /// The port for clients cannot be opened.
+    #[error(transparent)]
+    Clients(#[from] ListenError),
+    /// A permission names no subject.
+    #[error("Authorization: {0}")]
+    Permissions(#[from] InvalidSubject),
+    /// Streams cannot be brought back.
+    #[error("Can't start JetStream: {0}")]
+    JetStream(#[from] streams::StreamsError),
+    /// A listener cannot be watched.
+    #[error("Could not watch a listener: {0}")]
+    Listener(io::Error),
+}
+
+/// A running server.
+pub struct Server {
+    facts: Facts,
+    broker: Arc<Broker>,
+    client_port: AtomicU16,
+    ready: AtomicBool,
+    clients: OnceLock<Arc<Clients>>,
+    jetstream: OnceLock<Arc<JetStream>>,
+}
+
+/// What has to be ended, in the order of the fields.
+struct Running {
+    stop: watch::Sender<bool>,
+    accepting: JoinHandle<()>,
+    monitoring: Option<JoinHandle<()>>,
+    _ports_file: Option<PortsFile>,
+}
+
+impl Server {
+    /// Runs a server until a signal ends it. Must be called within a runtime of `workers` threads.
+    pub async fn run(options: Options, logger: &Logger, workers: usize) -> Result<(), StartError> {
+        let mut signals = Signals::catch().map_err(StartError::Signals)?;
+        let (server, running) = Self::start(options, workers).await?;
+        let mut leaving: Option<JoinHandle<()>> = None;
+        loop {
+            let left = async {
+                match &mut leaving {
+                    Some(task) => drop(task.await),
+                    None => std::future::pending().await,
+                }
+            };
+            let request = tokio::select! {
+                request = signals.next() => request,
+                () = left => break,
+            };
+            match request {
+                Request::Stop(StopSignal::Terminate) if leaving.is_some() => {}
+                Request::Stop(_) => break,
+                Request::LameDuck if leaving.is_none() => {
+                    let _ = running.stop.send(true);
+                    leaving = Some(tokio::spawn(lame_duck::leave(Arc::clone(&server))));
+                }
+                Request::LameDuck => {}
+                Request::ReopenLog => reopen(logger),
+                Request::Reload => tracing::error!(
+                    "Configuration reload is not supported yet: nothing was changed, restart the server instead"
+                ),
+            }
+        }
+        server.shutdown(running).await;
+        Ok(())
+    }
+
+    async fn start(options: Options, workers: usize) -> Result<(Arc<Self>, Running), StartError> {
+        let identity = Identity::generate();
+        introduce(&options, &identity);
+        if let Some(path) = &options.pid_file {
+            write_pid_file(path).map_err(|source| StartError::PidFile {
+                path: path.clone(),
+                source,
+            })?;
+        }
+        let monitor_listener = open_monitor(&options)?;
+        let server = Arc::new(Self::new(options, &identity, &monitor_listener, workers));
+        let (stop, stopped) = watch::channel(false);
+        let monitoring = match monitor_listener {
+            Some((listener, _)) => Some(serve_monitor(&server, listener, stop.subscribe())?),
+            None => None,
+        };
+        server.start_jetstream().await?;
+        let listener = listen(&server.facts.options.host, server.facts.options.port)?;
+        let listener = TcpListener::from_std(listener).map_err(StartError::Listener)?;
+        let clients = server.open(&listener)?;
+        let ports_file = server.write_ports_file()?;
+        let accepting = tokio::spawn(accept(listener, stopped, move |stream, address| {
+            clients.admit(stream, address);
+        }));
+        server.ready.store(true, Ordering::Release);
+        tracing::info!("Server is ready");
+        let running = Running {
+            stop,
+            accepting,
+            monitoring,
+            _ports_file: ports_file,
+        };
+        Ok((server, running))
+    }
+
+    fn new(
+        options: Options,
+        identity: &Identity,
+        monitor: &Option<(std::net::TcpListener, String)>,
+        workers: usize,
+    ) -> Self {
+        let port = |listener: &std::net::TcpListener| listener.local_addr().map_or(0, |a| a.port());
+        let (monitor_host, monitor_port) = match monitor {
+            Some((listener, host)) => (host.clone(), port(listener)),
+            None => (String::new(), 0),
+        };
+        let server_id = identity.id().to_owned();
+        Server {
+            facts: Facts {
+                server_name: options
+                    .server_name
+                    .clone()
+                    .unwrap_or_else(|| server_id.clone()),
+                server_id,
+                options,
+                monitor_host,
+                monitor_port,
+                started: SystemTime::now(),
+                workers,
+            },
+            broker: Arc::new(Broker::new()),
+            client_port: AtomicU16::new(0),
+            ready: AtomicBool::new(false),
+            clients: OnceLock::new(),
+            jetstream: OnceLock::new(),
+        }
+    }
+
+    /// Brings the streams back, on a thread where that may take as long as it takes.
+    async fn start_jetstream(self: &Arc<Self>) -> Result<(), StartError> {
+        if self.facts.options.jetstream().is_none() {
+            return Ok(());
+        }
+        let server = Arc::clone(self);
+        let started = tokio::task::spawn_blocking(move || {
+            streams::start(
+                &server.facts.options,
+                &server.facts.server_name,
+                &server.broker,
+            )
+        });
+        let jetstream = match started.await {
+            Ok(started) => started?,
+            Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
+        };
+        let _ = self.jetstream.set(Arc::new(jetstream));
+        Ok(())
+    }
+
+    /// Says that clients may come, and prepares for them.
+    fn open(&self, listener: &TcpListener) -> Result<Arc<Clients>, StartError> {
+        let address = listener.local_addr().map_err(StartError::Listener)?;
+        self.client_port.store(address.port(), Ordering::Release);
+        let options = &self.facts.options;
+        let info = ServerInfo {
+            server_id: self.facts.server_id.clone(),
+            server_name: self.facts.server_name.clone(),
+            version: REFERENCE_VERSION.to_owned(),
+            go: TOOLCHAIN.to_owned(),
+            host: options.host.clone(),
+            port: address.port(),
+            jetstream: self.jetstream.get().is_some(),
+            api_lvl: match self.jetstream.get() {
+                Some(_) => API_LEVEL,
+                None => 0,
+            },
+            ..ServerInfo::default()
+        };
+        let clients = Clients::new(Arc::clone(&self.broker), options, info)?;
+        let _ = self.clients.set(Arc::clone(&clients));
+        tracing::info!(
+            "Listening for client connections on {}",
+            display_address(&options.host, address.port())
+        );
+        Ok(clients)
+    }
+
+    fn write_ports_file(&self) -> Result<Option<PortsFile>, StartError> {
+        let Some(directory) = &self.facts.options.ports_file_dir else {
+            return Ok(None);
+        };
+        let urls = |scheme: &str, host: &str, port: u16| -> Vec<String> {
+            reachable_hosts(host)
+                .iter()
+                .map(|host| format!("{scheme}://{}", display_address(host, port)))
+                .collect()
+        };
+        let ports = Ports {
+            nats: urls("nats", &self.facts.options.host, self.client_port()),
+            monitoring: match self.facts.monitor_port {
+                0 => Vec::new(),
+                port => urls("http", &self.facts.monitor_host, port),
+            },
+        };
+        let written = PortsFile::write(directory, &ports);
+        written.map(Some).map_err(|source| StartError::PortsFile {
+            directory: directory.clone(),
+            source,
+        })
+    }
+
+    /// All client connections; `None` until the port is open.
+    pub(super) fn clients(&self) -> Option<&Arc<Clients>> {
+        self.clients.get()
+    }
+
+    pub(super) fn options(&self) -> &Options {
+        &self.facts.options
+    }
+
+    /// Stops the streams; what they hold is checkpointed when this returns.
+    pub(super) async fn stop_jetstream(&self) {
+        if let Some(jetstream) = self.jetstream.get().cloned() {
+            // Waits for disks, which no connection's thread may do.
+            let _ = tokio::task::spawn_blocking(move || jetstream.shutdown()).await;
+        }
+    }
+
+    async fn shutdown(self: Arc<Self>, running: Running) {
+        tracing::info!("Initiating Shutdown...");
+        self.ready.store(false, Ordering::Release);
+        let _ = running.stop.send(true);
+        let _ = running.accepting.await;
+        self.stop_jetstream().await;
+        if let Some(clients) = self.clients.get() {
+            clients
+                .close_all(CloseReason::ServerShutdown, CLIENTS_CLOSE_MAX)
+                .await;
+        }
+        if let Some(monitoring) = running.monitoring {
+            let _ = tokio::time::timeout(MONITOR_CLOSE_MAX, monitoring).await;
+        }
+        tracing::info!("Server Exiting..");
+    }
+}
+
+fn introduce(options: &Options, identity: &Identity) {
+    tracing::info!("Starting nats-server");
+    tracing::info!("  Version:  {REFERENCE_VERSION}");
+    tracing::info!("  Build:    {OWN_VERSION} ({TOOLCHAIN})");
+    let name = options.server_name.as_deref().unwrap_or(identity.id());
+    tracing::info!("  Name:     {name}");
+    tracing::info!("  ID:       {}", identity.id());
+    if let Some(path) = &options.config_file {
+        let path = path.display();
+        tracing::info!(
+            "Using configuration file: {path} ({})",
+            options.config_digest
+        );
+    }
+    for warning in &options.warnings {
+        tracing::warn!("{warning}");
+    }
+}
+
+/// The port for monitoring and the host it listens on, when monitoring is asked for.
+fn open_monitor(options: &Options) -> Result<Option<(std::net::TcpListener, String)>, StartError> {
+    let Some(monitor) = &options.monitor else {
+        return Ok(None);
+    };
+    let host = monitor.host.as_deref().unwrap_or(&options.host);
+    let listener = listen(host, monitor.port).map_err(StartError::Monitor)?;
+    Ok(Some((listener, host.to_owned())))
+}
+
+fn serve_monitor(
+    server: &Arc<Server>,
+    listener: std::net::TcpListener,
+    mut stop: watch::Receiver<bool>,
+) -> Result<JoinHandle<()>, StartError> {
+    let listener = TcpListener::from_std(listener).map_err(StartError::Listener)?;
+    let facts = &server.facts;
+    tracing::info!(
+        "Starting http monitor on {}",
+        display_address(&facts.monitor_host, facts.monitor_port)
+    );
+    let observed: Arc<dyn Observed> = Arc::clone(server) as Arc<dyn Observed>;
+    let router = monitor::router(observed);
+    Ok(tokio::spawn(async move {
+        let stopped = async move {
+            let _ = stop.wait_for(|stop| *stop).await;
+        };
+        let served = axum::serve(listener, router)
+            .with_graceful_shutdown(stopped)
+            .await;
+        if let Err(error) = served {
+            tracing::error!("Monitoring ended: {error}");
+        }
+    }))
+}
+
+fn reopen(logger: &Logger) {
+    match logger.reopen() {
+        Ok(true) => tracing::info!("File log re-opened"),
+        Ok(false) => tracing::info!("File log re-open ignored, not a file logger"),
+        Err(error) => tracing::error!("Could not re-open the log file: {error}"),
+    }
+}
+
+impl Observed for Server {
+    fn facts(&self) -> &Facts {
+        &self.facts
+    }
+
+    fn client_port(&self) -> u16 {
+        self.client_port.load(Ordering::Acquire)
+    }
+
+    fn counters(&self) -> Counters {
+        let traffic = self.broker.traffic().snapshot();
+        let clients = self.clients.get();
+        Counters {
+            connections: clients.map_or(0, |clients| clients.connected_count() as u64),
+            connections_total: clients.map_or(0, |clients| clients.admitted_count()),
+            subscriptions: self.broker.subscription_count() as u64,
+            in_messages: traffic.in_messages,
+            in_bytes: traffic.in_bytes,
+            out_messages: traffic.out_messages,
+            out_bytes: traffic.out_bytes,
+            slow_consumers: traffic.slow_consumers,
+            stale_connections: traffic.stale_connections,
+            stalled_clients: traffic.stalled_clients,
+        }
+    }
+
+    fn not_ready(&self) -> Option<String> {
+        match self.ready.load(Ordering::Acquire) {
+            true => None,
+            false => Some("failed to be ready for connections".into()),
+        }
+    }
+
+    fn streams(&self) -> Option<Arc<dyn ObservedStreams>> {
+        let jetstream = self.jetstream.get()?;
+        Some(Arc::clone(jetstream) as Arc<dyn ObservedStreams>)
+    }
+}
