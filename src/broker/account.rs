@@ -90,7 +90,9 @@ impl Account {
             subscription.queue.as_deref(),
             subscription.id,
         );
-        self.generation.fetch_add(1, Ordering::Release);
+        if removed {
+            self.generation.fetch_add(1, Ordering::Release);
+        }
         drop(index);
         if removed {
             self.interest_may_have_changed(&subscription.subject);

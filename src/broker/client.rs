@@ -39,6 +39,8 @@ pub struct Client {
     /// When it connected.
     pub started: Instant,
     outbox: Outbox,
+    /// How log lines of its protocol begin, when it is logged.
+    traced_as: Option<Box<str>>,
     info: ArcSwap<ClientInfo>,
     headers: AtomicBool,
     /// Whether further `INFO`s may be sent.
@@ -54,11 +56,13 @@ pub struct Client {
 
 impl Client {
     /// A connection that has not said anything yet.
-    pub fn new(info: ClientInfo, outbox: Outbox) -> Self {
+    pub fn new(info: ClientInfo, outbox: Outbox, is_traced: bool) -> Self {
+        let traced_as = is_traced.then(|| format!("{} - cid:{}", info.address, info.id).into());
         Self {
             id: info.id,
             started: Instant::now(),
             outbox,
+            traced_as,
             info: ArcSwap::from_pointee(info),
             headers: AtomicBool::new(false),
             takes_info: AtomicBool::new(false),
@@ -73,6 +77,11 @@ impl Client {
     /// Where bytes for the client wait.
     pub fn outbox(&self) -> &Outbox {
         &self.outbox
+    }
+
+    /// How log lines of its protocol begin, when it is logged.
+    pub fn traced_as(&self) -> Option<&str> {
+        self.traced_as.as_deref()
     }
 
     /// Who the client is.

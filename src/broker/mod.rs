@@ -126,7 +126,9 @@ impl Broker {
         cache.counts.clear();
         for outgoing in messages {
             let message = Message::from_outgoing(outgoing);
-            let delivered = cache.delivery.publish(account, &message, None);
+            let delivered = cache
+                .delivery
+                .publish(account, &message, None, &self.traffic);
             cache.counts.push(delivered);
             if cache.delivery.is_full() {
                 cache.delivery.hand_over(&self.traffic);

@@ -76,7 +76,11 @@ impl TestClient {
             address: ([127, 0, 0, 1], 1).into(),
             started: SystemTime::UNIX_EPOCH,
         };
-        let client = Arc::new(Client::new(info, Outbox::new(Box::new(wire), limits)));
+        let client = Arc::new(Client::new(
+            info,
+            Outbox::new(Box::new(wire), limits),
+            false,
+        ));
         client.set_headers(true);
         Self { client, taken }
     }
@@ -307,7 +311,6 @@ async fn a_receiver_over_its_limit_is_closed_and_the_others_go_on() {
         Some(CloseReason::SlowConsumerPendingBytes)
     );
     assert_eq!(slow.client.outbox().pending_bytes(), 0);
-    assert_eq!(broker.traffic().snapshot().slow_consumers, 1);
     assert_eq!(fast.received().matches("MSG x 1 10\r\n").count(), 100);
 }
 
@@ -389,4 +392,76 @@ async fn what_a_user_may_not_see_is_held_back_from_its_wildcards() {
     let both = [message("ok.secret", b"s"), message("ok.x", b"x")];
     assert_eq!(broker.publish(account, &both, &mut cache), [0, 1]);
     assert_eq!(a.received(), "MSG ok.x 1 1\r\nx\r\n");
+}
+
+#[tokio::test]
+async fn a_large_fan_out_is_handed_over_before_it_piles_up() {
+    let broker = Broker::new();
+    let account = broker.global();
+    let everybody: Vec<TestClient> = (0..1000).map(TestClient::new).collect();
+    for client in &everybody {
+        client.subscribe(account, "x", None, "1");
+    }
+    let payload = [b'p'; 4000];
+    let message = Message {
+        subject: b"x",
+        reply: b"",
+        headers: b"",
+        payload: &payload,
+        owner: Owner::Buffer,
+    };
+    let mut delivery = Delivery::default();
+    assert_eq!(
+        delivery.publish(account, &message, None, broker.traffic()),
+        1000
+    );
+    let handed_over = || {
+        everybody
+            .iter()
+            .filter(|test| test.client.outbox().counted_out().0 == 1)
+            .count()
+    };
+    assert!(handed_over() >= 700, "{}", handed_over());
+    delivery.hand_over(broker.traffic());
+    assert_eq!(handed_over(), 1000);
+    while everybody
+        .iter()
+        .any(|test| test.client.outbox().pending_bytes() > 0)
+    {
+        tokio::task::yield_now().await;
+    }
+    assert!(everybody.iter().all(|test| test.received().len() > 4000));
+}
+
+#[tokio::test]
+async fn many_publishers_together_never_deliver_more_than_was_asked_for() {
+    let broker = Broker::new();
+    let account = broker.global();
+    let a = TestClient::new(1);
+    assert!(a.subscribe(account, "x", None, "1").end_after(1000));
+    let delivered: u32 = std::thread::scope(|scope| {
+        let publishers: Vec<_> = (0..4)
+            .map(|_| {
+                scope.spawn(|| {
+                    let mut cache = PublishCache::new();
+                    let messages = vec![message("x", b"1"); 10];
+                    (0..100)
+                        .map(|_| {
+                            broker
+                                .publish(account, &messages, &mut cache)
+                                .iter()
+                                .sum::<u32>()
+                        })
+                        .sum::<u32>()
+                })
+            })
+            .collect();
+        publishers
+            .into_iter()
+            .map(|publisher| publisher.join().unwrap())
+            .sum()
+    });
+    assert_eq!(delivered, 1000);
+    assert_eq!(a.received(), "MSG x 1 1\r\n1\r\n".repeat(1000));
+    assert_eq!(account.subscription_count(), 0);
 }

@@ -89,9 +89,12 @@ impl Session {
             echo: self.request.wants_echo(),
             passes_over_pressed: self.clients.options.no_fast_producer_stall,
         };
-        let delivered = self
-            .delivery
-            .publish(&self.account, &message, Some(&origin));
+        let delivered = self.delivery.publish(
+            &self.account,
+            &message,
+            Some(&origin),
+            self.clients.broker.traffic(),
+        );
         if delivered == 0 && !publish.reply.is_empty() && self.request.wants_no_responders() {
             self.tell_that_nobody_listens(publish.subject, publish.reply);
         }

@@ -14,10 +14,12 @@ use super::buffer::ReadBuffer;
 use super::clients::Clients;
 use super::session::{Session, Step};
 use super::socket::TcpWire;
-use crate::broker::{Client, ClientInfo, CloseReason, Flow, GLOBAL_ACCOUNT, Outbox};
+use crate::broker::{Client, ClientInfo, CloseReason, Flow, GLOBAL_ACCOUNT, Outbox, Traffic};
 
 /// How long the last bytes of a connection may take to leave.
 const LAST_FLUSH_MAX: Duration = Duration::from_secs(1);
+/// How many reads in a row a connection may work through before others have their turn.
+const READS_IN_A_ROW_MAX: u32 = 8;
 /// How long a producer is held up for one slow receiver.
 const STALL: Duration = Duration::from_millis(5);
 /// How long a producer is held up for all that one read brought.
@@ -39,7 +41,7 @@ pub(super) async fn run(clients: Arc<Clients>, stream: TcpStream, address: Socke
         address,
         started: SystemTime::now(),
     };
-    let client = Arc::new(Client::new(info, outbox));
+    let client = Arc::new(Client::new(info, outbox, clients.options.trace));
     tracing::debug!("{address} - cid:{} - Client connection created", client.id);
     let mut session = Session::new(Arc::clone(&clients), Arc::clone(&client));
     session.greet();
@@ -56,6 +58,13 @@ pub(super) async fn run(clients: Arc<Clients>, stream: TcpStream, address: Socke
     };
     client.outbox().finish(LAST_FLUSH_MAX).await;
     clients.leave(&client);
+    if let CloseReason::SlowConsumerPendingBytes | CloseReason::SlowConsumerWriteDeadline = reason {
+        Traffic::count(&clients.broker.traffic().slow_consumers);
+        tracing::info!(
+            "{address} - cid:{} - Slow Consumer Detected: {reason}",
+            client.id
+        );
+    }
     tracing::debug!(
         "{address} - cid:{} - Client connection closed: {reason}",
         client.id
@@ -83,6 +92,7 @@ impl Connection {
         let timer = tokio::time::sleep_until(self.session.next_deadline());
         tokio::pin!(timer);
         let mut bytes_in_all = 0;
+        let mut reads = 0;
         loop {
             let room = self.buffer.for_reading(bytes_in_all);
             let read = tokio::select! {
@@ -106,12 +116,17 @@ impl Connection {
                 Ok(bytes) => {
                     self.buffer.note_read(bytes);
                     self.session.heard(Instant::now());
+                    reads += 1;
                 }
                 Err(error) => return closed_by(&error),
             }
             match self.take_batch().await {
                 Ok(needed) => bytes_in_all = needed,
                 Err(reason) => return reason,
+            }
+            if reads >= READS_IN_A_ROW_MAX {
+                reads = 0;
+                tokio::task::yield_now().await;
             }
             if self.session.take_deadline_changed() {
                 timer.as_mut().reset(self.session.next_deadline());

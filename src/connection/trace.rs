@@ -21,11 +21,8 @@ pub(super) struct Trace {
 
 impl Trace {
     pub(super) fn new(options: &ConnectionOptions, client: &Arc<Client>) -> Self {
-        let who = options
-            .trace
-            .then(|| format!("{} - cid:{}", client.info().address, client.id));
         Self {
-            who,
+            who: client.traced_as().map(str::to_owned),
             message_bytes_max: options.traced_message_bytes_max,
             headers_only: options.trace_headers,
         }

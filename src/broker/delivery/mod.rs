@@ -2,8 +2,8 @@
 //! each receiver of the current batch is to get.
 //!
 //! # Invariant
-//! What is staged reaches nobody before [`Delivery::hand_over`], and everything staged reaches its
-//! target in the order it was published.
+//! Everything staged reaches its target in the order it was published, and nothing stays staged after
+//! [`Delivery::hand_over`].
 
 mod cache;
 mod internal_batch;
@@ -23,8 +23,8 @@ use cache::MatchCache;
 use internal_batch::InternalBatches;
 use staging::ClientStages;
 
-/// More staged bytes than this are handed over before the batch ends, so that a batch with a large
-/// fan-out does not hold its product in memory.
+/// More staged bytes than this are handed over before the batch ends, and even in the middle of one
+/// message's receivers, so that a large fan-out does not hold its product in memory.
 const STAGED_BYTES_MAX: usize = 1 << 20;
 
 /// A message to publish, borrowed from wherever it stands.
@@ -102,6 +102,8 @@ pub struct Delivery {
     clients: ClientStages,
     internals: InternalBatches,
     random: u64,
+    /// What an early hand-over within the batch asked for.
+    flow: Flow,
 }
 
 impl Default for Delivery {
@@ -111,6 +113,7 @@ impl Default for Delivery {
             clients: ClientStages::default(),
             internals: InternalBatches::default(),
             random: seed(),
+            flow: Flow::Continue,
         }
     }
 }
@@ -128,12 +131,14 @@ impl Delivery {
         account: &Arc<Account>,
         message: &Message<'_>,
         origin: Option<&Origin<'_>>,
+        traffic: &Traffic,
     ) -> u32 {
         let Self {
             cache,
             clients,
             internals,
             random,
+            flow,
         } = self;
         let matches = cache.find(account, message.subject);
         let mut stage = Stage {
@@ -146,6 +151,11 @@ impl Delivery {
         let mut delivered = 0;
         for subscription in &matches.plain {
             delivered += u32::from(stage.deliver(subscription));
+            if stage.clients.bytes() > STAGED_BYTES_MAX
+                && let stall @ Flow::Stall(_) = stage.clients.hand_over(traffic)
+            {
+                *flow = stall;
+            }
         }
         for group in &matches.queues {
             let members = &group.members;
@@ -196,7 +206,11 @@ impl Delivery {
     /// Hands everything over and flushes every receiver once.
     pub fn hand_over(&mut self, traffic: &Traffic) -> Flow {
         self.internals.hand_over();
-        self.clients.hand_over(traffic)
+        let early = std::mem::take(&mut self.flow);
+        match self.clients.hand_over(traffic) {
+            Flow::Continue => early,
+            stall => stall,
+        }
     }
 
     /// Forgets what was found and gives memory back; for a producer that has fallen quiet.

@@ -8,7 +8,6 @@ use hashbrown::HashMap;
 
 use super::{Flow, Message, Owner};
 use crate::broker::client::Client;
-use crate::broker::close::CloseReason;
 use crate::broker::outbox::{FlushBy, Pressure, Staged};
 use crate::broker::traffic::Traffic;
 use crate::protocol::encode::MessageLine;
@@ -19,6 +18,9 @@ const FLUSHED_BY_CALLER_MAX: usize = 64;
 
 /// How many emptied stages are kept for the next batch.
 const SPARES_MAX: usize = 16;
+
+/// Tables for this many clients are kept even when few are touched.
+const TABLE_KEPT_MAX: usize = 1024;
 
 /// The stages of all clients that the current batch touches.
 #[derive(Debug, Default)]
@@ -68,6 +70,9 @@ impl ClientStages {
             header_bytes: headers.len(),
             total_bytes: headers.len() + message.payload.len(),
         };
+        if let Some(who) = client.traced_as() {
+            trace(who, &line);
+        }
         let staged = self.of(client);
         let before = staged.bytes();
         if message.is_shared() {
@@ -86,6 +91,16 @@ impl ClientStages {
         self.bytes += added;
     }
 
+    /// Empties the tables, and gives back what one large fan-out made of them.
+    fn forget_clients(&mut self) {
+        if self.by_client.capacity() > TABLE_KEPT_MAX.max(self.by_client.len() * 8) {
+            self.by_client = HashMap::new();
+            self.touched = Vec::new();
+        } else {
+            self.by_client.clear();
+        }
+    }
+
     /// Hands everything over and lets it be written.
     pub(super) fn hand_over(&mut self, traffic: &Traffic) -> Flow {
         let mut flow = Flow::Continue;
@@ -98,18 +113,15 @@ impl ClientStages {
             } else {
                 FlushBy::Task
             };
-            let (pressure, closed) = client.outbox().accept(&client, &mut staged, flush);
+            let pressure = client.outbox().accept(&client, &mut staged, flush);
             if pressure == Pressure::High {
                 flow = Flow::Stall(client);
-            }
-            if closed == Some(CloseReason::SlowConsumerPendingBytes) {
-                Traffic::count(&traffic.slow_consumers);
             }
             if self.spares.len() < SPARES_MAX {
                 self.spares.push(staged);
             }
         }
-        self.by_client.clear();
+        self.forget_clients();
         self.last = 0;
         self.bytes = 0;
         if messages > 0 {
@@ -118,6 +130,15 @@ impl ClientStages {
         }
         flow
     }
+}
+
+/// Logs what a client is about to hear.
+#[cold]
+fn trace(who: &str, line: &MessageLine<'_>) {
+    let mut text = Vec::new();
+    line.write(&mut text);
+    let text = String::from_utf8_lossy(text.trim_ascii_end()).into_owned();
+    tracing::trace!("{who} - ->> [{text}]");
 }
 
 /// Stages a message whose payload others may send too.

@@ -193,23 +193,17 @@ impl Outbox {
 
     /// Takes over what was staged and writes it, or lets it be written. What is over the limit
     /// closes the connection.
-    pub fn accept(
-        &self,
-        client: &Arc<Client>,
-        staged: &mut Staged,
-        flush: FlushBy,
-    ) -> (Pressure, Option<CloseReason>) {
+    pub fn accept(&self, client: &Arc<Client>, staged: &mut Staged, flush: FlushBy) -> Pressure {
         let mut state = self.state.lock();
         if state.closed.is_some() {
             staged.forget();
-            return (Pressure::Low, None);
+            return Pressure::Low;
         }
         state.append(staged);
         if state.bytes > self.limits.pending_bytes_max {
             drop(state);
-            let reason = CloseReason::SlowConsumerPendingBytes;
-            self.close(reason);
-            return (Pressure::Low, Some(reason));
+            self.close(CloseReason::SlowConsumerPendingBytes);
+            return Pressure::Low;
         }
         let pressure = if state.bytes > self.limits.pending_bytes_max / 4 * 3 {
             self.pressed.store(true, Ordering::Relaxed);
@@ -231,7 +225,7 @@ impl Outbox {
                 }
             }
         }
-        (pressure, None)
+        pressure
     }
 
     /// Waits until the receiver has caught up, at most this long.
