@@ -25,4 +25,6 @@ pub use clients::Clients;
 pub use options::ConnectionOptions;
 
 #[cfg(test)]
+mod cutting_tests;
+#[cfg(test)]
 mod tests;
