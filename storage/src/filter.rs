@@ -22,6 +22,14 @@ impl Pattern {
         Self { text, literal }
     }
 
+    /// Names exactly this subject, whatever its tokens look like.
+    pub fn literal(subject: &[u8]) -> Self {
+        Self {
+            text: Bytes::copy_from_slice(subject),
+            literal: true,
+        }
+    }
+
     /// The pattern as written.
     pub fn as_bytes(&self) -> &[u8] {
         &self.text
@@ -34,7 +42,7 @@ impl Pattern {
 
     /// Whether it matches every subject.
     pub fn is_everything(&self) -> bool {
-        self.text.as_ref() == b">"
+        !self.literal && self.text.as_ref() == b">"
     }
 
     /// Whether `subject` (a literal one) matches.
@@ -82,6 +90,13 @@ impl Filter {
             patterns.truncate(1);
         }
         Self { patterns }
+    }
+
+    /// Matches exactly one subject.
+    pub fn literal(subject: &[u8]) -> Self {
+        Self {
+            patterns: vec![Pattern::literal(subject)],
+        }
     }
 
     /// The patterns, at least one.

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use super::shelf::{Ahead, Facts, Neighbors, Shelf, Topic};
-use super::tail::{Tail, gaps_between};
+use super::tail::{Gaps, Tail};
 use super::{ChangeError, Deletion, Ledger, Limits, Message, NewMessage, ReadError};
 use crate::filter::Filter;
 use crate::index::SubjectId;
@@ -90,6 +90,10 @@ impl Shelf for Memory {
         self.tail.count_on(topic, from)
     }
 
+    fn indexed_below(&self) -> u64 {
+        0
+    }
+
     fn ahead(&self, from: u64, filter: &Filter) -> Ahead {
         self.tail.ahead(from, filter)
     }
@@ -107,12 +111,13 @@ impl Shelf for Memory {
     }
 
     fn gaps(&self, first: u64, last: u64, visit: &mut dyn FnMut(u64, u64) -> bool) {
-        let live = self
-            .tail
-            .slots_from(first)
-            .filter(|slot| slot.is_live())
-            .map(|slot| slot.sequence);
-        gaps_between(live, first, last, visit);
+        let mut gaps = Gaps::new(first, last, visit);
+        for slot in self.tail.slots_from(first).filter(|slot| slot.is_live()) {
+            if !gaps.live(slot.sequence) {
+                return;
+            }
+        }
+        gaps.finish();
     }
 
     fn sequence_at(&self, time_ns: i64) -> Option<u64> {

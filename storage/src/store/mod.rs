@@ -10,6 +10,7 @@
 //! What a change means is written once, in [`Ledger`]; where messages lie is a `Shelf` behind it: memory
 //! for [`MemStore`], a tail in memory and block files for the file store.
 
+mod file;
 mod ledger;
 mod memory;
 mod shelf;
@@ -19,6 +20,10 @@ use bytes::Bytes;
 
 use crate::filter::Filter;
 
+pub use file::{
+    BLOCK_BYTES_MAX, CheckpointError, Completed, FLUSH_BYTES, FileOpenError, FileOptions,
+    FileStore, Job, Opened, Purpose, SMALL_STREAM_BYTES,
+};
 pub use ledger::Ledger;
 pub use memory::MemStore;
 

@@ -97,6 +97,8 @@ pub trait Shelf: Send {
     fn previous_on(&self, topic: &Topic<'_>, upto: u64) -> Option<u64>;
     /// How many live messages on a subject are at or after `from`.
     fn count_on(&self, topic: &Topic<'_>, from: u64) -> u64;
+    /// Below this sequence [`Shelf::next_matching`] costs what it matches.
+    fn indexed_below(&self) -> u64;
     /// The first live match at or after `from`, if it is among the next few messages.
     fn ahead(&self, from: u64, filter: &Filter) -> Ahead;
     /// The first live match in `from..=upto`.

@@ -48,13 +48,9 @@ impl Slot {
         &self.body[..self.subject_bytes as usize]
     }
 
-    pub(super) fn headers(&self) -> &[u8] {
-        let start = self.subject_bytes as usize;
-        &self.body[start..start + self.headers_bytes as usize]
-    }
-
-    pub(super) fn payload(&self) -> &[u8] {
-        &self.body[(self.subject_bytes + self.headers_bytes) as usize..]
+    /// Subject, headers and payload as they lie in memory, and where the first two end.
+    pub(super) fn body(&self) -> (&Bytes, u32, u32) {
+        (&self.body, self.subject_bytes, self.headers_bytes)
     }
 
     fn accounted_bytes(&self) -> u64 {
@@ -122,14 +118,6 @@ impl Tail {
         self.slots.range(self.lower_bound(from)..)
     }
 
-    pub(super) fn is_empty(&self) -> bool {
-        self.slots.is_empty()
-    }
-
-    pub(super) fn live(&self) -> usize {
-        self.slots.len() - self.empty
-    }
-
     /// The place of the first slot at or after `sequence`.
     fn lower_bound(&self, sequence: u64) -> usize {
         let (Some(front), Some(back)) = (self.slots.front(), self.slots.back()) else {
@@ -187,6 +175,11 @@ impl Tail {
         self.live_slot(sequence).map(|slot| slot.time_ns)
     }
 
+    /// Bytes of subject, headers and payload of a live message.
+    pub(super) fn body_length(&self, sequence: u64) -> usize {
+        self.live_slot(sequence).map_or(0, |slot| slot.body.len())
+    }
+
     pub(super) fn load(&self, sequence: u64) -> Option<Message> {
         self.live_slot(sequence).map(Slot::message)
     }
@@ -236,17 +229,20 @@ impl Tail {
         }
     }
 
-    /// Forgets everything at or before `upto`: it lies elsewhere now.
-    pub(super) fn forget_upto(&mut self, upto: u64) {
+    /// Forgets everything at or before `upto`: it lies elsewhere now. The answer is how long the forgotten bodies were.
+    pub(super) fn forget_upto(&mut self, upto: u64) -> usize {
+        let mut bytes = 0;
         while let Some(slot) = self.slots.front()
             && slot.sequence <= upto
         {
             if !slot.is_live() {
                 self.empty -= 1;
             }
+            bytes += slot.body.len();
             self.slots.pop_front();
         }
         self.trim();
+        bytes
     }
 
     pub(super) fn clear(&mut self) {
@@ -387,24 +383,46 @@ impl Tail {
 }
 
 /// Turns an ascending series of live sequences into the ranges between them.
-pub(super) fn gaps_between(
-    live: impl Iterator<Item = u64>,
-    first: u64,
+pub(super) struct Gaps<'a> {
+    expected: u64,
     last: u64,
-    visit: &mut dyn FnMut(u64, u64) -> bool,
-) {
-    let mut expected = first;
-    for sequence in live {
-        if sequence > last {
-            break;
+    visit: &'a mut dyn FnMut(u64, u64) -> bool,
+    stopped: bool,
+}
+
+impl<'a> Gaps<'a> {
+    /// Between `first` and `last`, both included.
+    pub(super) fn new(first: u64, last: u64, visit: &'a mut dyn FnMut(u64, u64) -> bool) -> Self {
+        Self {
+            expected: first,
+            last,
+            visit,
+            stopped: false,
         }
-        if sequence > expected && !visit(expected, sequence - 1) {
-            return;
-        }
-        expected = sequence + 1;
     }
-    if expected <= last {
-        visit(expected, last);
+
+    /// The next live one; `false` when no more is wanted.
+    pub(super) fn live(&mut self, sequence: u64) -> bool {
+        self.live_range(sequence, sequence)
+    }
+
+    /// All of a range is live.
+    pub(super) fn live_range(&mut self, first: u64, last: u64) -> bool {
+        if self.stopped || first > self.last {
+            return false;
+        }
+        if first > self.expected && !(self.visit)(self.expected, first - 1) {
+            self.stopped = true;
+        }
+        self.expected = self.expected.max(last.saturating_add(1));
+        !self.stopped
+    }
+
+    /// What lies behind the last live one.
+    pub(super) fn finish(self) {
+        if !self.stopped && self.expected <= self.last {
+            (self.visit)(self.expected, self.last);
+        }
     }
 }
 

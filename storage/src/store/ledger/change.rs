@@ -141,6 +141,11 @@ impl<S: Shelf> Ledger<S> {
         true
     }
 
+    /// The time of the first message is to be looked up again.
+    pub(in crate::store) fn forget_first_time(&mut self) {
+        self.first_time_ns.set(None);
+    }
+
     fn set_first(&mut self, first: u64) {
         self.totals.first_sequence = first;
         self.first_time_ns.set(None);

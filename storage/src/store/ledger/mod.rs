@@ -38,7 +38,7 @@ pub struct Ledger<S> {
 
 /// The totals of a ledger.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Totals {
+pub(in crate::store) struct Totals {
     pub(super) messages: u64,
     pub(super) bytes: u64,
     pub(super) first_sequence: u64,

@@ -5,6 +5,7 @@
 //! the index knows.
 
 use super::*;
+use crate::filter::Pattern;
 use crate::store::shelf::Ahead;
 
 /// Subjects that are looked up one by one; more are left to the shelf.
@@ -79,6 +80,22 @@ impl<S: Shelf> Ledger<S> {
         }
         if filter.is_everything() {
             return self.shelf.next_live(from);
+        }
+        let literal = filter.patterns().iter().all(Pattern::is_literal);
+        let indexed_below = match literal {
+            true => from,
+            false => self.shelf.indexed_below(),
+        };
+        let mut from = from;
+        if from < indexed_below {
+            let upto = self.totals.last_sequence.min(indexed_below - 1);
+            if let Some(sequence) = self.shelf.next_matching(from, upto, filter) {
+                return Some(sequence);
+            }
+            from = indexed_below;
+        }
+        if from > self.totals.last_sequence {
+            return None;
         }
         let from = match self.shelf.ahead(from, filter) {
             Ahead::Found(sequence) => return Some(sequence),

@@ -1,0 +1,646 @@
+//! The shelf of a file store: sealed blocks, the open block, and the tail in memory, in the order of
+//! their sequences.
+//!
+//! # Invariant
+//! `dead` holds exactly the sequences at or above `first` that have a record in a block which no longer
+//! counts. Sequences below `first` need no note. What is in the tail is in no block that is asked.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use bytes::BytesMut;
+use roaring::RoaringTreemap;
+
+use super::checkpoint::CheckpointFile;
+use super::name::BlockName;
+use super::part::{Content, Part};
+use super::{BLOCK_BYTES_MAX, FileOptions};
+use crate::block::{BlockWriter, OpenBlock};
+use crate::disk::{Disk, DiskFile};
+use crate::filter::Filter;
+use crate::index::SubjectId;
+use crate::store::shelf::{Ahead, Facts, Neighbors, Shelf, Topic};
+use crate::store::tail::{Gaps, Tail};
+use crate::store::{
+    ChangeError, Deletion, Expiry, Limits, Message, NewMessage, ReadError, accounted_bytes,
+};
+
+/// Bodies are cut from pieces of memory of this size; larger ones get their own.
+const ARENA_BYTES: usize = 256 << 10;
+
+/// What never changes while a store is open.
+pub(super) struct Ground {
+    pub disk: Arc<dyn Disk>,
+    pub directory: PathBuf,
+    pub options: FileOptions,
+}
+
+/// The block that chunks are added to.
+pub(super) struct Open {
+    pub part: Part,
+    /// `None` while a job has it.
+    pub writer: Option<BlockWriter>,
+    pub file: Arc<dyn DiskFile>,
+    /// Takes no more chunks: it is to be sealed.
+    pub closing: bool,
+}
+
+impl Open {
+    pub fn block(&self) -> Option<&Arc<OpenBlock>> {
+        match &self.part.content {
+            Content::Open(block) => Some(block),
+            _ => None,
+        }
+    }
+}
+
+/// What a job has taken along.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Running {
+    Nothing,
+    Job,
+}
+
+/// What the next checkpoint has to say.
+#[derive(Default)]
+pub(super) struct Unsaved {
+    /// A cut that only says what changed would not do.
+    pub whole: bool,
+    pub dead: RoaringTreemap,
+    pub expiries: Vec<(u64, Expiry)>,
+    /// Files with bytes that were not synced yet.
+    pub files: Vec<Arc<dyn DiskFile>>,
+    /// Names were added to the directory.
+    pub names: bool,
+    /// Files that are no longer needed.
+    pub retired: Vec<BlockName>,
+}
+
+/// The shelf of a [`super::FileStore`].
+pub struct Files {
+    pub(super) ground: Arc<Ground>,
+    pub(super) sealed: Vec<Part>,
+    pub(super) open: Option<Open>,
+    pub(super) tail: Tail,
+    arena: BytesMut,
+    pub(super) tail_bytes: usize,
+    pub(super) dead: RoaringTreemap,
+    pub(super) first: u64,
+    pub(super) next_number: u64,
+    pub(super) unsaved: Unsaved,
+    pub(super) running: Running,
+    /// Goes up when everything is cleared, so that what a job brings back from before is recognized.
+    pub(super) epoch: u64,
+    /// The lowest sequence that was truncated to while a job ran.
+    pub(super) truncated: Option<u64>,
+    /// A message in the tail was erased while a job ran that may write it.
+    pub(super) erased: BTreeSet<u64>,
+    pub(super) checkpoint: Option<CheckpointFile>,
+    /// Whether the directory holds a checkpoint file.
+    pub(super) has_checkpoint: bool,
+    pub(super) failed: Option<String>,
+}
+
+impl Files {
+    pub(super) fn new(ground: Arc<Ground>) -> Self {
+        Self {
+            ground,
+            sealed: Vec::new(),
+            open: None,
+            tail: Tail::default(),
+            arena: BytesMut::new(),
+            tail_bytes: 0,
+            dead: RoaringTreemap::new(),
+            first: 0,
+            next_number: 1,
+            unsaved: Unsaved {
+                whole: true,
+                ..Unsaved::default()
+            },
+            running: Running::Nothing,
+            epoch: 0,
+            truncated: None,
+            erased: BTreeSet::new(),
+            checkpoint: None,
+            has_checkpoint: false,
+            failed: None,
+        }
+    }
+
+    /// How large blocks become under these limits: small streams get small blocks, so that limits free space.
+    pub(super) fn block_bytes(&self, limits: &Limits) -> u64 {
+        if let Some(bytes) = self.ground.options.block_bytes {
+            return bytes;
+        }
+        match limits.bytes_max {
+            Some(bytes_max) => (bytes_max / 4).clamp(256 << 10, BLOCK_BYTES_MAX),
+            None => BLOCK_BYTES_MAX,
+        }
+    }
+
+    pub(super) fn cache(&self) -> &crate::block::BlockCache {
+        &self.ground.options.cache
+    }
+
+    /// All blocks from the one that may hold `from` on.
+    pub(super) fn parts_from(&self, from: u64) -> impl Iterator<Item = &Part> {
+        let start = self.sealed.partition_point(|part| part.last < from);
+        let open = self.open.iter().map(|open| &open.part);
+        self.sealed
+            .get(start..)
+            .unwrap_or_default()
+            .iter()
+            .chain(open.filter(move |part| part.last >= from))
+    }
+
+    /// All blocks up to the one that may hold `upto`, the last one first.
+    fn parts_upto(&self, upto: u64) -> impl Iterator<Item = &Part> {
+        let end = self.sealed.partition_point(|part| part.first <= upto);
+        let open = self.open.iter().map(|open| &open.part);
+        open.filter(move |part| part.first <= upto && part.last >= part.first)
+            .chain(self.sealed.get(..end).unwrap_or_default().iter().rev())
+    }
+
+    fn part_of(&self, sequence: u64) -> Option<&Part> {
+        self.parts_from(sequence)
+            .next()
+            .filter(|part| part.first <= sequence)
+    }
+
+    /// Whether a sequence, if it is held at all, is held in memory.
+    fn in_tail(&self, sequence: u64) -> bool {
+        self.tail
+            .first_sequence()
+            .is_some_and(|first| sequence >= first)
+    }
+
+    fn is_dead(&self, sequence: u64) -> bool {
+        self.dead.contains(sequence)
+    }
+
+    pub(super) fn dead_within(&self, part: &Part) -> u64 {
+        let first = part.first.max(self.first);
+        if self.dead.is_empty() || part.last < first {
+            return 0;
+        }
+        self.dead.range_cardinality(first..=part.last)
+    }
+
+    fn next_in_blocks(&self, from: u64, upto: u64, filter: &Filter) -> Option<u64> {
+        for part in self.parts_from(from) {
+            if part.first > upto {
+                return None;
+            }
+            let mut at = from;
+            let mut tries = 0;
+            while let Some(sequence) = part.next(at, filter, self.cache()) {
+                if sequence > upto {
+                    return None;
+                }
+                if !self.is_dead(sequence) {
+                    return Some(sequence);
+                }
+                tries += 1;
+                if tries == 8 {
+                    // A long stretch of dead ones: walk the list instead of searching it again and again.
+                    let mut found = None;
+                    part.sequences(sequence, filter, self.cache(), &mut |sequence| {
+                        if self.is_dead(sequence) {
+                            return true;
+                        }
+                        found = Some(sequence);
+                        false
+                    });
+                    if found.is_some() {
+                        return found.filter(|&found| found <= upto);
+                    }
+                    break;
+                }
+                at = sequence + 1;
+            }
+        }
+        None
+    }
+
+    fn previous_in_blocks(&self, from: u64, upto: u64, filter: &Filter) -> Option<u64> {
+        for part in self.parts_upto(upto) {
+            if part.last < from {
+                return None;
+            }
+            let mut at = upto;
+            while let Some(sequence) = part.previous(at, filter, self.cache()) {
+                if sequence < from {
+                    return None;
+                }
+                if !self.is_dead(sequence) {
+                    return Some(sequence);
+                }
+                let Some(below) = sequence.checked_sub(1) else {
+                    return None;
+                };
+                at = below;
+            }
+        }
+        None
+    }
+
+    fn count_in_blocks(&self, from: u64, filter: &Filter) -> u64 {
+        let mut count = 0;
+        for part in self.parts_from(from) {
+            if self.dead_within(part) == 0 {
+                count += part.count(from, u64::MAX, filter, self.cache());
+            } else {
+                part.sequences(from, filter, self.cache(), &mut |sequence| {
+                    count += u64::from(!self.is_dead(sequence));
+                    true
+                });
+            }
+        }
+        count
+    }
+
+    /// Lets nothing above `last` count in any block.
+    pub(super) fn truncate_blocks(&mut self, last: u64) {
+        for part in &mut self.sealed {
+            part.last = part.last.min(last);
+            part.first = part.first.min(part.last + 1);
+        }
+        if let Some(open) = &mut self.open
+            && (open.part.last > last || open.part.records > 0)
+        {
+            open.part.last = open.part.last.min(last);
+            open.part.first = open.part.first.min(open.part.last + 1);
+            open.closing = true;
+        }
+        if self.running == Running::Nothing {
+            let emptied = self.sealed.partition_point(|part| part.first <= part.last);
+            for part in self.sealed.split_off(emptied) {
+                self.retire(&part);
+            }
+        }
+    }
+
+    /// Sequence ranges that are known to be unreadable.
+    pub(super) fn lost_ranges(&self) -> Vec<(u64, u64)> {
+        let mut ranges = Vec::new();
+        for part in self.parts_from(self.first) {
+            let lost = match &part.content {
+                Content::Lost(_) => {
+                    ranges.push((part.first.max(self.first), part.last));
+                    continue;
+                }
+                Content::Sealed(block) => block.lost(),
+                Content::Open(block) => block.lost(),
+            };
+            ranges.extend(lost.iter().map(|lost| {
+                let last = lost.last_sequence.unwrap_or(part.last).min(part.last);
+                (lost.first_sequence.max(part.first).max(self.first), last)
+            }));
+        }
+        ranges.retain(|(first, last)| first <= last);
+        ranges
+    }
+
+    /// Takes a block out of use; its file goes with the next checkpoint.
+    pub(super) fn retire(&mut self, part: &Part) {
+        if part.first <= part.last {
+            self.dead.remove_range(part.first..=part.last);
+        }
+        // A block that is lost has perhaps a file that somebody wants to look at.
+        if !matches!(part.content, Content::Lost(_)) {
+            self.unsaved.retired.push(part.name);
+        }
+    }
+
+    fn forget_in_block(&mut self, sequence: u64, deletion: Deletion) {
+        self.dead.insert(sequence);
+        self.unsaved.dead.insert(sequence);
+        let at = self.sealed.partition_point(|part| part.last < sequence);
+        let Some(part) = self.sealed.get_mut(at) else {
+            if let Some(open) = &mut self.open
+                && deletion == Deletion::Erase
+            {
+                open.part.erase = true;
+                open.closing = true;
+            }
+            return;
+        };
+        part.erase |= deletion == Deletion::Erase;
+        // No block is kept for nothing; one that a job may be reading goes when the job is done.
+        let first = part.first;
+        if sequence == part.last || sequence == first || sequence % 64 == 0 {
+            self.drop_if_empty(at);
+        }
+    }
+
+    fn drop_if_empty(&mut self, at: usize) {
+        let Some(part) = self.sealed.get(at) else {
+            return;
+        };
+        if self.running == Running::Nothing && self.is_empty_part(part) {
+            let part = self.sealed.remove(at);
+            self.retire(&part);
+            self.unsaved.whole = true;
+        }
+    }
+}
+
+impl Shelf for Files {
+    fn check(&self) -> Result<(), ChangeError> {
+        match &self.failed {
+            None => Ok(()),
+            Some(reason) => Err(ChangeError::Failed(reason.clone())),
+        }
+    }
+
+    fn push(&mut self, message: &NewMessage<'_>, id: SubjectId, previous: u64) {
+        let length = message.subject.len() + message.headers.len() + message.payload.len();
+        if self.arena.capacity() - self.arena.len() < length {
+            self.arena = BytesMut::with_capacity(length.max(ARENA_BYTES));
+        }
+        self.arena.extend_from_slice(message.subject);
+        self.arena.extend_from_slice(message.headers);
+        self.arena.extend_from_slice(message.payload);
+        let body = self.arena.split().freeze();
+        self.tail.push(message, body, id, previous);
+        self.tail_bytes += length;
+        if message.expiry != Expiry::ByAge {
+            self.unsaved
+                .expiries
+                .push((message.sequence, message.expiry));
+        }
+    }
+
+    fn remove(&mut self, sequence: u64, deletion: Deletion) -> Neighbors {
+        if !self.in_tail(sequence) {
+            self.forget_in_block(sequence, deletion);
+            return Neighbors::default();
+        }
+        if deletion == Deletion::Erase && self.running == Running::Job {
+            self.erased.insert(sequence);
+        }
+        let length = self.tail.body_length(sequence);
+        self.tail_bytes = self.tail_bytes.saturating_sub(length);
+        let mut neighbors = self.tail.remove(sequence);
+        // Before the tail nobody keeps up who is next to whom.
+        neighbors.previous = neighbors.previous.filter(|&at| self.is_live(at));
+        neighbors
+    }
+
+    fn first_moved(&mut self, first: u64) {
+        self.first = first;
+        while self.running == Running::Nothing
+            && let Some(part) = self.sealed.first()
+            && part.last < first
+        {
+            let part = self.sealed.remove(0);
+            self.retire(&part);
+        }
+    }
+
+    fn truncate(&mut self, last: u64) {
+        self.unsaved.whole = true;
+        if self.running == Running::Job {
+            self.truncated = Some(self.truncated.map_or(last, |lower| lower.min(last)));
+        }
+        if let Some(above) = last.checked_add(1) {
+            self.dead.remove_range(above..);
+            self.unsaved.dead.remove_range(above..);
+        }
+        self.truncate_blocks(last);
+    }
+
+    fn clear(&mut self) {
+        self.unsaved.whole = true;
+        self.unsaved.files.clear();
+        self.unsaved.expiries.clear();
+        self.epoch += 1;
+        for part in std::mem::take(&mut self.sealed) {
+            self.retire(&part);
+        }
+        if let Some(open) = self.open.take() {
+            self.retire(&open.part);
+        }
+        self.dead = RoaringTreemap::new();
+        self.unsaved.dead = RoaringTreemap::new();
+        self.tail.clear();
+        self.tail_bytes = 0;
+    }
+
+    fn is_live(&self, sequence: u64) -> bool {
+        if sequence < self.first {
+            return false;
+        }
+        if self.in_tail(sequence) {
+            return self.tail.is_live(sequence);
+        }
+        self.part_of(sequence)
+            .is_some_and(|part| part.contains(sequence, self.cache()))
+            && !self.is_dead(sequence)
+    }
+
+    fn facts(&self, sequence: u64) -> Option<Facts> {
+        if self.in_tail(sequence) {
+            return self.tail.facts(sequence);
+        }
+        if self.is_dead(sequence) {
+            return None;
+        }
+        let part = self.part_of(sequence)?;
+        match part.load(sequence, self.cache()) {
+            Ok(record) => {
+                let message = record?.message;
+                Some(Facts {
+                    bytes: accounted_bytes(
+                        message.subject.len(),
+                        message.headers.len(),
+                        message.payload.len(),
+                    ),
+                    subject: message.subject,
+                    id: None,
+                })
+            }
+            Err(_) => Some(Facts {
+                subject: part
+                    .subject_of(sequence, self.cache())
+                    .unwrap_or_default()
+                    .into(),
+                id: None,
+                bytes: part.accounted_bytes_mean(),
+            }),
+        }
+    }
+
+    fn time_ns(&self, sequence: u64) -> Option<i64> {
+        if self.in_tail(sequence) {
+            return self.tail.time_ns(sequence);
+        }
+        let part = self.part_of(sequence)?;
+        match part.load(sequence, self.cache()) {
+            Ok(record) => record.map(|record| record.message.time_ns),
+            // Unreadable messages age too: with the last of their block.
+            Err(_) => part.last_time_ns(),
+        }
+    }
+
+    fn load(&self, sequence: u64) -> Result<Option<Message>, ReadError> {
+        if self.in_tail(sequence) {
+            return Ok(self.tail.load(sequence));
+        }
+        if self.is_dead(sequence) {
+            return Ok(None);
+        }
+        let Some(part) = self.part_of(sequence) else {
+            return Ok(None);
+        };
+        let record = part.load(sequence, self.cache())?;
+        Ok(record.map(|record| record.message))
+    }
+
+    fn next_live(&self, from: u64) -> Option<u64> {
+        if !self.in_tail(from)
+            && let Some(found) = self.next_in_blocks(from, u64::MAX, &Filter::everything())
+        {
+            return Some(found);
+        }
+        self.tail.next_live(from)
+    }
+
+    fn previous_live(&self, upto: u64) -> Option<u64> {
+        if let Some(found) = self.tail.previous_live(upto) {
+            return Some(found);
+        }
+        self.previous_in_blocks(self.first, upto, &Filter::everything())
+    }
+
+    fn count_live(&self, from: u64, below: u64) -> u64 {
+        let mut count = 0;
+        if !self.in_tail(from) {
+            for part in self.parts_from(from) {
+                if part.first >= below {
+                    break;
+                }
+                let start = from.max(part.first);
+                let end = below.min(part.last.saturating_add(1));
+                if start >= end {
+                    continue;
+                }
+                count += part.count(start, end, &Filter::everything(), self.cache());
+                count -= self.dead.range_cardinality(start..end).min(count);
+            }
+        }
+        count + self.tail.count_live(from, below)
+    }
+
+    fn next_on(&self, topic: &Topic<'_>, from: u64) -> Option<u64> {
+        if !self.in_tail(from) {
+            let filter = Filter::literal(topic.subject);
+            if let Some(found) = self.next_in_blocks(from, topic.span.last, &filter) {
+                return Some(found);
+            }
+        }
+        match self.in_tail(topic.span.last) {
+            true => self.tail.next_on(topic, from),
+            false => None,
+        }
+    }
+
+    fn previous_on(&self, topic: &Topic<'_>, upto: u64) -> Option<u64> {
+        if self.in_tail(upto)
+            && let Some(found) = self.tail.previous_on(topic, upto)
+        {
+            return Some(found);
+        }
+        let from = self.first.max(topic.span.first);
+        self.previous_in_blocks(from, upto, &Filter::literal(topic.subject))
+    }
+
+    fn count_on(&self, topic: &Topic<'_>, from: u64) -> u64 {
+        let tail = match self.in_tail(topic.span.last) {
+            true => self.tail.count_on(topic, from),
+            false => 0,
+        };
+        match self.in_tail(from) {
+            true => tail,
+            false => tail + self.count_in_blocks(from, &Filter::literal(topic.subject)),
+        }
+    }
+
+    fn indexed_below(&self) -> u64 {
+        self.tail.first_sequence().unwrap_or(u64::MAX)
+    }
+
+    fn ahead(&self, from: u64, filter: &Filter) -> Ahead {
+        match self.in_tail(from) {
+            true => self.tail.ahead(from, filter),
+            false => Ahead::Unknown(from),
+        }
+    }
+
+    fn next_matching(&self, from: u64, upto: u64, filter: &Filter) -> Option<u64> {
+        if !self.in_tail(from)
+            && let Some(found) = self.next_in_blocks(from, upto, filter)
+        {
+            return Some(found);
+        }
+        self.tail.next_matching(from, upto, filter)
+    }
+
+    fn previous_matching(&self, from: u64, upto: u64, filter: &Filter) -> Option<u64> {
+        if let Some(found) = self.tail.previous_matching(from, upto, filter) {
+            return Some(found);
+        }
+        self.previous_in_blocks(from, upto, filter)
+    }
+
+    fn count_matching(&self, from: u64, filter: &Filter) -> u64 {
+        let tail = self.tail.count_matching(from, filter);
+        match self.in_tail(from) {
+            true => tail,
+            false => tail + self.count_in_blocks(from, filter),
+        }
+    }
+
+    fn gaps(&self, first: u64, last: u64, visit: &mut dyn FnMut(u64, u64) -> bool) {
+        let mut gaps = Gaps::new(first, last, visit);
+        for part in self.parts_from(first) {
+            if part.is_dense() && self.dead_within(part) == 0 {
+                gaps.live_range(part.first.max(first), part.last);
+                continue;
+            }
+            part.sequences(first, &Filter::everything(), self.cache(), &mut |sequence| {
+                self.is_dead(sequence) || gaps.live(sequence)
+            });
+        }
+        for slot in self.tail.slots_from(first).filter(|slot| slot.is_live()) {
+            if !gaps.live(slot.sequence) {
+                return;
+            }
+        }
+        gaps.finish();
+    }
+
+    fn sequence_at(&self, time_ns: i64) -> Option<u64> {
+        for part in self.parts_from(self.first) {
+            if part.last_time_ns().is_some_and(|last| last < time_ns) {
+                continue;
+            }
+            if let Some(found) = part.sequence_at(time_ns, self.first, self.cache()) {
+                return self.next_live(found);
+            }
+        }
+        self.tail.sequence_at(time_ns)
+    }
+
+    fn lost(&self) -> u64 {
+        let lost = |(first, last): (u64, u64)| {
+            let dead = match self.dead.is_empty() {
+                true => 0,
+                false => self.dead.range_cardinality(first..=last),
+            };
+            (last + 1 - first).saturating_sub(dead)
+        };
+        self.lost_ranges().into_iter().map(lost).sum()
+    }
+}

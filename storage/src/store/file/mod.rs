@@ -1,0 +1,149 @@
+//! The store that keeps its messages in block files.
+//!
+//! New messages go to a tail in memory; the log has them already. Behind the acks they are written to
+//! the open block in whole chunks, which is sealed when it is full. Nothing here is durable before a
+//! checkpoint: one cut through everything at one index of the log, after which the log before it is no
+//! longer needed. In reading order:
+//!
+//! - `name`: the files of a stream's directory.
+//! - `cut`: what a checkpoint remembers; `checkpoint`: the file it is in.
+//! - `part`: a block, whatever state it is in; `files`: the shelf made of parts and the tail.
+//! - `job`: work on files, done on a pool; `work`: which job is next and what it brings back.
+//! - `open`: a store from what is on disk.
+//!
+//! # Invariant
+//! The owner of a store never waits for the disk when it changes the store, and a job never sees a store
+//! that changes: what it needs is handed over, what it did is handed back.
+
+mod checkpoint;
+mod cut;
+mod files;
+mod job;
+mod name;
+mod open;
+mod part;
+mod work;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::{Ledger, Limits};
+use crate::block::BlockCache;
+use crate::codec::Compression;
+use crate::disk::Disk;
+use crate::entropy::Entropy;
+use crate::seal::{Cipher, KeyRing};
+
+pub use checkpoint::CheckpointError;
+pub use files::Files;
+pub use job::{Completed, Job};
+pub use open::{FileOpenError, Opened};
+
+/// The largest block, which is also the usual one.
+pub const BLOCK_BYTES_MAX: u64 = 64 << 20;
+/// Messages in memory are written to a block when there are this many bytes of them.
+pub const FLUSH_BYTES: usize = 1 << 20;
+/// A stream with fewer bytes than this keeps them in its checkpoint and has no block files.
+pub const SMALL_STREAM_BYTES: usize = 64 << 10;
+/// A checkpoint waits for a flush when more than this is in memory.
+const FREEZE_TAIL_BYTES_MAX: usize = 4 << 20;
+
+/// A store that keeps its messages in block files.
+pub type FileStore = Ledger<Files>;
+
+/// How a stream's messages are kept.
+#[derive(Clone)]
+pub struct FileOptions {
+    /// The stream's storage id.
+    pub stream: u64,
+    /// Size at which blocks are sealed; `None` derives it from the limits.
+    pub block_bytes: Option<u64>,
+    /// Bytes in memory at which they are written to a block, [`FLUSH_BYTES`] by default.
+    pub flush_bytes: usize,
+    /// Compression of chunks.
+    pub compression: Compression,
+    /// Encryption of blocks and checkpoint; needs a ring.
+    pub cipher: Option<Cipher>,
+    /// The master keys.
+    pub ring: Option<Arc<KeyRing>>,
+    /// Where keys come from.
+    pub entropy: Arc<dyn Entropy>,
+    /// Shared by all streams.
+    pub cache: Arc<BlockCache>,
+}
+
+impl FileOptions {
+    /// Plain, with everything as usual.
+    pub fn new(stream: u64, entropy: Arc<dyn Entropy>, cache: Arc<BlockCache>) -> Self {
+        Self {
+            stream,
+            block_bytes: None,
+            flush_bytes: FLUSH_BYTES,
+            compression: Compression::None,
+            cipher: None,
+            ring: None,
+            entropy,
+            cache,
+        }
+    }
+}
+
+/// What work is wanted for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    /// To keep memory and files in shape.
+    Background,
+    /// So that [`FileStore::freeze`] finds little left in memory.
+    Checkpoint,
+}
+
+impl Purpose {
+    fn flush_bytes(self, flush_bytes: usize) -> usize {
+        match self {
+            Self::Background => flush_bytes,
+            Self::Checkpoint => SMALL_STREAM_BYTES.min(flush_bytes),
+        }
+    }
+}
+
+impl FileStore {
+    /// An empty store in an existing, empty directory. Nothing is written before the first job.
+    pub fn create(
+        disk: Arc<dyn Disk>,
+        directory: PathBuf,
+        options: FileOptions,
+        limits: Limits,
+    ) -> Self {
+        let ground = files::Ground {
+            disk,
+            directory,
+            options,
+        };
+        Ledger::over(Files::new(Arc::new(ground)), limits)
+    }
+
+    /// The stream's storage id.
+    pub fn stream(&self) -> u64 {
+        self.shelf.ground.options.stream
+    }
+
+    /// Bytes of messages that are in memory only.
+    pub fn tail_bytes(&self) -> usize {
+        self.shelf.tail_bytes
+    }
+
+    /// Bytes that the stream's block files take.
+    pub fn file_bytes(&self) -> u64 {
+        self.shelf.parts_from(0).map(|part| part.file_length).sum()
+    }
+
+    /// Whether a job is out.
+    pub fn is_busy(&self) -> bool {
+        self.shelf.running == files::Running::Job
+    }
+
+    /// Sequence ranges that are known to be unreadable, ascending.
+    pub fn lost_ranges(&self) -> Vec<(u64, u64)> {
+        self.shelf.lost_ranges()
+    }
+}

@@ -1,0 +1,324 @@
+//! A store from what is on disk: the newest cut, and the blocks it lists.
+//!
+//! Sealed blocks are not scanned: their footers say which subjects they hold and how often. Only where
+//! messages were deleted one by one the posting lists are gone through.
+//!
+//! # Invariant
+//! Nothing that a checkpoint lists is removed because it is damaged, and nothing is removed because no
+//! checkpoint lists it.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use hashbrown::HashSet;
+
+use super::checkpoint::{self, CheckpointError};
+use super::cut::{Cut, ListedBlock, ListedOpen};
+use super::files::{Files, Ground, Open};
+use super::job::remove_retired;
+use super::name::{BlockName, SET_ASIDE};
+use super::part::{Content, Part};
+use super::work::sealed_part;
+use super::{FileOptions, FileStore};
+use crate::block::{BlockOpenError, OpenBlock, SealedBlock};
+use crate::disk::{Disk, DiskError, DiskErrorKind, OpenMode};
+use crate::store::shelf::Shelf;
+use crate::store::{Ledger, Limits};
+
+/// A store as it was at its newest durable cut.
+pub struct Opened {
+    /// The store.
+    pub store: FileStore,
+    /// The log index of the cut; what the log has after it is to be applied again. 0 when there was no cut yet.
+    pub index: u64,
+    /// The stream core's own state at the cut.
+    pub core: Bytes,
+}
+
+/// Why a store could not be opened.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum FileOpenError {
+    /// Its checkpoint could not be read.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    /// The checkpoint that the log carries is damaged.
+    #[error("the checkpoint of stream {stream} in the log is damaged")]
+    Carried {
+        /// The stream's storage id.
+        stream: u64,
+    },
+    /// A block is encrypted under a key that is not there.
+    #[error("block {block}: {error}")]
+    Key {
+        /// Its file name.
+        block: String,
+        /// What is wrong with the key.
+        error: BlockOpenError,
+    },
+    /// The disk did not answer.
+    #[error(transparent)]
+    Disk(#[from] DiskError),
+}
+
+impl FileStore {
+    /// Opens a store from its directory and the checkpoint that the log carried for it, if it did. `limits` hold for a store
+    /// that never had a checkpoint.
+    pub fn open(
+        disk: Arc<dyn Disk>,
+        directory: PathBuf,
+        carried: Option<Bytes>,
+        options: FileOptions,
+        limits: Limits,
+    ) -> Result<Opened, FileOpenError> {
+        let stream = options.stream;
+        let saved = checkpoint::load(&*disk, &directory, stream, options.ring.as_deref())?;
+        let has_checkpoint = saved.is_some();
+        let carried = carried
+            .map(|bytes| Cut::decode(bytes).map_err(|_| FileOpenError::Carried { stream }))
+            .transpose()?;
+        let cut = match (saved, carried) {
+            (Some(saved), Some(carried)) if carried.index > saved.index => Some(carried),
+            (Some(saved), _) => Some(saved),
+            (None, carried) => carried,
+        };
+        let ground = Arc::new(Ground {
+            disk,
+            directory,
+            options,
+        });
+        set_aside_unlisted(&ground, cut.as_ref())?;
+        let Some(cut) = cut else {
+            return Ok(Opened {
+                store: Ledger::over(Files::new(ground), limits),
+                index: 0,
+                core: Bytes::new(),
+            });
+        };
+        remove_retired(&ground, &cut.retired)?;
+        let (index, core) = (cut.index, cut.core.clone());
+        let mut store = Ledger::over(Files::new(ground), cut.limits);
+        store.shelf.has_checkpoint = has_checkpoint;
+        store.restore(cut)?;
+        Ok(Opened { store, index, core })
+    }
+
+    fn restore(&mut self, cut: Cut) -> Result<(), FileOpenError> {
+        let files = &mut self.shelf;
+        files.next_number = cut.next_number;
+        files.first = cut.totals.first_sequence;
+        files.dead = cut.dead;
+        files.dead.remove_range(..files.first);
+        for listed in &cut.sealed {
+            let part = open_sealed(&files.ground, listed)?;
+            files.sealed.push(part);
+        }
+        if let Some(listed) = &cut.open {
+            match open_open(&files.ground, listed)? {
+                Ok(open) => files.open = Some(open),
+                Err(part) => files.sealed.push(part),
+            }
+        }
+        self.index_blocks();
+        for held in &cut.held {
+            self.put(&held.as_new());
+        }
+        for (sequence, expiry) in cut.expiries {
+            if self.shelf.is_live(sequence) {
+                self.expiry.insert(sequence, expiry);
+            }
+        }
+        self.totals = cut.totals;
+        self.forget_first_time();
+        self.shelf.first_moved(cut.totals.first_sequence);
+        Ok(())
+    }
+
+    /// Builds the subject index from the footers.
+    fn index_blocks(&mut self) {
+        let files = &self.shelf;
+        let index = &mut self.index;
+        for part in files.parts_from(files.first) {
+            let mut add = |subject: &[u8], state: crate::store::SubjectState| {
+                let id = index.insert(subject);
+                let span = index.value_mut(id);
+                if span.messages == 0 {
+                    span.first = state.first_sequence;
+                }
+                span.messages += state.messages;
+                span.last = span.last.max(state.last_sequence);
+            };
+            let whole = part.counts_whole() && part.first >= files.first;
+            if whole && files.dead_within(part) == 0 {
+                part.all_subjects(files.cache(), &mut add);
+            } else {
+                let live = |sequence| sequence >= files.first && !files.dead.contains(sequence);
+                part.live_subjects(files.cache(), &live, &mut add);
+            }
+        }
+    }
+}
+
+/// Moves block files that the cut does not list out of the way.
+fn set_aside_unlisted(ground: &Ground, cut: Option<&Cut>) -> Result<(), DiskError> {
+    let mut listed: HashSet<String> = HashSet::new();
+    if let Some(cut) = cut {
+        let sealed = cut.sealed.iter().map(|block| block.name);
+        let open = cut.open.iter().map(|open| open.name);
+        let names = sealed.chain(open).chain(cut.retired.iter().copied());
+        listed.extend(names.map(|name| name.file_name()));
+    }
+    let mut moved = false;
+    for entry in ground.disk.list(&ground.directory)? {
+        if entry.is_directory
+            || !BlockName::is_block(&entry.name)
+            || listed.contains(&entry.name)
+        {
+            continue;
+        }
+        let aside = ground.directory.join(SET_ASIDE);
+        ground.disk.create_directory(&aside)?;
+        let taken: HashSet<String> = ground
+            .disk
+            .list(&aside)?
+            .into_iter()
+            .map(|entry| entry.name)
+            .collect();
+        let name = (0..)
+            .map(|copy| format!("{}.{copy}", entry.name))
+            .find(|name| !taken.contains(name))
+            .unwrap_or_default();
+        tracing::warn!(
+            directory = %ground.directory.display(),
+            file = entry.name,
+            "setting a block aside that no checkpoint lists"
+        );
+        ground
+            .disk
+            .rename(&ground.directory.join(&entry.name), &aside.join(name))?;
+        ground.disk.sync_directory(&aside)?;
+        moved = true;
+    }
+    if moved {
+        ground.disk.sync_directory(&ground.directory)?;
+    }
+    Ok(())
+}
+
+fn lost(name: BlockName, first: u64, last: u64, file_length: u64, reason: String) -> Part {
+    tracing::error!(block = %name.file_name(), first, last, reason, "a block is lost");
+    Part {
+        name,
+        first,
+        last,
+        records: u32::try_from((last + 1).saturating_sub(first)).unwrap_or(u32::MAX),
+        file_length,
+        digest: [0; 32],
+        content: Content::Lost(format!("block {}: {reason}", name.file_name()).into()),
+        erase: false,
+        keep: true,
+    }
+}
+
+/// A damaged block is a part that is lost; a missing key or a disk that does not answer is an error.
+fn open_sealed(ground: &Ground, listed: &ListedBlock) -> Result<Part, FileOpenError> {
+    let gone = |reason: String| Part {
+        records: listed.records,
+        digest: listed.digest,
+        ..lost(
+            listed.name,
+            listed.first,
+            listed.last,
+            listed.file_length,
+            reason,
+        )
+    };
+    let path = ground.directory.join(listed.name.file_name());
+    let file = match ground.disk.open(&path, OpenMode::Read) {
+        Ok(file) => file,
+        Err(error) if error.kind == DiskErrorKind::NotFound => {
+            return Ok(gone("the file is missing".into()));
+        }
+        Err(error) => return Err(error.into()),
+    };
+    let bytes = file.map(file.length()?)?;
+    let block = match SealedBlock::open(bytes, ground.options.ring.as_deref()) {
+        Ok(block) => block,
+        Err(error) => return key_error(listed.name, error).map(gone),
+    };
+    let identity = block.identity();
+    if identity.stream != ground.options.stream
+        || identity.number != listed.name.number
+        || identity.generation != listed.name.generation
+    {
+        return Ok(gone("the file holds another block".into()));
+    }
+    if block.footer_damage().is_none() && block.summary().digest != listed.digest {
+        return Ok(gone("the file has another content than the checkpoint lists".into()));
+    }
+    let keep = block.footer_damage().is_some();
+    Ok(Part {
+        first: listed.first,
+        last: listed.last,
+        digest: listed.digest,
+        records: listed.records,
+        keep,
+        ..sealed_part(listed.name, block)
+    })
+}
+
+fn key_error(name: BlockName, error: BlockOpenError) -> Result<String, FileOpenError> {
+    match error {
+        BlockOpenError::KeyMissing | BlockOpenError::Key(_) => Err(FileOpenError::Key {
+            block: name.file_name(),
+            error,
+        }),
+        BlockOpenError::Disk(error) => Err(error.into()),
+        damage => Ok(damage.to_string()),
+    }
+}
+
+fn open_open(
+    ground: &Ground,
+    listed: &ListedOpen,
+) -> Result<Result<Open, Part>, FileOpenError> {
+    let gone = |reason| {
+        Err(lost(
+            listed.name,
+            listed.first,
+            listed.last,
+            listed.written,
+            reason,
+        ))
+    };
+    let path = ground.directory.join(listed.name.file_name());
+    let file = match ground.disk.open(&path, OpenMode::Write) {
+        Ok(file) => file,
+        Err(error) if error.kind == DiskErrorKind::NotFound => {
+            return Ok(gone("the file is missing".into()));
+        }
+        Err(error) => return Err(error.into()),
+    };
+    let block = match OpenBlock::open(file.clone(), listed.written, ground.options.ring.as_deref())
+    {
+        Ok(block) => block,
+        Err(error) => return key_error(listed.name, error).map(gone),
+    };
+    Ok(Ok(Open {
+        part: Part {
+            name: listed.name,
+            first: listed.first,
+            last: listed.last,
+            records: block.records(),
+            file_length: listed.written,
+            digest: [0; 32],
+            content: Content::Open(Arc::new(block)),
+            erase: false,
+            keep: false,
+        },
+        writer: None,
+        file,
+        // The last chunk may be short; one that has lost something takes no more.
+        closing: false,
+    }))
+}
