@@ -226,6 +226,16 @@ impl OpenBlock {
         self.view(cache).subjects(filter, visit);
     }
 
+    /// Calls `visit` for every subject with what it has among the sequences for which `live` holds, if that is anything.
+    pub fn live_subjects(
+        &self,
+        cache: &BlockCache,
+        live: &dyn Fn(u64) -> bool,
+        visit: &mut dyn FnMut(&[u8], SubjectState),
+    ) {
+        self.view(cache).live_subjects(live, visit);
+    }
+
     /// The first sequence at or after `from` whose time is at or after `time_ns`.
     pub fn sequence_at(
         &self,

@@ -160,6 +160,36 @@ impl<I: RecordIndex> View<'_, I> {
         });
     }
 
+    /// Calls `visit` for every subject with what it has among the sequences for which `live` holds, if that is anything.
+    pub fn live_subjects(
+        &self,
+        live: &dyn Fn(u64) -> bool,
+        visit: &mut dyn FnMut(&[u8], SubjectState),
+    ) {
+        self.index.visit_subjects(&[], &mut |number, text| {
+            let mut state: Option<SubjectState> = None;
+            if let Some(list) = self.index.postings(number) {
+                list.visit(0, &mut |ordinal| {
+                    let sequence = self.index.sequence(ordinal);
+                    if let Some(sequence) = sequence.filter(|&sequence| live(sequence)) {
+                        let state = state.get_or_insert(SubjectState {
+                            messages: 0,
+                            first_sequence: sequence,
+                            last_sequence: sequence,
+                        });
+                        state.messages += 1;
+                        state.last_sequence = sequence;
+                    }
+                    true
+                });
+            }
+            if let Some(state) = state {
+                visit(text, state);
+            }
+            true
+        });
+    }
+
     /// The first record at or after `from` whose time is at or after `time_ns`.
     pub fn sequence_at(&self, time_ns: i64, from: u64) -> Result<Option<u64>, BlockReadError> {
         for chunk in self.index.chunks() {

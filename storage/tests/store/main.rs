@@ -1,5 +1,6 @@
 //! Any sequence of changes leaves every store as a plain list of messages would be.
 
 mod driver;
+mod file;
 mod memory;
 mod model;

@@ -225,7 +225,8 @@ impl Cut {
         };
         let retired = get_list(from, 12, get_name)?;
         let dead = get_bytes(from)?;
-        let dead = RoaringTreemap::deserialize_from(&mut dead.as_ref()).map_err(|_| MalformedCut)?;
+        let dead =
+            RoaringTreemap::deserialize_from(&mut dead.as_ref()).map_err(|_| MalformedCut)?;
         let expiries = get_list(from, 17, |from| {
             Ok((from.try_get_u64_le()?, get_expiry(from)?))
         })?;

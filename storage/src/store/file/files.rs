@@ -236,10 +236,7 @@ impl Files {
                 if !self.is_dead(sequence) {
                     return Some(sequence);
                 }
-                let Some(below) = sequence.checked_sub(1) else {
-                    return None;
-                };
-                at = below;
+                at = sequence.checked_sub(1)?;
             }
         }
         None
@@ -329,7 +326,7 @@ impl Files {
         part.erase |= deletion == Deletion::Erase;
         // No block is kept for nothing; one that a job may be reading goes when the job is done.
         let first = part.first;
-        if sequence == part.last || sequence == first || sequence % 64 == 0 {
+        if sequence == part.last || sequence == first || sequence.is_multiple_of(64) {
             self.drop_if_empty(at);
         }
     }
@@ -476,6 +473,9 @@ impl Shelf for Files {
         if self.in_tail(sequence) {
             return self.tail.time_ns(sequence);
         }
+        if self.is_dead(sequence) {
+            return None;
+        }
         let part = self.part_of(sequence)?;
         match part.load(sequence, self.cache()) {
             Ok(record) => record.map(|record| record.message.time_ns),
@@ -609,9 +609,12 @@ impl Shelf for Files {
                 gaps.live_range(part.first.max(first), part.last);
                 continue;
             }
-            part.sequences(first, &Filter::everything(), self.cache(), &mut |sequence| {
-                self.is_dead(sequence) || gaps.live(sequence)
-            });
+            part.sequences(
+                first,
+                &Filter::everything(),
+                self.cache(),
+                &mut |sequence| self.is_dead(sequence) || gaps.live(sequence),
+            );
         }
         for slot in self.tail.slots_from(first).filter(|slot| slot.is_live()) {
             if !gaps.live(slot.sequence) {

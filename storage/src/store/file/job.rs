@@ -58,7 +58,7 @@ pub struct Completed {
 }
 
 pub(super) enum Done {
-    Flushed(Flushed),
+    Flushed(Box<Flushed>),
     Sealed(SealedFile),
     Rewritten(Option<Rewritten>),
     Saved(Saved),
@@ -69,7 +69,9 @@ impl Job {
     pub fn execute(self) -> Completed {
         let ground = &*self.ground;
         let done = match self.work {
-            Work::Flush(flush) => flush.execute(ground).map(Done::Flushed),
+            Work::Flush(flush) => flush
+                .execute(ground)
+                .map(|flushed| Done::Flushed(Box::new(flushed))),
             Work::Seal(seal) => seal.execute(ground).map(Done::Sealed),
             Work::Rewrite(rewrite) => rewrite.execute(ground).map(Done::Rewritten),
             Work::Checkpoint(save) => save.execute(ground).map(Done::Saved),
@@ -307,12 +309,7 @@ impl Rewrite {
         Ok(Some(rewritten(Some(SealedFile { block, file }))))
     }
 
-    fn collect(
-        &self,
-        part: &Part,
-        ground: &Ground,
-        live: &mut Vec<Record>,
-    ) -> Result<(), String> {
+    fn collect(&self, part: &Part, ground: &Ground, live: &mut Vec<Record>) -> Result<(), String> {
         let mut failure = None;
         let mut visit = |record: Result<Record, BlockReadError>| {
             match record {

@@ -170,10 +170,7 @@ fn set_aside_unlisted(ground: &Ground, cut: Option<&Cut>) -> Result<(), DiskErro
     }
     let mut moved = false;
     for entry in ground.disk.list(&ground.directory)? {
-        if entry.is_directory
-            || !BlockName::is_block(&entry.name)
-            || listed.contains(&entry.name)
-        {
+        if entry.is_directory || !BlockName::is_block(&entry.name) || listed.contains(&entry.name) {
             continue;
         }
         let aside = ground.directory.join(SET_ASIDE);
@@ -254,7 +251,9 @@ fn open_sealed(ground: &Ground, listed: &ListedBlock) -> Result<Part, FileOpenEr
         return Ok(gone("the file holds another block".into()));
     }
     if block.footer_damage().is_none() && block.summary().digest != listed.digest {
-        return Ok(gone("the file has another content than the checkpoint lists".into()));
+        return Ok(gone(
+            "the file has another content than the checkpoint lists".into(),
+        ));
     }
     let keep = block.footer_damage().is_some();
     Ok(Part {
@@ -278,10 +277,7 @@ fn key_error(name: BlockName, error: BlockOpenError) -> Result<String, FileOpenE
     }
 }
 
-fn open_open(
-    ground: &Ground,
-    listed: &ListedOpen,
-) -> Result<Result<Open, Part>, FileOpenError> {
+fn open_open(ground: &Ground, listed: &ListedOpen) -> Result<Result<Open, Part>, FileOpenError> {
     let gone = |reason| {
         Err(lost(
             listed.name,
@@ -304,6 +300,9 @@ fn open_open(
         Ok(block) => block,
         Err(error) => return key_error(listed.name, error).map(gone),
     };
+    // One that was cut back has sequences that come again, and one that has lost something takes no more.
+    let cut_back = block.last_sequence().is_some_and(|last| last > listed.last);
+    let closing = cut_back || !block.lost().is_empty();
     Ok(Ok(Open {
         part: Part {
             name: listed.name,
@@ -318,7 +317,6 @@ fn open_open(
         },
         writer: None,
         file,
-        // The last chunk may be short; one that has lost something takes no more.
-        closing: false,
+        closing,
     }))
 }

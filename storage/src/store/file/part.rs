@@ -74,16 +74,15 @@ impl Part {
                 let summary = block.summary();
                 self.first <= summary.first_sequence && self.last >= summary.last_sequence
             }
-            Content::Open(block) => block
-                .last_sequence()
-                .is_none_or(|last| self.last >= last),
+            Content::Open(block) => block.last_sequence().is_none_or(|last| self.last >= last),
             Content::Lost(_) => true,
         }
     }
 
     pub fn contains(&self, sequence: u64, cache: &BlockCache) -> bool {
         self.holds(sequence)
-            && (self.is_dense() || self.next(sequence, &Filter::everything(), cache) == Some(sequence))
+            && (self.is_dense()
+                || self.next(sequence, &Filter::everything(), cache) == Some(sequence))
     }
 
     pub fn load(&self, sequence: u64, cache: &BlockCache) -> Result<Option<Record>, ReadError> {
@@ -176,11 +175,7 @@ impl Part {
     }
 
     /// Calls `visit` with every subject and its messages, all of which count.
-    pub fn all_subjects(
-        &self,
-        cache: &BlockCache,
-        visit: &mut dyn FnMut(&[u8], SubjectState),
-    ) {
+    pub fn all_subjects(&self, cache: &BlockCache, visit: &mut dyn FnMut(&[u8], SubjectState)) {
         let mut visit = |subject: &[u8], state| {
             visit(subject, state);
             true

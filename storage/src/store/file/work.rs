@@ -62,9 +62,20 @@ impl FileStore {
             && files.open.is_none()
             && files.sealed.is_empty()
             && files.unsaved.retired.is_empty();
-        let overgrown = files.checkpoint.as_ref().is_none_or(|file| file.is_overgrown());
+        let overgrown = files
+            .checkpoint
+            .as_ref()
+            .is_none_or(|file| file.is_overgrown());
         let whole = carried || overgrown || files.unsaved.whole;
-        let cut = self.cut(index, core, if whole { Extent::Whole } else { Extent::Changes });
+        let cut = self.cut(
+            index,
+            core,
+            if whole {
+                Extent::Whole
+            } else {
+                Extent::Changes
+            },
+        );
         let unsaved = std::mem::take(&mut self.shelf.unsaved);
         if carried {
             // What is only carried is not in the file that a later cut would say changes to.
@@ -249,8 +260,7 @@ impl FileStore {
             let bytes = u128::from(part.file_length) * u128::from(records - dead);
             (bytes / u128::from(records)) as u64
         };
-        let readable =
-            |part: &Part| matches!(&part.content, Content::Sealed(block) if block.lost().is_empty());
+        let readable = |part: &Part| matches!(&part.content, Content::Sealed(block) if block.lost().is_empty());
         let middle = files.sealed.iter().position(|part| {
             readable(part)
                 && !part.keep
@@ -289,7 +299,7 @@ impl FileStore {
                 tracing::error!(directory = %files.ground.directory.display(), %error, "a stream's files cannot be written");
                 files.failed = Some(error.to_string());
             }
-            Ok(Done::Flushed(flushed)) => files.take_flushed(flushed, current),
+            Ok(Done::Flushed(flushed)) => files.take_flushed(*flushed, current),
             Ok(Done::Sealed(sealed)) if current => files.take_sealed(sealed),
             // What was sealed is retired already.
             Ok(Done::Sealed(_)) => {}
@@ -412,7 +422,10 @@ impl Files {
         open.closing |= full || self.truncated.is_some();
         let last = self.truncated.map_or(last, |truncated| last.min(truncated));
         open.part.last = open.part.last.max(last);
-        if sequences.iter().any(|sequence| self.erased.contains(sequence)) {
+        if sequences
+            .iter()
+            .any(|sequence| self.erased.contains(sequence))
+        {
             open.part.erase = true;
             open.closing = true;
         }
@@ -454,7 +467,10 @@ impl Files {
             return;
         }
         let replaced = |name: BlockName| rewritten.inputs.contains(&name);
-        if self.open.as_ref().is_some_and(|open| replaced(open.part.name))
+        if self
+            .open
+            .as_ref()
+            .is_some_and(|open| replaced(open.part.name))
             && let Some(open) = self.open.take()
         {
             self.sealed.push(open.part);

@@ -287,14 +287,13 @@ impl<S: Shelf> Ledger<S> {
         {
             self.totals.last_time_ns = time_ns;
         }
+        self.shelf.truncate(last_sequence);
         if self.totals.messages == 0 {
-            self.totals.first_sequence = match last_sequence {
+            self.set_first(match last_sequence {
                 0 => 0,
                 last => last + 1,
-            };
-            self.first_time_ns.set(None);
+            });
         }
-        self.shelf.truncate(last_sequence);
         Ok(())
     }
 

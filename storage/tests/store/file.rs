@@ -1,0 +1,563 @@
+//! The store in block files keeps the promises of a store, through restarts, crashes and damage.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use proptest::prelude::*;
+use storage::block::BlockCache;
+use storage::codec::Compression;
+use storage::disk::Disk;
+use storage::disk::sim::SimDisk;
+use storage::entropy::SeededEntropy;
+use storage::seal::{Cipher, KeyRing};
+use storage::store::{
+    Completed, Deletion, FileOptions, FileStore, Job, Limits, Purpose, ReadError, Store,
+};
+
+use crate::driver::{
+    Concrete, Step, apply, cases, compare_everything, compare_state, concrete, limits, step,
+};
+use crate::model::ModelStore;
+
+const DIRECTORY: &str = "/stream";
+
+/// How a test's store keeps its messages.
+#[derive(Debug, Clone, Copy)]
+pub struct Shape {
+    pub block_bytes: u64,
+    pub flush_bytes: usize,
+    pub compression: Compression,
+    pub cipher: Option<Cipher>,
+}
+
+fn shape() -> impl Strategy<Value = Shape> {
+    (
+        prop_oneof![Just(5_000u64), Just(7_000), Just(20_000)],
+        prop_oneof![Just(1usize), Just(300), Just(1_000), Just(4_000)],
+        prop_oneof![Just(Compression::None), Just(Compression::S2)],
+        prop_oneof![
+            3 => Just(None),
+            1 => Just(Some(Cipher::Aes256Gcm)),
+            1 => Just(Some(Cipher::ChaCha20Poly1305)),
+        ],
+    )
+        .prop_map(|(block_bytes, flush_bytes, compression, cipher)| Shape {
+            // A block that is encrypted has its key slots in front.
+            block_bytes: block_bytes + if cipher.is_some() { 8192 } else { 0 },
+            flush_bytes,
+            compression,
+            cipher,
+        })
+}
+
+/// What happens besides changes.
+#[derive(Debug, Clone)]
+pub enum Event {
+    Change(Step),
+    StartJob(bool),
+    Freeze,
+    FinishJob,
+    Restart,
+}
+
+fn event() -> impl Strategy<Value = Event> {
+    prop_oneof![
+        40 => step(200).prop_map(Event::Change),
+        8 => any::<bool>().prop_map(Event::StartJob),
+        4 => Just(Event::Freeze),
+        10 => Just(Event::FinishJob),
+        1 => Just(Event::Restart),
+    ]
+}
+
+/// A server as far as one stream is concerned: its log, its disk, its store.
+struct Server {
+    disk: SimDisk,
+    options: FileOptions,
+    first_limits: Limits,
+    store: FileStore,
+    model: ModelStore,
+    now_ns: i64,
+    /// The log: what entry `index + 1` did.
+    log: Vec<Concrete>,
+    carried: Option<Bytes>,
+    /// The newest cut that is known to be durable, and the one that may be.
+    durable: u64,
+    pending: Option<u64>,
+    job: Option<Job>,
+}
+
+impl Server {
+    fn start(seed: u64, shape: Shape, limits: Limits) -> Self {
+        let disk = SimDisk::new(seed);
+        let entropy = Arc::new(SeededEntropy::new(seed));
+        disk.create_directory(Path::new(DIRECTORY)).unwrap();
+        disk.sync_directory(Path::new("/")).unwrap();
+        let cache = Arc::new(BlockCache::new(1 << 20));
+        let mut options = FileOptions::new(7, entropy.clone(), cache);
+        options.block_bytes = Some(shape.block_bytes);
+        options.flush_bytes = shape.flush_bytes;
+        options.compression = shape.compression;
+        if let Some(cipher) = shape.cipher {
+            let ring = KeyRing::open(
+                &disk,
+                Path::new("/"),
+                b"passphrase",
+                None,
+                cipher,
+                &*entropy,
+            );
+            options.ring = Some(Arc::new(ring.unwrap()));
+            options.cipher = Some(cipher);
+        }
+        let store = FileStore::create(
+            Arc::new(disk.clone()),
+            PathBuf::from(DIRECTORY),
+            options.clone(),
+            limits,
+        );
+        Self {
+            disk,
+            options,
+            first_limits: limits,
+            store,
+            model: ModelStore::new(limits),
+            now_ns: 1_000,
+            log: Vec::new(),
+            carried: None,
+            durable: 0,
+            pending: None,
+            job: None,
+        }
+    }
+
+    fn core(index: u64) -> Bytes {
+        Bytes::from(format!("core at {index}"))
+    }
+
+    fn change(&mut self, step: &Step) {
+        let change = concrete(step, &self.model.state(), &mut self.now_ns);
+        self.apply(change);
+    }
+
+    fn apply(&mut self, change: Concrete) {
+        let expected = apply(&mut self.model, &change);
+        let found = apply(&mut self.store, &change);
+        self.log.push(change);
+        let change = self.log.last().unwrap();
+        assert_eq!(expected, found, "entry {}: {change:?}", self.log.len());
+        compare_state(&self.model, &self.store);
+    }
+
+    fn start_job(&mut self, purpose: Purpose) {
+        if self.job.is_none() {
+            self.job = self.store.next_job(purpose);
+        }
+    }
+
+    fn freeze(&mut self) {
+        let index = self.log.len() as u64;
+        if self.job.is_none() {
+            self.job = self.store.freeze(index, Self::core(index));
+            if self.job.is_some() {
+                self.pending = Some(index);
+            }
+        }
+    }
+
+    fn take_in(&mut self, completed: Completed) {
+        if let Some(index) = completed.checkpoint_index() {
+            self.durable = index;
+            self.pending = None;
+            if let Some(carried) = completed.carry() {
+                self.carried = Some(carried);
+            }
+        }
+        let failure = completed.failure();
+        let answer = self.store.completed(completed);
+        assert_eq!(answer.is_err(), failure.is_some(), "{failure:?}");
+    }
+
+    fn finish_job(&mut self) {
+        if let Some(job) = self.job.take() {
+            self.take_in(job.execute());
+        }
+    }
+
+    /// Opens the store again and applies what the log has after its cut.
+    fn recover(&mut self) {
+        self.job = None;
+        let opened = FileStore::open(
+            Arc::new(self.disk.clone()),
+            PathBuf::from(DIRECTORY),
+            self.carried.clone(),
+            self.options.clone(),
+            self.first_limits,
+        )
+        .unwrap();
+        let possible = [Some(self.durable), self.pending];
+        assert!(
+            possible.contains(&Some(opened.index)),
+            "opened at {} of {possible:?}",
+            opened.index
+        );
+        if opened.index > 0 {
+            assert_eq!(opened.core, Self::core(opened.index));
+        }
+        self.durable = opened.index;
+        self.pending = None;
+        self.store = opened.store;
+        for change in &self.log[opened.index as usize..] {
+            apply(&mut self.store, change).0.ok();
+        }
+        compare_everything(&self.model, &self.store);
+    }
+
+    fn play(&mut self, event: &Event) {
+        match event {
+            Event::Change(step) => self.change(step),
+            Event::StartJob(true) => self.start_job(Purpose::Background),
+            Event::StartJob(false) => self.start_job(Purpose::Checkpoint),
+            Event::Freeze => self.freeze(),
+            Event::FinishJob => self.finish_job(),
+            Event::Restart => {
+                self.disk.kill();
+                self.recover();
+            }
+        }
+    }
+
+    /// Runs jobs until a checkpoint is made.
+    fn checkpoint(&mut self) {
+        self.finish_job();
+        for _ in 0..1000 {
+            self.freeze();
+            if self.job.is_none() {
+                self.start_job(Purpose::Checkpoint);
+            }
+            let frozen = self.pending.is_some();
+            self.finish_job();
+            if frozen {
+                return;
+            }
+        }
+        panic!("no checkpoint after 1000 jobs");
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: cases(96), ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_file_store_agrees_with_the_model_through_restarts(
+        seed in any::<u64>(),
+        shape in shape(),
+        limits in limits(),
+        events in proptest::collection::vec(event(), 1..250),
+    ) {
+        let mut server = Server::start(seed, shape, limits);
+        for (at, event) in events.iter().enumerate() {
+            server.play(event);
+            if at % 40 == 39 {
+                compare_everything(&server.model, &server.store);
+            }
+        }
+        server.disk.kill();
+        server.recover();
+        server.checkpoint();
+        server.disk.crash();
+        server.recover();
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: cases(6), ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_crash_at_any_write_or_sync_loses_nothing_that_was_checkpointed(
+        seed in any::<u64>(),
+        shape in shape(),
+        limits in limits(),
+        events in proptest::collection::vec(event(), 60..140),
+    ) {
+        let events: Vec<Event> = events
+            .into_iter()
+            .filter(|event| !matches!(event, Event::Restart))
+            .collect();
+        let mut halt = 3;
+        loop {
+            let mut server = Server::start(seed, shape, limits);
+            server.disk.halt_at(server.disk.changes() + halt);
+            for event in &events {
+                server.play(event);
+                if server.disk.is_halted() {
+                    break;
+                }
+            }
+            let halted = server.disk.is_halted();
+            server.disk.crash();
+            server.recover();
+            // It goes on as if nothing had been.
+            for event in events.iter().take(20) {
+                server.play(event);
+            }
+            server.checkpoint();
+            server.disk.crash();
+            server.recover();
+            if !halted {
+                break;
+            }
+            halt += 1;
+        }
+    }
+}
+
+fn small_shape() -> Shape {
+    Shape {
+        block_bytes: 40_000,
+        flush_bytes: 8_000,
+        compression: Compression::None,
+        cipher: None,
+    }
+}
+
+fn append(subject: u8, payload: u16) -> Step {
+    Step::Append {
+        subject,
+        headers: 0,
+        payload,
+        later_ns: 1,
+        expiry: crate::driver::Dies::ByAge,
+    }
+}
+
+fn filled(shape: Shape, messages: u16) -> Server {
+    let mut server = Server::start(1, shape, Limits::default());
+    for at in 0..messages {
+        server.change(&append((at % 16) as u8, 150));
+        server.start_job(Purpose::Background);
+        server.finish_job();
+    }
+    server.checkpoint();
+    server
+}
+
+fn block_files(disk: &SimDisk) -> Vec<String> {
+    let entries = disk.list(Path::new(DIRECTORY)).unwrap();
+    let names = entries.into_iter().map(|entry| entry.name);
+    names.filter(|name| name.ends_with(".block")).collect()
+}
+
+#[test]
+fn a_small_stream_has_no_files_and_lives_in_its_checkpoint() {
+    let mut server = Server::start(
+        1,
+        Shape {
+            flush_bytes: 1 << 20,
+            ..small_shape()
+        },
+        Limits::default(),
+    );
+    for at in 0..100 {
+        server.change(&append(at % 16, 100));
+    }
+    server.checkpoint();
+    assert!(server.carried.is_some());
+    assert_eq!(server.disk.list(Path::new(DIRECTORY)).unwrap(), []);
+    server.disk.crash();
+    server.recover();
+    assert_eq!(server.durable, 100);
+}
+
+#[test]
+fn a_flipped_bit_costs_the_messages_of_its_chunk_and_no_others() {
+    let server = filled(small_shape(), 1000);
+    let files = block_files(&server.disk);
+    assert!(files.len() > 3, "{files:?}");
+    let path = Path::new(DIRECTORY).join(&files[0]);
+    server.disk.flip_bit(&path, 4096 + 3000, 3);
+    server.disk.kill();
+    let opened = FileStore::open(
+        Arc::new(server.disk.clone()),
+        PathBuf::from(DIRECTORY),
+        None,
+        server.options.clone(),
+        Limits::default(),
+    )
+    .unwrap();
+    let mut damaged = 0;
+    for sequence in 1..=1000 {
+        match opened.store.load(sequence) {
+            Ok(found) => assert_eq!(found, server.model.load(sequence).unwrap()),
+            Err(ReadError::Damaged { .. }) => damaged += 1,
+            Err(error) => panic!("{error}"),
+        }
+    }
+    assert!((1..60).contains(&damaged), "{damaged}");
+    assert_eq!(opened.store.state().messages, 1000);
+}
+
+#[test]
+fn a_missing_block_is_reported_with_its_range_and_the_rest_is_served() {
+    let mut server = filled(small_shape(), 1000);
+    let files = block_files(&server.disk);
+    let path = Path::new(DIRECTORY).join(&files[1]);
+    server.disk.remove_file(&path).unwrap();
+    let opened = FileStore::open(
+        Arc::new(server.disk.clone()),
+        PathBuf::from(DIRECTORY),
+        None,
+        server.options.clone(),
+        Limits::default(),
+    )
+    .unwrap();
+    let mut store = opened.store;
+    let ranges = store.lost_ranges();
+    let [(first, last)] = ranges[..] else {
+        panic!("{ranges:?}");
+    };
+    assert_eq!(store.state().lost, last + 1 - first);
+    assert_eq!(store.state().messages, 1000);
+    for sequence in 1..=1000 {
+        match store.load(sequence) {
+            Ok(found) => assert_eq!(found, server.model.load(sequence).unwrap()),
+            Err(_) => assert!((first..=last).contains(&sequence)),
+        }
+    }
+    // What is lost can still be deleted, and then nothing is lost any more.
+    assert_eq!(store.compact(last + 1, &mut ()).unwrap(), last);
+    assert_eq!(store.state().lost, 0);
+    assert_eq!(store.state().messages, 1000 - last);
+    server.store = store;
+}
+
+#[test]
+fn a_block_that_no_checkpoint_lists_is_set_aside_and_not_deleted() {
+    let mut server = filled(small_shape(), 300);
+    let before = block_files(&server.disk);
+    for at in 0..600u16 {
+        server.change(&append((at % 16) as u8, 150));
+        server.start_job(Purpose::Background);
+        server.finish_job();
+    }
+    let beyond: Vec<String> = block_files(&server.disk)
+        .into_iter()
+        .filter(|name| !before.contains(name))
+        .collect();
+    assert!(!beyond.is_empty());
+    server.disk.kill();
+    server.recover();
+    let aside = Path::new(DIRECTORY).join("set-aside");
+    let aside: Vec<String> = server
+        .disk
+        .list(&aside)
+        .unwrap()
+        .into_iter()
+        .map(|entry| entry.name)
+        .collect();
+    for name in beyond {
+        assert!(aside.contains(&format!("{name}.0")), "{name} in {aside:?}");
+    }
+}
+
+#[test]
+fn erased_bytes_are_in_no_file_after_the_next_checkpoint() {
+    let mut server = Server::start(1, small_shape(), Limits::default());
+    let secret = b"the-secret-that-must-go";
+    let contains = |server: &Server| {
+        let mut names = block_files(&server.disk);
+        names.push("checkpoint".into());
+        names.iter().any(|name| {
+            let content = server.disk.content(&Path::new(DIRECTORY).join(name));
+            let content = content.unwrap_or_default();
+            content.windows(secret.len()).any(|window| window == secret)
+        })
+    };
+    for at in 0..800u64 {
+        let change = Concrete::Append {
+            sequence: at + 1,
+            time_ns: 5,
+            subject: "a".into(),
+            headers: Vec::new(),
+            payload: if at == 100 || at == 780 {
+                secret.to_vec()
+            } else {
+                vec![7; 150]
+            },
+            expiry: storage::store::Expiry::ByAge,
+        };
+        server.apply(change);
+        server.start_job(Purpose::Background);
+        server.finish_job();
+    }
+    server.checkpoint();
+    assert!(contains(&server));
+    for sequence in [101, 781] {
+        let change = Concrete::Delete(sequence, Deletion::Erase);
+        server.apply(change);
+    }
+    server.checkpoint();
+    assert!(!contains(&server));
+    server.disk.crash();
+    server.recover();
+    assert!(!contains(&server));
+}
+
+#[test]
+fn a_failed_write_poisons_the_store_and_what_was_checkpointed_survives() {
+    let mut server = filled(small_shape(), 300);
+    for at in 0..100 {
+        server.change(&append(at % 16, 150));
+    }
+    let change = server.disk.changes();
+    server
+        .disk
+        .fail_change(change, storage::disk::sim::Fault::Error);
+    server.start_job(Purpose::Background);
+    server.finish_job();
+    let message = storage::store::NewMessage {
+        sequence: server.store.state().last_sequence + 1,
+        time_ns: 0,
+        subject: b"a",
+        headers: b"",
+        payload: b"",
+        expiry: storage::store::Expiry::ByAge,
+    };
+    assert!(server.store.append(&message, &mut ()).is_err());
+    assert!(server.store.load(1).unwrap().is_some());
+    server.disk.kill();
+    server.recover();
+}
+
+#[test]
+fn a_stream_of_overwritten_keys_ends_in_few_blocks() {
+    let mut server = Server::start(
+        1,
+        small_shape(),
+        Limits {
+            per_subject_max: Some(1),
+            ..Limits::default()
+        },
+    );
+    for at in 0..6000u32 {
+        // A few keys are written once and never again.
+        let subject = if at % 97 == 0 {
+            15 + (at / 97 % 9) as u8
+        } else {
+            (at % 15) as u8
+        };
+        server.change(&append(subject, 150));
+        server.start_job(Purpose::Background);
+        server.finish_job();
+    }
+    for _ in 0..50 {
+        server.start_job(Purpose::Background);
+        server.finish_job();
+    }
+    server.checkpoint();
+    let files = block_files(&server.disk);
+    assert!(files.len() <= 3, "{files:?}");
+    server.disk.crash();
+    server.recover();
+}
