@@ -1,0 +1,275 @@
+//! How the server starts, says where it is, takes signals and ends: what scripts around nats-server rely on.
+
+mod common;
+
+use std::io::Write;
+use std::net::TcpListener;
+use std::process::{Command, Output, Stdio};
+
+use common::{Server, ServerOptions, Wire, eventually, http_get};
+use rustix::process::Signal;
+
+/// Runs the binary to its end, for command lines that do not start a server.
+fn run(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_nats-server"))
+        .args(arguments)
+        .stdin(Stdio::null())
+        .output()
+        .expect("the binary runs")
+}
+
+fn stdout(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+fn config_file(text: &str) -> tempfile::NamedTempFile {
+    let mut file = tempfile::NamedTempFile::new().expect("a temporary file");
+    file.write_all(text.as_bytes()).expect("it is writable");
+    file
+}
+
+fn json(server: &Server, path: &str) -> serde_json::Value {
+    let answer = http_get(server.monitor_address(), path).expect("monitoring answers");
+    serde_json::from_str(&answer.body).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+#[test]
+fn the_version_is_the_references_on_the_first_line() {
+    for flag in ["-v", "--version", "version"] {
+        let output = run(&[flag]);
+        assert!(output.status.success());
+        let text = stdout(&output);
+        assert_eq!(text.lines().next(), Some("nats-server: v2.14.5"));
+        assert!(text.contains(env!("CARGO_PKG_VERSION")), "{text}");
+    }
+}
+
+#[test]
+fn help_goes_to_stdout_and_what_is_no_flag_fails_with_the_usage() {
+    let help = run(&["--help"]);
+    assert!(help.status.success() && stdout(&help).contains("--store_dir"));
+    let unknown = run(&["--nonsense"]);
+    assert!(!unknown.status.success());
+    assert!(stderr(&unknown).contains("flag provided but not defined: -nonsense"));
+    assert!(stdout(&unknown).contains("Usage: nats-server"));
+    let stray = run(&["run"]);
+    assert!(!stray.status.success() && stderr(&stray).contains("unrecognized command"));
+}
+
+#[test]
+fn a_configuration_is_checked_without_starting() {
+    let sound = config_file("port: 4333\njetstream { store_dir: '/nowhere/at/all' }\n");
+    let path = sound.path().to_str().expect("UTF-8");
+    let output = run(&["-t", "-c", path]);
+    let said = stderr(&output);
+    assert!(output.status.success(), "{said}");
+    assert!(said.contains(&format!("configuration file {path} is valid (sha256:")), "{said}");
+
+    for (text, complaint) in [
+        ("port: [", ":1:7: Parse error on line 1"),
+        ("\n\nnonsense: 1", ":3:1: unknown field \"nonsense\""),
+        ("cluster { name: c }", ":1:1: \"cluster\" is not supported by this server yet"),
+        ("ping_interval: 5", "ping_interval should be converted to a duration"),
+        ("", "config has no values or is empty"),
+    ] {
+        let file = config_file(text);
+        let output = run(&["-t", "-c", file.path().to_str().expect("UTF-8")]);
+        assert_eq!(output.status.code(), Some(1), "{text}");
+        assert!(stderr(&output).contains(complaint), "{text}: {}", stderr(&output));
+    }
+    assert_eq!(run(&["-t"]).status.code(), Some(1));
+}
+
+#[test]
+fn a_start_that_cannot_work_fails_and_says_why() {
+    let taken = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let port = taken.local_addr().expect("bound").port().to_string();
+    let file = tempfile::NamedTempFile::new().expect("a temporary file");
+    let not_a_directory = file.path().to_str().expect("UTF-8");
+    let busy = ["-a", "127.0.0.1", "-p", &port];
+    let table: [(&[&str], &str); 6] = [
+        (&busy, "port"),
+        (&["-a", "203.0.113.77", "-p", "-1"], "port"),
+        (&["-c", "/nowhere/at/all.conf"], "/nowhere/at/all.conf"),
+        (&["-p", "-1", "-js", "-sd", not_a_directory], "storage directory is not a directory"),
+        (&["-p", "-1", "-P", "/nowhere/at/all.pid"], "Could not write pidfile"),
+        (&["-p", "-1", "--cluster", "nats://127.0.0.1:1"], "not supported by this server yet"),
+    ];
+    for (arguments, complaint) in table {
+        let output = run(arguments);
+        assert_eq!(output.status.code(), Some(1), "{arguments:?}");
+        assert!(stderr(&output).contains(complaint), "{arguments:?}: {}", stderr(&output));
+    }
+}
+
+#[test]
+fn log_lines_have_the_references_shape() {
+    let server = ServerOptions::default().arguments(["-n", "shaped"]).start();
+    let process = server.process_id();
+    let log = server.log();
+    let line = log.lines().last().expect("it has logged");
+    let rest = line.strip_prefix(&format!("[{process}] ")).expect("the process id first");
+    let (stamp, text) = rest.split_at("2026/11/23 12:00:00.000000".len());
+    let shape: String = stamp.chars().map(|c| if c.is_ascii_digit() { '0' } else { c }).collect();
+    assert_eq!((shape.as_str(), text), ("0000/00/00 00:00:00.000000", " [INF] Server is ready"));
+    let position = |needle: &str| log.find(needle).unwrap_or_else(|| panic!("{needle}: {log}"));
+    assert!(position("Version:  2.14.5") < position("Name:     shaped"));
+    assert!(position("Listening for client connections on 127.0.0.1:") < position("Server is ready"));
+}
+
+#[test]
+fn the_protocol_is_logged_without_its_secrets() {
+    let mut server = ServerOptions::default().arguments(["-DV", "-T=false"]).start();
+    let mut wire = Wire::connect(server.address());
+    wire.send("CONNECT {\"verbose\":false,\"user\":\"u\",\"pass\":\"s3cret\"}\r\nSUB foo 1\r\nPING\r\n");
+    let line = server.wait_for_log("[SUB foo 1]");
+    assert!(line.starts_with(&format!("[{}] [TRC] ", server.process_id())), "{line}");
+    assert!(!server.log().contains("s3cret"));
+    assert!(server.stop().success());
+}
+
+#[test]
+fn the_pid_file_and_the_ports_file_say_where_the_server_is() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let pid_file = directory.path().join("nats.pid");
+    let mut server = ServerOptions::default()
+        .monitoring()
+        .arguments(["-P", pid_file.to_str().expect("UTF-8")])
+        .arguments(["--ports_file_dir", directory.path().to_str().expect("UTF-8")])
+        .start();
+    let process = server.process_id();
+    let written = std::fs::read_to_string(&pid_file).expect("the pid file");
+    assert_eq!(written, process.to_string());
+    let ports_file = directory.path().join(format!("nats-server_{process}.ports"));
+    let ports: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(&ports_file).expect("the ports file")).expect("JSON");
+    let client = format!("nats://127.0.0.1:{}", server.address().port());
+    let monitor = format!("http://127.0.0.1:{}", server.monitor_address().port());
+    assert_eq!(ports, serde_json::json!({"nats": [client], "monitoring": [monitor]}));
+    assert!(server.stop().success());
+    assert!(!ports_file.exists());
+}
+
+#[test]
+fn interrupt_and_terminate_end_the_server_with_status_zero() {
+    for signal in [Signal::INT, Signal::TERM] {
+        let mut server = Server::core();
+        let mut wire = Wire::connect(server.address());
+        wire.send("CONNECT {}\r\nPING\r\n");
+        wire.expect("PONG");
+        server.signal(signal);
+        assert_eq!(server.wait_for_exit().code(), Some(0), "{signal:?}");
+        wire.expect_closed();
+        assert!(TcpListener::bind(server.address()).is_ok(), "the port is free again");
+    }
+}
+
+#[test]
+fn signals_are_sent_by_the_binary_itself() {
+    let mut server = Server::core();
+    let process = server.process_id();
+    let output = run(&["--signal", &format!("reload={process}")]);
+    assert!(output.status.success(), "{}", stderr(&output));
+    server.wait_for_log("Configuration reload is not supported yet");
+    assert!(run(&[&format!("--signal=quit={process}")]).status.success());
+    assert_eq!(server.wait_for_exit().code(), Some(0));
+    assert!(!run(&["--signal", "nonsense=1"]).status.success());
+}
+
+#[test]
+fn lame_duck_mode_tells_clients_and_lets_them_go_before_it_ends() {
+    let mut server = ServerOptions::default()
+        .config("lame_duck_duration: \"30s\", lame_duck_grace_period: \"10ms\"")
+        .start();
+    let mut wire = Wire::connect(server.address());
+    wire.send("CONNECT {\"protocol\":1}\r\nPING\r\n");
+    wire.expect("PONG");
+    server.signal(Signal::USR2);
+    wire.expect("\"ldm\":true");
+    wire.expect_closed();
+    assert_eq!(server.wait_for_exit().code(), Some(0));
+}
+
+#[test]
+fn lame_duck_mode_without_clients_ends_at_once() {
+    let mut server = Server::core();
+    server.signal(Signal::USR2);
+    assert_eq!(server.wait_for_exit().code(), Some(0));
+}
+
+#[test]
+fn a_log_file_that_was_moved_away_is_opened_again() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let path = directory.path().join("nats.log");
+    let moved = directory.path().join("moved.log");
+    let process = Command::new(env!("CARGO_BIN_EXE_nats-server"))
+        .args(["-a", "127.0.0.1", "-p", "-1", "-l"])
+        .arg(&path)
+        .spawn()
+        .expect("the binary runs");
+    let mut process = Reaped(process);
+    let logged = |path: &std::path::Path, needle: &str| {
+        std::fs::read_to_string(path).ok().filter(|text| text.contains(needle))
+    };
+    eventually("ready in the log file", || logged(&path, "Server is ready"));
+    std::fs::rename(&path, &moved).expect("our own directory");
+    let id = rustix::process::Pid::from_child(&process.0);
+    rustix::process::kill_process(id, Signal::USR1).expect("it runs");
+    eventually("a new log file", || logged(&path, "File log re-opened"));
+    rustix::process::kill_process(id, Signal::TERM).expect("it runs");
+    assert!(process.0.wait().expect("a child of ours").success());
+    assert!(logged(&path, "Server Exiting").is_some() && logged(&moved, "Exiting").is_none());
+}
+
+/// A child that does not outlive its test.
+struct Reaped(std::process::Child);
+
+impl Drop for Reaped {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn the_command_line_wins_over_the_file() {
+    let server = ServerOptions::default()
+        .monitoring()
+        .config("port: 1, server_name: file, max_payload: 2000, max_connections: 12, http_base_path: /nats")
+        .arguments(["--name=flag"])
+        .start();
+    let mut wire = Wire::connect(server.address());
+    wire.expect("INFO ");
+    let info = wire.expect("\r\n");
+    assert!(info.contains("\"server_name\":\"flag\"") && info.contains("\"max_payload\":2000"), "{info}");
+    let varz = json(&server, "/nats/varz");
+    assert_eq!(varz["server_name"], "flag");
+    assert_eq!(varz["max_connections"], 12);
+    assert_eq!(varz["port"], server.address().port());
+    assert!(varz["config_digest"].as_str().expect("text").starts_with("sha256:"));
+}
+
+#[test]
+fn monitoring_counts_what_clients_do() {
+    let server = ServerOptions::default().monitoring().start();
+    let health = http_get(server.monitor_address(), "/healthz").expect("monitoring answers");
+    assert_eq!((health.status, health.body.as_str()), (200, "{\"status\":\"ok\"}"));
+    assert!(health.headers.to_ascii_lowercase().contains("access-control-allow-origin: *"));
+    let mut wire = Wire::connect(server.address());
+    wire.send("CONNECT {}\r\nSUB a 1\r\nPUB a 5\r\nhello\r\nPUB b 3\r\nyes\r\nPING\r\n");
+    wire.expect("PONG");
+    let varz = eventually("the counters follow", || {
+        let varz = json(&server, "/varz");
+        (varz["in_msgs"] == 2 && varz["out_msgs"] == 1).then_some(varz)
+    });
+    assert_eq!((&varz["in_bytes"], &varz["out_bytes"]), (&8.into(), &5.into()));
+    assert_eq!((&varz["connections"], &varz["total_connections"]), (&1.into(), &1.into()));
+    assert_eq!(varz["subscriptions"], 1);
+    assert_eq!(json(&server, "/jsz")["disabled"], true);
+    let missing = http_get(server.monitor_address(), "/nope").expect("monitoring answers");
+    assert_eq!((missing.status, missing.body.as_str()), (404, "404 page not found\n"));
+}
