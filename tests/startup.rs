@@ -67,19 +67,32 @@ fn a_configuration_is_checked_without_starting() {
     let output = run(&["-t", "-c", path]);
     let said = stderr(&output);
     assert!(output.status.success(), "{said}");
-    assert!(said.contains(&format!("configuration file {path} is valid (sha256:")), "{said}");
+    assert!(
+        said.contains(&format!("configuration file {path} is valid (sha256:")),
+        "{said}"
+    );
 
     for (text, complaint) in [
         ("port: [", ":1:7: Parse error on line 1"),
         ("\n\nnonsense: 1", ":3:1: unknown field \"nonsense\""),
-        ("cluster { name: c }", ":1:1: \"cluster\" is not supported by this server yet"),
-        ("ping_interval: 5", "ping_interval should be converted to a duration"),
+        (
+            "cluster { name: c }",
+            ":1:1: \"cluster\" is not supported by this server yet",
+        ),
+        (
+            "ping_interval: 5",
+            "ping_interval should be converted to a duration",
+        ),
         ("", "config has no values or is empty"),
     ] {
         let file = config_file(text);
         let output = run(&["-t", "-c", file.path().to_str().expect("UTF-8")]);
         assert_eq!(output.status.code(), Some(1), "{text}");
-        assert!(stderr(&output).contains(complaint), "{text}: {}", stderr(&output));
+        assert!(
+            stderr(&output).contains(complaint),
+            "{text}: {}",
+            stderr(&output)
+        );
     }
     assert_eq!(run(&["-t"]).status.code(), Some(1));
 }
@@ -95,14 +108,27 @@ fn a_start_that_cannot_work_fails_and_says_why() {
         (&busy, "port"),
         (&["-a", "203.0.113.77", "-p", "-1"], "port"),
         (&["-c", "/nowhere/at/all.conf"], "/nowhere/at/all.conf"),
-        (&["-p", "-1", "-js", "-sd", not_a_directory], "storage directory is not a directory"),
-        (&["-p", "-1", "-P", "/nowhere/at/all.pid"], "Could not write pidfile"),
-        (&["-p", "-1", "--cluster", "nats://127.0.0.1:1"], "not supported by this server yet"),
+        (
+            &["-p", "-1", "-js", "-sd", not_a_directory],
+            "storage directory is not a directory",
+        ),
+        (
+            &["-p", "-1", "-P", "/nowhere/at/all.pid"],
+            "Could not write pidfile",
+        ),
+        (
+            &["-p", "-1", "--cluster", "nats://127.0.0.1:1"],
+            "not supported by this server yet",
+        ),
     ];
     for (arguments, complaint) in table {
         let output = run(arguments);
         assert_eq!(output.status.code(), Some(1), "{arguments:?}");
-        assert!(stderr(&output).contains(complaint), "{arguments:?}: {}", stderr(&output));
+        assert!(
+            stderr(&output).contains(complaint),
+            "{arguments:?}: {}",
+            stderr(&output)
+        );
     }
 }
 
@@ -112,22 +138,42 @@ fn log_lines_have_the_references_shape() {
     let process = server.process_id();
     let log = server.log();
     let line = log.lines().last().expect("it has logged");
-    let rest = line.strip_prefix(&format!("[{process}] ")).expect("the process id first");
+    let rest = line
+        .strip_prefix(&format!("[{process}] "))
+        .expect("the process id first");
     let (stamp, text) = rest.split_at("2026/11/23 12:00:00.000000".len());
-    let shape: String = stamp.chars().map(|c| if c.is_ascii_digit() { '0' } else { c }).collect();
-    assert_eq!((shape.as_str(), text), ("0000/00/00 00:00:00.000000", " [INF] Server is ready"));
-    let position = |needle: &str| log.find(needle).unwrap_or_else(|| panic!("{needle}: {log}"));
+    let shape: String = stamp
+        .chars()
+        .map(|c| if c.is_ascii_digit() { '0' } else { c })
+        .collect();
+    assert_eq!(
+        (shape.as_str(), text),
+        ("0000/00/00 00:00:00.000000", " [INF] Server is ready")
+    );
+    let position = |needle: &str| {
+        log.find(needle)
+            .unwrap_or_else(|| panic!("{needle}: {log}"))
+    };
     assert!(position("Version:  2.14.5") < position("Name:     shaped"));
-    assert!(position("Listening for client connections on 127.0.0.1:") < position("Server is ready"));
+    assert!(
+        position("Listening for client connections on 127.0.0.1:") < position("Server is ready")
+    );
 }
 
 #[test]
 fn the_protocol_is_logged_without_its_secrets() {
-    let mut server = ServerOptions::default().arguments(["-DV", "-T=false"]).start();
+    let mut server = ServerOptions::default()
+        .arguments(["-DV", "-T=false"])
+        .start();
     let mut wire = Wire::connect(server.address());
-    wire.send("CONNECT {\"verbose\":false,\"user\":\"u\",\"pass\":\"s3cret\"}\r\nSUB foo 1\r\nPING\r\n");
+    wire.send(
+        "CONNECT {\"verbose\":false,\"user\":\"u\",\"pass\":\"s3cret\"}\r\nSUB foo 1\r\nPING\r\n",
+    );
     let line = server.wait_for_log("[SUB foo 1]");
-    assert!(line.starts_with(&format!("[{}] [TRC] ", server.process_id())), "{line}");
+    assert!(
+        line.starts_with(&format!("[{}] [TRC] ", server.process_id())),
+        "{line}"
+    );
     assert!(!server.log().contains("s3cret"));
     assert!(server.stop().success());
 }
@@ -139,17 +185,25 @@ fn the_pid_file_and_the_ports_file_say_where_the_server_is() {
     let mut server = ServerOptions::default()
         .monitoring()
         .arguments(["-P", pid_file.to_str().expect("UTF-8")])
-        .arguments(["--ports_file_dir", directory.path().to_str().expect("UTF-8")])
+        .arguments([
+            "--ports_file_dir",
+            directory.path().to_str().expect("UTF-8"),
+        ])
         .start();
     let process = server.process_id();
     let written = std::fs::read_to_string(&pid_file).expect("the pid file");
     assert_eq!(written, process.to_string());
-    let ports_file = directory.path().join(format!("nats-server_{process}.ports"));
+    let ports_file = directory
+        .path()
+        .join(format!("nats-server_{process}.ports"));
     let ports: serde_json::Value =
         serde_json::from_slice(&std::fs::read(&ports_file).expect("the ports file")).expect("JSON");
     let client = format!("nats://127.0.0.1:{}", server.address().port());
     let monitor = format!("http://127.0.0.1:{}", server.monitor_address().port());
-    assert_eq!(ports, serde_json::json!({"nats": [client], "monitoring": [monitor]}));
+    assert_eq!(
+        ports,
+        serde_json::json!({"nats": [client], "monitoring": [monitor]})
+    );
     assert!(server.stop().success());
     assert!(!ports_file.exists());
 }
@@ -164,7 +218,10 @@ fn interrupt_and_terminate_end_the_server_with_status_zero() {
         server.signal(signal);
         assert_eq!(server.wait_for_exit().code(), Some(0), "{signal:?}");
         wire.expect_closed();
-        assert!(TcpListener::bind(server.address()).is_ok(), "the port is free again");
+        assert!(
+            TcpListener::bind(server.address()).is_ok(),
+            "the port is free again"
+        );
     }
 }
 
@@ -213,7 +270,9 @@ fn a_log_file_that_was_moved_away_is_opened_again() {
         .expect("the binary runs");
     let mut process = Reaped(process);
     let logged = |path: &std::path::Path, needle: &str| {
-        std::fs::read_to_string(path).ok().filter(|text| text.contains(needle))
+        std::fs::read_to_string(path)
+            .ok()
+            .filter(|text| text.contains(needle))
     };
     eventually("ready in the log file", || logged(&path, "Server is ready"));
     std::fs::rename(&path, &moved).expect("our own directory");
@@ -245,20 +304,36 @@ fn the_command_line_wins_over_the_file() {
     let mut wire = Wire::connect(server.address());
     wire.expect("INFO ");
     let info = wire.expect("\r\n");
-    assert!(info.contains("\"server_name\":\"flag\"") && info.contains("\"max_payload\":2000"), "{info}");
+    assert!(
+        info.contains("\"server_name\":\"flag\"") && info.contains("\"max_payload\":2000"),
+        "{info}"
+    );
     let varz = json(&server, "/nats/varz");
     assert_eq!(varz["server_name"], "flag");
     assert_eq!(varz["max_connections"], 12);
     assert_eq!(varz["port"], server.address().port());
-    assert!(varz["config_digest"].as_str().expect("text").starts_with("sha256:"));
+    assert!(
+        varz["config_digest"]
+            .as_str()
+            .expect("text")
+            .starts_with("sha256:")
+    );
 }
 
 #[test]
 fn monitoring_counts_what_clients_do() {
     let server = ServerOptions::default().monitoring().start();
     let health = http_get(server.monitor_address(), "/healthz").expect("monitoring answers");
-    assert_eq!((health.status, health.body.as_str()), (200, "{\"status\":\"ok\"}"));
-    assert!(health.headers.to_ascii_lowercase().contains("access-control-allow-origin: *"));
+    assert_eq!(
+        (health.status, health.body.as_str()),
+        (200, "{\"status\":\"ok\"}")
+    );
+    assert!(
+        health
+            .headers
+            .to_ascii_lowercase()
+            .contains("access-control-allow-origin: *")
+    );
     let mut wire = Wire::connect(server.address());
     wire.send("CONNECT {}\r\nSUB a 1\r\nPUB a 5\r\nhello\r\nPUB b 3\r\nyes\r\nPING\r\n");
     wire.expect("PONG");
@@ -266,10 +341,19 @@ fn monitoring_counts_what_clients_do() {
         let varz = json(&server, "/varz");
         (varz["in_msgs"] == 2 && varz["out_msgs"] == 1).then_some(varz)
     });
-    assert_eq!((&varz["in_bytes"], &varz["out_bytes"]), (&8.into(), &5.into()));
-    assert_eq!((&varz["connections"], &varz["total_connections"]), (&1.into(), &1.into()));
+    assert_eq!(
+        (&varz["in_bytes"], &varz["out_bytes"]),
+        (&8.into(), &5.into())
+    );
+    assert_eq!(
+        (&varz["connections"], &varz["total_connections"]),
+        (&1.into(), &1.into())
+    );
     assert_eq!(varz["subscriptions"], 1);
     assert_eq!(json(&server, "/jsz")["disabled"], true);
     let missing = http_get(server.monitor_address(), "/nope").expect("monitoring answers");
-    assert_eq!((missing.status, missing.body.as_str()), (404, "404 page not found\n"));
+    assert_eq!(
+        (missing.status, missing.body.as_str()),
+        (404, "404 page not found\n")
+    );
 }
