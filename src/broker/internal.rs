@@ -40,8 +40,11 @@ pub trait InternalTarget: Send + Sync {
 /// A message that a part of the server publishes.
 #[derive(Debug, Clone, Default)]
 pub struct Outgoing {
-    /// Where to; a literal subject.
+    /// The literal subject that receivers read.
     pub subject: Bytes,
+    /// The literal subject whose listeners receive it, empty when that is `subject`: what is delivered from a stream keeps its
+    /// own subject and goes to whoever asked for it.
+    pub to: Bytes,
     /// The reply subject, empty when there is none.
     pub reply: Bytes,
     /// The raw header block, empty when there is none.

@@ -126,9 +126,11 @@ impl Broker {
         cache.counts.clear();
         for outgoing in messages {
             let message = Message::from_outgoing(outgoing);
-            let delivered = cache
-                .delivery
-                .publish(account, &message, None, &self.traffic);
+            let to = match outgoing.to.is_empty() {
+                true => &outgoing.subject,
+                false => &outgoing.to,
+            };
+            let delivered = cache.delivery.publish_to(account, to, &message, None, &self.traffic);
             cache.counts.push(delivered);
             if cache.delivery.is_full() {
                 cache.delivery.hand_over(&self.traffic);

@@ -234,6 +234,7 @@ async fn headers_are_stripped_for_those_who_do_not_know_them() {
             reply: Bytes::from_static(b"r"),
             headers: Bytes::from_static(b"NATS/1.0\r\nA: b\r\n\r\n"),
             payload: payload.clone().into(),
+            ..Outgoing::default()
         };
         broker.publish(account, &[outgoing], &mut PublishCache::new());
         let text = String::from_utf8(payload.clone()).unwrap();
@@ -247,6 +248,22 @@ async fn headers_are_stripped_for_those_who_do_not_know_them() {
         );
         assert_eq!(b.received(), format!("MSG x 1 r {size}\r\n{text}\r\n"));
     }
+}
+
+#[tokio::test]
+async fn what_is_sent_to_other_listeners_keeps_its_own_subject() {
+    let broker = Broker::new();
+    let account = broker.global();
+    let (reader, bystander) = (TestClient::new(1), TestClient::new(2));
+    reader.subscribe(account, "inbox.*", None, "1");
+    bystander.subscribe(account, "orders.new", None, "1");
+    let outgoing = Outgoing {
+        to: Bytes::from_static(b"inbox.7"),
+        ..message("orders.new", b"x")
+    };
+    broker.publish(account, &[outgoing], &mut PublishCache::new());
+    assert_eq!(reader.received(), "MSG orders.new 1 1\r\nx\r\n");
+    assert_eq!(bystander.received(), "");
 }
 
 #[tokio::test]

@@ -133,6 +133,18 @@ impl Delivery {
         origin: Option<&Origin<'_>>,
         traffic: &Traffic,
     ) -> u32 {
+        self.publish_to(account, message.subject, message, origin, traffic)
+    }
+
+    /// As [`Delivery::publish`], for those who listen on `to` whatever the message's own subject is.
+    pub fn publish_to(
+        &mut self,
+        account: &Arc<Account>,
+        to: &[u8],
+        message: &Message<'_>,
+        origin: Option<&Origin<'_>>,
+        traffic: &Traffic,
+    ) -> u32 {
         let Self {
             cache,
             clients,
@@ -140,7 +152,7 @@ impl Delivery {
             random,
             flow,
         } = self;
-        let matches = cache.find(account, message.subject);
+        let matches = cache.find(account, to);
         let mut stage = Stage {
             clients,
             internals,
