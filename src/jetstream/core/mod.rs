@@ -1,13 +1,36 @@
 //! The stream core: a stream with all its consumers as one deterministic state machine.
 //!
+//! Events go in and become entries ([`StreamCore::handle`], [`StreamCore::take_entries`]); entries that are durable change the
+//! state ([`StreamCore::committed`], [`StreamCore::replay`]); what the world gets to see comes out as [`Effects`].
+//!
 //! # Invariant
 //! Nothing here reads a clock, does I/O, starts a thread or knows the broker. Time, events and the store are handed in. Durable
 //! state changes only when an entry is applied; what a leader knows beyond that (pull requests, redelivery queues, flow
 //! control) is rebuilt from durable state when it starts to lead.
 
+mod ack;
+mod codec;
+mod consumer;
+mod dedupe;
+mod draft;
+mod duration;
+mod effects;
+mod entry;
+mod headers;
+mod pull;
 mod request;
+mod status;
+mod stream;
+#[cfg(test)]
+mod tests;
 
+pub use ack::{AckKind, AckSubject};
+pub use codec::DecodeError;
+pub use consumer::{Pending, Place, Progress};
+pub use effects::{Advisory, ConsumerChange, Effects, World};
+pub use pull::PullRequest;
 pub use request::{
     ConsumerAction, ConsumerCreate, DirectQuery, InfoQuery, MessageQuery, Outgoing, Publish,
     PurgeQuery, StreamReply, StreamRequest,
 };
+pub use stream::{ApplyError, Event, SNAPSHOT_VERSION, Step, StreamCore, limits};

@@ -1,0 +1,596 @@
+//! Applying entries: the only way a stream's durable state changes.
+//!
+//! # Invariant
+//! Depends on the entry and the state before it alone. What the leader knows beyond that follows along, but is never asked.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use storage::filter::Filter;
+use storage::store::{ChangeError, Deletion, NewMessage, Purge, accounted_bytes};
+
+use super::retention::Gone;
+use super::start::starting_progress;
+use super::{ApplyError, StreamCore, limits};
+use crate::jetstream::core::codec::DecodeError;
+use crate::jetstream::core::consumer::{Consumer, Live, Place};
+use crate::jetstream::core::draft::Waiter;
+use crate::jetstream::core::effects::{Advisory, ConsumerChange, Effects, World};
+use crate::jetstream::core::entry::{EntryHeader, EntryReader, MessageOp, Op, Rollup};
+use crate::jetstream::types::{
+    AckPolicy, ConsumerConfig, Retention, StreamConfig, Strictness, decode,
+};
+
+/// What an operation came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Outcome {
+    /// Nothing to tell.
+    Nothing,
+    /// A message was stored, or counted without being stored.
+    Sequence(u64),
+    /// So many messages went.
+    Removed(u64),
+    /// What it was about is not there.
+    Absent,
+}
+
+/// What became of an entry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Applied {
+    /// It has changed the stream.
+    Changed,
+    /// It had been applied before.
+    Before,
+    /// It was decided on a state that never came to be: it changes nothing, here and everywhere.
+    Unfit,
+}
+
+enum Failure {
+    Decode(DecodeError),
+    Store(ChangeError),
+}
+
+impl From<DecodeError> for Failure {
+    fn from(error: DecodeError) -> Self {
+        Self::Decode(error)
+    }
+}
+
+impl From<ChangeError> for Failure {
+    fn from(error: ChangeError) -> Self {
+        Self::Store(error)
+    }
+}
+
+fn read_config<T: serde::de::DeserializeOwned>(json: &[u8]) -> Result<T, Failure> {
+    decode(json, Strictness::Lenient)
+        .map_err(|error| Failure::Decode(DecodeError::Config(error.to_string())))
+}
+
+impl StreamCore {
+    /// Applies an entry once; one that was applied before, or does not fit, changes nothing.
+    pub(super) fn apply(
+        &mut self,
+        index: u64,
+        entry: &Bytes,
+        waiters: Vec<Waiter>,
+        world: Option<&dyn World>,
+        effects: &mut Effects,
+    ) -> Result<Applied, ApplyError> {
+        if index <= self.applied_index {
+            return Ok(Applied::Before);
+        }
+        let mut reader =
+            EntryReader::new(entry).map_err(|source| ApplyError::Decode { index, source })?;
+        let header = reader.header();
+        self.applied_index = index;
+        if header.term < self.term || header.base_sequence != self.store.state().last_sequence {
+            return Ok(Applied::Unfit);
+        }
+        self.term = header.term;
+        self.applied_ns = self.applied_ns.max(header.time_ns);
+        let mut waiters: VecDeque<Waiter> = waiters.into();
+        let mut operation = 0u32;
+        loop {
+            let step = reader
+                .next()
+                .map_err(Failure::from)
+                .and_then(|op| match op {
+                    Some(op) => self.apply_op(&op, header, world, effects).map(Some),
+                    None => Ok(None),
+                });
+            let outcome = match step {
+                Ok(Some(outcome)) => outcome,
+                Ok(None) => break,
+                Err(Failure::Decode(source)) => return Err(ApplyError::Decode { index, source }),
+                Err(Failure::Store(source)) => return Err(ApplyError::Store { index, source }),
+            };
+            while waiters
+                .front()
+                .is_some_and(|waiter| waiter.operation == operation)
+            {
+                if let Some(waiter) = waiters.pop_front() {
+                    self.resolve(waiter.waiting, outcome, effects);
+                }
+            }
+            operation += 1;
+        }
+        for waiter in waiters {
+            self.resolve(waiter.waiting, Outcome::Nothing, effects);
+        }
+        Ok(Applied::Changed)
+    }
+
+    fn apply_op(
+        &mut self,
+        op: &Op<'_>,
+        header: EntryHeader,
+        world: Option<&dyn World>,
+        effects: &mut Effects,
+    ) -> Result<Outcome, Failure> {
+        let time_ns = header.time_ns;
+        match *op {
+            Op::Message(ref message) => self.apply_message(message, time_ns, effects),
+            Op::Delete { sequence, erase } => {
+                let deletion = if erase {
+                    Deletion::Erase
+                } else {
+                    Deletion::Unlink
+                };
+                let mut gone = Gone::default();
+                let found = self.store.delete(sequence, deletion, &mut gone)?;
+                self.structural_applied();
+                self.settle_gone(&gone, time_ns, effects);
+                Ok(if found {
+                    Outcome::Removed(1)
+                } else {
+                    Outcome::Absent
+                })
+            }
+            Op::Purge {
+                filter,
+                below_sequence,
+                keep,
+            } => {
+                let filter = (!filter.is_empty()).then_some(filter.as_bytes());
+                let purge = Purge {
+                    filter: Filter::new(filter),
+                    below_sequence: (below_sequence > 0).then_some(below_sequence),
+                    keep,
+                };
+                let removed = self.store.purge(&purge, &mut ())?;
+                self.structural_applied();
+                self.reconcile(time_ns);
+                Ok(Outcome::Removed(removed))
+            }
+            Op::Expire { removals_max } => {
+                let mut gone = Gone::default();
+                let removed = self.store.expire(time_ns, removals_max, &mut gone)?;
+                self.dedupe.expire(time_ns);
+                self.structural_applied();
+                self.settle_gone(&gone, time_ns, effects);
+                Ok(Outcome::Removed(removed))
+            }
+            Op::Config { json } => {
+                let config: StreamConfig = read_config(json)?;
+                let mut gone = Gone::default();
+                self.store.set_limits(limits(&config), &mut gone)?;
+                self.dedupe.set_window(config.duplicate_window);
+                self.config = Arc::new(config);
+                self.sweep(&mut gone)?;
+                self.structural_applied();
+                self.settle_gone(&gone, time_ns, effects);
+                Ok(Outcome::Nothing)
+            }
+            Op::ConsumerCreate { id, name, json } => {
+                let config: ConsumerConfig = read_config(json)?;
+                self.create_consumer(id, name, config, time_ns, world, effects);
+                self.structural_applied();
+                Ok(Outcome::Nothing)
+            }
+            Op::ConsumerUpdate { id, json } => {
+                let config: ConsumerConfig = read_config(json)?;
+                self.update_consumer(id, config, time_ns, world, effects)?;
+                self.structural_applied();
+                Ok(Outcome::Nothing)
+            }
+            Op::ConsumerDelete { id } => {
+                let found = self.delete_consumer(id, time_ns, effects)?;
+                self.structural_applied();
+                Ok(if found {
+                    Outcome::Nothing
+                } else {
+                    Outcome::Absent
+                })
+            }
+            Op::Reset {
+                id,
+                stream_sequence,
+            } => {
+                self.reset_consumer(id, stream_sequence, time_ns, world, effects)?;
+                self.structural_applied();
+                Ok(Outcome::Nothing)
+            }
+            _ => self.apply_progress(op, time_ns, effects),
+        }
+    }
+
+    fn apply_message(
+        &mut self,
+        message: &MessageOp<'_>,
+        time_ns: i64,
+        effects: &mut Effects,
+    ) -> Result<Outcome, Failure> {
+        let state = self.store.state();
+        let sequence = state.last_sequence + 1;
+        // Messages of a stream are ordered by time as well, whatever the clocks of its leaders.
+        let time_ns = time_ns.max(state.last_time_ns);
+        let wanted = self.is_wanted(message.subject);
+        let mut gone = Gone::default();
+        if wanted {
+            let new = NewMessage {
+                sequence,
+                time_ns,
+                subject: message.subject,
+                headers: message.headers,
+                payload: message.payload,
+                expiry: message.expiry,
+            };
+            if self.consumers.is_empty() {
+                self.store.append(&new, &mut ())?;
+            } else {
+                self.store.append(&new, &mut gone)?;
+            }
+        } else {
+            self.store.skip(sequence, time_ns)?;
+        }
+        if !message.id.is_empty() {
+            self.dedupe.add(message.id, sequence, time_ns);
+        }
+        if *self.last_id != *message.id {
+            self.last_id = Box::from(message.id);
+        }
+        if wanted {
+            self.announce(message.subject, sequence);
+        }
+        if let Some(lead) = self.lead.as_deref_mut() {
+            let bytes = accounted_bytes(
+                message.subject.len(),
+                message.headers.len(),
+                message.payload.len(),
+            );
+            lead.overlay
+                .applied(message.subject, message.id, sequence, bytes);
+        }
+        if !gone.is_empty() {
+            self.settle_gone(&gone, time_ns, effects);
+        }
+        self.apply_rollup(message, sequence, u64::from(wanted), time_ns)?;
+        Ok(Outcome::Sequence(sequence))
+    }
+
+    fn apply_rollup(
+        &mut self,
+        message: &MessageOp<'_>,
+        sequence: u64,
+        keep: u64,
+        time_ns: i64,
+    ) -> Result<(), Failure> {
+        let filter = match message.rollup {
+            Rollup::None => return Ok(()),
+            Rollup::Subject => Filter::new([message.subject]),
+            Rollup::Everything => Filter::everything(),
+        };
+        let purge = Purge {
+            filter,
+            below_sequence: (keep > 0).then_some(sequence),
+            keep: 0,
+        };
+        self.store.purge(&purge, &mut ())?;
+        self.structural_applied();
+        self.reconcile(time_ns);
+        Ok(())
+    }
+
+    /// Tells the leader's consumers of a new message.
+    fn announce(&mut self, subject: &[u8], sequence: u64) {
+        let Some(lead) = self.lead.as_deref_mut() else {
+            return;
+        };
+        for consumer in self.consumers.values_mut() {
+            if !consumer.rules.matches(subject) {
+                continue;
+            }
+            if let Some(live) = consumer.live.as_deref_mut()
+                && sequence >= live.cursor
+            {
+                live.pending_messages += 1;
+                lead.ready.insert(consumer.id);
+            }
+        }
+    }
+
+    fn structural_applied(&mut self) {
+        if let Some(lead) = self.lead.as_deref_mut() {
+            lead.overlay.structural = lead.overlay.structural.saturating_sub(1);
+        }
+    }
+
+    /// Consumers learn what has left the stream.
+    pub(super) fn settle_gone(&mut self, gone: &Gone, now_ns: i64, effects: &mut Effects) {
+        if gone.is_empty() {
+            return;
+        }
+        for consumer in self.consumers.values_mut() {
+            gone.each(|sequence, subject| {
+                let deliveries = consumer.progress.redelivered.get(&sequence).copied();
+                let pending = consumer.progress.pending.get(&sequence).copied();
+                if consumer.message_gone(sequence, subject, now_ns)
+                    && let Some(pending) = pending
+                    && consumer.live.is_some()
+                {
+                    effects.advisories.push(Advisory::Terminated {
+                        consumer: consumer.name.clone(),
+                        consumer_sequence: pending.consumer_sequence,
+                        stream_sequence: sequence,
+                        deliveries: deliveries.unwrap_or(0) + 1,
+                        reason: "Unacknowledged message was deleted".to_owned(),
+                    });
+                }
+            });
+        }
+    }
+
+    /// After a purge: consumers forget what is gone and count anew.
+    fn reconcile(&mut self, now_ns: i64) {
+        let first = self.store.state().first_sequence;
+        let everything = Filter::everything();
+        let store = self.store.as_ref();
+        let is_live =
+            |sequence: &u64| store.next_sequence(*sequence, &everything) == Some(*sequence);
+        for consumer in self.consumers.values_mut() {
+            let live = consumer.live.as_deref_mut().map(|live| &mut live.progress);
+            for progress in [Some(&mut consumer.progress), live].into_iter().flatten() {
+                progress.purged_below(first);
+                let gone: Vec<u64> = progress
+                    .pending
+                    .keys()
+                    .chain(progress.redelivered.keys())
+                    .filter(|sequence| !is_live(sequence))
+                    .copied()
+                    .collect();
+                for sequence in gone {
+                    progress.ack_one(sequence, now_ns);
+                }
+            }
+            if let Some(mut live) = consumer.live.take() {
+                live.cursor = live.cursor.max(first);
+                let pending = &live.progress.pending;
+                live.redeliver
+                    .retain(|sequence| pending.contains_key(sequence));
+                live.recount(consumer, store);
+                consumer.live = Some(live);
+            }
+        }
+    }
+
+    fn create_consumer(
+        &mut self,
+        id: u64,
+        name: &str,
+        config: ConsumerConfig,
+        time_ns: i64,
+        world: Option<&dyn World>,
+        effects: &mut Effects,
+    ) {
+        if self.names.contains_key(name) {
+            return;
+        }
+        let progress = starting_progress(&self.config, &config, self.store.as_ref());
+        let mut consumer = Consumer::new(id, name.to_owned(), time_ns, config, progress);
+        self.consumer_id_last = self.consumer_id_last.max(id);
+        self.names.insert(name.to_owned(), id);
+        if let (Some(lead), Some(world)) = (self.lead.as_deref_mut(), world) {
+            let store = self.store.as_ref();
+            let live = Live::new(&self.name, &consumer, store, world, time_ns);
+            consumer.live = Some(Box::new(live));
+            lead.ready.insert(id);
+            effects.consumers.push(present(&consumer));
+            effects.advisories.push(Advisory::ConsumerCreated {
+                consumer: name.to_owned(),
+            });
+        }
+        self.consumers.insert(id, consumer);
+    }
+
+    fn update_consumer(
+        &mut self,
+        id: u64,
+        config: ConsumerConfig,
+        time_ns: i64,
+        world: Option<&dyn World>,
+        effects: &mut Effects,
+    ) -> Result<(), Failure> {
+        let Some(consumer) = self.consumers.get_mut(&id) else {
+            return Ok(());
+        };
+        let paused_before = consumer.rules.pause_until_ns;
+        let refiltered = consumer.config.filters() != config.filters();
+        consumer.configure(config);
+        if let (Some(mut live), Some(world)) = (consumer.live.take(), world) {
+            live.reconfigured(consumer, self.store.as_ref(), world, refiltered);
+            consumer.live = Some(live);
+            effects.consumers.push(present(consumer));
+            if paused_before != consumer.rules.pause_until_ns {
+                effects.advisories.push(Advisory::ConsumerPaused {
+                    consumer: consumer.name.clone(),
+                    until_ns: consumer.rules.pause_until_ns,
+                });
+            }
+        }
+        if let Some(lead) = self.lead.as_deref_mut() {
+            lead.ready.insert(id);
+        }
+        if refiltered {
+            let mut gone = Gone::default();
+            self.sweep(&mut gone)?;
+            self.settle_gone(&gone, time_ns, effects);
+        }
+        Ok(())
+    }
+
+    fn delete_consumer(
+        &mut self,
+        id: u64,
+        time_ns: i64,
+        effects: &mut Effects,
+    ) -> Result<bool, Failure> {
+        let Some(mut consumer) = self.consumers.remove(&id) else {
+            return Ok(false);
+        };
+        self.names.remove(&consumer.name);
+        if let Some(live) = consumer.live.as_deref_mut() {
+            live.waiting.end_all("409 Consumer Deleted", false, effects);
+            effects.consumers.push(ConsumerChange::Absent {
+                id,
+                name: consumer.name.clone(),
+            });
+            effects.advisories.push(Advisory::ConsumerDeleted {
+                consumer: consumer.name.clone(),
+            });
+        }
+        let mut gone = Gone::default();
+        self.sweep(&mut gone)?;
+        self.settle_gone(&gone, time_ns, effects);
+        Ok(true)
+    }
+
+    fn reset_consumer(
+        &mut self,
+        id: u64,
+        stream_sequence: u64,
+        time_ns: i64,
+        world: Option<&dyn World>,
+        effects: &mut Effects,
+    ) -> Result<(), Failure> {
+        let Some(consumer) = self.consumers.get_mut(&id) else {
+            return Ok(());
+        };
+        consumer.progress.reset(stream_sequence);
+        if let (Some(mut live), Some(_)) = (consumer.live.take(), world) {
+            live.progress.reset(stream_sequence);
+            live.cursor = stream_sequence;
+            live.redeliver.clear();
+            live.last_messages.clear();
+            live.recount(consumer, self.store.as_ref());
+            consumer.live = Some(live);
+        }
+        if let Some(lead) = self.lead.as_deref_mut() {
+            lead.ready.insert(id);
+        }
+        let mut gone = Gone::default();
+        self.sweep(&mut gone)?;
+        self.settle_gone(&gone, time_ns, effects);
+        Ok(())
+    }
+
+    fn apply_progress(
+        &mut self,
+        op: &Op<'_>,
+        time_ns: i64,
+        effects: &mut Effects,
+    ) -> Result<Outcome, Failure> {
+        let releases = self.config.retention != Retention::Limits;
+        let mut settled = Vec::new();
+        match *op {
+            Op::Delivered {
+                id,
+                consumer_sequence,
+                stream_sequence,
+                deliveries,
+            } => {
+                if let Some(consumer) = self.consumers.get_mut(&id) {
+                    let place = Place {
+                        consumer: consumer_sequence,
+                        stream: stream_sequence,
+                    };
+                    let policy = consumer.rules.ack;
+                    consumer
+                        .progress
+                        .deliver(policy, place, deliveries, time_ns);
+                    if policy == AckPolicy::None {
+                        settled.push(stream_sequence);
+                    }
+                }
+            }
+            Op::Acked {
+                id,
+                consumer_sequence,
+                stream_sequence,
+            } => {
+                if let Some(consumer) = self.consumers.get_mut(&id) {
+                    let place = Place {
+                        consumer: consumer_sequence,
+                        stream: stream_sequence,
+                    };
+                    if consumer.rules.ack == AckPolicy::Explicit {
+                        consumer.progress.ack_one(stream_sequence, time_ns);
+                        settled.push(stream_sequence);
+                    } else {
+                        let upto = consumer.progress.ack_upto(place, time_ns);
+                        settled.extend(upto.unwrap_or_default());
+                    }
+                }
+            }
+            Op::Exhausted {
+                id,
+                stream_sequence,
+                deliveries,
+            } => {
+                if let Some(consumer) = self.consumers.get_mut(&id) {
+                    consumer.progress.exhaust(stream_sequence, deliveries);
+                }
+            }
+            Op::Touched {
+                id,
+                stream_sequence,
+                time_ns,
+            } => {
+                if let Some(consumer) = self.consumers.get_mut(&id) {
+                    consumer.progress.touch(stream_sequence, time_ns);
+                }
+            }
+            Op::Reserved {
+                id,
+                consumer_sequence,
+            } => {
+                if let Some(consumer) = self.consumers.get_mut(&id) {
+                    consumer.progress.reserved = consumer_sequence;
+                    if let Some(lead) = self.lead.as_deref_mut() {
+                        lead.ready.insert(id);
+                    }
+                }
+            }
+            _ => {}
+        }
+        if releases && !settled.is_empty() {
+            let mut gone = Gone::default();
+            for sequence in settled {
+                self.release(sequence, &mut gone)?;
+            }
+            self.settle_gone(&gone, time_ns, effects);
+        }
+        Ok(Outcome::Nothing)
+    }
+}
+
+/// What the shell is told of a consumer.
+pub(super) fn present(consumer: &Consumer) -> ConsumerChange {
+    ConsumerChange::Present {
+        id: consumer.id,
+        name: consumer.name.clone(),
+        deliver_subject: consumer.rules.deliver_subject.clone(),
+        deliver_group: Bytes::copy_from_slice(consumer.config.deliver_group.as_bytes()),
+    }
+}

@@ -1,0 +1,226 @@
+//! A stream with all its consumers.
+//!
+//! Reading order: [`StreamCore`] holds the state; `apply` changes it by entries from the log; `lead` is what its leader does
+//! between the log and the world; `publish`, `requests` and `direct` decide about events; `snapshot` writes it down.
+
+mod apply;
+mod batch;
+mod direct;
+mod lead;
+mod overlay;
+mod publish;
+mod requests;
+mod retention;
+mod rules;
+mod snapshot;
+mod start;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use hashbrown::HashMap;
+use storage::store::{ChangeError, Store};
+use thiserror::Error;
+
+pub use rules::limits;
+pub use snapshot::SNAPSHOT_VERSION;
+
+use super::codec::DecodeError;
+use super::consumer::Consumer;
+use super::dedupe::Dedupe;
+use super::effects::{Effects, World};
+use super::request::{DirectQuery, Publish, StreamRequest};
+use crate::jetstream::types::StreamConfig;
+use lead::Lead;
+
+/// Something for a stream to decide about.
+#[derive(Debug, Clone)]
+pub enum Event {
+    /// A message to store.
+    Publish(Publish),
+    /// A management request; the answer carries the token.
+    Request {
+        /// Whose request it is.
+        token: u64,
+        /// What is asked.
+        request: StreamRequest,
+    },
+    /// A pull request.
+    Pull {
+        /// The consumer's name.
+        consumer: String,
+        /// Where messages go.
+        reply: Bytes,
+        /// The request's body.
+        body: Bytes,
+    },
+    /// An ack.
+    Ack {
+        /// The subject it was sent to.
+        subject: Bytes,
+        /// Where to confirm it; empty for nowhere.
+        reply: Bytes,
+        /// Its body.
+        body: Bytes,
+    },
+    /// An answer to a flow control request.
+    FlowControl {
+        /// The subject it was sent to.
+        subject: Bytes,
+        /// Its header block.
+        headers: Bytes,
+    },
+    /// A direct get.
+    Direct {
+        /// Where messages go.
+        reply: Bytes,
+        /// What is asked.
+        query: DirectQuery,
+    },
+    /// The listeners on a push consumer's deliver subject came or went.
+    Interest {
+        /// The consumer's id.
+        consumer: u64,
+        /// Whether somebody listens.
+        active: bool,
+    },
+}
+
+/// What surrounds one step of a leader.
+pub struct Step<'a> {
+    /// The clock, in nanoseconds since the epoch.
+    pub now_ns: i64,
+    /// What can be asked of the world.
+    pub world: &'a dyn World,
+    /// What is to be done in it.
+    pub effects: &'a mut Effects,
+}
+
+/// An entry that could not be applied. The stream is of no further use.
+#[derive(Debug, Clone, Error)]
+pub enum ApplyError {
+    /// It cannot be read.
+    #[error("entry {index} cannot be read: {source}")]
+    Decode {
+        /// Which entry.
+        index: u64,
+        /// What is wrong with it.
+        source: DecodeError,
+    },
+    /// The store did not take it.
+    #[error("entry {index} cannot be stored: {source}")]
+    Store {
+        /// Which entry.
+        index: u64,
+        /// What the store says.
+        source: ChangeError,
+    },
+}
+
+/// A stream and its consumers.
+pub struct StreamCore {
+    name: Arc<str>,
+    config: Arc<StreamConfig>,
+    created_ns: i64,
+    store: Box<dyn Store>,
+    dedupe: Dedupe,
+    /// The id of the last message, empty when it had none.
+    last_id: Box<[u8]>,
+    consumers: BTreeMap<u64, Consumer>,
+    names: HashMap<String, u64>,
+    consumer_id_last: u64,
+    /// The term of the last entry applied.
+    term: u64,
+    /// The last entry applied.
+    applied_index: u64,
+    /// The time of the last entry applied.
+    applied_ns: i64,
+    /// The start of every publish ack.
+    ack_prefix: Bytes,
+    domain: Arc<str>,
+    lead: Option<Box<Lead>>,
+}
+
+impl StreamCore {
+    /// A new stream over an empty store.
+    pub fn create(
+        config: StreamConfig,
+        domain: &str,
+        created_ns: i64,
+        mut store: Box<dyn Store>,
+    ) -> Result<Self, ChangeError> {
+        store.set_limits(limits(&config), &mut ())?;
+        if config.first_seq > 1 {
+            store.compact(config.first_seq, &mut ())?;
+        }
+        Ok(Self {
+            name: Arc::from(config.name.as_str()),
+            dedupe: Dedupe::new(config.duplicate_window),
+            last_id: Box::default(),
+            consumers: BTreeMap::new(),
+            names: HashMap::new(),
+            consumer_id_last: 0,
+            term: 0,
+            applied_index: 0,
+            applied_ns: created_ns,
+            ack_prefix: ack_prefix(&config.name),
+            domain: Arc::from(domain),
+            config: Arc::new(config),
+            created_ns,
+            store,
+            lead: None,
+        })
+    }
+
+    /// The stream's name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Its configuration.
+    pub fn config(&self) -> &Arc<StreamConfig> {
+        &self.config
+    }
+
+    /// When it was created, in nanoseconds since the epoch.
+    pub fn created_ns(&self) -> i64 {
+        self.created_ns
+    }
+
+    /// Its messages.
+    pub fn store(&self) -> &dyn Store {
+        self.store.as_ref()
+    }
+
+    /// Its messages, for those who keep them on disk. Messages themselves change only by entries.
+    pub fn store_mut(&mut self) -> &mut dyn Store {
+        self.store.as_mut()
+    }
+
+    /// The last entry applied.
+    pub fn applied_index(&self) -> u64 {
+        self.applied_index
+    }
+
+    /// How many consumers it has.
+    pub fn consumer_count(&self) -> usize {
+        self.consumers.len()
+    }
+
+    /// Applies an entry without leading: replay after a restart, or following.
+    pub fn replay(&mut self, index: u64, entry: &Bytes) -> Result<(), ApplyError> {
+        let mut effects = Effects::default();
+        self.apply(index, entry, Vec::new(), None, &mut effects)?;
+        Ok(())
+    }
+
+    fn consumer(&self, name: &str) -> Option<&Consumer> {
+        self.consumers.get(self.names.get(name)?)
+    }
+}
+
+fn ack_prefix(name: &str) -> Bytes {
+    let name = serde_json::to_string(name).unwrap_or_default();
+    Bytes::from(format!("{{\"stream\":{name},\"seq\":"))
+}

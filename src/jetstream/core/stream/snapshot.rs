@@ -1,0 +1,104 @@
+//! The core's own state at one point of the log: everything that is not in the store.
+//!
+//! ```text
+//! version u8 | applied index u64 | applied time i64 | term u64 | created i64
+//! configuration (JSON) blob | last message id blob
+//! duplicate window: count number, each time i64, sequence number, id blob
+//! last consumer id number | consumers: count number, each
+//!   id number, name blob, created i64, configuration (JSON) blob, progress
+//! ```
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use hashbrown::HashMap;
+use storage::store::Store;
+
+use super::{StreamCore, ack_prefix};
+use crate::jetstream::core::codec::{DecodeError, Reader, Writer};
+use crate::jetstream::core::consumer::{Consumer, Progress};
+use crate::jetstream::core::dedupe::Dedupe;
+use crate::jetstream::types::{ConsumerConfig, StreamConfig, Strictness, decode, encode};
+
+/// The version written.
+pub const SNAPSHOT_VERSION: u8 = 1;
+
+impl StreamCore {
+    /// Writes down what the store does not hold, as of the last applied entry.
+    pub fn snapshot(&self) -> Bytes {
+        let mut writer = Writer::default();
+        writer.u8(SNAPSHOT_VERSION);
+        writer.u64(self.applied_index);
+        writer.i64(self.applied_ns);
+        writer.u64(self.term);
+        writer.i64(self.created_ns);
+        writer.blob(&encode(self.config.as_ref()));
+        writer.blob(&self.last_id);
+        self.dedupe.write(&mut writer);
+        writer.number(self.consumer_id_last);
+        writer.number(self.consumers.len() as u64);
+        for consumer in self.consumers.values() {
+            writer.number(consumer.id);
+            writer.blob(consumer.name.as_bytes());
+            writer.i64(consumer.created_ns);
+            writer.blob(&encode(consumer.config.as_ref()));
+            consumer.progress.write(&mut writer);
+        }
+        Bytes::from(writer.bytes)
+    }
+
+    /// Takes up a stream where a snapshot left it. The store must be as it was then.
+    pub fn restore(
+        snapshot: &[u8],
+        domain: &str,
+        store: Box<dyn Store>,
+    ) -> Result<Self, DecodeError> {
+        let mut reader = Reader::new(snapshot);
+        let version = reader.u8()?;
+        if version != SNAPSHOT_VERSION {
+            return Err(DecodeError::Version(version));
+        }
+        let applied_index = reader.u64()?;
+        let applied_ns = reader.i64()?;
+        let term = reader.u64()?;
+        let created_ns = reader.i64()?;
+        let config: StreamConfig = read_config(&mut reader)?;
+        let last_id = Box::from(reader.blob()?);
+        let dedupe = Dedupe::read(config.duplicate_window, &mut reader)?;
+        let consumer_id_last = reader.number()?;
+        let mut consumers = BTreeMap::new();
+        let mut names = HashMap::new();
+        for _ in 0..reader.number()? {
+            let id = reader.number()?;
+            let name = reader.text()?.to_owned();
+            let created_ns = reader.i64()?;
+            let config: ConsumerConfig = read_config(&mut reader)?;
+            let progress = Progress::read(&mut reader)?;
+            names.insert(name.clone(), id);
+            consumers.insert(id, Consumer::new(id, name, created_ns, config, progress));
+        }
+        Ok(Self {
+            name: Arc::from(config.name.as_str()),
+            ack_prefix: ack_prefix(&config.name),
+            domain: Arc::from(domain),
+            config: Arc::new(config),
+            created_ns,
+            store,
+            dedupe,
+            last_id,
+            consumers,
+            names,
+            consumer_id_last,
+            term,
+            applied_index,
+            applied_ns,
+            lead: None,
+        })
+    }
+}
+
+fn read_config<T: serde::de::DeserializeOwned>(reader: &mut Reader<'_>) -> Result<T, DecodeError> {
+    decode(reader.blob()?, Strictness::Lenient)
+        .map_err(|error| DecodeError::Config(error.to_string()))
+}

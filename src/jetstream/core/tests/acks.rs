@@ -1,0 +1,313 @@
+//! Acks and redelivery.
+
+use super::*;
+use crate::jetstream::core::Advisory;
+
+fn with(config: ConsumerConfig, messages: usize) -> Bench {
+    let mut bench = Bench::new(stream("S", &["s.>"]));
+    for number in 1..=messages {
+        bench.publish("s.a", &number.to_string());
+    }
+    bench.consumer(config);
+    bench
+}
+
+fn place(info: &crate::jetstream::types::SequenceInfo) -> (u64, u64) {
+    (info.consumer_seq, info.stream_seq)
+}
+
+#[test]
+fn explicit_acks_settle_one_message_each() {
+    let mut bench = with(durable("c"), 4);
+    let messages = bench.pull("c", "4");
+    bench.ack(&messages[1], "+ACK");
+    let info = bench.consumer_info("c");
+    assert_eq!((info.num_ack_pending, place(&info.ack_floor)), (3, (0, 0)));
+    bench.ack(&messages[0], "+OK");
+    let info = bench.consumer_info("c");
+    assert_eq!((info.num_ack_pending, place(&info.ack_floor)), (2, (2, 2)));
+    assert_eq!(place(&info.delivered), (4, 4));
+}
+
+#[test]
+fn an_ack_of_all_settles_everything_before_it() {
+    let mut bench = with(
+        ConsumerConfig {
+            ack_policy: AckPolicy::All,
+            ..durable("c")
+        },
+        4,
+    );
+    let messages = bench.pull("c", "4");
+    bench.ack_with(&messages[2], "", "confirm");
+    assert_eq!(bench.sent_to("confirm").len(), 1);
+    let info = bench.consumer_info("c");
+    assert_eq!((info.num_ack_pending, place(&info.ack_floor)), (1, (3, 3)));
+    // Below the floor it is confirmed again.
+    bench.ack_with(&messages[0], "", "confirm");
+    assert_eq!(bench.sent_to("confirm").len(), 1);
+}
+
+#[test]
+fn a_nak_brings_the_message_again_at_once_and_is_reported() {
+    let mut bench = with(durable("c"), 2);
+    let messages = bench.pull("c", "2");
+    bench.effects.advisories.clear();
+    bench.ack(&messages[0], "-NAK");
+    assert!(matches!(
+        bench.effects.advisories[..],
+        [Advisory::Naked {
+            stream_sequence: 1,
+            ..
+        }]
+    ));
+    let again = bench.pull("c", "1");
+    assert_eq!(payloads(&again), ["1"]);
+    assert!(text(&again[0].reply).starts_with("$JS.ACK.S.c.2.1.3."));
+    assert_eq!(bench.consumer_info("c").num_redelivered, 1);
+    bench.ack(&again[0], "");
+    assert_eq!(bench.consumer_info("c").num_redelivered, 0);
+}
+
+#[test]
+fn a_nak_with_delay_brings_the_message_after_the_delay() {
+    for body in ["-NAK {\"delay\": 5000000000}", "-NAK 5s"] {
+        let mut bench = with(durable("c"), 1);
+        let messages = bench.pull("c", "1");
+        bench.ack(&messages[0], body);
+        bench.pull_to("c", "later", r#"{"batch":1}"#);
+        bench.pass(4 * SECOND);
+        assert!(bench.sent_to("later").is_empty());
+        bench.pass(2 * SECOND);
+        assert_eq!(payloads(&bench.sent_to("later")), ["1"], "{body}");
+    }
+}
+
+#[test]
+fn progress_keeps_the_message_from_coming_again() {
+    let mut bench = with(durable("c"), 1);
+    let messages = bench.pull("c", "1");
+    bench.pass(20 * SECOND);
+    bench.ack(&messages[0], "+WPI");
+    bench.pull_to("c", "later", r#"{"batch":1}"#);
+    bench.pass(20 * SECOND);
+    assert!(bench.sent_to("later").is_empty());
+    bench.pass(11 * SECOND);
+    assert_eq!(bench.sent_to("later").len(), 1);
+}
+
+#[test]
+fn a_terminated_message_does_not_come_again_and_the_reason_is_reported() {
+    let mut bench = with(durable("c"), 1);
+    let messages = bench.pull("c", "1");
+    bench.effects.advisories.clear();
+    bench.ack_with(&messages[0], "+TERM too bad", "confirm");
+    assert_eq!(bench.sent_to("confirm").len(), 1);
+    assert!(matches!(
+        &bench.effects.advisories[..],
+        [Advisory::Terminated { reason, .. }] if reason == "too bad"
+    ));
+    bench.pull_to("c", "later", r#"{"batch":1}"#);
+    bench.pass(100 * SECOND);
+    assert!(bench.sent_to("later").is_empty());
+}
+
+#[test]
+fn an_ack_can_ask_for_the_next_message() {
+    let mut bench = with(durable("c"), 3);
+    let messages = bench.pull("c", "1");
+    bench.ack_with(&messages[0], "+NXT 2", "inbox");
+    assert_eq!(payloads(&bench.sent_to("inbox")), ["2", "3"]);
+    assert_eq!(bench.consumer_info("c").num_ack_pending, 2);
+}
+
+#[test]
+fn what_is_not_acknowledged_in_time_comes_again_in_order() {
+    let mut bench = with(durable("c"), 3);
+    let messages = bench.pull("c", "3");
+    bench.ack(&messages[1], "");
+    bench.pull_to("c", "later", r#"{"batch":5}"#);
+    bench.pass(29 * SECOND);
+    assert!(bench.sent_to("later").is_empty());
+    bench.pass(2 * SECOND);
+    assert_eq!(payloads(&bench.sent_to("later")), ["1", "3"]);
+}
+
+#[test]
+fn redeliveries_go_before_new_messages() {
+    let mut bench = with(durable("c"), 4);
+    let messages = bench.pull("c", "2");
+    bench.ack(&messages[1], "-NAK");
+    bench.ack(&messages[0], "-NAK");
+    assert_eq!(payloads(&bench.pull("c", "4")), ["1", "2", "3", "4"]);
+}
+
+#[test]
+fn backoff_sets_the_wait_by_delivery() {
+    let mut bench = with(
+        ConsumerConfig {
+            backoff: vec![SECOND, 5 * SECOND],
+            ..durable("c")
+        },
+        1,
+    );
+    bench.pull_to("c", "later", r#"{"batch":10}"#);
+    assert_eq!(bench.sent_to("later").len(), 1);
+    bench.pass(SECOND + SECOND / 10);
+    assert_eq!(bench.sent_to("later").len(), 1);
+    bench.pass(4 * SECOND);
+    assert!(bench.sent_to("later").is_empty());
+    bench.pass(SECOND);
+    assert_eq!(bench.sent_to("later").len(), 1);
+    bench.pass(5 * SECOND + SECOND / 10);
+    assert_eq!(bench.sent_to("later").len(), 1);
+}
+
+#[test]
+fn after_the_last_delivery_a_message_is_reported_once_and_let_go() {
+    let mut bench = with(
+        ConsumerConfig {
+            max_deliver: 2,
+            ..durable("c")
+        },
+        1,
+    );
+    bench.pull_to("c", "later", r#"{"batch":10}"#);
+    bench.effects.advisories.clear();
+    bench.pass(200 * SECOND);
+    assert_eq!(bench.sent_to("later").len(), 2);
+    assert_eq!(
+        bench.effects.advisories,
+        [Advisory::DeliveriesExceeded {
+            consumer: "c".to_owned(),
+            stream_sequence: 1,
+            deliveries: 2
+        }]
+    );
+    let info = bench.consumer_info("c");
+    assert_eq!((info.num_ack_pending, place(&info.ack_floor)), (0, (2, 1)));
+    assert_eq!(bench.info().state.messages, 1);
+}
+
+#[test]
+fn no_more_than_the_allowed_number_waits_for_acks() {
+    let mut bench = with(
+        ConsumerConfig {
+            max_ack_pending: 2,
+            ..durable("c")
+        },
+        5,
+    );
+    bench.pull_to("c", "inbox", r#"{"batch":5}"#);
+    let first = bench.sent_to("inbox");
+    assert_eq!(first.len(), 2);
+    bench.ack(&first[0], "");
+    assert_eq!(payloads(&bench.sent_to("inbox")), ["3"]);
+}
+
+#[test]
+fn acks_of_what_was_not_delivered_are_ignored_and_not_confirmed() {
+    let mut bench = with(durable("c"), 3);
+    let messages = bench.pull("c", "1");
+    for subject in [
+        "$JS.ACK.S.c.1.9.9.0.0",
+        "$JS.ACK.S.c.x.x.x.0.0",
+        "$JS.ACK.S.c.1.2.2.0.0",
+    ] {
+        bench.event(Event::Ack {
+            subject: Bytes::from(subject),
+            reply: Bytes::from_static(b"confirm"),
+            body: Bytes::new(),
+        });
+        assert!(bench.sent_to("confirm").is_empty(), "{subject}");
+    }
+    // Unknown bodies change nothing but are confirmed.
+    bench.ack_with(&messages[0], "+WHAT", "confirm");
+    assert_eq!(bench.sent_to("confirm").len(), 1);
+    assert_eq!(bench.consumer_info("c").num_ack_pending, 1);
+}
+
+#[test]
+fn an_ack_with_a_reply_waits_for_the_log() {
+    let mut bench = with(durable("c"), 1);
+    let messages = bench.pull("c", "1");
+    bench.instant = false;
+    bench.ack_with(&messages[0], "", "confirm");
+    assert!(bench.sent_to("confirm").is_empty());
+    bench.commit();
+    assert_eq!(bench.sent_to("confirm").len(), 1);
+}
+
+#[test]
+fn acks_and_deliveries_survive_a_crash() {
+    let mut bench = with(durable("c"), 4);
+    let messages = bench.pull("c", "3");
+    bench.ack_with(&messages[0], "", "confirm");
+    bench.ack(&messages[1], "");
+    bench.pass(SECOND);
+    let mut again = bench.crashed(stream("S", &["s.>"]));
+    let info = again.consumer_info("c");
+    assert_eq!((info.num_ack_pending, place(&info.ack_floor)), (1, (2, 2)));
+    assert_eq!((place(&info.delivered), info.num_pending), ((3, 3), 1));
+    assert_eq!(payloads(&again.pull("c", "5")), ["4"]);
+}
+
+#[test]
+fn what_may_have_been_delivered_before_a_crash_is_marked_as_a_redelivery() {
+    let mut bench = with(durable("c"), 4);
+    assert_eq!(bench.pull("c", "1").len(), 1);
+    bench.pass(SECOND);
+    bench.instant = false;
+    assert_eq!(bench.pull("c", "2").len(), 2);
+    let mut again = bench.crashed(stream("S", &["s.>"]));
+    // These deliveries are not in the log, but that they may have happened is.
+    assert_eq!(again.consumer_info("c").delivered.consumer_seq, 1);
+    let first = again.pull("c", "1");
+    assert!(
+        text(&first[0].reply).starts_with("$JS.ACK.S.c.2.2.2."),
+        "{:?}",
+        first[0].reply
+    );
+    // What was stored after the crash cannot have been delivered before it.
+    again.pull("c", "2");
+    again.publish("s.a", "5");
+    let new = again.pull("c", "1");
+    assert!(
+        text(&new[0].reply).starts_with("$JS.ACK.S.c.1.5.5."),
+        "{:?}",
+        new[0].reply
+    );
+}
+
+#[test]
+fn after_a_clean_stop_nothing_is_suspect() {
+    let mut bench = with(durable("c"), 4);
+    assert_eq!(bench.pull("c", "1").len(), 1);
+    let last = bench.step(|core, step| core.take_last_entries(step));
+    bench.log.extend(last);
+    bench.commit();
+    let mut again = bench.crashed(stream("S", &["s.>"]));
+    let first = again.pull("c", "1");
+    assert!(
+        text(&first[0].reply).starts_with("$JS.ACK.S.c.1.2.2."),
+        "{:?}",
+        first[0].reply
+    );
+}
+
+#[test]
+fn a_message_that_leaves_the_stream_is_no_longer_waited_for() {
+    let mut bench = with(durable("c"), 3);
+    bench.pull("c", "2");
+    bench.request(StreamRequest::Delete {
+        sequence: 1,
+        erase: true,
+    });
+    let info = bench.consumer_info("c");
+    assert_eq!((info.num_ack_pending, info.num_pending), (1, 1));
+    bench.request(StreamRequest::Delete {
+        sequence: 3,
+        erase: true,
+    });
+    assert_eq!(bench.consumer_info("c").num_pending, 0);
+}
