@@ -145,7 +145,9 @@ fn check_test(test: &str, files: &mut BTreeMap<String, String>) -> Result<(), St
 fn check_rust_test(text: &str, name: &str) -> Result<(), String> {
     let needle = format!("fn {name}(");
     let at = text.find(&needle).ok_or("no such function in the file")?;
+    // Without the function's own indentation, which would pass for an empty line.
     let attributes: Vec<&str> = text[..at]
+        .trim_end()
         .lines()
         .rev()
         .take_while(|line| {

@@ -350,6 +350,10 @@ fn monitoring_counts_what_clients_do() {
         (&1.into(), &1.into())
     );
     assert_eq!(varz["subscriptions"], 1);
+    assert_eq!(
+        varz["server_name"], varz["server_id"],
+        "the id is the default name"
+    );
     assert_eq!(json(&server, "/jsz")["disabled"], true);
     let missing = http_get(server.monitor_address(), "/nope").expect("monitoring answers");
     assert_eq!(

@@ -130,7 +130,9 @@ impl Broker {
                 true => &outgoing.subject,
                 false => &outgoing.to,
             };
-            let delivered = cache.delivery.publish_to(account, to, &message, None, &self.traffic);
+            let delivered = cache
+                .delivery
+                .publish_to(account, to, &message, None, &self.traffic);
             cache.counts.push(delivered);
             if cache.delivery.is_full() {
                 cache.delivery.hand_over(&self.traffic);

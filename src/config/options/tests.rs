@@ -441,6 +441,12 @@ fn flags_win_over_the_file() {
 }
 
 #[test]
+fn a_flag_sets_the_path_in_front_of_monitoring() {
+    let options = command_line(&["-m", "8222", "--http_base_path", "nats/"], None).unwrap();
+    assert_eq!(options.monitor.unwrap().base_path, "/nats");
+}
+
+#[test]
 fn flags_for_what_is_not_built_are_refused_by_name() {
     for flags in [
         &["--tls"][..],
