@@ -6,7 +6,7 @@ use super::shelf::{Ahead, Facts, Neighbors, Shelf, Topic};
 use super::tail::{Gaps, Tail};
 use super::{ChangeError, Deletion, Ledger, Limits, Message, NewMessage, ReadError};
 use crate::filter::Filter;
-use crate::index::SubjectId;
+use crate::index::{ExpiryQueue, SubjectId};
 
 /// A store that holds its messages in memory. Each message is one allocation, so that memory follows what is live.
 pub type MemStore = Ledger<Memory>;
@@ -28,6 +28,8 @@ impl Shelf for Memory {
     fn check(&self) -> Result<(), ChangeError> {
         Ok(())
     }
+
+    fn upkeep(&mut self, _limits: &Limits, _expiry: &ExpiryQueue) {}
 
     fn push(&mut self, message: &NewMessage<'_>, id: SubjectId, previous: u64) {
         let length = message.subject.len() + message.headers.len() + message.payload.len();

@@ -21,8 +21,8 @@ use bytes::Bytes;
 use crate::filter::Filter;
 
 pub use file::{
-    BLOCK_BYTES_MAX, CheckpointError, Completed, FLUSH_BYTES, FileOpenError, FileOptions,
-    FileStore, Job, Opened, Purpose, SMALL_STREAM_BYTES,
+    BLOCK_BYTES_MAX, CheckpointError, FLUSH_BYTES, FileOpenError, FileOptions, FileStore, Frozen,
+    Opened, SMALL_STREAM_BYTES,
 };
 pub use ledger::Ledger;
 pub use memory::MemStore;

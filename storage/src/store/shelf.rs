@@ -7,9 +7,9 @@
 
 use bytes::Bytes;
 
-use super::{ChangeError, Deletion, Message, NewMessage, ReadError};
+use super::{ChangeError, Deletion, Limits, Message, NewMessage, ReadError};
 use crate::filter::Filter;
-use crate::index::SubjectId;
+use crate::index::{ExpiryQueue, SubjectId};
 
 /// What is needed to remove a message.
 #[derive(Debug, Clone)]
@@ -66,6 +66,8 @@ pub enum Ahead {
 pub trait Shelf: Send {
     /// Refuses changes after an earlier one failed.
     fn check(&self) -> Result<(), ChangeError>;
+    /// A change is about to begin: the time to see to what goes on beside changes.
+    fn upkeep(&mut self, limits: &Limits, expiry: &ExpiryQueue);
     /// Takes a message. `previous` is the newest earlier one on its subject (0 for none).
     fn push(&mut self, message: &NewMessage<'_>, id: SubjectId, previous: u64);
     /// Forgets a live message.

@@ -118,6 +118,11 @@ impl Tail {
         self.slots.range(self.lower_bound(from)..)
     }
 
+    /// How many messages there are.
+    pub(super) fn live(&self) -> usize {
+        self.slots.len() - self.empty
+    }
+
     /// The place of the first slot at or after `sequence`.
     fn lower_bound(&self, sequence: u64) -> usize {
         let (Some(front), Some(back)) = (self.slots.front(), self.slots.back()) else {

@@ -1,19 +1,20 @@
 //! The store in block files keeps the promises of a store, through restarts, crashes and damage.
 
+use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use parking_lot::Mutex;
 use proptest::prelude::*;
 use storage::block::BlockCache;
 use storage::codec::Compression;
-use storage::disk::Disk;
 use storage::disk::sim::SimDisk;
+use storage::disk::{Disk, DiskError};
 use storage::entropy::SeededEntropy;
+use storage::executor::Executor;
 use storage::seal::{Cipher, KeyRing};
-use storage::store::{
-    Completed, Deletion, FileOptions, FileStore, Job, Limits, Purpose, ReadError, Store,
-};
+use storage::store::{Deletion, FileOptions, FileStore, Frozen, Limits, ReadError, Store};
 
 use crate::driver::{
     Concrete, Step, apply, cases, compare_everything, compare_state, concrete, limits, step,
@@ -55,20 +56,41 @@ fn shape() -> impl Strategy<Value = Shape> {
 #[derive(Debug, Clone)]
 pub enum Event {
     Change(Step),
-    StartJob(bool),
+    /// One job of the background runs.
+    RunJob,
     Freeze,
-    FinishJob,
+    /// The frozen cut is made durable.
+    Save,
     Restart,
 }
 
 fn event() -> impl Strategy<Value = Event> {
     prop_oneof![
         40 => step(200).prop_map(Event::Change),
-        8 => any::<bool>().prop_map(Event::StartJob),
-        4 => Just(Event::Freeze),
-        10 => Just(Event::FinishJob),
+        8 => Just(Event::RunJob),
+        3 => Just(Event::Freeze),
+        3 => Just(Event::Save),
         1 => Just(Event::Restart),
     ]
+}
+
+type Job = Box<dyn FnOnce() + Send>;
+
+/// Keeps jobs until the test runs them.
+#[derive(Default)]
+struct Queue(Mutex<VecDeque<Job>>);
+
+impl Executor for Queue {
+    fn spawn(&self, job: Job) {
+        self.0.lock().push_back(job);
+    }
+}
+
+impl Queue {
+    fn run_one(&self) -> bool {
+        let job = self.0.lock().pop_front();
+        job.map(|job| job()).is_some()
+    }
 }
 
 /// A server as far as one stream is concerned: its log, its disk, its store.
@@ -85,7 +107,8 @@ struct Server {
     /// The newest cut that is known to be durable, and the one that may be.
     durable: u64,
     pending: Option<u64>,
-    job: Option<Job>,
+    save: Option<Box<dyn FnOnce() -> Result<(), DiskError> + Send>>,
+    background: Arc<Queue>,
 }
 
 impl Server {
@@ -95,7 +118,8 @@ impl Server {
         disk.create_directory(Path::new(DIRECTORY)).unwrap();
         disk.sync_directory(Path::new("/")).unwrap();
         let cache = Arc::new(BlockCache::new(1 << 20));
-        let mut options = FileOptions::new(7, entropy.clone(), cache);
+        let background = Arc::new(Queue::default());
+        let mut options = FileOptions::new(7, entropy.clone(), cache, background.clone());
         options.block_bytes = Some(shape.block_bytes);
         options.flush_bytes = shape.flush_bytes;
         options.compression = shape.compression;
@@ -128,7 +152,8 @@ impl Server {
             carried: None,
             durable: 0,
             pending: None,
-            job: None,
+            save: None,
+            background,
         }
     }
 
@@ -150,44 +175,51 @@ impl Server {
         compare_state(&self.model, &self.store);
     }
 
-    fn start_job(&mut self, purpose: Purpose) {
-        if self.job.is_none() {
-            self.job = self.store.next_job(purpose);
+    fn run_job(&mut self) {
+        self.background.run_one();
+    }
+
+    /// Lets the store hand out and take in jobs until none is left.
+    fn run_jobs(&mut self) {
+        loop {
+            // A change that is refused: the store sees to its jobs and changes nothing.
+            let _ = self.store.skip(0, 0);
+            if !self.background.run_one() {
+                return;
+            }
         }
     }
 
     fn freeze(&mut self) {
         let index = self.log.len() as u64;
-        if self.job.is_none() {
-            self.job = self.store.freeze(index, Self::core(index));
-            if self.job.is_some() {
+        if self.save.is_some() {
+            return;
+        }
+        match self.store.freeze(index, Self::core(index), 3_000) {
+            Frozen::Carry(bytes) => {
+                self.carried = Some(bytes);
+                self.durable = index;
+            }
+            Frozen::Files(save) => {
                 self.pending = Some(index);
+                self.save = Some(save);
             }
         }
     }
 
-    fn take_in(&mut self, completed: Completed) {
-        if let Some(index) = completed.checkpoint_index() {
-            self.durable = index;
-            self.pending = None;
-            if let Some(carried) = completed.carry() {
-                self.carried = Some(carried);
-            }
-        }
-        let failure = completed.failure();
-        let answer = self.store.completed(completed);
-        assert_eq!(answer.is_err(), failure.is_some(), "{failure:?}");
-    }
-
-    fn finish_job(&mut self) {
-        if let Some(job) = self.job.take() {
-            self.take_in(job.execute());
+    fn save(&mut self) {
+        let Some(save) = self.save.take() else {
+            return;
+        };
+        if save().is_ok() {
+            self.durable = self.pending.take().unwrap();
         }
     }
 
     /// Opens the store again and applies what the log has after its cut.
     fn recover(&mut self) {
-        self.job = None;
+        self.save = None;
+        self.background.0.lock().clear();
         let opened = FileStore::open(
             Arc::new(self.disk.clone()),
             PathBuf::from(DIRECTORY),
@@ -217,10 +249,9 @@ impl Server {
     fn play(&mut self, event: &Event) {
         match event {
             Event::Change(step) => self.change(step),
-            Event::StartJob(true) => self.start_job(Purpose::Background),
-            Event::StartJob(false) => self.start_job(Purpose::Checkpoint),
+            Event::RunJob => self.run_job(),
             Event::Freeze => self.freeze(),
-            Event::FinishJob => self.finish_job(),
+            Event::Save => self.save(),
             Event::Restart => {
                 self.disk.kill();
                 self.recover();
@@ -228,21 +259,13 @@ impl Server {
         }
     }
 
-    /// Runs jobs until a checkpoint is made.
+    /// Makes a checkpoint of all that there is.
     fn checkpoint(&mut self) {
-        self.finish_job();
-        for _ in 0..1000 {
-            self.freeze();
-            if self.job.is_none() {
-                self.start_job(Purpose::Checkpoint);
-            }
-            let frozen = self.pending.is_some();
-            self.finish_job();
-            if frozen {
-                return;
-            }
-        }
-        panic!("no checkpoint after 1000 jobs");
+        self.save();
+        self.run_jobs();
+        self.freeze();
+        self.save();
+        assert_eq!(self.durable, self.log.len() as u64);
     }
 }
 
@@ -336,8 +359,7 @@ fn filled(shape: Shape, messages: u16) -> Server {
     let mut server = Server::start(1, shape, Limits::default());
     for at in 0..messages {
         server.change(&append((at % 16) as u8, 150));
-        server.start_job(Purpose::Background);
-        server.finish_job();
+        server.run_jobs();
     }
     server.checkpoint();
     server
@@ -359,15 +381,15 @@ fn a_small_stream_has_no_files_and_lives_in_its_checkpoint() {
         },
         Limits::default(),
     );
-    for at in 0..100 {
-        server.change(&append(at % 16, 100));
+    for at in 0..20 {
+        server.change(&append(at % 16, 50));
     }
     server.checkpoint();
     assert!(server.carried.is_some());
     assert_eq!(server.disk.list(Path::new(DIRECTORY)).unwrap(), []);
     server.disk.crash();
     server.recover();
-    assert_eq!(server.durable, 100);
+    assert_eq!(server.durable, 20);
 }
 
 #[test]
@@ -438,8 +460,7 @@ fn a_block_that_no_checkpoint_lists_is_set_aside_and_not_deleted() {
     let before = block_files(&server.disk);
     for at in 0..600u16 {
         server.change(&append((at % 16) as u8, 150));
-        server.start_job(Purpose::Background);
-        server.finish_job();
+        server.run_jobs();
     }
     let beyond: Vec<String> = block_files(&server.disk)
         .into_iter()
@@ -488,8 +509,7 @@ fn erased_bytes_are_in_no_file_after_the_next_checkpoint() {
             expiry: storage::store::Expiry::ByAge,
         };
         server.apply(change);
-        server.start_job(Purpose::Background);
-        server.finish_job();
+        server.run_jobs();
     }
     server.checkpoint();
     assert!(contains(&server));
@@ -510,12 +530,12 @@ fn a_failed_write_poisons_the_store_and_what_was_checkpointed_survives() {
     for at in 0..100 {
         server.change(&append(at % 16, 150));
     }
+    assert!(server.background.0.lock().len() == 1);
     let change = server.disk.changes();
     server
         .disk
         .fail_change(change, storage::disk::sim::Fault::Error);
-    server.start_job(Purpose::Background);
-    server.finish_job();
+    server.run_jobs();
     let message = storage::store::NewMessage {
         sequence: server.store.state().last_sequence + 1,
         time_ns: 0,
@@ -548,12 +568,7 @@ fn a_stream_of_overwritten_keys_ends_in_few_blocks() {
             (at % 15) as u8
         };
         server.change(&append(subject, 150));
-        server.start_job(Purpose::Background);
-        server.finish_job();
-    }
-    for _ in 0..50 {
-        server.start_job(Purpose::Background);
-        server.finish_job();
+        server.run_jobs();
     }
     server.checkpoint();
     let files = block_files(&server.disk);

@@ -13,13 +13,14 @@ use bytes::BytesMut;
 use roaring::RoaringTreemap;
 
 use super::checkpoint::CheckpointFile;
+use super::job::Slot;
 use super::name::BlockName;
 use super::part::{Content, Part};
 use super::{BLOCK_BYTES_MAX, FileOptions};
 use crate::block::{BlockWriter, OpenBlock};
 use crate::disk::{Disk, DiskFile};
 use crate::filter::Filter;
-use crate::index::SubjectId;
+use crate::index::{ExpiryQueue, SubjectId};
 use crate::store::shelf::{Ahead, Facts, Neighbors, Shelf, Topic};
 use crate::store::tail::{Gaps, Tail};
 use crate::store::{
@@ -28,6 +29,9 @@ use crate::store::{
 
 /// Bodies are cut from pieces of memory of this size; larger ones get their own.
 const ARENA_BYTES: usize = 256 << 10;
+
+/// After so many removals in blocks it is worth asking whether one is mostly dead.
+const REMOVALS_MAX: u32 = 4096;
 
 /// What never changes while a store is open.
 pub(super) struct Ground {
@@ -39,11 +43,31 @@ pub(super) struct Ground {
 /// The block that chunks are added to.
 pub(super) struct Open {
     pub part: Part,
-    /// `None` while a job has it.
-    pub writer: Option<BlockWriter>,
+    pub writer: Writer,
     pub file: Arc<dyn DiskFile>,
     /// Takes no more chunks: it is to be sealed.
     pub closing: bool,
+}
+
+/// Where the writer of the open block is.
+pub(super) enum Writer {
+    /// The block was found at the start; there is none yet.
+    None,
+    Here(Box<BlockWriter>),
+    /// A job has it.
+    Out,
+}
+
+impl Writer {
+    pub fn take(&mut self) -> Option<Box<BlockWriter>> {
+        match std::mem::replace(self, Self::Out) {
+            Self::Here(writer) => Some(writer),
+            other => {
+                *self = other;
+                None
+            }
+        }
+    }
 }
 
 impl Open {
@@ -53,13 +77,6 @@ impl Open {
             _ => None,
         }
     }
-}
-
-/// What a job has taken along.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Running {
-    Nothing,
-    Job,
 }
 
 /// What the next checkpoint has to say.
@@ -89,7 +106,18 @@ pub struct Files {
     pub(super) first: u64,
     pub(super) next_number: u64,
     pub(super) unsaved: Unsaved,
-    pub(super) running: Running,
+    /// The job that is out.
+    pub(super) job: Arc<Slot>,
+    pub(super) job_out: bool,
+    /// The checkpoint that is out.
+    pub(super) save: Arc<Slot>,
+    pub(super) save_out: bool,
+    /// Messages of the tail are being written.
+    pub(super) flushing: bool,
+    /// Something has happened that may make a job due.
+    pub(super) attention: bool,
+    /// Removals in blocks since that was last looked at.
+    pub(super) removals: u32,
     /// Goes up when everything is cleared, so that what a job brings back from before is recognized.
     pub(super) epoch: u64,
     /// The lowest sequence that was truncated to while a job ran.
@@ -118,7 +146,13 @@ impl Files {
                 whole: true,
                 ..Unsaved::default()
             },
-            running: Running::Nothing,
+            job: Arc::default(),
+            job_out: false,
+            save: Arc::default(),
+            save_out: false,
+            flushing: false,
+            attention: true,
+            removals: 0,
             epoch: 0,
             truncated: None,
             erased: BTreeSet::new(),
@@ -137,6 +171,11 @@ impl Files {
             Some(bytes_max) => (bytes_max / 4).clamp(256 << 10, BLOCK_BYTES_MAX),
             None => BLOCK_BYTES_MAX,
         }
+    }
+
+    /// Whether something is out that may bring back parts or take along messages.
+    pub(super) fn is_busy(&self) -> bool {
+        self.job_out || self.save_out
     }
 
     pub(super) fn cache(&self) -> &crate::block::BlockCache {
@@ -269,8 +308,9 @@ impl Files {
             open.part.last = open.part.last.min(last);
             open.part.first = open.part.first.min(open.part.last + 1);
             open.closing = true;
+            self.attention = true;
         }
-        if self.running == Running::Nothing {
+        if !self.is_busy() {
             let emptied = self.sealed.partition_point(|part| part.first <= part.last);
             for part in self.sealed.split_off(emptied) {
                 self.retire(&part);
@@ -320,10 +360,15 @@ impl Files {
             {
                 open.part.erase = true;
                 open.closing = true;
+                self.attention = true;
             }
             return;
         };
         part.erase |= deletion == Deletion::Erase;
+        self.removals += 1;
+        if deletion == Deletion::Erase || self.removals >= REMOVALS_MAX {
+            self.attention = true;
+        }
         // No block is kept for nothing; one that a job may be reading goes when the job is done.
         let first = part.first;
         if sequence == part.last || sequence == first || sequence.is_multiple_of(64) {
@@ -335,7 +380,7 @@ impl Files {
         let Some(part) = self.sealed.get(at) else {
             return;
         };
-        if self.running == Running::Nothing && self.is_empty_part(part) {
+        if !self.is_busy() && self.is_empty_part(part) {
             let part = self.sealed.remove(at);
             self.retire(&part);
             self.unsaved.whole = true;
@@ -349,6 +394,10 @@ impl Shelf for Files {
             None => Ok(()),
             Some(reason) => Err(ChangeError::Failed(reason.clone())),
         }
+    }
+
+    fn upkeep(&mut self, limits: &Limits, expiry: &ExpiryQueue) {
+        self.look_after(limits, expiry);
     }
 
     fn push(&mut self, message: &NewMessage<'_>, id: SubjectId, previous: u64) {
@@ -374,7 +423,7 @@ impl Shelf for Files {
             self.forget_in_block(sequence, deletion);
             return Neighbors::default();
         }
-        if deletion == Deletion::Erase && self.running == Running::Job {
+        if deletion == Deletion::Erase && self.is_busy() {
             self.erased.insert(sequence);
         }
         let length = self.tail.body_length(sequence);
@@ -387,7 +436,7 @@ impl Shelf for Files {
 
     fn first_moved(&mut self, first: u64) {
         self.first = first;
-        while self.running == Running::Nothing
+        while !self.is_busy()
             && let Some(part) = self.sealed.first()
             && part.last < first
         {
@@ -398,7 +447,7 @@ impl Shelf for Files {
 
     fn truncate(&mut self, last: u64) {
         self.unsaved.whole = true;
-        if self.running == Running::Job {
+        if self.is_busy() {
             self.truncated = Some(self.truncated.map_or(last, |lower| lower.min(last)));
         }
         if let Some(above) = last.checked_add(1) {
@@ -413,6 +462,7 @@ impl Shelf for Files {
         self.unsaved.files.clear();
         self.unsaved.expiries.clear();
         self.epoch += 1;
+        self.flushing = false;
         for part in std::mem::take(&mut self.sealed) {
             self.retire(&part);
         }

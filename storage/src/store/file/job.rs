@@ -1,8 +1,8 @@
 //! Work on files that the owner of a store hands to a pool: chunks written behind, blocks sealed and
 //! rewritten, checkpoints made durable.
 //!
-//! A store has at most one job out at a time. The job takes along what it needs and shares nothing that
-//! changes; the store keeps answering meanwhile, and takes in what the job brings back.
+//! A store has at most one job of its own and one checkpoint out at a time. A job takes along what it needs
+//! and shares nothing that changes; the store keeps answering meanwhile, and takes in what the job brings back.
 //!
 //! # Invariant
 //! A checkpoint syncs every file it lists, then the directory, then writes itself, and only when it is
@@ -10,12 +10,13 @@
 
 use std::io::IoSlice;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use bytes::Bytes;
+use parking_lot::{Condvar, Mutex};
 use roaring::RoaringTreemap;
 
 use super::checkpoint::CheckpointFile;
-use super::cut::{Cut, Extent, Held};
+use super::cut::{Cut, Extent, Held, ListedBlock, ListedOpen};
 use super::files::Ground;
 use super::name::BlockName;
 use super::part::{Content, Part};
@@ -37,36 +38,50 @@ pub(super) enum JobError {
     Block(#[from] BlockOpenError),
 }
 
+impl JobError {
+    /// As an error of the disk, whatever it was.
+    pub fn into_disk_error(self, ground: &Ground) -> DiskError {
+        match self {
+            Self::Disk(error) | Self::Block(BlockOpenError::Disk(error)) => error,
+            Self::Block(error) => DiskError {
+                operation: "write block",
+                path: ground.directory.clone(),
+                kind: DiskErrorKind::Io(error.to_string()),
+            },
+        }
+    }
+}
+
 /// Work for a pool thread.
-pub struct Job {
-    pub(super) ground: Arc<Ground>,
-    pub(super) epoch: u64,
-    pub(super) work: Work,
+pub(super) struct Job {
+    pub ground: Arc<Ground>,
+    pub epoch: u64,
+    pub work: Work,
 }
 
 pub(super) enum Work {
     Flush(Flush),
     Seal(Seal),
     Rewrite(Rewrite),
-    Checkpoint(Box<Save>),
+    Save(Box<Save>),
 }
 
-/// What a job brings back; to be given to [`super::FileStore::completed`].
-pub struct Completed {
-    pub(super) epoch: u64,
-    pub(super) done: Result<Done, JobError>,
+/// What a job brings back.
+pub(super) struct Completed {
+    pub epoch: u64,
+    pub done: Result<Done, JobError>,
 }
 
 pub(super) enum Done {
     Flushed(Box<Flushed>),
     Sealed(SealedFile),
     Rewritten(Option<Rewritten>),
-    Saved(Saved),
+    Saved(Box<Saved>),
 }
 
 impl Job {
     /// Does the work. Blocks on the disk.
-    pub fn execute(self) -> Completed {
+    fn execute(self) -> Completed {
         let ground = &*self.ground;
         let done = match self.work {
             Work::Flush(flush) => flush
@@ -74,44 +89,79 @@ impl Job {
                 .map(|flushed| Done::Flushed(Box::new(flushed))),
             Work::Seal(seal) => seal.execute(ground).map(Done::Sealed),
             Work::Rewrite(rewrite) => rewrite.execute(ground).map(Done::Rewritten),
-            Work::Checkpoint(save) => save.execute(ground).map(Done::Saved),
+            Work::Save(save) => save
+                .execute(ground)
+                .map(|saved| Done::Saved(Box::new(saved))),
         };
         Completed {
             epoch: self.epoch,
             done,
         }
     }
-
-    /// The log index of the checkpoint it makes, `None` for other work.
-    pub fn checkpoint_index(&self) -> Option<u64> {
-        match &self.work {
-            Work::Checkpoint(save) => Some(save.cut.index),
-            _ => None,
-        }
-    }
 }
 
-impl Completed {
-    /// The log index up to which the stream no longer needs the log: the checkpoint is durable, unless [`Self::carry`] says that
-    /// it is not in a file.
-    pub fn checkpoint_index(&self) -> Option<u64> {
-        match &self.done {
-            Ok(Done::Saved(saved)) => Some(saved.index),
+/// Where a job is, from the moment it is handed out until what it brings back is taken in.
+#[derive(Default)]
+pub(super) struct Slot {
+    state: Mutex<State>,
+    done: AtomicBool,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+enum State {
+    #[default]
+    Empty,
+    Queued(Job),
+    Running,
+    Done(Completed),
+}
+
+impl Slot {
+    pub fn put(&self, job: Job) {
+        *self.state.lock() = State::Queued(job);
+    }
+
+    /// Executes the job, unless that has been done already. Says why it failed, if it did.
+    pub fn run(&self) -> Result<(), JobError> {
+        let mut state = self.state.lock();
+        let job = match std::mem::replace(&mut *state, State::Running) {
+            State::Queued(job) => job,
+            other => {
+                *state = other;
+                return Ok(());
+            }
+        };
+        drop(state);
+        let completed = job.execute();
+        let result = completed.done.as_ref().map(|_| ()).map_err(Clone::clone);
+        *self.state.lock() = State::Done(completed);
+        self.done.store(true, Ordering::Release);
+        self.changed.notify_all();
+        result
+    }
+
+    /// What the job brought back, if it is done.
+    pub fn take(&self) -> Option<Completed> {
+        if !self.done.swap(false, Ordering::Acquire) {
+            return None;
+        }
+        match std::mem::take(&mut *self.state.lock()) {
+            State::Done(completed) => Some(completed),
             _ => None,
         }
     }
 
-    /// The whole checkpoint of a small stream, which has no files: it is to be kept in the log.
-    pub fn carry(&self) -> Option<Bytes> {
-        match &self.done {
-            Ok(Done::Saved(saved)) => saved.carry.clone(),
-            _ => None,
+    /// What the job brought back: executes it here if nobody has begun, and waits if somebody has.
+    pub fn finish(&self) -> Option<Completed> {
+        // How it went comes with what it brought back.
+        let _ = self.run();
+        let mut state = self.state.lock();
+        while matches!(*state, State::Running) {
+            self.changed.wait(&mut state);
         }
-    }
-
-    /// Why the job failed, if it did.
-    pub fn failure(&self) -> Option<String> {
-        self.done.as_ref().err().map(ToString::to_string)
+        drop(state);
+        self.take()
     }
 }
 
@@ -353,29 +403,37 @@ impl Rewrite {
 
 /// Makes a cut durable.
 pub(super) struct Save {
+    /// What must be gone from the files before the cut is durable.
+    pub erasures: Vec<Rewrite>,
+    /// Writes what the cut would otherwise hold itself.
+    pub flush: Option<Flush>,
     pub cut: Cut,
     pub files: Vec<Arc<dyn DiskFile>>,
     pub names: bool,
     pub checkpoint: Option<CheckpointFile>,
-    /// The stream has no files and is to have none.
-    pub carried: bool,
 }
 
 pub(super) struct Saved {
-    pub index: u64,
-    pub checkpoint: Option<CheckpointFile>,
-    pub carry: Option<Bytes>,
+    pub erased: Vec<Rewritten>,
+    pub flushed: Option<Flushed>,
+    pub checkpoint: CheckpointFile,
 }
 
 impl Save {
-    fn execute(self, ground: &Ground) -> Result<Saved, JobError> {
-        let index = self.cut.index;
-        if self.carried {
-            return Ok(Saved {
-                index,
-                checkpoint: None,
-                carry: Some(self.cut.encode().into()),
-            });
+    fn execute(mut self, ground: &Ground) -> Result<Saved, JobError> {
+        let mut erased = Vec::new();
+        for erasure in std::mem::take(&mut self.erasures) {
+            if let Some(rewritten) = erasure.execute(ground)? {
+                self.replace(&rewritten);
+                erased.push(rewritten);
+            }
+        }
+        let flushed = match self.flush.take() {
+            Some(flush) => Some(flush.execute(ground)?),
+            None => None,
+        };
+        if let Some(flushed) = &flushed {
+            self.move_to_block(flushed);
         }
         for file in &self.files {
             file.sync_data()?;
@@ -400,10 +458,60 @@ impl Save {
         };
         remove_retired(ground, &self.cut.retired)?;
         Ok(Saved {
-            index,
-            checkpoint: Some(checkpoint),
-            carry: None,
+            erased,
+            flushed,
+            checkpoint,
         })
+    }
+
+    /// Lists what a rewrite made instead of what it was made of.
+    fn replace(&mut self, rewritten: &Rewritten) {
+        let sealed = &mut self.cut.sealed;
+        let replaced = |name: &BlockName| rewritten.inputs.contains(name);
+        let Some(at) = sealed.iter().position(|block| replaced(&block.name)) else {
+            return;
+        };
+        sealed.retain(|block| !replaced(&block.name));
+        if let Some(output) = &rewritten.output {
+            let summary = output.block.summary();
+            sealed.insert(
+                at,
+                ListedBlock {
+                    name: rewritten.name,
+                    first: summary.first_sequence,
+                    last: summary.last_sequence,
+                    file_length: output.block.file_length(),
+                    records: summary.records,
+                    digest: summary.digest,
+                },
+            );
+            self.files.push(output.file.clone());
+            self.names = true;
+        }
+        self.cut.dead -= &rewritten.dead;
+        self.cut.retired.extend(&rewritten.inputs);
+    }
+
+    /// Lists as written to the open block what the cut would otherwise hold.
+    fn move_to_block(&mut self, flushed: &Flushed) {
+        let Some((&first, &last)) = flushed.sequences.first().zip(flushed.sequences.last()) else {
+            return;
+        };
+        let Some(written) = flushed.chunks.last().map(|chunk| chunk.placed.end()) else {
+            return;
+        };
+        self.files.push(flushed.file.clone());
+        self.names |= flushed.begun.is_some();
+        let open = self.cut.open.get_or_insert(ListedOpen {
+            name: flushed.name,
+            written,
+            first,
+            last,
+        });
+        open.written = written;
+        open.last = last;
+        // What did not fit the block stays in the cut.
+        self.cut.held.retain(|held| held.sequence > last);
     }
 }
 

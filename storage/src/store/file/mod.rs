@@ -8,7 +8,7 @@
 //! - `name`: the files of a stream's directory.
 //! - `cut`: what a checkpoint remembers; `checkpoint`: the file it is in.
 //! - `part`: a block, whatever state it is in; `files`: the shelf made of parts and the tail.
-//! - `job`: work on files, done on a pool; `work`: which job is next and what it brings back.
+//! - `job`: work on files, done on a pool; `work`: which job is next, what it brings back, and the freezing of a cut.
 //! - `open`: a store from what is on disk.
 //!
 //! # Invariant
@@ -27,16 +27,18 @@ mod work;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use bytes::Bytes;
+
 use super::{Ledger, Limits};
 use crate::block::BlockCache;
 use crate::codec::Compression;
-use crate::disk::Disk;
+use crate::disk::{Disk, DiskError};
 use crate::entropy::Entropy;
+use crate::executor::Executor;
 use crate::seal::{Cipher, KeyRing};
 
 pub use checkpoint::CheckpointError;
 pub use files::Files;
-pub use job::{Completed, Job};
 pub use open::{FileOpenError, Opened};
 
 /// The largest block, which is also the usual one.
@@ -45,9 +47,6 @@ pub const BLOCK_BYTES_MAX: u64 = 64 << 20;
 pub const FLUSH_BYTES: usize = 1 << 20;
 /// A stream with fewer bytes than this keeps them in its checkpoint and has no block files.
 pub const SMALL_STREAM_BYTES: usize = 64 << 10;
-/// A checkpoint waits for a flush when more than this is in memory.
-const FREEZE_TAIL_BYTES_MAX: usize = 4 << 20;
-
 /// A store that keeps its messages in block files.
 pub type FileStore = Ledger<Files>;
 
@@ -70,11 +69,18 @@ pub struct FileOptions {
     pub entropy: Arc<dyn Entropy>,
     /// Shared by all streams.
     pub cache: Arc<BlockCache>,
+    /// Where work on files goes.
+    pub background: Arc<dyn Executor>,
 }
 
 impl FileOptions {
     /// Plain, with everything as usual.
-    pub fn new(stream: u64, entropy: Arc<dyn Entropy>, cache: Arc<BlockCache>) -> Self {
+    pub fn new(
+        stream: u64,
+        entropy: Arc<dyn Entropy>,
+        cache: Arc<BlockCache>,
+        background: Arc<dyn Executor>,
+    ) -> Self {
         Self {
             stream,
             block_bytes: None,
@@ -84,26 +90,17 @@ impl FileOptions {
             ring: None,
             entropy,
             cache,
+            background,
         }
     }
 }
 
-/// What work is wanted for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Purpose {
-    /// To keep memory and files in shape.
-    Background,
-    /// So that [`FileStore::freeze`] finds little left in memory.
-    Checkpoint,
-}
-
-impl Purpose {
-    fn flush_bytes(self, flush_bytes: usize) -> usize {
-        match self {
-            Self::Background => flush_bytes,
-            Self::Checkpoint => SMALL_STREAM_BYTES.min(flush_bytes),
-        }
-    }
+/// A cut that is to be made durable.
+pub enum Frozen {
+    /// The whole of it, to be kept where the log is.
+    Carry(Bytes),
+    /// Writes it to the stream's directory; it is durable when this returns `Ok`. After an error the store refuses changes.
+    Files(Box<dyn FnOnce() -> Result<(), DiskError> + Send>),
 }
 
 impl FileStore {
@@ -135,11 +132,6 @@ impl FileStore {
     /// Bytes that the stream's block files take.
     pub fn file_bytes(&self) -> u64 {
         self.shelf.parts_from(0).map(|part| part.file_length).sum()
-    }
-
-    /// Whether a job is out.
-    pub fn is_busy(&self) -> bool {
-        self.shelf.running == files::Running::Job
     }
 
     /// Sequence ranges that are known to be unreadable, ascending.

@@ -15,7 +15,7 @@ use hashbrown::HashSet;
 
 use super::checkpoint::{self, CheckpointError};
 use super::cut::{Cut, ListedBlock, ListedOpen};
-use super::files::{Files, Ground, Open};
+use super::files::{Files, Ground, Open, Writer};
 use super::job::remove_retired;
 use super::name::{BlockName, SET_ASIDE};
 use super::part::{Content, Part};
@@ -315,7 +315,7 @@ fn open_open(ground: &Ground, listed: &ListedOpen) -> Result<Result<Open, Part>,
             erase: false,
             keep: false,
         },
-        writer: None,
+        writer: Writer::None,
         file,
         closing,
     }))

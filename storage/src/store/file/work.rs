@@ -2,94 +2,92 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
+
 use super::cut::{Cut, Extent, Held, ListedBlock, ListedOpen};
-use super::files::{Files, Open, Running, Unsaved};
+use super::files::{Files, Open, Writer};
 use super::job::{
     Completed, Done, Flush, Flushed, Job, Rewrite, Rewritten, Save, Seal, SealedFile, Work,
 };
 use super::name::BlockName;
 use super::part::{Content, Part};
-use super::{FREEZE_TAIL_BYTES_MAX, FileStore, Purpose};
+use super::{FileOptions, FileStore, Frozen, SMALL_STREAM_BYTES};
 use crate::block::{BlockOpenError, BlockWriter, SealedBlock};
+use crate::disk::{DiskError, DiskErrorKind};
 use crate::filter::Filter;
+use crate::index::ExpiryQueue;
 use crate::store::shelf::Shelf;
-use crate::store::{ChangeError, Expiry};
+use crate::store::{Expiry, Limits};
 
 /// A block is worth rewriting when at least this part of it is dead.
 const DEAD_FRACTION: u64 = 2;
 
 impl FileStore {
-    /// Work that is due, to be executed on a pool thread and given back to [`Self::completed`]. `None` when nothing is due or a
-    /// job is out.
-    pub fn next_job(&mut self, purpose: Purpose) -> Option<Job> {
-        if self.shelf.running == Running::Job || self.shelf.failed.is_some() {
-            return None;
+    /// Freezes the store as it is after the log entry `index`, together with the state of whoever owns it. A cut of at most
+    /// `carry_bytes_max` may be handed out as bytes, unless the store has files. At most one cut is being made durable at a time.
+    ///
+    /// Quick, but for one case: when a message was erased and a job is out, that job is waited for, because the cut must not
+    /// list a file that still has the message.
+    pub fn freeze(&mut self, index: u64, core: Bytes, carry_bytes_max: usize) -> Frozen {
+        self.shelf.take_in();
+        let erasures = self.shelf.erasures();
+        if let Some(reason) = &self.shelf.failed {
+            let error = DiskError {
+                operation: "checkpoint",
+                path: self.shelf.ground.directory.clone(),
+                kind: DiskErrorKind::Io(reason.clone()),
+            };
+            return Frozen::Files(Box::new(move || Err(error)));
         }
-        let work = self
-            .seal()
-            .or_else(|| self.erase())
-            .or_else(|| self.flush(purpose))
-            .or_else(|| match purpose {
-                Purpose::Background => self.merge(),
-                Purpose::Checkpoint => None,
-            })?;
-        Some(self.send(work))
-    }
-
-    fn send(&mut self, work: Work) -> Job {
-        self.shelf.running = Running::Job;
-        Job {
-            ground: self.shelf.ground.clone(),
-            epoch: self.shelf.epoch,
-            work,
-        }
-    }
-
-    /// Freezes the store as it is after the log entry `index`, together with the stream core's own state. `None` when that must
-    /// wait: for a job that is out, or for work that [`Self::next_job`] has.
-    pub fn freeze(&mut self, index: u64, core: bytes::Bytes) -> Option<Job> {
         let files = &self.shelf;
-        let erasing = files.sealed.iter().any(|part| part.erase)
-            || files.open.as_ref().is_some_and(|open| open.part.erase);
-        if files.running == Running::Job
-            || files.failed.is_some()
-            || erasing
-            || files.tail_bytes > FREEZE_TAIL_BYTES_MAX
-        {
-            return None;
+        let has_files = files.has_checkpoint
+            || files.flushing
+            || files.open.is_some()
+            || !files.sealed.is_empty()
+            || !files.unsaved.retired.is_empty();
+        if !has_files && files.tail_bytes + core.len() <= carry_bytes_max {
+            let bytes = self.cut(index, core.clone(), Extent::Whole).encode();
+            if bytes.len() <= carry_bytes_max {
+                return Frozen::Carry(bytes.into());
+            }
         }
-        let carried = !files.has_checkpoint
-            && files.open.is_none()
-            && files.sealed.is_empty()
-            && files.unsaved.retired.is_empty();
+        // Not while another flush is out, whose messages are still in the tail.
+        let flush = match files.tail_bytes >= SMALL_STREAM_BYTES || !has_files {
+            true => self.shelf.flush(&self.limits, &self.expiry),
+            false => None,
+        };
+        let files = &self.shelf;
         let overgrown = files
             .checkpoint
             .as_ref()
             .is_none_or(|file| file.is_overgrown());
-        let whole = carried || overgrown || files.unsaved.whole;
-        let cut = self.cut(
-            index,
-            core,
-            if whole {
-                Extent::Whole
-            } else {
-                Extent::Changes
-            },
-        );
-        let unsaved = std::mem::take(&mut self.shelf.unsaved);
-        if carried {
-            // What is only carried is not in the file that a later cut would say changes to.
-            self.shelf.unsaved.whole = true;
-        }
-        let Unsaved { files, names, .. } = unsaved;
-        let save = Save {
-            cut,
-            files,
-            names,
-            checkpoint: self.shelf.checkpoint.take(),
-            carried,
+        let whole = overgrown || files.unsaved.whole || !erasures.is_empty();
+        let extent = if whole {
+            Extent::Whole
+        } else {
+            Extent::Changes
         };
-        Some(self.send(Work::Checkpoint(Box::new(save))))
+        let cut = self.cut(index, core, extent);
+        let files = &mut self.shelf;
+        let unsaved = std::mem::take(&mut files.unsaved);
+        let save = Save {
+            erasures,
+            flush,
+            cut,
+            files: unsaved.files,
+            names: unsaved.names,
+            checkpoint: files.checkpoint.take(),
+        };
+        files.save.put(Job {
+            ground: files.ground.clone(),
+            epoch: files.epoch,
+            work: Work::Save(Box::new(save)),
+        });
+        files.save_out = true;
+        let (slot, ground) = (files.save.clone(), files.ground.clone());
+        Frozen::Files(Box::new(move || {
+            slot.run().map_err(|error| error.into_disk_error(&ground))
+        }))
     }
 
     fn cut(&self, index: u64, core: bytes::Bytes, extent: Extent) -> Cut {
@@ -126,23 +124,121 @@ impl FileStore {
             retired: files.unsaved.retired.clone(),
             dead,
             expiries,
-            held: self.held(),
+            held: self.shelf.held(&self.expiry),
             core,
         }
     }
+}
+
+impl Files {
+    /// Takes in what is done, and hands out what is due.
+    pub(super) fn look_after(&mut self, limits: &Limits, expiry: &ExpiryQueue) {
+        self.take_in();
+        let flush_due = !self.flushing && self.tail_bytes >= self.ground.options.flush_bytes;
+        if self.job_out || self.failed.is_some() || !(flush_due || self.attention) {
+            return;
+        }
+        self.attention = false;
+        self.removals = 0;
+        if let Some(work) = self.due(flush_due, limits, expiry) {
+            self.send(work);
+        }
+    }
+
+    /// Takes in what is done.
+    pub(super) fn take_in(&mut self) {
+        if self.job_out
+            && let Some(completed) = self.job.take()
+        {
+            self.job_out = false;
+            self.completed(completed);
+        }
+        if self.save_out
+            && let Some(completed) = self.save.take()
+        {
+            self.save_out = false;
+            self.completed(completed);
+        }
+    }
+
+    fn due(&mut self, flush_due: bool, limits: &Limits, expiry: &ExpiryQueue) -> Option<Work> {
+        if let Some(work) = self.seal() {
+            return Some(work);
+        }
+        // One at a time: a checkpoint that is out may be erasing.
+        if !self.save_out
+            && let Some(erase) = self.erase()
+        {
+            return Some(Work::Rewrite(erase));
+        }
+        if flush_due && let Some(flush) = self.flush(limits, expiry) {
+            return Some(Work::Flush(flush));
+        }
+        match self.save_out {
+            true => None,
+            false => self.merge(limits).map(Work::Rewrite),
+        }
+    }
+
+    fn send(&mut self, work: Work) {
+        self.job.put(Job {
+            ground: self.ground.clone(),
+            epoch: self.epoch,
+            work,
+        });
+        self.job_out = true;
+        let slot = self.job.clone();
+        let run = move || {
+            // How it went is seen when it is taken in.
+            let _ = slot.run();
+        };
+        self.ground.options.background.spawn(Box::new(run));
+    }
+
+    /// Rewrites for everything that was erased and is still in a file.
+    fn erasures(&mut self) -> Vec<Rewrite> {
+        let is_erasing = |files: &Self| {
+            files.sealed.iter().any(|part| part.erase)
+                || files.open.as_ref().is_some_and(|open| open.part.erase)
+        };
+        while self.job_out && (is_erasing(self) || !self.erased.is_empty()) {
+            if let Some(completed) = self.job.finish() {
+                self.job_out = false;
+                self.completed(completed);
+            }
+        }
+        if self.open.as_ref().is_some_and(|open| open.part.erase)
+            && let Some(work) = self.seal()
+        {
+            let rewrites = matches!(work, Work::Rewrite(_));
+            self.send(work);
+            if let Some(completed) = self.job.finish() {
+                self.job_out = false;
+                self.completed(completed);
+            }
+            if rewrites {
+                return self.erasures();
+            }
+        }
+        let mut erasures = Vec::new();
+        while let Some(erase) = self.erase() {
+            erasures.push(erase);
+        }
+        erasures
+    }
 
     /// The live messages of the tail.
-    fn held(&self) -> Vec<Held> {
-        let slots = self.shelf.tail.slots_from(0).filter(|slot| slot.is_live());
+    fn held(&self, expiry: &ExpiryQueue) -> Vec<Held> {
+        let slots = self.tail.slots_from(0).filter(|slot| slot.is_live());
         slots
             .map(|slot| {
                 let (body, subject_bytes, headers_bytes) = slot.body();
                 Held {
                     sequence: slot.sequence,
                     time_ns: slot.time_ns,
-                    expiry: match self.expiry.is_empty() {
+                    expiry: match expiry.is_empty() {
                         true => Expiry::ByAge,
-                        false => self.expiry.get(slot.sequence),
+                        false => expiry.get(slot.sequence),
                     },
                     body: body.clone(),
                     subject_bytes,
@@ -152,59 +248,71 @@ impl FileStore {
             .collect()
     }
 
-    fn flush(&mut self, purpose: Purpose) -> Option<Work> {
-        if self.shelf.tail_bytes < purpose.flush_bytes(self.shelf.ground.options.flush_bytes) {
+    /// Writes the tail to the open block, or to a new one. Not when that is being done already, and not to a block that
+    /// is to be sealed.
+    fn flush(&mut self, limits: &Limits, expiry: &ExpiryQueue) -> Option<Flush> {
+        if self.flushing || self.tail.live() == 0 {
             return None;
         }
-        let messages = self.held();
-        let open = match &mut self.shelf.open {
-            None => None,
+        let block_bytes = self.block_bytes(limits);
+        let messages = self.held(expiry);
+        let (name, open) = match &mut self.open {
+            Some(open) if open.closing => return None,
             Some(open) => {
+                if matches!(open.writer, Writer::None)
+                    && resume(open, &self.ground.options).is_err()
+                {
+                    open.closing = true;
+                    self.attention = true;
+                    return None;
+                }
                 let writer = open.writer.take()?;
-                Some((open.part.name, (writer, open.file.clone())))
+                (open.part.name, Some((*writer, open.file.clone())))
             }
-        };
-        let files = &mut self.shelf;
-        let (name, open) = match open {
-            Some((name, open)) => (name, Some(open)),
             None => {
-                let number = files.next_number;
-                files.next_number += 1;
+                let number = self.next_number;
+                self.next_number += 1;
                 let generation = 0;
                 (BlockName { number, generation }, None)
             }
         };
-        Some(Work::Flush(Flush {
+        self.flushing = true;
+        Some(Flush {
             name,
             open,
             messages,
-            block_bytes: files.block_bytes(&self.limits),
-        }))
+            block_bytes,
+        })
     }
 
-    /// Ends the open block, when that is due. A block that was found at the start gets a writer first.
+    /// Ends the open block, when that is due. One that was found at the start gets a writer first; where that is not possible
+    /// it is rewritten.
     fn seal(&mut self) -> Option<Work> {
-        let files = &mut self.shelf;
-        let open = files.open.as_mut()?;
-        if open.writer.is_none() {
-            match resume(open, &files.ground.options) {
-                Ok(()) => {}
-                Err(BlockOpenError::Disk(error)) => {
-                    files.failed = Some(error.to_string());
-                    return None;
-                }
-                Err(error) => {
-                    tracing::warn!(block = %open.part.name.file_name(), %error, "rewriting a block that cannot be continued");
-                    let part = open.part.clone();
-                    return Some(self.rewrite(vec![part]));
-                }
-            }
+        if self.flushing {
+            return None;
         }
+        let open = self.open.as_mut()?;
         if !open.closing {
             return None;
         }
+        if matches!(open.writer, Writer::None) {
+            match resume(open, &self.ground.options) {
+                Ok(()) => {}
+                Err(BlockOpenError::Disk(error)) => {
+                    self.failed = Some(error.to_string());
+                    return None;
+                }
+                Err(error) => {
+                    let block = open.part.name.file_name();
+                    tracing::warn!(block, %error, "rewriting a block that cannot be continued");
+                    open.part.erase = false;
+                    let part = open.part.clone();
+                    return Some(Work::Rewrite(self.rewrite(vec![part])));
+                }
+            }
+        }
         let block = open.block()?.clone();
-        let writer = open.writer.take()?;
+        let writer = *open.writer.take()?;
         let file = open.file.clone();
         Some(Work::Seal(Seal {
             writer,
@@ -213,19 +321,17 @@ impl FileStore {
         }))
     }
 
-    fn erase(&mut self) -> Option<Work> {
-        let at = self.shelf.sealed.iter().position(|part| part.erase)?;
-        let part = self.shelf.sealed.get_mut(at)?;
+    fn erase(&mut self) -> Option<Rewrite> {
+        let part = self.sealed.iter_mut().find(|part| part.erase)?;
         part.erase = false;
         let part = part.clone();
         Some(self.rewrite(vec![part]))
     }
 
-    fn rewrite(&mut self, inputs: Vec<Part>) -> Work {
-        let files = &self.shelf;
+    fn rewrite(&mut self, inputs: Vec<Part>) -> Rewrite {
         let name = inputs.first().map_or(
             BlockName {
-                number: files.next_number,
+                number: self.next_number,
                 generation: 0,
             },
             |part| BlockName {
@@ -233,24 +339,24 @@ impl FileStore {
                 generation: part.name.generation + 1,
             },
         );
-        let mut dead = files.dead.clone();
+        let mut dead = self.dead.clone();
         if let (Some(first), Some(last)) = (inputs.first(), inputs.last()) {
             dead.remove_range(..first.first);
             if let Some(above) = last.last.checked_add(1) {
                 dead.remove_range(above..);
             }
         }
-        Work::Rewrite(Rewrite {
+        Rewrite {
             inputs,
             name,
             dead,
-            first: files.first,
-        })
+            first: self.first,
+        }
     }
 
     /// The first block that is mostly dead, with as many neighbours as fit one block together.
-    fn merge(&mut self) -> Option<Work> {
-        let files = &self.shelf;
+    fn merge(&mut self, limits: &Limits) -> Option<Rewrite> {
+        let files = &*self;
         if files.dead.is_empty() {
             return None;
         }
@@ -266,7 +372,7 @@ impl FileStore {
                 && !part.keep
                 && files.dead_within(part) * DEAD_FRACTION >= u64::from(part.records)
         })?;
-        let block_bytes = files.block_bytes(&self.limits);
+        let block_bytes = files.block_bytes(limits);
         let (mut start, mut end) = (middle, middle + 1);
         let mut bytes = files.sealed.get(middle).map(live_bytes)?;
         loop {
@@ -290,32 +396,40 @@ impl FileStore {
     }
 
     /// Takes in what a job brought back. After a failure the store takes no more changes.
-    pub fn completed(&mut self, completed: Completed) -> Result<(), ChangeError> {
-        let files = &mut self.shelf;
-        files.running = Running::Nothing;
-        let current = completed.epoch == files.epoch;
+    fn completed(&mut self, completed: Completed) {
+        let current = completed.epoch == self.epoch;
         match completed.done {
             Err(error) => {
-                tracing::error!(directory = %files.ground.directory.display(), %error, "a stream's files cannot be written");
-                files.failed = Some(error.to_string());
+                tracing::error!(directory = %self.ground.directory.display(), %error, "a stream's files cannot be written");
+                self.failed = Some(error.to_string());
             }
-            Ok(Done::Flushed(flushed)) => files.take_flushed(*flushed, current),
-            Ok(Done::Sealed(sealed)) if current => files.take_sealed(sealed),
+            Ok(Done::Flushed(flushed)) => self.take_flushed(*flushed, current),
+            Ok(Done::Sealed(sealed)) if current => self.take_sealed(sealed),
             // What was sealed is retired already.
             Ok(Done::Sealed(_)) => {}
-            Ok(Done::Rewritten(rewritten)) => files.take_rewritten(rewritten, current),
+            Ok(Done::Rewritten(Some(rewritten))) => self.take_rewritten(rewritten, current),
+            Ok(Done::Rewritten(None)) => {}
             Ok(Done::Saved(saved)) => {
-                files.has_checkpoint |= saved.checkpoint.is_some();
-                files.checkpoint = saved.checkpoint;
+                self.has_checkpoint = true;
+                self.checkpoint = Some(saved.checkpoint);
+                if let Some(flushed) = saved.flushed {
+                    self.take_flushed(flushed, current);
+                }
+                for rewritten in saved.erased {
+                    self.take_rewritten(rewritten, current);
+                }
             }
         }
-        files.erased.clear();
-        // What had to wait for the job.
-        if let Some(last) = files.truncated.take() {
-            files.truncate_blocks(last);
+        self.attention = true;
+        if self.is_busy() {
+            return;
         }
-        files.first_moved(files.first);
-        self.shelf.check()
+        self.erased.clear();
+        // What had to wait until nothing is out.
+        if let Some(last) = self.truncated.take() {
+            self.truncate_blocks(last);
+        }
+        self.first_moved(self.first);
     }
 }
 
@@ -330,7 +444,7 @@ fn listed(part: &Part) -> ListedBlock {
     }
 }
 
-fn resume(open: &mut Open, options: &super::FileOptions) -> Result<(), BlockOpenError> {
+fn resume(open: &mut Open, options: &FileOptions) -> Result<(), BlockOpenError> {
     let Content::Open(block) = &mut open.part.content else {
         return Ok(());
     };
@@ -341,7 +455,7 @@ fn resume(open: &mut Open, options: &super::FileOptions) -> Result<(), BlockOpen
     if let Some(slot) = slot {
         open.file.write_all_at(&slot.bytes, slot.offset)?;
     }
-    open.writer = Some(writer);
+    open.writer = Writer::Here(Box::new(writer));
     Ok(())
 }
 
@@ -378,9 +492,10 @@ impl Files {
             }
             return;
         }
+        self.flushing = false;
         let (Some(&first), Some(&last)) = (sequences.first(), sequences.last()) else {
             if let Some(open) = &mut self.open {
-                open.writer = Some(writer);
+                open.writer = Writer::Here(Box::new(writer));
             }
             return;
         };
@@ -398,7 +513,7 @@ impl Files {
                     erase: false,
                     keep: false,
                 },
-                writer: None,
+                writer: Writer::Out,
                 file: file.clone(),
                 closing: false,
             });
@@ -418,7 +533,7 @@ impl Files {
         }
         open.part.records = block.records();
         open.part.file_length = block.written_length();
-        open.writer = Some(writer);
+        open.writer = Writer::Here(Box::new(writer));
         open.closing |= full || self.truncated.is_some();
         let last = self.truncated.map_or(last, |truncated| last.min(truncated));
         open.part.last = open.part.last.max(last);
@@ -456,10 +571,7 @@ impl Files {
         }
     }
 
-    fn take_rewritten(&mut self, rewritten: Option<Rewritten>, current: bool) {
-        let Some(rewritten) = rewritten else {
-            return;
-        };
+    fn take_rewritten(&mut self, rewritten: Rewritten, current: bool) {
         if !current {
             if rewritten.output.is_some() {
                 self.unsaved.retired.push(rewritten.name);

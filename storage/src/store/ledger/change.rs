@@ -10,7 +10,7 @@ impl<S: Shelf> Ledger<S> {
         message: &NewMessage<'_>,
         removals: &mut dyn Removals,
     ) -> Result<(), ChangeError> {
-        self.shelf.check()?;
+        self.begin()?;
         let last = self.totals.last_sequence;
         if message.sequence != last + 1 {
             return Err(ChangeError::OutOfOrder {
@@ -24,6 +24,12 @@ impl<S: Shelf> Ledger<S> {
         }
         self.keep_within_totals(removals);
         Ok(())
+    }
+
+    /// Whether a change may be made; what goes on beside changes is seen to first.
+    pub(super) fn begin(&mut self) -> Result<(), ChangeError> {
+        self.shelf.upkeep(&self.limits, &self.expiry);
+        self.shelf.check()
     }
 
     /// Stores a message without looking at limits.
@@ -90,7 +96,7 @@ impl<S: Shelf> Ledger<S> {
     }
 
     pub(super) fn skip_to(&mut self, last_sequence: u64, time_ns: i64) -> Result<(), ChangeError> {
-        self.shelf.check()?;
+        self.begin()?;
         let last = self.totals.last_sequence;
         if last_sequence <= last {
             return Err(ChangeError::OutOfOrder {
@@ -189,7 +195,7 @@ impl<S: Shelf> Ledger<S> {
         purge: &Purge,
         removals: &mut dyn Removals,
     ) -> Result<u64, ChangeError> {
-        self.shelf.check()?;
+        self.begin()?;
         if purge.filter.is_everything() && purge.keep == 0 {
             return match purge.below_sequence {
                 None => Ok(self.clear(self.totals.last_sequence + 1, removals)),
@@ -250,7 +256,7 @@ impl<S: Shelf> Ledger<S> {
         first_sequence: u64,
         removals: &mut dyn Removals,
     ) -> Result<u64, ChangeError> {
-        self.shelf.check()?;
+        self.begin()?;
         if first_sequence > self.totals.last_sequence {
             return Ok(self.clear(first_sequence, removals));
         }
@@ -269,7 +275,7 @@ impl<S: Shelf> Ledger<S> {
         last_sequence: u64,
         removals: &mut dyn Removals,
     ) -> Result<(), ChangeError> {
-        self.shelf.check()?;
+        self.begin()?;
         if last_sequence >= self.totals.last_sequence {
             return Ok(());
         }
@@ -303,7 +309,7 @@ impl<S: Shelf> Ledger<S> {
         removals_max: u64,
         removals: &mut dyn Removals,
     ) -> Result<u64, ChangeError> {
-        self.shelf.check()?;
+        self.begin()?;
         let mut removed = 0;
         if let Some(age_max_ns) = self.limits.age_max_ns {
             self.move_age_cursor();
@@ -354,7 +360,7 @@ impl<S: Shelf> Ledger<S> {
         limits: Limits,
         removals: &mut dyn Removals,
     ) -> Result<(), ChangeError> {
-        self.shelf.check()?;
+        self.begin()?;
         self.limits = limits;
         self.keep_within_totals(removals);
         let Some(max) = limits.per_subject_max else {

@@ -97,7 +97,7 @@ impl<S: Shelf> Store for Ledger<S> {
         deletion: Deletion,
         removals: &mut dyn Removals,
     ) -> Result<bool, ChangeError> {
-        self.shelf.check()?;
+        self.begin()?;
         Ok(self.remove(sequence, deletion, removals))
     }
 
