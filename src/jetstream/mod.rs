@@ -4,6 +4,7 @@ mod advisory;
 pub mod api;
 pub mod core;
 mod id;
+mod intake;
 pub mod limits;
 pub mod monitor;
 mod registry;

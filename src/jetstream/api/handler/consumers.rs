@@ -7,8 +7,8 @@ use super::super::super::types::{
     ApiError, ConsumerConfig, ConsumerInfo, ErrorCode, decode, decode_optional, is_empty_request,
 };
 use super::super::body::{
-    ConsumerCreateRequest, ConsumerPauseRequest, ConsumerResetRequest, ConsumerUnpinRequest,
-    ConsumersRequest,
+    Action, ConsumerCreateRequest, ConsumerPauseRequest, ConsumerResetRequest,
+    ConsumerUnpinRequest, ConsumersRequest,
 };
 use super::super::response::{
     ConsumerCreated, ConsumerDeleted, ConsumerListPage, ConsumerNamesPage, ConsumerPaused,
@@ -60,10 +60,16 @@ pub(super) fn create(
     let limits = context.account.limits();
     let rules = context.rules(&limits, pedantic);
     let mut config = check_consumer(config, &stream.config(), &rules)?;
-    stamp_inactivity(&mut config, existing.as_ref());
     if let Some(existing) = &existing {
+        if action == Action::Create {
+            config.take_stored_metadata(&existing.config);
+            if config != existing.config {
+                return Err(ErrorCode::ConsumerAlreadyExists.into());
+            }
+        }
         check_rebinding(context, &existing.config, &config)?;
     }
+    stamp_inactivity(&mut config, existing.as_ref());
     let request = StreamRequest::ConsumerCreate(Box::new(ConsumerCreate {
         name,
         config,

@@ -153,6 +153,8 @@ pub(super) fn update(context: &Context<'_>, name: &str) -> Result<StreamUpdated,
     let stream = account.find(name)?;
     config.set_stored_metadata();
     let old = stream.config();
+    // What the first check switched on may break a rule that stands before it.
+    let config = check_stream(config, &context.rules(&limits, request.pedantic))?;
     let config = check_update(&old, config)?;
     if config.num_replicas > 1 {
         return Err(ErrorCode::StreamReplicasNotSupported.into());

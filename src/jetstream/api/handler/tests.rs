@@ -54,6 +54,23 @@ impl Hollow {
                 }
             }
             StreamRequest::ConsumerCreate(create) => {
+                if let Some(info) = consumers.iter_mut().find(|info| info.name == create.name) {
+                    let mut config = create.config;
+                    if create.action == ConsumerAction::Create {
+                        config.take_stored_metadata(&info.config);
+                        if config != info.config {
+                            return StreamReply::Refused(ErrorCode::ConsumerAlreadyExists.into());
+                        }
+                    }
+                    if let Err(error) = (create.check_update)(&info.config, &config) {
+                        return StreamReply::Refused(error);
+                    }
+                    info.config = config;
+                    return StreamReply::ConsumerCreated {
+                        info: Box::new(info.clone()),
+                        created: false,
+                    };
+                }
                 if create.action == ConsumerAction::Update {
                     return StreamReply::Refused(ErrorCode::ConsumerDoesNotExist.into());
                 }
@@ -85,6 +102,10 @@ impl Hollow {
                 total: consumers.len(),
                 infos: consumers.clone(),
             },
+            StreamRequest::ConsumerDelete { name } => {
+                consumers.retain(|info| info.name != name);
+                StreamReply::Done
+            }
             other => panic!("{other:?}"),
         }
     }
@@ -143,7 +164,7 @@ impl Api {
                 strictness: Strictness::Strict,
                 limits: ServerLimits::default(),
                 maker: Arc::new(Maker {
-                    unreserved: 1 << 30,
+                    unreserved: u64::MAX,
                 }),
                 now: || Time::from_nanoseconds(1_000_000_000),
             },

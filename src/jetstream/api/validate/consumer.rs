@@ -388,13 +388,15 @@ enum Start {
 
 fn check_rest(config: &ConsumerConfig) -> Result<(), ApiError> {
     if !config.sample_freq.is_empty() {
-        let digits = config
-            .sample_freq
-            .strip_suffix('%')
-            .unwrap_or(&config.sample_freq);
-        if digits.parse::<u32>().is_err() {
-            return Err(ErrorCode::ConsumerInvalidSampling
-                .with(format_args!("parsing {digits:?}: invalid syntax")));
+        let freq = &config.sample_freq;
+        let digits = freq.strip_suffix('%').unwrap_or(freq);
+        let problem = match digits.parse::<i64>() {
+            Ok(share) if share >= 0 => None,
+            Ok(_) => Some("<nil>".to_owned()),
+            Err(_) => Some(format!("strconv.Atoi: parsing {digits:?}: invalid syntax")),
+        };
+        if let Some(problem) = problem {
+            return Err(ErrorCode::ConsumerInvalidSampling.with(problem));
         }
     }
     if config.flow_control && config.idle_heartbeat == 0 {

@@ -31,6 +31,7 @@ pub fn check_stream(config: StreamConfig, rules: &Rules<'_>) -> Result<StreamCon
     check_sources(&config)?;
     check_subjects(&mut config)?;
     check_account(&config, rules)?;
+    check_rewrites(&config, rules.adjust)?;
     check_placement(&mut config)?;
     Ok(config)
 }
@@ -460,6 +461,29 @@ fn check_account(config: &StreamConfig, rules: &Rules<'_>) -> Result<(), ApiErro
         }
         _ => Ok(()),
     }
+}
+
+fn check_rewrites(config: &StreamConfig, adjust: Adjust) -> Result<(), ApiError> {
+    if let Some(transform) = &config.subject_transform
+        && !transform.src.is_empty()
+        && !is_valid_subject(&transform.src)
+    {
+        return Err(ErrorCode::StreamTransformInvalidSource
+            .with(format_args!("invalid subject {}", transform.src)));
+    }
+    let Some(republish) = &config.republish else {
+        return Ok(());
+    };
+    if republish.src.is_empty() && adjust == Adjust::Never {
+        return Err(ErrorCode::Pedantic.with("republish source can not be empty"));
+    }
+    let mut subjects = config.subjects.iter();
+    if subjects.any(|subject| overlap(&republish.dest, subject)) {
+        return Err(invalid(
+            "stream configuration for republish destination forms a cycle",
+        ));
+    }
+    Ok(())
 }
 
 fn check_placement(config: &mut StreamConfig) -> Result<(), ApiError> {

@@ -2,6 +2,8 @@
 //!
 //! Nothing is built for an advisory that nobody listens to.
 
+pub(crate) mod consumer;
+
 use std::time::UNIX_EPOCH;
 
 use serde::Serialize;
