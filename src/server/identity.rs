@@ -1,11 +1,12 @@
-//! The server's identity: a key pair of its own, new at each start.
+//! The server's identity: keys of its own, new at each start.
 
-use nkeys::KeyPair;
+use nkeys::{KeyPair, XKey};
 
-/// A key pair whose public half is the server's id.
+/// A key pair whose public half is the server's id, and one that messages to it are sealed with.
 pub struct Identity {
     key: KeyPair,
     id: String,
+    curve_key: XKey,
 }
 
 impl std::fmt::Debug for Identity {
@@ -22,7 +23,16 @@ impl Identity {
     pub fn generate() -> Self {
         let key = KeyPair::new_server();
         let id = key.public_key();
-        Identity { key, id }
+        Identity {
+            key,
+            id,
+            curve_key: XKey::new(),
+        }
+    }
+
+    /// `X…`, 56 characters: who wants to say something to this server alone seals it with this.
+    pub fn curve_public_key(&self) -> String {
+        self.curve_key.public_key()
     }
 
     /// `N…`, 56 characters.
@@ -45,6 +55,8 @@ mod tests {
         let (one, two) = (Identity::generate(), Identity::generate());
         assert_ne!(one.id(), two.id());
         assert!(one.id().starts_with('N') && one.id().len() == 56);
+        let curve = one.curve_public_key();
+        assert!(curve.starts_with('X') && curve.len() == 56 && curve != two.curve_public_key());
         let signature = one.sign(b"text").unwrap();
         let public = KeyPair::from_public_key(one.id()).unwrap();
         public.verify(b"text", &signature).unwrap();

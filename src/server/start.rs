@@ -11,7 +11,7 @@ use super::lame_duck;
 use super::listen::{ListenError, display_address, listen};
 use super::signals::{Request, Signals, StopSignal};
 use super::streams;
-use super::version::{API_LEVEL, OWN_VERSION, REFERENCE_VERSION, TOOLCHAIN};
+use super::version::{API_LEVEL, COMMIT, OWN_VERSION, REFERENCE_VERSION, TOOLCHAIN};
 use crate::broker::{Broker, CloseReason};
 use crate::config::Options;
 use crate::connection::Clients;
@@ -77,6 +77,8 @@ pub enum StartError {
 /// A running server.
 pub struct Server {
     facts: Facts,
+    /// What messages to this server alone are sealed with.
+    curve_public_key: String,
     broker: Arc<Broker>,
     client_port: AtomicU16,
     ready: AtomicBool,
@@ -187,6 +189,7 @@ impl Server {
                 started: SystemTime::now(),
                 workers,
             },
+            curve_public_key: identity.curve_public_key(),
             broker: Arc::new(Broker::new()),
             client_port: AtomicU16::new(0),
             ready: AtomicBool::new(false),
@@ -225,14 +228,13 @@ impl Server {
             server_id: self.facts.server_id.clone(),
             server_name: self.facts.server_name.clone(),
             version: REFERENCE_VERSION.to_owned(),
+            git_commit: COMMIT.to_owned(),
             go: TOOLCHAIN.to_owned(),
             host: options.host.clone(),
             port: address.port(),
             jetstream: self.jetstream.get().is_some(),
-            api_lvl: match self.jetstream.get() {
-                Some(_) => API_LEVEL,
-                None => 0,
-            },
+            api_lvl: API_LEVEL,
+            xkey: self.curve_public_key.clone(),
             ..ServerInfo::default()
         };
         let clients = Clients::new(Arc::clone(&self.broker), options, info)?;

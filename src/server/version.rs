@@ -6,6 +6,11 @@ pub use crate::jetstream::types::{API_LEVEL, REFERENCE_VERSION};
 pub const OWN_VERSION: &str = env!("CARGO_PKG_VERSION");
 /// What it was built with, where the reference names its Go.
 pub const TOOLCHAIN: &str = concat!("rust", env!("CARGO_PKG_RUST_VERSION"));
+/// The commit it was built from, as far as the builder has said.
+pub const COMMIT: &str = match option_env!("NATS_SERVER_COMMIT") {
+    Some(commit) => commit,
+    None => "unknown",
+};
 /// What `-v` prints: the first line is the reference's, because scripts parse it.
 pub fn version_text() -> String {
     format!(
