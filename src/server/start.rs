@@ -98,7 +98,15 @@ impl Server {
     /// Runs a server until a signal ends it. Must be called within a runtime of `workers` threads.
     pub async fn run(options: Options, logger: &Logger, workers: usize) -> Result<(), StartError> {
         let mut signals = Signals::catch().map_err(StartError::Signals)?;
-        let (server, running) = Self::start(options, workers).await?;
+        // What was being brought back when the operator gives up is as safe as after a power cut.
+        let started = tokio::select! {
+            started = Self::start(options, workers) => started?,
+            () = stop_requested(&mut signals) => {
+                tracing::info!("Stopped before the server was ready");
+                return Ok(());
+            }
+        };
+        let (server, running) = started;
         let mut leaving: Option<JoinHandle<()>> = None;
         loop {
             let left = async {
@@ -305,6 +313,16 @@ impl Server {
     }
 }
 
+/// Waits for a signal that ends the server; the others find nothing to act on before it is ready.
+async fn stop_requested(signals: &mut Signals) {
+    loop {
+        match signals.next().await {
+            Request::Stop(_) | Request::LameDuck => return,
+            request => tracing::warn!("{request:?} is not heeded before the server is ready"),
+        }
+    }
+}
+
 fn introduce(options: &Options, identity: &Identity) {
     tracing::info!("Starting nats-server");
     tracing::info!("  Version:  {REFERENCE_VERSION}");
@@ -321,6 +339,9 @@ fn introduce(options: &Options, identity: &Identity) {
     }
     for warning in &options.warnings {
         tracing::warn!("{warning}");
+    }
+    if options.authorization.holds_plain_passwords() {
+        tracing::warn!("Plaintext passwords detected, use bcrypt");
     }
 }
 

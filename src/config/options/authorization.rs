@@ -68,6 +68,15 @@ impl Authorization {
             || !self.users.is_empty()
     }
 
+    /// Whether somebody who reads the configuration could log in.
+    pub fn holds_plain_passwords(&self) -> bool {
+        let users = self.users.iter().map(|user| &user.password);
+        let single = self.password.iter().chain(&self.token);
+        users
+            .chain(single)
+            .any(|secret| !secret.is_empty() && !is_bcrypt(secret))
+    }
+
     /// Whether the parts go together.
     pub(super) fn check(&self) -> Result<(), String> {
         let single = self.user.is_some() || self.password.is_some();
@@ -89,6 +98,13 @@ impl Authorization {
         }
         Ok(())
     }
+}
+
+/// Whether a password or token is a bcrypt hash.
+pub fn is_bcrypt(secret: &str) -> bool {
+    ["$2a$", "$2b$", "$2x$", "$2y$"]
+        .iter()
+        .any(|prefix| secret.starts_with(prefix))
 }
 
 /// One user. Shown without its password.

@@ -216,7 +216,7 @@ fn users_and_their_permissions_are_read() {
         no_auth_user: bob"#,
     );
     let authorization = &options.authorization;
-    assert!(authorization.required());
+    assert!(authorization.required() && authorization.holds_plain_passwords());
     assert_eq!(authorization.timeout, Duration::from_millis(500));
     let [alice, bob, carol] = authorization.users.as_slice() else {
         panic!("{authorization:?}");
@@ -242,6 +242,14 @@ fn users_and_their_permissions_are_read() {
     );
     assert_eq!(carol.responses.unwrap().replies_max, Some(1));
     assert!(!format!("{options:?}").contains("s3cret"));
+}
+
+#[test]
+fn a_hash_is_no_plain_password() {
+    let plain = |text: &str| options(text).authorization.holds_plain_passwords();
+    assert!(!plain("authorization { user: a, password: $2a$11$abc }"));
+    assert!(!plain("authorization { users: [{user: a}] }"));
+    assert!(plain("authorization { token: t }"));
 }
 
 #[test]
