@@ -12,6 +12,7 @@
 pub mod block;
 pub mod codec;
 pub mod disk;
+pub mod engine;
 pub mod entropy;
 pub mod executor;
 pub mod filter;

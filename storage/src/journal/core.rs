@@ -9,7 +9,7 @@ use parking_lot::RwLock;
 
 use super::buffer::{CommitBuffer, carried};
 use super::format::{CommitHeader, PAGE_BYTES, whole_pages};
-use super::frame::{CommitSink, Frame, JournalError, Location, Owner};
+use super::frame::{CommitSink, Frame, FrameKind, JournalError, Location, Owner};
 use super::ledger::{Ledger, Pressure, PressureLevel};
 use super::options::{Durability, JournalOptions};
 use super::recover::{OpenJournalError, recover};
@@ -219,6 +219,11 @@ impl JournalCore {
     /// The owner no longer needs its entries up to `upto`: a checkpoint that is durable covers them.
     pub fn release(&mut self, owner: Owner, upto: u64) {
         self.ledger.release(owner, upto);
+    }
+
+    /// The owner no longer needs its mark of that kind: something else that is durable takes its place.
+    pub fn drop_mark(&mut self, owner: Owner, kind: FrameKind) {
+        self.ledger.drop_mark(owner, kind);
     }
 
     /// The owner is gone, durably, and nothing of it is needed any more.

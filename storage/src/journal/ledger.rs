@@ -140,6 +140,13 @@ impl Ledger {
         });
     }
 
+    /// The owner no longer needs its mark of that kind.
+    pub fn drop_mark(&mut self, owner: Owner, kind: FrameKind) {
+        if let Some(location) = self.marks.remove(&(owner.0, kind)) {
+            self.unmark(location.segment);
+        }
+    }
+
     /// The lowest segment that is needed: the newest one when nothing else is.
     pub fn floor(&self) -> u64 {
         let newest = self.segments.len().saturating_sub(1);

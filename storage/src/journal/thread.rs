@@ -15,7 +15,7 @@ use parking_lot::{Condvar, Mutex};
 
 use super::buffer::CommitBuffer;
 use super::core::{JournalCore, Readers, SyncTicket, read};
-use super::frame::{CommitSink, Frame, JournalError, Location, Owner};
+use super::frame::{CommitSink, Frame, FrameKind, JournalError, Location, Owner};
 use super::ledger::{Pressure, PressureLevel};
 use super::options::{Durability, JournalOptions};
 use super::recover::OpenJournalError;
@@ -71,6 +71,7 @@ struct Staging {
 enum Letter {
     Release(Owner, u64),
     Forget(Owner),
+    DropMark(Owner, FrameKind),
     SyncDue,
     Synced(SyncTicket, Result<(), DiskError>),
 }
@@ -166,6 +167,11 @@ impl Journal {
     /// The owner no longer needs its entries up to `upto`: a checkpoint that is durable covers them.
     pub fn release(&self, owner: Owner, upto: u64) {
         self.shared.post(Letter::Release(owner, upto));
+    }
+
+    /// The owner no longer needs its mark of that kind: something else that is durable takes its place.
+    pub fn drop_mark(&self, owner: Owner, kind: FrameKind) {
+        self.shared.post(Letter::DropMark(owner, kind));
     }
 
     /// The owner is gone, durably, and nothing of it is needed any more.
@@ -303,6 +309,7 @@ impl Shared {
             match letter {
                 Letter::Release(owner, upto) => core.release(owner, upto),
                 Letter::Forget(owner) => core.forget(owner),
+                Letter::DropMark(owner, kind) => core.drop_mark(owner, kind),
                 Letter::Synced(ticket, result) => core.finish_sync(&ticket, result)?,
                 Letter::SyncDue => {
                     if let Some(ticket) = core.begin_sync() {

@@ -1,0 +1,252 @@
+//! Which streams there are. A change is an entry of owner 0; now and then the whole catalog is carried instead.
+//!
+//! An entry:
+//!
+//! ```text
+//! 0  1  version, 1
+//! 1  1  operation: 1 created, 2 changed, 3 removed, 4 gone
+//! 2  8  stream id
+//! created: 2 length of the account, the account, 2 length of the name, the name, 4 length of the options, the options
+//! changed: 4 length of the options, the options
+//! ```
+//!
+//! The whole:
+//!
+//! ```text
+//! 0  1  version, 1
+//! 1  8  the next stream id
+//! 9  4  streams, each: 8 id, and then as in a created entry
+//!    4  streams that are being removed, each: 8 id
+//! ```
+//!
+//! # Invariant
+//! A stream is *removed* before the first of its files is, and *gone* only after the last one is.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bytes::{Buf, BufMut, Bytes, TryGetError};
+
+use super::StreamId;
+use super::persistent::Persistent;
+
+const VERSION: u8 = 1;
+const CREATED: u8 = 1;
+const CHANGED: u8 = 2;
+const REMOVED: u8 = 3;
+const GONE: u8 = 4;
+
+/// Ids below this one are for the server's own use.
+pub(super) const FIRST_STREAM: u64 = 16;
+
+/// A stream as the catalog knows it.
+#[derive(Debug, Clone)]
+pub(super) struct Listed<O> {
+    pub account: String,
+    pub name: String,
+    pub options: O,
+}
+
+/// All streams.
+#[derive(Debug, Clone)]
+pub(super) struct Catalog<O> {
+    pub streams: BTreeMap<StreamId, Listed<O>>,
+    pub removing: BTreeSet<StreamId>,
+    pub next_stream: u64,
+    /// Of the last entry.
+    pub index: u64,
+}
+
+/// One change.
+#[derive(Debug, Clone)]
+pub(super) enum CatalogEntry<O> {
+    Created(StreamId, Listed<O>),
+    Changed(StreamId, O),
+    Removed(StreamId),
+    Gone(StreamId),
+}
+
+/// The bytes are not of the catalog.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum MalformedCatalog {
+    Damaged,
+    LaterVersion(u8),
+}
+
+impl From<TryGetError> for MalformedCatalog {
+    fn from(_: TryGetError) -> Self {
+        Self::Damaged
+    }
+}
+
+impl<O: Clone> Catalog<O> {
+    pub fn new() -> Self {
+        Self {
+            streams: BTreeMap::new(),
+            removing: BTreeSet::new(),
+            next_stream: FIRST_STREAM,
+            index: 0,
+        }
+    }
+
+    pub fn apply(&mut self, index: u64, entry: CatalogEntry<O>) {
+        self.index = index;
+        match entry {
+            CatalogEntry::Created(id, listed) => {
+                self.next_stream = self.next_stream.max(id.0.saturating_add(1));
+                self.streams.insert(id, listed);
+            }
+            CatalogEntry::Changed(id, options) => {
+                if let Some(listed) = self.streams.get_mut(&id) {
+                    listed.options = options;
+                }
+            }
+            CatalogEntry::Removed(id) => {
+                self.streams.remove(&id);
+                self.removing.insert(id);
+            }
+            CatalogEntry::Gone(id) => {
+                self.removing.remove(&id);
+            }
+        }
+    }
+
+    pub fn find(&self, account: &str, name: &str) -> Option<StreamId> {
+        let named = |(_, listed): &(&StreamId, &Listed<O>)| {
+            listed.account == account && listed.name == name
+        };
+        self.streams.iter().find(named).map(|(id, _)| *id)
+    }
+
+    pub fn encode<S: Persistent<Options = O>>(&self) -> Bytes {
+        let mut out = Vec::with_capacity(64 + self.streams.len() * 128);
+        out.put_u8(VERSION);
+        out.put_u64_le(self.next_stream);
+        out.put_u32_le(self.streams.len() as u32);
+        for (id, listed) in &self.streams {
+            out.put_u64_le(id.0);
+            put_listed::<S>(&mut out, listed);
+        }
+        out.put_u32_le(self.removing.len() as u32);
+        for id in &self.removing {
+            out.put_u64_le(id.0);
+        }
+        out.into()
+    }
+
+    pub fn decode<S: Persistent<Options = O>>(
+        index: u64,
+        bytes: &mut impl Buf,
+    ) -> Result<Self, MalformedCatalog> {
+        check_version(bytes)?;
+        let mut catalog = Self {
+            index,
+            next_stream: bytes.try_get_u64_le()?,
+            ..Self::new()
+        };
+        for _ in 0..bytes.try_get_u32_le()? {
+            let id = StreamId(bytes.try_get_u64_le()?);
+            let listed = get_listed::<S>(bytes)?;
+            catalog.streams.insert(id, listed);
+        }
+        for _ in 0..bytes.try_get_u32_le()? {
+            catalog.removing.insert(StreamId(bytes.try_get_u64_le()?));
+        }
+        all_read(bytes).map(|()| catalog)
+    }
+}
+
+impl<O: Clone> CatalogEntry<O> {
+    pub fn encode<S: Persistent<Options = O>>(&self) -> Bytes {
+        let mut out = Vec::new();
+        let (operation, id) = match self {
+            Self::Created(id, _) => (CREATED, id),
+            Self::Changed(id, _) => (CHANGED, id),
+            Self::Removed(id) => (REMOVED, id),
+            Self::Gone(id) => (GONE, id),
+        };
+        out.put_u8(VERSION);
+        out.put_u8(operation);
+        out.put_u64_le(id.0);
+        match self {
+            Self::Created(_, listed) => put_listed::<S>(&mut out, listed),
+            Self::Changed(_, options) => put_long(&mut out, &S::encode_options(options)),
+            Self::Removed(_) | Self::Gone(_) => {}
+        }
+        out.into()
+    }
+
+    pub fn decode<S: Persistent<Options = O>>(
+        bytes: &mut impl Buf,
+    ) -> Result<Self, MalformedCatalog> {
+        check_version(bytes)?;
+        let operation = bytes.try_get_u8()?;
+        let id = StreamId(bytes.try_get_u64_le()?);
+        let entry = match operation {
+            CREATED => Self::Created(id, get_listed::<S>(bytes)?),
+            CHANGED => Self::Changed(id, get_options::<S>(bytes)?),
+            REMOVED => Self::Removed(id),
+            GONE => Self::Gone(id),
+            _ => return Err(MalformedCatalog::Damaged),
+        };
+        all_read(bytes).map(|()| entry)
+    }
+}
+
+fn check_version(bytes: &mut impl Buf) -> Result<(), MalformedCatalog> {
+    match bytes.try_get_u8()? {
+        VERSION => Ok(()),
+        0 => Err(MalformedCatalog::Damaged),
+        later => Err(MalformedCatalog::LaterVersion(later)),
+    }
+}
+
+fn all_read(bytes: &impl Buf) -> Result<(), MalformedCatalog> {
+    match bytes.has_remaining() {
+        true => Err(MalformedCatalog::Damaged),
+        false => Ok(()),
+    }
+}
+
+fn put_listed<S: Persistent>(out: &mut Vec<u8>, listed: &Listed<S::Options>) {
+    put_name(out, &listed.account);
+    put_name(out, &listed.name);
+    put_long(out, &S::encode_options(&listed.options));
+}
+
+fn get_listed<S: Persistent>(bytes: &mut impl Buf) -> Result<Listed<S::Options>, MalformedCatalog> {
+    Ok(Listed {
+        account: get_name(bytes)?,
+        name: get_name(bytes)?,
+        options: get_options::<S>(bytes)?,
+    })
+}
+
+fn get_options<S: Persistent>(bytes: &mut impl Buf) -> Result<S::Options, MalformedCatalog> {
+    let length = bytes.try_get_u32_le()? as usize;
+    let options = take(bytes, length)?;
+    S::decode_options(&options).ok_or(MalformedCatalog::Damaged)
+}
+
+/// Names are checked to be short before they get here.
+pub(super) fn put_name(out: &mut Vec<u8>, name: &str) {
+    out.put_u16_le(name.len() as u16);
+    out.put_slice(name.as_bytes());
+}
+
+pub(super) fn get_name(bytes: &mut impl Buf) -> Result<String, MalformedCatalog> {
+    let length = usize::from(bytes.try_get_u16_le()?);
+    let name = take(bytes, length)?;
+    String::from_utf8(name.to_vec()).map_err(|_| MalformedCatalog::Damaged)
+}
+
+pub(super) fn put_long(out: &mut Vec<u8>, bytes: &[u8]) {
+    out.put_u32_le(bytes.len() as u32);
+    out.put_slice(bytes);
+}
+
+pub(super) fn take(bytes: &mut impl Buf, length: usize) -> Result<Bytes, MalformedCatalog> {
+    match bytes.remaining() >= length {
+        true => Ok(bytes.copy_to_bytes(length)),
+        false => Err(MalformedCatalog::Damaged),
+    }
+}

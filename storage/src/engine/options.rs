@@ -1,0 +1,77 @@
+//! How an engine is to behave.
+
+use std::path::PathBuf;
+
+use crate::journal::{Durability, JournalOptions};
+use crate::seal::Cipher;
+
+/// How an engine is to behave.
+#[derive(Clone)]
+pub struct EngineOptions {
+    /// The store directory. Created with its last component when it does not exist.
+    pub directory: PathBuf,
+    /// When an entry counts as committed.
+    pub durability: Durability,
+    /// Encrypts everything that is written from now on.
+    pub encryption: Option<EncryptionOptions>,
+    /// The rest of the journal's options; durability, encryption and background are taken from here and replaced.
+    pub journal: JournalOptions,
+    /// A stream whose whole state is no more than this is carried in the journal instead of having files.
+    pub carry_bytes_max: usize,
+    /// When all carried states together are more than this, streams get files however small they are.
+    pub carried_total_bytes_max: u64,
+    /// Free bytes on the device below which [`Engine::has_room`](super::Engine::has_room) says no.
+    pub reserve_bytes: u64,
+    /// Which threads the engine has.
+    pub threads: Threads,
+}
+
+/// Which threads an engine has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Threads {
+    /// One for the journal (two in lazy mode), and this many for background jobs.
+    Own(usize),
+    /// None: every submit commits before it returns, and jobs run at once on the caller's thread. For simulations.
+    None,
+}
+
+/// Encrypts everything that is written from now on.
+#[derive(Clone)]
+pub struct EncryptionOptions {
+    /// What the master key is derived from.
+    pub passphrase: Vec<u8>,
+    /// The one before, while a change of passphrase is under way.
+    pub previous: Option<Vec<u8>>,
+    /// The cipher of what is written from now on.
+    pub cipher: Cipher,
+}
+
+impl std::fmt::Debug for EncryptionOptions {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(formatter, "EncryptionOptions({:?})", self.cipher)
+    }
+}
+
+impl Drop for EncryptionOptions {
+    fn drop(&mut self) {
+        use zeroize::Zeroize;
+        self.passphrase.zeroize();
+        self.previous.zeroize();
+    }
+}
+
+impl EngineOptions {
+    /// What a server uses for a store directory.
+    pub fn new(directory: impl Into<PathBuf>) -> Self {
+        Self {
+            directory: directory.into(),
+            durability: Durability::Always,
+            encryption: None,
+            journal: JournalOptions::default(),
+            carry_bytes_max: 64 * 1024,
+            carried_total_bytes_max: 32 * 1024 * 1024,
+            reserve_bytes: 16 * 1024 * 1024,
+            threads: Threads::Own(2),
+        }
+    }
+}
