@@ -321,6 +321,22 @@ fn the_command_line_wins_over_the_file() {
 }
 
 #[test]
+fn the_sixth_version_of_ip_is_logged_in_brackets() {
+    if TcpListener::bind("[::]:0").is_err() {
+        println!("skipped: this machine has no IPv6");
+        return;
+    }
+    let server = ServerOptions::default().arguments(["-a", "::"]).start();
+    assert!(
+        server
+            .log()
+            .contains("Listening for client connections on [::]:")
+    );
+    // One listener serves both versions: the harness connects over the fourth.
+    Wire::connect(server.address()).expect("INFO ");
+}
+
+#[test]
 fn monitoring_counts_what_clients_do() {
     let server = ServerOptions::default().monitoring().start();
     let health = http_get(server.monitor_address(), "/healthz").expect("monitoring answers");

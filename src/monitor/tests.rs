@@ -106,8 +106,7 @@ async fn varz_has_every_key_of_the_reference_in_its_order() {
         .keys()
         .map(String::as_str)
         .collect();
-    // As recorded; what the reference's build says of itself is left out.
-    let expected = "server_id server_name version proto go host port max_connections ping_interval ping_max http_host \
+    let expected = "server_id server_name version proto git_commit go host port max_connections ping_interval ping_max http_host \
         http_port http_base_path https_port auth_timeout max_control_line max_payload max_pending cluster gateway leaf \
         mqtt websocket jetstream tls_timeout write_deadline start now uptime mem cores gomaxprocs cpu connections \
         total_connections routes remotes leafnodes in_msgs in_bytes in_client_msgs in_client_bytes out_msgs out_bytes \

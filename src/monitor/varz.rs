@@ -6,7 +6,7 @@ use super::observed::json_time;
 use super::process::resident_bytes;
 use crate::jetstream::monitor::Overview;
 use crate::jetstream::types::Time;
-use crate::server::version::{REFERENCE_VERSION, TOOLCHAIN};
+use crate::server::version::{COMMIT, REFERENCE_VERSION, TOOLCHAIN};
 use axum::response::Response;
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -21,6 +21,7 @@ struct Varz<'a> {
     server_name: &'a str,
     version: &'static str,
     proto: u8,
+    git_commit: &'static str,
     go: &'static str,
     host: &'a str,
     port: u16,
@@ -140,6 +141,7 @@ pub fn answer(monitor: &Monitor) -> Response {
         server_name: &facts.server_name,
         version: REFERENCE_VERSION,
         proto: 1,
+        git_commit: COMMIT,
         go: TOOLCHAIN,
         host: &options.host,
         port: monitor.server.client_port(),

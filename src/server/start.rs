@@ -326,6 +326,7 @@ async fn stop_requested(signals: &mut Signals) {
 fn introduce(options: &Options, identity: &Identity) {
     tracing::info!("Starting nats-server");
     tracing::info!("  Version:  {REFERENCE_VERSION}");
+    tracing::info!("  Git:      [{COMMIT}]");
     tracing::info!("  Build:    {OWN_VERSION} ({TOOLCHAIN})");
     let name = options.server_name.as_deref().unwrap_or(identity.id());
     tracing::info!("  Name:     {name}");
