@@ -1,2 +1,59 @@
-//! `nats-tool`: looks into, checks and exports the files of a stopped server.
-fn main() {}
+//! `nats-tool`: looks into, checks and exports the files of the server's store.
+//!
+//! - `arguments`: the command line.
+//! - `place`: what a path is: a store, a stream's directory or one block.
+//! - `keys`: the passphrase of an encrypted store.
+//! - `stream`: a stream's files and what its checkpoint says of them.
+//! - `inspect`, `verify`, `cat`: the commands.
+//! - `table`, `text`, `progress`: how results look on a terminal.
+//!
+//! # Invariant
+//! Nothing is ever written to a store. Files are read only through the formats of the `storage` crate.
+
+mod arguments;
+mod cat;
+mod inspect;
+mod keys;
+mod place;
+mod progress;
+mod stream;
+mod table;
+mod text;
+mod verify;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use arguments::{Arguments, Command, Filestore};
+
+/// What a command found.
+enum Outcome {
+    AllWell,
+    Damage,
+}
+
+fn main() -> ExitCode {
+    let Command::Filestore(command) = Arguments::parse().command;
+    let outcome = match command {
+        Filestore::Inspect(arguments) => inspect::run(&arguments),
+        Filestore::Verify(arguments) => verify::run(&arguments),
+        Filestore::Cat(arguments) => cat::run(&arguments),
+    };
+    match outcome {
+        Ok(Outcome::AllWell) => ExitCode::SUCCESS,
+        Ok(Outcome::Damage) => ExitCode::from(1),
+        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("nats-tool: {error:#}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+/// Whoever read our output has seen enough.
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error
+        .downcast_ref::<std::io::Error>()
+        .is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
+}

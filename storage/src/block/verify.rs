@@ -174,19 +174,29 @@ impl Finding {
     }
 }
 
-/// Checks every checksum of a block, and its index against its records. `progress` hears how far in the file the check is.
-///
-/// Of a block that is still written, only the first `written` bytes count. A block whose keys are not given is checked as far as
-/// its checksums go.
+/// How much is checked.
+#[derive(Debug, Clone)]
+pub enum Depth {
+    /// The checksums of what is stored: all that can be done without the keys of an encrypted block.
+    Checksums,
+    /// Every record too, and the index against the records. A plain block has no keys.
+    Records(BlockKeys),
+}
+
+/// Checks a block. `progress` hears how far in the file the check is. Of a block that is still written, only the first `written`
+/// bytes count.
 pub fn verify(
     file: &Bytes,
     written: Option<u64>,
-    keys: Option<BlockKeys>,
+    depth: Depth,
     progress: &mut dyn FnMut(u64),
 ) -> Result<Vec<Finding>, HeaderError> {
     let outline = Outline::read(file, written)?;
-    let locked = outline.identity.cipher.is_some() && keys.is_none();
-    let codec = ChunkCodec::new(outline.identity, keys.unwrap_or_default());
+    let (locked, keys) = match depth {
+        Depth::Checksums => (true, BlockKeys::default()),
+        Depth::Records(keys) => (false, keys),
+    };
+    let codec = ChunkCodec::new(outline.identity, keys);
     let mut findings = damaged_slots(&outline.identity, file);
 
     // The chunk table in an intact footer knows chunks whose own headers are damaged.

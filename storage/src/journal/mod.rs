@@ -33,6 +33,8 @@ pub use self::core::JournalCore;
 pub use frame::{Commit, CommitSink, Frame, FrameKind, JournalError, Location, Owner, Payload};
 pub use ledger::{Pressure, PressureLevel};
 pub use options::{Durability, JournalOptions};
-pub use recover::{OpenJournalError, SegmentContent, SegmentSummary, SegmentUnreadable, inspect};
+pub use recover::{
+    OpenJournalError, SegmentContent, SegmentSummary, SegmentUnreadable, inspect, peek,
+};
 pub use replay::{Damage, DamageCause, OwnerReplay, Replay, ReplayedFrame, TornTail, Victim};
 pub use thread::Journal;

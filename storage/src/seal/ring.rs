@@ -26,6 +26,9 @@ pub enum KeyRingError {
         "the store is encrypted under master key {0}, which does not follow from the given passphrase"
     )]
     WrongPassphrase(KeyId),
+    /// There is no key file in the directory.
+    #[error("there is no key file")]
+    NoKeyFile,
     /// The passphrase was changed more often than the key file can remember.
     #[error("the key file names {KEY_IDS_MAX} master keys already")]
     TooManyKeys,
@@ -89,6 +92,30 @@ impl KeyRing {
         }
         let masters = std::iter::once(current).chain(previous).collect();
         Ok(Self { cipher, masters })
+    }
+
+    /// The ring of a directory as it lies there, for tools: nothing is written, and each passphrase must be one the key file
+    /// knows. New data keys would be for AES-256-GCM.
+    pub fn read(
+        disk: &dyn Disk,
+        directory: &Path,
+        passphrases: &[&[u8]],
+    ) -> Result<Self, KeyRingError> {
+        let file = KeyFile::load(disk, directory)?.ok_or(KeyRingError::NoKeyFile)?;
+        let masters: Vec<Master> = passphrases
+            .iter()
+            .map(|passphrase| derive(&file.salt, passphrase))
+            .collect();
+        for master in &masters {
+            if !file.ids.contains(&master.id) {
+                let newest = file.ids.first().copied().unwrap_or(master.id);
+                return Err(KeyRingError::WrongPassphrase(newest));
+            }
+        }
+        Ok(Self {
+            cipher: Cipher::Aes256Gcm,
+            masters,
+        })
     }
 
     /// The cipher of new data keys.

@@ -38,6 +38,8 @@ pub const SEQUENCE_SPAN_MAX: u64 = 1 << 32;
 
 /// What a chunk header begins with.
 pub const CHUNK_MAGIC: [u8; 4] = *b"NCHK";
+/// A checksum, a length and three fields.
+const RECORD_BYTES_MIN: u64 = 8;
 const AUTHENTICATED_BYTES: usize = 64;
 const CRC_AT: usize = AUTHENTICATED_BYTES + 4;
 const _: () = assert!(CRC_AT + 4 == CHUNK_HEADER_BYTES);
@@ -148,6 +150,7 @@ impl ChunkHeader {
             && self.subjects <= self.records
             && span
                 .is_some_and(|span| span < SEQUENCE_SPAN_MAX && span >= u64::from(self.records - 1))
+            && u64::from(self.records) * RECORD_BYTES_MIN <= u64::from(self.dictionary_at)
             && self.dictionary_at <= self.plain_length
             && self.plain_length as usize <= CHUNK_BYTES_MAX
             && (self.plain_length as usize <= CHUNK_BYTES_TARGET || self.records == 1)

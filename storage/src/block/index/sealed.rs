@@ -244,6 +244,10 @@ impl SealedIndex {
         let records = self.records as usize;
         let subjects = self.subjects as usize;
         let sparse = if self.dense { 0 } else { records };
+        // Arrays of width 0 have no bytes that would limit what they claim to hold.
+        if subjects > records || subjects > self.section(TEXTS).len() {
+            return Err(Malformed);
+        }
         for (section, count) in [
             (OFFSETS, records),
             (SEQUENCES, sparse),
@@ -310,7 +314,9 @@ impl SealedIndex {
         let first = self.packed(FIRSTS).get(at) as u32;
         let list_at = self.packed(LIST_OFFSETS).get(at) as usize;
         Postings {
-            count: (self.packed(COUNTS).get(at) as u32).saturating_add(1),
+            count: (self.packed(COUNTS).get(at) as u32)
+                .saturating_add(1)
+                .min(self.records),
             first,
             last: first.saturating_add(self.packed(SPANS).get(at) as u32),
             bytes: self.section(LISTS).get(list_at..).unwrap_or_default(),

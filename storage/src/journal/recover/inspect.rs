@@ -2,12 +2,17 @@
 
 use std::path::{Path, PathBuf};
 
+use bytes::Bytes;
+
+use super::collect::collect;
 use super::files::{HeaderRead, read_header};
 use super::load::load;
 use super::open_sealer;
 use super::walk::Walk;
 use crate::disk::{Disk, DiskError, OpenMode};
-use crate::journal::replay::Damage;
+use crate::journal::format::SegmentHeader;
+use crate::journal::ledger::Ledger;
+use crate::journal::replay::{Damage, Replay};
 use crate::seal::{KeyId, KeyRing};
 
 /// What one segment file holds.
@@ -71,15 +76,7 @@ pub fn inspect(
     directory: &Path,
     ring: Option<&KeyRing>,
 ) -> Result<Vec<SegmentSummary>, DiskError> {
-    let mut segments: Vec<(u64, PathBuf, u64)> = Vec::new();
-    for entry in disk.list(directory)? {
-        let number = entry.name.strip_suffix(".seg");
-        let number = number.and_then(|stem| u64::from_str_radix(stem, 16).ok());
-        if let Some(number) = number {
-            segments.push((number, directory.join(&entry.name), entry.length));
-        }
-    }
-    segments.sort();
+    let segments = segments(disk, directory)?;
     let ends: Vec<Option<(u64, u64)>> = segments
         .iter()
         .map(|(number, path, _)| match read_header(disk, path) {
@@ -100,6 +97,62 @@ pub fn inspect(
         }
     };
     Ok(segments.into_iter().map(summary).collect())
+}
+
+/// What survives of every owner, as a start would find it, but without changing anything. Segments that cannot be read are
+/// left out; [`inspect`] names them.
+pub fn peek(
+    disk: &dyn Disk,
+    directory: &Path,
+    ring: Option<&KeyRing>,
+) -> Result<Replay, DiskError> {
+    let mut headers: Vec<(PathBuf, SegmentHeader)> = Vec::new();
+    for (_, path, _) in segments(disk, directory)? {
+        if let HeaderRead::Good(header) = read_header(disk, &path)? {
+            headers.push((path, header));
+        }
+    }
+    let floor = headers.last().map_or(0, |(_, header)| header.floor);
+    let mut replay = Replay::default();
+    let mut ledger = Ledger::default();
+    for (at, (path, header)) in headers.iter().enumerate() {
+        let next = headers.get(at + 1).map(|(_, next)| next);
+        let Ok(sealer) = open_sealer(ring, path, header) else {
+            continue;
+        };
+        if header.number < floor {
+            continue;
+        }
+        let end = next.filter(|next| next.number == header.number + 1);
+        let file = disk.open(path, OpenMode::Read)?;
+        let mut bytes = load(file.as_ref(), header, end.map(|next| next.previous_end))?;
+        let walk = Walk {
+            header,
+            sealer: sealer.as_deref(),
+            all_synced: next.is_some(),
+        };
+        let mut walked = walk.run(&mut bytes);
+        ledger.begin(header.number, header.length);
+        let bytes = Bytes::from(bytes);
+        collect(&mut replay, &mut ledger, &bytes, &walked.frames);
+        replay.damage.append(&mut walked.damage);
+        replay.clean = walked.closed;
+    }
+    Ok(replay)
+}
+
+/// Number, path and length of every segment file, by number.
+fn segments(disk: &dyn Disk, directory: &Path) -> Result<Vec<(u64, PathBuf, u64)>, DiskError> {
+    let mut segments = Vec::new();
+    for entry in disk.list(directory)? {
+        let number = entry.name.strip_suffix(".seg");
+        let number = number.and_then(|stem| u64::from_str_radix(stem, 16).ok());
+        if let Some(number) = number {
+            segments.push((number, directory.join(&entry.name), entry.length));
+        }
+    }
+    segments.sort();
+    Ok(segments)
 }
 
 fn content(

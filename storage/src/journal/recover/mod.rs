@@ -19,7 +19,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-pub use inspect::{SegmentContent, SegmentSummary, SegmentUnreadable, inspect};
+pub use inspect::{SegmentContent, SegmentSummary, SegmentUnreadable, inspect, peek};
 
 use super::core::{Retired, Start};
 use super::format::SegmentHeader;

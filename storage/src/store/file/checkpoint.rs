@@ -42,7 +42,8 @@ const MAGIC: [u8; 8] = *b"\x89NCP\r\n\x1a\n";
 const VERSION: u16 = 1;
 const HEADER_BYTES: usize = 100;
 const CRC_AT: usize = HEADER_BYTES - 4;
-const KEY_AT: usize = 24;
+const STREAM_AT: usize = 16;
+const KEY_AT: usize = STREAM_AT + 8;
 const _: () = assert!(KEY_AT + WRAPPED_KEY_BYTES == CRC_AT);
 const FRAME_HEADER_BYTES: usize = 12;
 /// Changes may always grow to this before the file is written anew.
@@ -292,4 +293,23 @@ fn next_frame(
     };
     bytes.advance(end);
     Some(plain)
+}
+
+/// The stream that a directory's checkpoint belongs to; `None` when its header is not readable.
+pub(super) fn stream_of(disk: &dyn Disk, directory: &Path) -> Result<Option<u64>, DiskError> {
+    let file = match disk.open(&directory.join(CHECKPOINT), OpenMode::Read) {
+        Ok(file) => file,
+        Err(error) if error.kind == DiskErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let mut header = [0; HEADER_BYTES];
+    match file.read_exact_at(&mut header, 0) {
+        Err(error) if error.kind == DiskErrorKind::UnexpectedEnd => return Ok(None),
+        result => result?,
+    }
+    let (fields, crc) = header.split_at(CRC_AT);
+    let stream = fields.get(STREAM_AT..KEY_AT);
+    let stream = stream.and_then(|bytes| bytes.try_into().ok());
+    let intact = fields.starts_with(&MAGIC) && crc == crc32fast::hash(fields).to_le_bytes();
+    Ok(stream.map(u64::from_le_bytes).filter(|_| intact))
 }

@@ -9,7 +9,7 @@
 //! - `cut`: what a checkpoint remembers; `checkpoint`: the file it is in.
 //! - `part`: a block, whatever state it is in; `files`: the shelf made of parts and the tail.
 //! - `job`: work on files, done on a pool; `work`: which job is next, what it brings back, and the freezing of a cut.
-//! - `open`: a store from what is on disk.
+//! - `open`: a store from what is on disk; `inspect`: the same for tools, which change nothing.
 //!
 //! # Invariant
 //! The owner of a store never waits for the disk when it changes the store, and a job never sees a store
@@ -18,6 +18,7 @@
 mod checkpoint;
 mod cut;
 mod files;
+pub mod inspect;
 mod job;
 mod name;
 mod open;

@@ -1,0 +1,180 @@
+//! Reading one sealed block: in order, at random, through filters; and encoding one.
+//!
+//! The block holds 64 MiB of 128 B messages on 1,000 subjects and lies in a mapped file, as it does in a server.
+
+use std::hint::black_box;
+
+use bytes::Bytes;
+use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use storage::block::{BlockCache, BlockIdentity, SealedBlock, encode_block};
+use storage::codec::Compression;
+use storage::disk::{Disk, OpenMode, RealDisk};
+use storage::entropy::SeededEntropy;
+use storage::filter::Filter;
+use storage::seal::{Cipher, KeyRing};
+use storage::store::{Expiry, NewMessage};
+
+const PAYLOAD_BYTES: usize = 128;
+const BLOCK_BYTES: usize = 64 << 20;
+/// With subjects, headers of chunks and the footer a message takes about this much.
+const RECORDS: u64 = (BLOCK_BYTES / 150) as u64;
+const SUBJECTS: u64 = 1000;
+
+struct Fixture {
+    block: SealedBlock,
+    cache: BlockCache,
+    _directory: tempfile::TempDir,
+}
+
+fn payload(sequence: u64) -> [u8; PAYLOAD_BYTES] {
+    let mut payload = [0; PAYLOAD_BYTES];
+    for (at, byte) in payload.iter_mut().enumerate() {
+        // Half of it compresses.
+        *byte = if at % 2 == 0 {
+            b'x'
+        } else {
+            (sequence >> (at % 8)) as u8
+        };
+    }
+    payload
+}
+
+/// One subject in a million is rare, the others repeat.
+fn subject(sequence: u64) -> Vec<u8> {
+    match sequence {
+        s if s == RECORDS - 10 => b"rare.one".to_vec(),
+        s => format!("sensors.{}.{:010}", s % 2, s * 7919 % SUBJECTS).into_bytes(),
+    }
+}
+
+fn encode(
+    compression: Compression,
+    cipher: Option<Cipher>,
+    directory: &std::path::Path,
+) -> Vec<u8> {
+    let entropy = SeededEntropy::new(1);
+    let ring = cipher.map(|cipher| {
+        KeyRing::open(&RealDisk, directory, b"bench", None, cipher, &entropy).unwrap()
+    });
+    let identity = BlockIdentity {
+        stream: 1,
+        number: 1,
+        generation: 0,
+        first_sequence: 1,
+        cipher,
+        compression,
+    };
+    let bodies: Vec<_> = (1..=RECORDS)
+        .map(|at| (at, subject(at), payload(at)))
+        .collect();
+    let messages = bodies
+        .iter()
+        .map(|(sequence, subject, payload)| NewMessage {
+            sequence: *sequence,
+            time_ns: 1_700_000_000_000_000_000 + *sequence as i64 * 250_000,
+            subject,
+            headers: b"",
+            payload,
+            expiry: Expiry::ByAge,
+        });
+    encode_block(identity, ring.as_ref(), &entropy, messages).unwrap()
+}
+
+fn fixture(compression: Compression, cipher: Option<Cipher>) -> Fixture {
+    let directory = tempfile::tempdir().unwrap();
+    let bytes = encode(compression, cipher, directory.path());
+    let path = directory.path().join("block");
+    std::fs::write(&path, &bytes).unwrap();
+    let mapped: Bytes = RealDisk
+        .open(&path, OpenMode::Read)
+        .unwrap()
+        .map(bytes.len() as u64)
+        .unwrap();
+    let ring = cipher.map(|_| KeyRing::read(&RealDisk, directory.path(), &[b"bench"]).unwrap());
+    let block = SealedBlock::open(mapped, ring.as_ref()).unwrap();
+    let cache = BlockCache::new(128 << 20);
+    assert!(block.load(RECORDS, &cache).unwrap().is_some());
+    println!(
+        "{compression} {cipher:?}: {:.1} bytes in the file and {:.2} bytes of heap per message",
+        bytes.len() as f64 / RECORDS as f64,
+        block.heap_bytes() as f64 / RECORDS as f64,
+    );
+    Fixture {
+        block,
+        cache,
+        _directory: directory,
+    }
+}
+
+const KINDS: [(&str, Compression, Option<Cipher>); 4] = [
+    ("plain", Compression::None, None),
+    ("s2", Compression::S2, None),
+    ("aes", Compression::None, Some(Cipher::Aes256Gcm)),
+    ("s2+chacha", Compression::S2, Some(Cipher::ChaCha20Poly1305)),
+];
+
+fn reads(criterion: &mut Criterion) {
+    for (name, compression, cipher) in KINDS {
+        let Fixture { block, cache, .. } = &fixture(compression, cipher);
+        let mut group = criterion.benchmark_group("block/read");
+        group.throughput(Throughput::Elements(1));
+        let mut sequence = 0;
+        group.bench_function(BenchmarkId::new("sequential", name), |bencher| {
+            bencher.iter(|| {
+                sequence = sequence % RECORDS + 1;
+                black_box(block.load(sequence, cache).unwrap())
+            });
+        });
+        let mut state = 1u64;
+        group.bench_function(BenchmarkId::new("random", name), |bencher| {
+            bencher.iter(|| {
+                state = state.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(1);
+                let sequence = (state >> 33) % RECORDS + 1;
+                black_box(block.load(sequence, cache).unwrap())
+            });
+        });
+    }
+}
+
+fn filters(criterion: &mut Criterion) {
+    let Fixture { block, cache, .. } = &fixture(Compression::None, None);
+    let mut group = criterion.benchmark_group("block/filter");
+    for (name, pattern) in [
+        ("one subject", "sensors.0.0000000500"),
+        ("rare literal", "rare.one"),
+        ("rare wildcard", "rare.*"),
+        ("half of all", "sensors.1.*"),
+        ("wide wildcard", "sensors.>"),
+        ("nothing", "absent.>"),
+    ] {
+        let filter = Filter::new([pattern.as_bytes()]);
+        let mut from = 1;
+        group.bench_function(BenchmarkId::new("next", name), |bencher| {
+            bencher.iter(|| {
+                from = block
+                    .next(from, &filter, cache)
+                    .map_or(1, |found| found + 1);
+                black_box(from)
+            });
+        });
+        group.bench_function(BenchmarkId::new("count", name), |bencher| {
+            bencher.iter(|| black_box(block.count(RECORDS / 2, &filter, cache)));
+        });
+    }
+}
+
+fn encodes(criterion: &mut Criterion) {
+    let directory = tempfile::tempdir().unwrap();
+    let mut group = criterion.benchmark_group("block/encode");
+    group
+        .sample_size(10)
+        .throughput(Throughput::Elements(RECORDS));
+    for (name, compression, cipher) in KINDS {
+        group.bench_function(name, |bencher| {
+            bencher.iter(|| black_box(encode(compression, cipher, directory.path())));
+        });
+    }
+}
+
+criterion_group!(benches, reads, filters, encodes);
+criterion_main!(benches);

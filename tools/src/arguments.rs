@@ -1,0 +1,159 @@
+//! The command line.
+
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use clap::{Args, Parser, Subcommand};
+
+/// Looks into, checks and exports the files of a nats-server store. Never changes them.
+#[derive(Debug, Parser)]
+#[command(name = "nats-tool", version)]
+pub struct Arguments {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// The files that hold streams
+    #[command(subcommand)]
+    Filestore(Filestore),
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Filestore {
+    /// Show streams, blocks and journal segments
+    Inspect(Inspect),
+    /// Check every checksum, and indexes against records
+    ///
+    /// Exit status: 0 when all is well, 1 when something is damaged, 2 when the check could not be made.
+    Verify(Verify),
+    /// Write the live messages to standard output
+    Cat(Cat),
+}
+
+#[derive(Debug, Args)]
+pub struct Inspect {
+    #[command(flatten)]
+    pub scope: Scope,
+    /// List records too
+    #[arg(long)]
+    pub records: bool,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct Verify {
+    #[command(flatten)]
+    pub scope: Scope,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct Cat {
+    #[command(flatten)]
+    pub scope: Scope,
+    /// Write each payload as it is, followed by a line feed, instead of a line of JSON per message
+    #[arg(long)]
+    pub raw: bool,
+}
+
+/// What is looked at, and with which key.
+#[derive(Debug, Args)]
+pub struct Scope {
+    /// A store directory, the directory of one stream, or one block file
+    pub path: PathBuf,
+    /// Only this stream: its name, `account/name` or its storage id
+    #[arg(long)]
+    pub stream: Option<String>,
+    /// Only the block with this number
+    #[arg(long)]
+    pub block: Option<u64>,
+    /// Only this sequence, or a range such as 100-200
+    #[arg(long)]
+    pub seq: Option<Sequences>,
+    /// The passphrase of an encrypted store, as `key` in the server's `jetstream` block. Better kept out of sight: in a file, or in
+    /// the environment variable NATS_JETSTREAM_KEY
+    #[arg(long, conflicts_with = "key_file")]
+    pub key: Option<String>,
+    /// A file whose first line is the passphrase
+    #[arg(long)]
+    pub key_file: Option<PathBuf>,
+    /// The passphrase before the last change (`prev_encryption_key`), for what is still encrypted under it
+    #[arg(long)]
+    pub previous_key: Option<String>,
+}
+
+/// A range of sequences, both ends included.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sequences {
+    pub first: u64,
+    pub last: u64,
+}
+
+impl Sequences {
+    pub fn contains(&self, sequence: u64) -> bool {
+        (self.first..=self.last).contains(&sequence)
+    }
+
+    pub fn overlaps(&self, first: u64, last: u64) -> bool {
+        self.first <= last && first <= self.last
+    }
+}
+
+impl FromStr for Sequences {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let number = |text: &str| {
+            text.parse::<u64>()
+                .map_err(|_| format!("`{text}` is not a sequence"))
+        };
+        let (first, last) = match text.split_once('-') {
+            None => (number(text)?, number(text)?),
+            Some((first, "")) => (number(first)?, u64::MAX),
+            Some((first, last)) => (number(first)?, number(last)?),
+        };
+        if first > last {
+            return Err("the range ends before it begins".to_owned());
+        }
+        Ok(Self { first, last })
+    }
+}
+
+impl Scope {
+    pub fn wants_block(&self, number: u64) -> bool {
+        self.block.is_none_or(|wanted| wanted == number)
+    }
+
+    pub fn wants_sequence(&self, sequence: u64) -> bool {
+        self.seq.is_none_or(|wanted| wanted.contains(sequence))
+    }
+
+    pub fn wants_range(&self, range: Option<(u64, u64)>) -> bool {
+        match (self.seq, range) {
+            (Some(wanted), Some((first, last))) => wanted.overlaps(first, last),
+            (Some(_), None) => false,
+            (None, _) => true,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranges_of_sequences_are_read() {
+        let range = |first, last| Ok(Sequences { first, last });
+        assert_eq!("7".parse(), range(7, 7));
+        assert_eq!("7-9".parse(), range(7, 9));
+        assert_eq!("7-".parse(), range(7, u64::MAX));
+        assert!("9-7".parse::<Sequences>().is_err());
+        assert!("x".parse::<Sequences>().is_err());
+    }
+}

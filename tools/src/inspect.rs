@@ -1,0 +1,61 @@
+//! `filestore inspect`: what the files hold.
+
+mod print;
+mod records;
+mod report;
+
+use anyhow::Result;
+use storage::disk::RealDisk;
+use storage::seal::KeyRing;
+
+use crate::Outcome;
+use crate::arguments::Inspect;
+use crate::place::{self, Place};
+use crate::progress::Progress;
+use crate::stream::Stream;
+use crate::{keys, place::Store};
+use report::{Report, SegmentReport, StreamReport};
+
+pub fn run(arguments: &Inspect) -> Result<Outcome> {
+    let scope = &arguments.scope;
+    let ring = keys::open(scope)?;
+    let ring = ring.as_ref();
+    let place = place::find(scope)?;
+    let streams = place.streams(ring, scope)?;
+    if arguments.records {
+        return records::list(arguments, &streams, ring);
+    }
+    let mut progress = Progress::new(streams.iter().map(Stream::bytes).sum());
+    let report = Report {
+        path: scope.path.display().to_string(),
+        kind: place.kind(),
+        streams: streams
+            .iter()
+            .map(|stream| StreamReport::new(stream, ring, &mut progress))
+            .collect::<Result<_>>()?,
+        journal: match &place {
+            Place::Store(store) => segments(store, ring)?,
+            Place::Stream(_) | Place::Block(_) => Vec::new(),
+        },
+    };
+    drop(progress);
+    let mut out = std::io::stdout().lock();
+    if arguments.json {
+        serde_json::to_writer_pretty(&mut out, &report)?;
+        std::io::Write::write_all(&mut out, b"\n")?;
+    } else {
+        print::report(&mut out, &report)?;
+    }
+    Ok(match report.is_damaged() {
+        true => Outcome::Damage,
+        false => Outcome::AllWell,
+    })
+}
+
+fn segments(store: &Store, ring: Option<&KeyRing>) -> Result<Vec<SegmentReport>> {
+    let Some(journal) = &store.journal else {
+        return Ok(Vec::new());
+    };
+    let segments = storage::journal::inspect(&RealDisk, journal, ring)?;
+    Ok(segments.iter().map(SegmentReport::new).collect())
+}
