@@ -3,7 +3,7 @@
 use super::capacity::{disk_bytes, memory_bytes, readable_bytes};
 use crate::broker::{Broker, GLOBAL_ACCOUNT};
 use crate::config::Options;
-use crate::config::options::{JetStreamOptions, SyncPolicy};
+use crate::config::options::{EncryptionCipher, JetStreamOptions, SyncPolicy};
 use crate::jetstream::limits::{AccountLimits, ServerLimits};
 use crate::jetstream::monitor::{JetStreamInfo, Overview, Query, Settings};
 use crate::jetstream::{JetStream, Setup};
@@ -11,6 +11,9 @@ use crate::monitor::observed::ObservedStreams;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use storage::engine::EngineOptions;
+use storage::journal::Durability;
+use storage::seal::Cipher;
 
 /// The reference's interval between syncs, which it shows although it syncs always.
 const SYNC_INTERVAL_SHOWN_NS: i64 = 120_000_000_000;
@@ -28,17 +31,6 @@ pub enum StreamsError {
         path: PathBuf,
         /// What the system said.
         source: io::Error,
-    },
-    /// The store directory holds another server's files.
-    #[error(
-        "storage directory {path} holds files of another nats-server ({found}), which this server neither reads nor \
-         touches: import them into an empty directory with `nats-tool filestore import`"
-    )]
-    Foreign {
-        /// The directory.
-        path: PathBuf,
-        /// One of the files.
-        found: PathBuf,
     },
     /// There is nothing that keeps streams yet.
     #[error("JetStream's stream threads are not part of this build yet: start without -js")]
@@ -122,29 +114,28 @@ fn prepare(directory: &Path) -> Result<(), StreamsError> {
             source,
         },
     })?;
-    match foreign_file(directory) {
-        Some(found) => Err(StreamsError::Foreign {
-            path: directory.to_owned(),
-            found,
-        }),
-        None => Ok(()),
-    }
+    Ok(())
 }
 
-/// A stream of the reference: `<account>/streams/<stream>/meta.inf`.
-fn foreign_file(directory: &Path) -> Option<PathBuf> {
-    let below = |directory: &Path| -> Vec<PathBuf> {
-        let entries = std::fs::read_dir(directory).into_iter().flatten();
-        entries
-            .filter_map(Result::ok)
-            .map(|entry| entry.path())
-            .collect()
+/// What the storage engine is told: the operator's options, with the engine's own defaults for the rest.
+pub fn engine_options(options: &JetStreamOptions, directory: &Path) -> EngineOptions {
+    let mut engine = EngineOptions::new(directory);
+    engine.durability = match options.sync {
+        SyncPolicy::Always => Durability::Always,
+        SyncPolicy::Interval(interval) => Durability::Interval(interval),
     };
-    below(directory)
-        .iter()
-        .flat_map(|account| below(&account.join("streams")))
-        .map(|stream| stream.join("meta.inf"))
-        .find(|file| file.is_file())
+    engine.encryption = options.encryption.as_ref().map(|encryption| {
+        let bytes = |key: &String| key.as_bytes().to_vec();
+        storage::engine::EncryptionOptions {
+            passphrase: bytes(&encryption.key),
+            previous: encryption.previous_key.as_ref().map(bytes),
+            cipher: match encryption.cipher {
+                EncryptionCipher::ChaCha20Poly1305 => Cipher::ChaCha20Poly1305,
+                EncryptionCipher::Aes256Gcm => Cipher::Aes256Gcm,
+            },
+        }
+    });
+    engine
 }
 
 impl ObservedStreams for JetStream {
@@ -164,19 +155,30 @@ impl ObservedStreams for JetStream {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::options::EncryptionOptions;
+    use std::time::Duration;
 
     #[test]
-    fn a_directory_with_another_servers_streams_is_refused_and_left_alone() {
-        let directory = tempfile::tempdir().unwrap();
-        let stream = directory.path().join("$G/streams/ORDERS");
-        std::fs::create_dir_all(&stream).unwrap();
-        prepare(directory.path()).unwrap();
-        std::fs::write(stream.join("meta.inf"), "{}").unwrap();
-        let error = prepare(directory.path()).unwrap_err().to_string();
-        assert!(
-            error.contains("meta.inf") && error.contains("nats-tool filestore import"),
-            "{error}"
+    fn the_engine_is_told_what_the_operator_said() {
+        let mut options = JetStreamOptions::default();
+        let engine = engine_options(&options, Path::new("/x"));
+        assert_eq!(engine.durability, Durability::Always);
+        assert!(engine.encryption.is_none());
+        options.sync = SyncPolicy::Interval(Duration::from_secs(5));
+        options.encryption = Some(EncryptionOptions {
+            key: "new".into(),
+            previous_key: Some("old".into()),
+            cipher: EncryptionCipher::Aes256Gcm,
+        });
+        let engine = engine_options(&options, Path::new("/x"));
+        assert_eq!(
+            engine.durability,
+            Durability::Interval(Duration::from_secs(5))
         );
+        let encryption = engine.encryption.unwrap();
+        assert_eq!(encryption.passphrase, b"new");
+        assert_eq!(encryption.previous.as_deref(), Some(b"old".as_slice()));
+        assert_eq!(encryption.cipher, Cipher::Aes256Gcm);
     }
 
     #[test]
