@@ -1,37 +1,53 @@
 //! Pull requests: how their bodies read.
 
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 
 /// What a pull request asks for. Times are nanoseconds.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(default)]
 pub struct PullRequest {
     /// How many messages.
+    #[serde(deserialize_with = "or_default")]
     pub batch: i64,
     /// How long it waits; 0 is for ever.
-    #[serde(rename = "expires")]
+    #[serde(rename = "expires", deserialize_with = "or_default")]
     pub expires_ns: i64,
     /// How many bytes; 0 is any.
-    #[serde(rename = "max_bytes")]
+    #[serde(rename = "max_bytes", deserialize_with = "or_default")]
     pub bytes_max: i64,
     /// Take what is there and do not wait for more.
+    #[serde(deserialize_with = "or_default")]
     pub no_wait: bool,
     /// How often to hear that it still waits; 0 is never.
-    #[serde(rename = "idle_heartbeat")]
+    #[serde(rename = "idle_heartbeat", deserialize_with = "or_default")]
     pub idle_heartbeat_ns: i64,
     /// Its priority group.
+    #[serde(deserialize_with = "or_default")]
     pub group: String,
     /// Only when at least this much is pending.
+    #[serde(deserialize_with = "or_default")]
     pub min_pending: i64,
     /// Only when at least this much waits for acks.
+    #[serde(deserialize_with = "or_default")]
     pub min_ack_pending: i64,
     /// The pin it was given.
+    #[serde(deserialize_with = "or_default")]
     pub id: String,
     /// Lower is served first.
+    #[serde(deserialize_with = "or_default")]
     pub priority: i64,
     /// Whether the body was an object, which alone can name a group.
     #[serde(skip)]
     pub is_object: bool,
+}
+
+/// Clients write `null` for what they leave open.
+fn or_default<'de, D, T>(deserializer: D) -> Result<T, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Deserialize<'de> + Default,
+{
+    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
 }
 
 impl PullRequest {
@@ -85,6 +101,8 @@ mod tests {
         );
         assert!(request.no_wait && request.is_object);
         assert_eq!((request.group.as_str(), request.priority), ("g", 3));
+        let open = PullRequest::parse(br#"{"batch":2,"group":null,"id":null,"expires":null}"#);
+        assert_eq!(open.map(|request| request.batch), Ok(2));
     }
 
     #[test]

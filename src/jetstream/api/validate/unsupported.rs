@@ -7,8 +7,6 @@ pub fn refuse_unsupported(config: &StreamConfig) -> Result<(), ApiError> {
     let asked_for = [
         (config.mirror.is_some(), "mirror"),
         (!config.sources.is_empty(), "sources"),
-        (config.allow_msg_counter, "allow_msg_counter"),
-        (config.allow_atomic, "allow_atomic"),
         (config.allow_msg_schedules, "allow_msg_schedules"),
         (config.allow_batched, "allow_batched"),
         (
