@@ -1,6 +1,7 @@
 //! Checkpoints: a cut is taken at once and made durable in the background, then the journal may forget what it covers.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 
@@ -33,7 +34,7 @@ impl<S: Persistent> Engine<S> {
             let Some(activity) = activities.streams.get_mut(&id) else {
                 return Ok(CheckpointStart::Busy);
             };
-            if activity.checkpointing || activity.removed {
+            if activity.checkpointing || activity.removed.load(Ordering::SeqCst) {
                 return Ok(CheckpointStart::Busy);
             }
             activity.checkpointing = true;
@@ -87,7 +88,7 @@ impl<S: Persistent> Engine<S> {
             return self.end_job();
         };
         activity.checkpointing = false;
-        let removed = activity.removed;
+        let removed = activity.removed.load(Ordering::SeqCst);
         let before = activity.carried_bytes;
         if let (Ok(carried), false) = (&result, removed) {
             activity.carried_bytes = carried.unwrap_or_default();

@@ -8,6 +8,7 @@
 //! - `open`: from a directory to an engine and its recovered streams.
 //! - `streams`: create, update, remove.
 //! - `checkpoint`: cuts, written in the background, and what the journal may then forget.
+//! - `file_store`: the store in block files as an engine knows it.
 //! - `foreign`: directories that belong to another program.
 //!
 //! # Invariant
@@ -16,6 +17,7 @@
 
 mod catalog;
 mod checkpoint;
+mod file_store;
 mod foreign;
 mod log;
 mod meta;
@@ -34,6 +36,7 @@ use std::sync::atomic::AtomicBool;
 use parking_lot::{Condvar, Mutex};
 
 pub use self::checkpoint::CheckpointStart;
+pub use self::file_store::StoreOptions;
 pub use self::log::LogEntry;
 pub use self::meta::{MetaError, StreamMeta, read_meta};
 pub use self::open::{OpenError, Opened, Recovered, RecoveredStore};
@@ -41,6 +44,7 @@ pub use self::options::{EncryptionOptions, EngineOptions, Threads};
 pub use self::persistent::{Frozen, Persistent, Place, RestoreError, Restored};
 pub use self::streams::{CreateError, RemoveError};
 
+use crate::block::BlockCache;
 use crate::disk::{Disk, DiskError, DiskLock};
 use crate::entropy::Entropy;
 use crate::executor::Executor;
@@ -78,6 +82,9 @@ impl std::fmt::Display for StreamId {
     }
 }
 
+/// An engine over the store in block files: what a server uses.
+pub type FileEngine = Engine<crate::store::FileStore>;
+
 type FailureListener = Box<dyn Fn(StreamId, &str) + Send + Sync>;
 
 /// The storage of one server.
@@ -90,6 +97,7 @@ pub struct Engine<S: Persistent> {
     entropy: Arc<dyn Entropy>,
     options: EngineOptions,
     background: Arc<dyn Executor>,
+    cache: Arc<BlockCache>,
     log: Log,
     /// Held while a change of it becomes durable: never taken by what the journal's thread calls.
     catalog: Mutex<Catalog<S::Options>>,
@@ -122,7 +130,7 @@ struct Activity {
     /// Bytes of its state in the journal, 0 when there is none.
     carried_bytes: u64,
     /// To be deleted as soon as the checkpoint has ended.
-    removed: bool,
+    removed: Arc<AtomicBool>,
 }
 
 impl<S: Persistent> Engine<S> {
@@ -203,29 +211,23 @@ impl<S: Persistent> Engine<S> {
         self.directory.join(STREAMS_NAME)
     }
 
+    fn place_of(&self, meta: StreamMeta, removed: &Arc<AtomicBool>) -> Place {
+        Place {
+            disk: Arc::clone(&self.disk),
+            directory: self.streams_directory().join(meta.id.directory_name()),
+            id: meta.id,
+            keys: self.keys.clone(),
+            entropy: Arc::clone(&self.entropy),
+            background: Arc::clone(&self.background),
+            cache: Arc::clone(&self.cache),
+            meta,
+            removed: Arc::clone(removed),
+        }
+    }
+
     fn end_job(&self) {
         self.activities.lock().running -= 1;
         self.idle.notify_all();
-    }
-}
-
-/// Where a stream lives, and what it may use there.
-pub(super) fn place_of(
-    disk: &Arc<dyn Disk>,
-    directory: &std::path::Path,
-    meta: StreamMeta,
-    keys: Option<&Arc<KeyRing>>,
-    entropy: &Arc<dyn Entropy>,
-    background: &Arc<dyn Executor>,
-) -> Place {
-    Place {
-        disk: Arc::clone(disk),
-        directory: directory.join(STREAMS_NAME).join(meta.id.directory_name()),
-        id: meta.id,
-        keys: keys.cloned(),
-        entropy: Arc::clone(entropy),
-        background: Arc::clone(background),
-        meta,
     }
 }
 

@@ -14,8 +14,9 @@ use super::log::{Letter, Log};
 use super::meta::{StreamMeta, read_meta};
 use super::{
     Activity, Engine, EngineOptions, JOURNAL_NAME, LOCK_NAME, Persistent, RestoreError,
-    STREAMS_NAME, StreamId, Threads, place_of,
+    STREAMS_NAME, StreamId, Threads,
 };
+use crate::block::BlockCache;
 use crate::disk::{Disk, DiskError, DiskErrorKind, DiskLock};
 use crate::entropy::Entropy;
 use crate::executor::{Executor, InlineExecutor, ThreadPool};
@@ -143,6 +144,7 @@ impl<S: Persistent> Engine<S> {
         for path in &unknown {
             tracing::error!(path = %path.display(), "a stream's directory is in no catalog; it is left as it is");
         }
+        let cache = Arc::new(BlockCache::new(options.cache_bytes));
         let engine = Arc::new_cyclic(|this| Self {
             this: this.clone(),
             disk,
@@ -151,6 +153,7 @@ impl<S: Persistent> Engine<S> {
             entropy,
             options,
             background,
+            cache,
             log,
             catalog: Mutex::new(Catalog::new()),
             carry_wanted: AtomicBool::new(false),
@@ -196,11 +199,12 @@ impl<S: Persistent> Engine<S> {
                 carried_bytes,
                 ..Activity::default()
             };
+            let removed = Arc::clone(&activity.removed);
             let mut activities = self.activities.lock();
             activities.carried_bytes += carried_bytes;
             activities.streams.insert(id, activity);
             drop(activities);
-            streams.push(self.recover_stream(id, listed, replayed));
+            streams.push(self.recover_stream(id, listed, replayed, &removed));
         }
         streams
     }
@@ -210,6 +214,7 @@ impl<S: Persistent> Engine<S> {
         id: StreamId,
         listed: &Listed<S::Options>,
         replayed: OwnerReplay,
+        removed: &Arc<AtomicBool>,
     ) -> Recovered<S> {
         let meta = StreamMeta {
             id,
@@ -217,15 +222,11 @@ impl<S: Persistent> Engine<S> {
             name: listed.name.clone(),
             options: S::encode_options(&listed.options),
         };
-        let place = place_of(
-            &self.disk,
-            &self.directory,
-            meta,
-            self.keys.as_ref(),
-            &self.entropy,
-            &self.background,
-        );
-        let carried = replayed.carry.map(|carry| (carry.index, carry.payload));
+        let place = self.place_of(meta, removed);
+        // Copied: the store keeps parts of it, and they would keep the whole segment as it was read.
+        let carried = replayed
+            .carry
+            .map(|carry| (carry.index, Bytes::copy_from_slice(&carry.payload)));
         let carried_index = carried.as_ref().map(|(index, _)| *index);
         let restored = S::restore(place, listed.options.clone(), carried);
         let content = restored.map(|restored| {

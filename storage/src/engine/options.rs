@@ -20,6 +20,8 @@ pub struct EngineOptions {
     pub carry_bytes_max: usize,
     /// When all carried states together are more than this, streams get files however small they are.
     pub carried_total_bytes_max: u64,
+    /// Bytes of decoded chunks that are kept in memory for reading, for all streams together.
+    pub cache_bytes: usize,
     /// Free bytes on the device below which [`Engine::has_room`](super::Engine::has_room) says no.
     pub reserve_bytes: u64,
     /// Which threads the engine has.
@@ -70,6 +72,7 @@ impl EngineOptions {
             journal: JournalOptions::default(),
             carry_bytes_max: 64 * 1024,
             carried_total_bytes_max: 32 * 1024 * 1024,
+            cache_bytes: 64 * 1024 * 1024,
             reserve_bytes: 16 * 1024 * 1024,
             threads: Threads::Own(2),
         }

@@ -2,11 +2,13 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 
 use super::StreamId;
 use super::meta::{MetaError, StreamMeta};
+use crate::block::BlockCache;
 use crate::disk::{Disk, DiskError, DiskErrorKind};
 use crate::entropy::Entropy;
 use crate::executor::Executor;
@@ -90,12 +92,23 @@ pub struct Place {
     pub entropy: Arc<dyn Entropy>,
     /// Where work goes that nobody waits for.
     pub background: Arc<dyn Executor>,
+    /// Decoded chunks, shared by all streams.
+    pub cache: Arc<BlockCache>,
     pub(super) meta: StreamMeta,
+    /// Set when the stream is removed: its directory is not to come back.
+    pub(super) removed: Arc<AtomicBool>,
 }
 
 impl Place {
     /// Makes sure that the directory exists and says whose it is. Durable when it returns.
     pub fn create_directory(&self) -> Result<(), DiskError> {
+        if self.removed.load(Ordering::SeqCst) {
+            return Err(DiskError {
+                operation: "create the directory of a removed stream",
+                path: self.directory.clone(),
+                kind: DiskErrorKind::NotFound,
+            });
+        }
         let disk = self.disk.as_ref();
         match super::meta::read_meta(disk, &self.directory) {
             Ok(meta) if meta.id == self.id => return Ok(()),

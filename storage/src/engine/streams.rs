@@ -1,5 +1,6 @@
 //! Creating, changing and removing streams.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use parking_lot::MutexGuard;
@@ -7,7 +8,7 @@ use parking_lot::MutexGuard;
 use super::catalog::{CatalogEntry, Listed};
 use super::log::Letter;
 use super::meta::StreamMeta;
-use super::{Activities, Activity, Catalog, Engine, Persistent, StreamId, place_of, remove_tree};
+use super::{Activities, Activity, Catalog, Engine, Persistent, StreamId, remove_tree};
 use crate::journal::{Frame, FrameKind, JournalError, Owner};
 
 /// The longest account or stream name.
@@ -63,23 +64,16 @@ impl<S: Persistent> Engine<S> {
         self.change_catalog(&mut catalog, CatalogEntry::Created(id, listed))?;
         drop(catalog);
         self.carry_if_wanted();
-        let mut activities = self.activities.lock();
-        activities.streams.insert(id, Activity::default());
-        drop(activities);
+        let activity = Activity::default();
+        let removed = Arc::clone(&activity.removed);
+        self.activities.lock().streams.insert(id, activity);
         let meta = StreamMeta {
             id,
             account: account.to_owned(),
             name: name.to_owned(),
             options: S::encode_options(&options),
         };
-        let place = place_of(
-            &self.disk,
-            &self.directory,
-            meta,
-            self.keys.as_ref(),
-            &self.entropy,
-            &self.background,
-        );
+        let place = self.place_of(meta, &removed);
         Ok((id, S::create(place, options)))
     }
 
@@ -108,7 +102,7 @@ impl<S: Persistent> Engine<S> {
         let mut activities = self.activities.lock();
         let activity = activities.streams.entry(id).or_default();
         let carried_bytes = std::mem::take(&mut activity.carried_bytes);
-        activity.removed = true;
+        activity.removed.store(true, Ordering::SeqCst);
         let busy = activity.checkpointing;
         activities.carried_bytes -= carried_bytes;
         // Otherwise the checkpoint that is being written deletes the directory when it has ended.

@@ -22,7 +22,7 @@ use crate::filter::Filter;
 
 pub use file::{
     BLOCK_BYTES_MAX, CheckpointError, FLUSH_BYTES, FileOpenError, FileOptions, FileStore, Frozen,
-    Opened, SMALL_STREAM_BYTES, inspect,
+    Opened, PrepareDirectory, SMALL_STREAM_BYTES, inspect,
 };
 pub use ledger::Ledger;
 pub use memory::MemStore;

@@ -2,6 +2,7 @@
 
 mod catalog;
 mod crash;
+mod files;
 mod lifecycle;
 mod toy;
 

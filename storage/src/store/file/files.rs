@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::BytesMut;
+use parking_lot::Mutex;
 use roaring::RoaringTreemap;
 
 use super::checkpoint::CheckpointFile;
@@ -18,7 +19,7 @@ use super::name::BlockName;
 use super::part::{Content, Part};
 use super::{BLOCK_BYTES_MAX, FileOptions};
 use crate::block::{BlockWriter, OpenBlock};
-use crate::disk::{Disk, DiskFile};
+use crate::disk::{Disk, DiskError, DiskFile};
 use crate::filter::Filter;
 use crate::index::{ExpiryQueue, SubjectId};
 use crate::store::shelf::{Ahead, Facts, Neighbors, Shelf, Topic};
@@ -38,6 +39,29 @@ pub(super) struct Ground {
     pub disk: Arc<dyn Disk>,
     pub directory: PathBuf,
     pub options: FileOptions,
+    /// The directory is known to exist.
+    prepared: Mutex<bool>,
+}
+
+impl Ground {
+    pub fn new(disk: Arc<dyn Disk>, directory: PathBuf, options: FileOptions) -> Self {
+        Self {
+            disk,
+            directory,
+            options,
+            prepared: Mutex::new(false),
+        }
+    }
+
+    /// Makes sure that the directory exists.
+    pub fn prepare(&self) -> Result<(), DiskError> {
+        let mut prepared = self.prepared.lock();
+        if let (false, Some(prepare)) = (*prepared, &self.options.prepare) {
+            prepare()?;
+        }
+        *prepared = true;
+        Ok(())
+    }
 }
 
 /// The block that chunks are added to.

@@ -83,6 +83,12 @@ impl Job {
     /// Does the work. Blocks on the disk.
     fn execute(self) -> Completed {
         let ground = &*self.ground;
+        if let Err(error) = ground.prepare() {
+            return Completed {
+                epoch: self.epoch,
+                done: Err(error.into()),
+            };
+        }
         let done = match self.work {
             Work::Flush(flush) => flush
                 .execute(ground)

@@ -72,7 +72,12 @@ pub struct FileOptions {
     pub cache: Arc<BlockCache>,
     /// Where work on files goes.
     pub background: Arc<dyn Executor>,
+    /// Makes the stream's directory, durably; called before the first file is written there. Without it the directory must exist.
+    pub prepare: Option<PrepareDirectory>,
 }
+
+/// Makes a stream's directory, durably; one that exists is fine.
+pub type PrepareDirectory = Arc<dyn Fn() -> Result<(), DiskError> + Send + Sync>;
 
 impl FileOptions {
     /// Plain, with everything as usual.
@@ -92,6 +97,7 @@ impl FileOptions {
             entropy,
             cache,
             background,
+            prepare: None,
         }
     }
 }
@@ -105,18 +111,14 @@ pub enum Frozen {
 }
 
 impl FileStore {
-    /// An empty store in an existing, empty directory. Nothing is written before the first job.
+    /// An empty store in an empty directory. Nothing is written before the first job.
     pub fn create(
         disk: Arc<dyn Disk>,
         directory: PathBuf,
         options: FileOptions,
         limits: Limits,
     ) -> Self {
-        let ground = files::Ground {
-            disk,
-            directory,
-            options,
-        };
+        let ground = files::Ground::new(disk, directory, options);
         Ledger::over(Files::new(Arc::new(ground)), limits)
     }
 

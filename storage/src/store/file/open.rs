@@ -82,11 +82,7 @@ impl FileStore {
             (Some(saved), _) => Some(saved),
             (None, carried) => carried,
         };
-        let ground = Arc::new(Ground {
-            disk,
-            directory,
-            options,
-        });
+        let ground = Arc::new(Ground::new(disk, directory, options));
         set_aside_unlisted(&ground, cut.as_ref())?;
         let Some(cut) = cut else {
             return Ok(Opened {
@@ -168,8 +164,12 @@ fn set_aside_unlisted(ground: &Ground, cut: Option<&Cut>) -> Result<(), DiskErro
         let names = sealed.chain(open).chain(cut.retired.iter().copied());
         listed.extend(names.map(|name| name.file_name()));
     }
+    let entries = match ground.disk.list(&ground.directory) {
+        Err(error) if error.kind == DiskErrorKind::NotFound => return Ok(()),
+        entries => entries?,
+    };
     let mut moved = false;
-    for entry in ground.disk.list(&ground.directory)? {
+    for entry in entries {
         if entry.is_directory || !BlockName::is_block(&entry.name) || listed.contains(&entry.name) {
             continue;
         }
