@@ -33,7 +33,7 @@ pub fn run(arguments: &Cat) -> Result<Outcome> {
     let scope = &arguments.scope;
     let ring = keys::open(scope)?;
     let ring = ring.as_ref();
-    let streams = place::find(scope)?.streams(ring, scope)?;
+    let streams = place::find(scope, ring)?.streams(ring, scope)?;
     let mut out = BufWriter::new(std::io::stdout().lock());
     let mut outcome = Outcome::AllWell;
     for stream in &streams {
@@ -59,6 +59,13 @@ fn cat(
         lost(format!(
             "{error}; all records are written, deleted ones too"
         ));
+    }
+    if stream.log.entries > 0 {
+        eprintln!(
+            "nats-tool: {}: the journal has {} after the checkpoint; a server applies them when it starts",
+            stream.name.as_deref().unwrap_or(&stream.directory),
+            text::counted(stream.log.entries, "log entry", "log entries"),
+        );
     }
     let from = scope.seq.map_or(0, |wanted| wanted.first);
     for block in &stream.blocks {

@@ -5,22 +5,20 @@ mod records;
 mod report;
 
 use anyhow::Result;
-use storage::disk::RealDisk;
-use storage::seal::KeyRing;
 
 use crate::Outcome;
 use crate::arguments::Inspect;
+use crate::keys;
 use crate::place::{self, Place};
 use crate::progress::Progress;
 use crate::stream::Stream;
-use crate::{keys, place::Store};
 use report::{Report, SegmentReport, StreamReport};
 
 pub fn run(arguments: &Inspect) -> Result<Outcome> {
     let scope = &arguments.scope;
     let ring = keys::open(scope)?;
     let ring = ring.as_ref();
-    let place = place::find(scope)?;
+    let place = place::find(scope, ring)?;
     let streams = place.streams(ring, scope)?;
     if arguments.records {
         return records::list(arguments, &streams, ring);
@@ -34,9 +32,10 @@ pub fn run(arguments: &Inspect) -> Result<Outcome> {
             .map(|stream| StreamReport::new(stream, ring, &mut progress))
             .collect::<Result<_>>()?,
         journal: match &place {
-            Place::Store(store) => segments(store, ring)?,
+            Place::Store(store) => store.segments.iter().map(SegmentReport::new).collect(),
             Place::Stream(_) | Place::Block(_) => Vec::new(),
         },
+        catalog_damaged: matches!(&place, Place::Store(store) if store.catalog_damaged),
     };
     drop(progress);
     let mut out = std::io::stdout().lock();
@@ -50,12 +49,4 @@ pub fn run(arguments: &Inspect) -> Result<Outcome> {
         true => Outcome::Damage,
         false => Outcome::AllWell,
     })
-}
-
-fn segments(store: &Store, ring: Option<&KeyRing>) -> Result<Vec<SegmentReport>> {
-    let Some(journal) = &store.journal else {
-        return Ok(Vec::new());
-    };
-    let segments = storage::journal::inspect(&RealDisk, journal, ring)?;
-    Ok(segments.iter().map(SegmentReport::new).collect())
 }

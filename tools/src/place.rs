@@ -4,29 +4,20 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 
+use storage::disk::RealDisk;
+use storage::engine::{JOURNAL_NAME, STREAMS_NAME, StoreOutline};
 use storage::seal::KeyRing;
 
 use crate::arguments::Scope;
 use crate::stream::Stream;
 
 /// What is looked at.
-#[derive(Debug)]
 pub enum Place {
-    Store(Store),
+    Store(Box<StoreOutline>),
     Stream(PathBuf),
     Block(PathBuf),
 }
 
-/// A whole store directory.
-#[derive(Debug)]
-pub struct Store {
-    pub journal: Option<PathBuf>,
-    /// The streams' directories, by name.
-    pub streams: Vec<PathBuf>,
-}
-
-const JOURNAL: &str = "journal";
-const STREAMS: &str = "streams";
 /// Where a server keeps its store within the directory it is given.
 const SERVER_SUBDIRECTORY: &str = "jetstream";
 
@@ -45,7 +36,7 @@ impl Place {
             Self::Store(store) => store
                 .streams
                 .iter()
-                .map(|directory| Stream::open(directory, ring, scope))
+                .map(|stored| Stream::of_store(stored, ring, scope))
                 .collect::<Result<_>>()?,
             Self::Stream(directory) => vec![Stream::open(directory, ring, scope)?],
             Self::Block(path) => vec![Stream::of_block(path, ring, scope)?],
@@ -64,17 +55,17 @@ impl Place {
     }
 }
 
-pub fn find(scope: &Scope) -> Result<Place> {
+pub fn find(scope: &Scope, ring: Option<&KeyRing>) -> Result<Place> {
     let path = &scope.path;
     let metadata = std::fs::metadata(path).with_context(|| path.display().to_string())?;
     if metadata.is_file() {
         return Ok(Place::Block(path.clone()));
     }
-    if let Some(store) = store(path)? {
-        return Ok(Place::Store(store));
-    }
-    if let Some(store) = store(&path.join(SERVER_SUBDIRECTORY))? {
-        return Ok(Place::Store(store));
+    for directory in [path, &path.join(SERVER_SUBDIRECTORY)] {
+        if directory.join(JOURNAL_NAME).is_dir() || directory.join(STREAMS_NAME).is_dir() {
+            let store = StoreOutline::read(&RealDisk, directory, ring)?;
+            return Ok(Place::Store(Box::new(store)));
+        }
     }
     if is_stream(path)? {
         return Ok(Place::Stream(path.clone()));
@@ -83,28 +74,6 @@ pub fn find(scope: &Scope) -> Result<Place> {
         "{}: neither a store, nor a stream's directory, nor a block",
         path.display()
     )
-}
-
-fn store(directory: &Path) -> Result<Option<Store>> {
-    let journal = directory.join(JOURNAL);
-    let streams = directory.join(STREAMS);
-    if !journal.is_dir() && !streams.is_dir() {
-        return Ok(None);
-    }
-    let mut found = Vec::new();
-    if streams.is_dir() {
-        for entry in std::fs::read_dir(&streams)? {
-            let path = entry?.path();
-            if path.is_dir() {
-                found.push(path);
-            }
-        }
-    }
-    found.sort();
-    Ok(Some(Store {
-        journal: journal.is_dir().then_some(journal),
-        streams: found,
-    }))
 }
 
 fn is_stream(directory: &Path) -> Result<bool> {

@@ -9,6 +9,7 @@ use storage::block::format::HeaderError;
 use storage::block::verify::{Depth, Finding, Outline, verify};
 use storage::block::{BlockCache, BlockKeys, BlockOpenError, BlockReadError, Record, SealedBlock};
 use storage::disk::{Disk, OpenMode, RealDisk};
+use storage::engine::{StoredStream, StreamId, read_meta};
 use storage::filter::Filter;
 use storage::seal::KeyRing;
 use storage::store::inspect::{BlockFile, BlockRole, StreamOutline};
@@ -21,12 +22,26 @@ const CACHE_BYTES: usize = 16 << 20;
 /// One stream, or what is left of it.
 pub struct Stream {
     pub directory: String,
+    pub id: Option<u64>,
     pub account: Option<String>,
     pub name: Option<String>,
+    pub removing: bool,
+    /// What the journal has of it after its checkpoint.
+    pub log: LogTail,
     pub outline: StreamOutline,
     pub blocks: Vec<Block>,
     /// Whether the path named a block and not the stream.
     one_block: bool,
+}
+
+/// Entries of a stream that are only in the journal. What they say, only the server knows.
+#[derive(Debug, Clone, Default, serde::Serialize)]
+pub struct LogTail {
+    pub entries: u64,
+    pub bytes: u64,
+    /// Ranges of entries that are lost to damage.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub holes: Vec<(u64, u64)>,
 }
 
 /// One block file.
@@ -42,7 +57,43 @@ pub struct Block {
 impl Stream {
     /// Opens a stream's directory.
     pub fn open(directory: &Path, ring: Option<&KeyRing>, scope: &Scope) -> Result<Self> {
-        let outline = StreamOutline::read(&RealDisk, directory, None, ring)?;
+        let mut stream = Self::read(directory, None, ring, scope)?;
+        if let Ok(meta) = read_meta(&RealDisk, directory) {
+            stream.id = Some(meta.id.0);
+            stream.account = Some(meta.account);
+            stream.name = Some(meta.name);
+        }
+        Ok(stream)
+    }
+
+    /// Opens a stream of a store, with what the journal has of it.
+    pub fn of_store(stored: &StoredStream, ring: Option<&KeyRing>, scope: &Scope) -> Result<Self> {
+        let carried = stored.carried.clone();
+        let mut stream = Self::read(&stored.directory, carried, ring, scope)?;
+        stream.id = Some(stored.id.0);
+        stream.account = stored.account.clone();
+        stream.name = stored.name.clone();
+        stream.removing = stored.removing;
+        let index = match &stream.outline.checkpoint {
+            Ok(Some(checkpoint)) => checkpoint.index,
+            _ => 0,
+        };
+        let pending = || stored.entries.iter().filter(|(at, _)| *at > index);
+        stream.log = LogTail {
+            entries: pending().count() as u64,
+            bytes: pending().map(|(_, bytes)| bytes).sum(),
+            holes: stored.holes.clone(),
+        };
+        Ok(stream)
+    }
+
+    fn read(
+        directory: &Path,
+        carried: Option<Bytes>,
+        ring: Option<&KeyRing>,
+        scope: &Scope,
+    ) -> Result<Self> {
+        let outline = StreamOutline::read(&RealDisk, directory, carried, ring)?;
         let blocks = outline
             .blocks
             .iter()
@@ -51,8 +102,11 @@ impl Stream {
             .collect();
         Ok(Self {
             directory: directory.display().to_string(),
+            id: outline.stream,
             account: None,
             name: None,
+            removing: false,
+            log: LogTail::default(),
             outline,
             blocks,
             one_block: false,
@@ -80,12 +134,13 @@ impl Stream {
 
     /// Whether `--stream` names it.
     pub fn is_called(&self, wanted: &str) -> bool {
-        let id = self.outline.stream.map(|id| id.to_string());
+        let id = self.id.map(|id| id.to_string());
         let full = match (&self.account, &self.name) {
             (Some(account), Some(name)) => Some(format!("{account}/{name}")),
             _ => None,
         };
-        [&id, &self.name, &full]
+        let hex = self.id.map(|id| StreamId(id).directory_name());
+        [&id, &hex, &self.name, &full]
             .into_iter()
             .flatten()
             .any(|known| known == wanted)

@@ -4,7 +4,7 @@ use std::io::Write;
 
 use anyhow::Result;
 use serde::Serialize;
-use storage::disk::RealDisk;
+use storage::engine::StoreOutline;
 use storage::journal::SegmentUnreadable;
 use storage::seal::KeyRing;
 
@@ -37,7 +37,7 @@ pub fn run(arguments: &Verify) -> Result<Outcome> {
     let scope = &arguments.scope;
     let ring = keys::open(scope)?;
     let ring = ring.as_ref();
-    let place = place::find(scope)?;
+    let place = place::find(scope, ring)?;
     let streams = place.streams(ring, scope)?;
     let mut progress = Progress::new(streams.iter().map(Stream::bytes).sum());
     let mut report = Report::default();
@@ -46,10 +46,9 @@ pub fn run(arguments: &Verify) -> Result<Outcome> {
     }
     drop(progress);
     if let Place::Store(store) = &place
-        && let Some(journal) = &store.journal
         && scope.stream.is_none()
     {
-        report.journal(journal, ring)?;
+        report.journal(store);
     }
     let mut out = std::io::stdout().lock();
     match arguments.json {
@@ -80,6 +79,10 @@ impl Report {
         progress: &mut Progress,
     ) -> Result<()> {
         self.streams += 1;
+        for (first, last) in &stream.log.holes {
+            let problem = Problem::lost(format!("log entries {first} to {last} are lost"));
+            self.add(stream.directory.clone(), problem);
+        }
         let mut live = Some(0);
         for block in &stream.blocks {
             progress.file(&block.name);
@@ -116,24 +119,27 @@ impl Report {
         Ok(())
     }
 
-    fn journal(&mut self, journal: &std::path::Path, ring: Option<&KeyRing>) -> Result<()> {
-        for segment in storage::journal::inspect(&RealDisk, journal, ring)? {
+    fn journal(&mut self, store: &StoreOutline) {
+        for segment in &store.segments {
             self.segments += 1;
             self.bytes += segment.length;
             let place = segment.path.display().to_string();
-            match segment.content {
+            match &segment.content {
                 Err(error @ SegmentUnreadable::Key(_)) => {
                     self.add(place, Problem::unchecked(error.to_string()));
                 }
                 Err(error) => self.add(place, Problem::lost(error.to_string())),
                 Ok(content) => {
-                    for damage in content.damage {
-                        self.add(place.clone(), Problem::lost(format!("{damage:?}")));
+                    for damage in &content.damage {
+                        self.add(place.clone(), Problem::lost(damage.to_string()));
                     }
                 }
             }
         }
-        Ok(())
+        if store.catalog_damaged {
+            let problem = "a part of the list of streams is unreadable".to_owned();
+            self.add("journal", Problem::lost(problem));
+        }
     }
 
     fn print(&self, out: &mut dyn Write) -> std::io::Result<()> {

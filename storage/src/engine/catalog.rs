@@ -137,6 +137,14 @@ impl<O: Clone> Catalog<O> {
         index: u64,
         bytes: &mut impl Buf,
     ) -> Result<Self, MalformedCatalog> {
+        Self::decode_with(index, bytes, S::decode_options)
+    }
+
+    pub fn decode_with(
+        index: u64,
+        bytes: &mut impl Buf,
+        options: fn(&[u8]) -> Option<O>,
+    ) -> Result<Self, MalformedCatalog> {
         check_version(bytes)?;
         let mut catalog = Self {
             index,
@@ -145,7 +153,7 @@ impl<O: Clone> Catalog<O> {
         };
         for _ in 0..bytes.try_get_u32_le()? {
             let id = StreamId(bytes.try_get_u64_le()?);
-            let listed = get_listed::<S>(bytes)?;
+            let listed = get_listed(bytes, options)?;
             catalog.streams.insert(id, listed);
         }
         for _ in 0..bytes.try_get_u32_le()? {
@@ -178,12 +186,19 @@ impl<O: Clone> CatalogEntry<O> {
     pub fn decode<S: Persistent<Options = O>>(
         bytes: &mut impl Buf,
     ) -> Result<Self, MalformedCatalog> {
+        Self::decode_with(bytes, S::decode_options)
+    }
+
+    pub fn decode_with(
+        bytes: &mut impl Buf,
+        options: fn(&[u8]) -> Option<O>,
+    ) -> Result<Self, MalformedCatalog> {
         check_version(bytes)?;
         let operation = bytes.try_get_u8()?;
         let id = StreamId(bytes.try_get_u64_le()?);
         let entry = match operation {
-            CREATED => Self::Created(id, get_listed::<S>(bytes)?),
-            CHANGED => Self::Changed(id, get_options::<S>(bytes)?),
+            CREATED => Self::Created(id, get_listed(bytes, options)?),
+            CHANGED => Self::Changed(id, get_options(bytes, options)?),
             REMOVED => Self::Removed(id),
             GONE => Self::Gone(id),
             _ => return Err(MalformedCatalog::Damaged),
@@ -213,18 +228,24 @@ fn put_listed<S: Persistent>(out: &mut Vec<u8>, listed: &Listed<S::Options>) {
     put_long(out, &S::encode_options(&listed.options));
 }
 
-fn get_listed<S: Persistent>(bytes: &mut impl Buf) -> Result<Listed<S::Options>, MalformedCatalog> {
+fn get_listed<O>(
+    bytes: &mut impl Buf,
+    options: fn(&[u8]) -> Option<O>,
+) -> Result<Listed<O>, MalformedCatalog> {
     Ok(Listed {
         account: get_name(bytes)?,
         name: get_name(bytes)?,
-        options: get_options::<S>(bytes)?,
+        options: get_options(bytes, options)?,
     })
 }
 
-fn get_options<S: Persistent>(bytes: &mut impl Buf) -> Result<S::Options, MalformedCatalog> {
+fn get_options<O>(
+    bytes: &mut impl Buf,
+    decode: fn(&[u8]) -> Option<O>,
+) -> Result<O, MalformedCatalog> {
     let length = bytes.try_get_u32_le()? as usize;
     let options = take(bytes, length)?;
-    S::decode_options(&options).ok_or(MalformedCatalog::Damaged)
+    decode(&options).ok_or(MalformedCatalog::Damaged)
 }
 
 /// Names are checked to be short before they get here.

@@ -10,6 +10,7 @@
 //! - `checkpoint`: cuts, written in the background, and what the journal may then forget.
 //! - `file_store`: the store in block files as an engine knows it.
 //! - `foreign`: directories that belong to another program.
+//! - `inspect`: what a directory holds, for tools.
 //!
 //! # Invariant
 //! The journal is the truth. What a stream's files hold counts only up to the index of its checkpoint, and the journal forgets
@@ -19,6 +20,7 @@ mod catalog;
 mod checkpoint;
 mod file_store;
 mod foreign;
+mod inspect;
 mod log;
 mod meta;
 mod open;
@@ -37,6 +39,7 @@ use parking_lot::{Condvar, Mutex};
 
 pub use self::checkpoint::CheckpointStart;
 pub use self::file_store::StoreOptions;
+pub use self::inspect::{StoreOutline, StoredStream};
 pub use self::log::LogEntry;
 pub use self::meta::{MetaError, StreamMeta, read_meta};
 pub use self::open::{OpenError, Opened, Recovered, RecoveredStore};

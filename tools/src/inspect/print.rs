@@ -4,7 +4,7 @@ use std::io::{self, Write};
 
 use super::report::{BlockReport, ContentReport, Report, SegmentReport, StreamReport};
 use crate::table::{Align, Table};
-use crate::text::{grouped, size};
+use crate::text::{counted, grouped, size};
 
 pub fn report(out: &mut dyn Write, report: &Report) -> io::Result<()> {
     writeln!(out, "{} {}", report.kind, report.path)?;
@@ -14,6 +14,9 @@ pub fn report(out: &mut dyn Write, report: &Report) -> io::Result<()> {
     }
     if report.streams.is_empty() {
         writeln!(out, "\nno streams")?;
+    }
+    if report.catalog_damaged {
+        writeln!(out, "\n! a part of the list of streams is unreadable")?;
     }
     if !report.journal.is_empty() {
         writeln!(out, "\njournal")?;
@@ -52,7 +55,21 @@ fn print_stream(out: &mut dyn Write, stream: &StreamReport) -> io::Result<()> {
                 grouped(checkpoint.messages_held as u64),
             )?;
         }
-        None => writeln!(out, "  no checkpoint: what is live is not known")?,
+        None => writeln!(out, "  no checkpoint")?,
+    }
+    if stream.removing {
+        writeln!(out, "  being removed")?;
+    }
+    if stream.log.entries > 0 {
+        writeln!(
+            out,
+            "  {} ({}) after it, only in the journal",
+            counted(stream.log.entries, "log entry", "log entries"),
+            size(stream.log.bytes),
+        )?;
+    }
+    for (first, last) in &stream.log.holes {
+        writeln!(out, "  ! log entries {first} to {last} are lost")?;
     }
     if let Some(problem) = &stream.problem {
         writeln!(out, "  ! {problem}")?;

@@ -101,7 +101,7 @@ impl Listing<'_> {
     fn record(&mut self, stream: &Stream, file: &str, record: &Record, live: bool) -> Result<()> {
         let message = &record.message;
         let line = Line {
-            stream: stream.outline.stream,
+            stream: stream.id,
             file,
             sequence: message.sequence,
             time: time(message.time_ns),

@@ -10,7 +10,7 @@ use storage::seal::{Cipher, KeyRing};
 use storage::store::inspect::BlockRole;
 
 use crate::progress::Progress;
-use crate::stream::{Block, CheckDepth, Problem, Stream};
+use crate::stream::{Block, CheckDepth, LogTail, Problem, Stream};
 use crate::text;
 
 #[derive(Debug, Serialize)]
@@ -20,6 +20,8 @@ pub struct Report {
     pub streams: Vec<StreamReport>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub journal: Vec<SegmentReport>,
+    /// A part of the list of streams is unreadable.
+    pub catalog_damaged: bool,
 }
 
 #[derive(Debug, Serialize)]
@@ -30,7 +32,10 @@ pub struct StreamReport {
     pub account: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
+    pub removing: bool,
     pub checkpoint: Option<CheckpointReport>,
+    /// Entries after the checkpoint, which are only in the journal.
+    pub log: LogTail,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub problem: Option<String>,
     pub blocks: Vec<BlockReport>,
@@ -111,7 +116,11 @@ impl Report {
     pub fn is_damaged(&self) -> bool {
         let blocks = self.streams.iter().flat_map(|stream| &stream.blocks);
         let damaged = |problem: &Problem| problem.severity != "unchecked";
-        self.streams.iter().any(|stream| stream.problem.is_some())
+        self.catalog_damaged
+            || self
+                .streams
+                .iter()
+                .any(|stream| stream.problem.is_some() || !stream.log.holes.is_empty())
             || blocks.flat_map(|block| &block.problems).any(damaged)
             || self
                 .journal
@@ -133,7 +142,9 @@ impl StreamReport {
             .collect::<Result<_>>()?;
         Ok(Self {
             directory: stream.directory.clone(),
-            id: stream.outline.stream,
+            id: stream.id,
+            removing: stream.removing,
+            log: stream.log.clone(),
             account: stream.account.clone(),
             name: stream.name.clone(),
             checkpoint: checkpoint.map(|checkpoint| CheckpointReport {
@@ -235,7 +246,7 @@ impl SegmentReport {
                 content
                     .damage
                     .iter()
-                    .map(|damage| format!("{damage:?}"))
+                    .map(|damage| damage.to_string())
                     .collect(),
             ),
             Ok(content) if content.torn => ("torn tail", Vec::new()),

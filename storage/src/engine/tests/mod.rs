@@ -3,6 +3,7 @@
 mod catalog;
 mod crash;
 mod files;
+mod inspect;
 mod lifecycle;
 mod toy;
 

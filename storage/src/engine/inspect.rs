@@ -1,0 +1,165 @@
+//! A store directory as it lies there, for tools: reads everything, changes nothing, takes no lock, and goes on where it is damaged.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+
+use super::catalog::{Catalog, CatalogEntry};
+use super::meta::read_meta;
+use super::{JOURNAL_NAME, STREAMS_NAME, StreamId};
+use crate::disk::{Disk, DiskError, DiskErrorKind};
+use crate::journal::{self, Owner, OwnerReplay, Replay, SegmentSummary};
+use crate::seal::KeyRing;
+
+/// What a store directory holds.
+#[derive(Debug)]
+pub struct StoreOutline {
+    /// The streams, by id.
+    pub streams: Vec<StoredStream>,
+    /// The journal's segments, by number.
+    pub segments: Vec<SegmentSummary>,
+    /// Whether a part of the catalog is unreadable: names of streams may be missing.
+    pub catalog_damaged: bool,
+    /// Owners of journal frames that are no streams known here: raft groups, and streams whose names are lost.
+    pub other_owners: Vec<Owner>,
+}
+
+/// A stream of a store.
+#[derive(Debug, Clone)]
+pub struct StoredStream {
+    /// Its id.
+    pub id: StreamId,
+    /// Its account, as far as it is known.
+    pub account: Option<String>,
+    /// Its name, as far as it is known.
+    pub name: Option<String>,
+    /// Where its files are, if it has any.
+    pub directory: PathBuf,
+    /// Whether it is being removed.
+    pub removing: bool,
+    /// The checkpoint that the journal carries for it.
+    pub carried: Option<Bytes>,
+    /// Its entries in the journal, those before its checkpoint too: index and length.
+    pub entries: Vec<(u64, u64)>,
+    /// Ranges of entries that are lost to damage.
+    pub holes: Vec<(u64, u64)>,
+}
+
+impl StoreOutline {
+    /// Reads the journal and the names of the streams' directories.
+    pub fn read(
+        disk: &dyn Disk,
+        directory: &Path,
+        ring: Option<&KeyRing>,
+    ) -> Result<Self, DiskError> {
+        let journal = directory.join(JOURNAL_NAME);
+        let segments = or_missing(journal::inspect(disk, &journal, ring))?;
+        let mut replay = or_missing(journal::peek(disk, &journal, ring))?;
+        let unreadable = segments.iter().any(|segment| segment.content.is_err());
+        let (catalog, damaged) = read_catalog(&mut replay);
+        let mut streams = BTreeMap::new();
+        for (id, listed) in catalog.streams {
+            let stream = stream(directory, id, Some((listed.account, listed.name)));
+            streams.insert(id, stream);
+        }
+        for id in catalog.removing {
+            let mut stream = stream(directory, id, None);
+            stream.removing = true;
+            streams.insert(id, stream);
+        }
+        for id in stream_directories(disk, directory)? {
+            let stream = streams
+                .entry(id)
+                .or_insert_with(|| stream(directory, id, None));
+            if stream.name.is_none()
+                && let Ok(meta) = read_meta(disk, &stream.directory)
+            {
+                stream.account = Some(meta.account);
+                stream.name = Some(meta.name);
+            }
+        }
+        let mut other_owners = Vec::new();
+        for (owner, replayed) in replay.owners {
+            match streams.get_mut(&StreamId(owner.0)) {
+                Some(stream) => stream.take(replayed),
+                None => other_owners.push(owner),
+            }
+        }
+        Ok(Self {
+            streams: streams.into_values().collect(),
+            segments,
+            catalog_damaged: damaged || unreadable,
+            other_owners,
+        })
+    }
+}
+
+impl StoredStream {
+    fn take(&mut self, replayed: OwnerReplay) {
+        self.carried = replayed.carry.map(|carry| carry.payload);
+        self.entries = replayed
+            .entries
+            .iter()
+            .map(|entry| (entry.index, entry.payload.len() as u64))
+            .collect();
+        self.holes = replayed.holes;
+    }
+}
+
+fn stream(directory: &Path, id: StreamId, names: Option<(String, String)>) -> StoredStream {
+    let (account, name) = names.unzip();
+    StoredStream {
+        id,
+        account,
+        name,
+        directory: directory.join(STREAMS_NAME).join(id.directory_name()),
+        removing: false,
+        carried: None,
+        entries: Vec::new(),
+        holes: Vec::new(),
+    }
+}
+
+/// The catalog with the streams' options left as bytes, and whether a part of it is lost.
+fn read_catalog(replay: &mut Replay) -> (Catalog<Bytes>, bool) {
+    let raw = |options: &[u8]| Some(Bytes::copy_from_slice(options));
+    let replayed = replay.take(Owner::CATALOG);
+    let mut damaged =
+        !replayed.holes.is_empty() || replay.damage.iter().any(|damage| !damage.all_named);
+    let mut catalog = Catalog::new();
+    if let Some(carry) = replayed.carry {
+        match Catalog::decode_with(carry.index, &mut carry.payload.clone(), raw) {
+            Ok(carried) => catalog = carried,
+            Err(_) => damaged = true,
+        }
+    }
+    for entry in replayed.entries {
+        if entry.index <= catalog.index {
+            continue;
+        }
+        match CatalogEntry::decode_with(&mut entry.payload.clone(), raw) {
+            Ok(change) => catalog.apply(entry.index, change),
+            Err(_) => damaged = true,
+        }
+    }
+    (catalog, damaged)
+}
+
+fn stream_directories(disk: &dyn Disk, directory: &Path) -> Result<Vec<StreamId>, DiskError> {
+    let entries = or_missing(disk.list(&directory.join(STREAMS_NAME)))?;
+    let directories = entries.iter().filter(|entry| entry.is_directory);
+    Ok(directories
+        .filter_map(|entry| {
+            let id = u64::from_str_radix(&entry.name, 16).ok().map(StreamId)?;
+            (id.directory_name() == entry.name).then_some(id)
+        })
+        .collect())
+}
+
+fn or_missing<T: Default>(read: Result<T, DiskError>) -> Result<T, DiskError> {
+    match read {
+        Err(error) if error.kind == DiskErrorKind::NotFound => Ok(T::default()),
+        read => read,
+    }
+}
