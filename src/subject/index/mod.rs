@@ -8,13 +8,17 @@ mod node;
 
 use node::Level;
 
+/// The most tokens of a pattern. The tree is walked by recursion, so that its depth must have a limit;
+/// no line of the default length holds more.
+pub const TOKENS_MAX: usize = 2048;
+
 /// What can be kept in a [`SubjectIndex`].
 pub trait Indexed: Clone {
     /// A number that no other entry of the index has.
     fn id(&self) -> u64;
 }
 
-/// A pattern that is not a valid subject.
+/// A pattern that is not a valid subject, or has more than [`TOKENS_MAX`] tokens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("invalid subject")]
 pub struct InvalidSubject;
@@ -93,7 +97,9 @@ impl<T: Indexed> SubjectIndex<T> {
         queue: Option<&[u8]>,
         entry: T,
     ) -> Result<(), InvalidSubject> {
-        if !super::validate::is_valid_subject(pattern) {
+        if !super::validate::is_valid_subject(pattern)
+            || super::validate::token_count(pattern) > TOKENS_MAX
+        {
             return Err(InvalidSubject);
         }
         self.root.insert(pattern, queue, entry);

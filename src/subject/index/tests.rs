@@ -71,12 +71,20 @@ fn members_of_one_group_come_together_whatever_their_pattern() {
 }
 
 #[test]
-fn a_subject_of_many_tokens_is_no_problem() {
+fn the_longest_pattern_is_kept_and_a_longer_one_is_refused() {
     let mut index = SubjectIndex::default();
-    let long = vec!["a"; 2048].join(".");
-    index.insert(long.as_bytes(), None, Entry(1)).unwrap();
-    assert_eq!(ids(&index, &long), [1]);
-    assert!(index.remove(long.as_bytes(), None, 1));
+    let longest = vec!["a"; TOKENS_MAX].join(".");
+    index.insert(longest.as_bytes(), None, Entry(1)).unwrap();
+    assert_eq!(ids(&index, &longest), [1]);
+    let longer = format!("{longest}.a");
+    assert_eq!(
+        index.insert(longer.as_bytes(), None, Entry(2)),
+        Err(InvalidSubject)
+    );
+    index.insert(b"a.a.>", None, Entry(3)).unwrap();
+    assert_eq!(ids(&index, &["a"; 1_000_000].join(".")), [3]);
+    assert!(index.remove(longest.as_bytes(), None, 1));
+    assert!(index.remove(b"a.a.>", None, 3));
     assert!(index.root_is_empty());
 }
 
