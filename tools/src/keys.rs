@@ -7,20 +7,23 @@ use storage::disk::RealDisk;
 use storage::seal::{KEY_FILE_NAME, KeyRing};
 
 use crate::arguments::Scope;
+use crate::place::SERVER_SUBDIRECTORY;
 
 /// Where a passphrase is looked for when none is given.
 const KEY_VARIABLE: &str = "NATS_JETSTREAM_KEY";
 
 /// The keys of the store that `path` lies in; `None` when no passphrase was given.
 ///
-/// The key file is looked for in `path` and the directories above it, so that one block of a store can be opened.
+/// The key file is looked for in `path`, in the store below it and in the directories above it, so that one block of a store can be
+/// opened.
 pub fn open(scope: &Scope) -> Result<Option<KeyRing>> {
     let Some(passphrase) = passphrase(scope)? else {
         return Ok(None);
     };
     let path = std::path::absolute(&scope.path)?;
-    let store = path
-        .ancestors()
+    let below = path.join(SERVER_SUBDIRECTORY);
+    let store = std::iter::once(below.as_path())
+        .chain(path.ancestors())
         .find(|directory| directory.join(KEY_FILE_NAME).is_file())
         .context("a key was given, but there is no key file here or above")?;
     let passphrases = [Some(passphrase), scope.previous_key.clone()];

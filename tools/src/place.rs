@@ -19,7 +19,7 @@ pub enum Place {
 }
 
 /// Where a server keeps its store within the directory it is given.
-const SERVER_SUBDIRECTORY: &str = "jetstream";
+pub const SERVER_SUBDIRECTORY: &str = "jetstream";
 
 impl Place {
     pub fn kind(&self) -> &'static str {
