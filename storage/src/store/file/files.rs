@@ -39,6 +39,8 @@ pub(super) struct Ground {
     pub disk: Arc<dyn Disk>,
     pub directory: PathBuf,
     pub options: FileOptions,
+    /// Made once, because it is asked for with every read.
+    pub everything: Filter,
     /// The directory is known to exist.
     prepared: Mutex<bool>,
 }
@@ -49,6 +51,7 @@ impl Ground {
             disk,
             directory,
             options,
+            everything: Filter::everything(),
             prepared: Mutex::new(false),
         }
     }
@@ -202,6 +205,10 @@ impl Files {
         self.job_out || self.save_out
     }
 
+    pub(super) fn everything(&self) -> &Filter {
+        &self.ground.everything
+    }
+
     pub(super) fn cache(&self) -> &crate::block::BlockCache {
         &self.ground.options.cache
     }
@@ -226,9 +233,10 @@ impl Files {
     }
 
     fn part_of(&self, sequence: u64) -> Option<&Part> {
-        self.parts_from(sequence)
-            .next()
-            .filter(|part| part.first <= sequence)
+        let at = self.sealed.partition_point(|part| part.last < sequence);
+        let open = || self.open.as_ref().map(|open| &open.part);
+        let part = self.sealed.get(at).or_else(open)?;
+        (part.first <= sequence && sequence <= part.last).then_some(part)
     }
 
     /// Whether a sequence, if it is held at all, is held in memory.
@@ -507,7 +515,7 @@ impl Shelf for Files {
             return self.tail.is_live(sequence);
         }
         self.part_of(sequence)
-            .is_some_and(|part| part.contains(sequence, self.cache()))
+            .is_some_and(|part| part.contains(sequence, self.everything(), self.cache()))
             && !self.is_dead(sequence)
     }
 
@@ -574,7 +582,7 @@ impl Shelf for Files {
 
     fn next_live(&self, from: u64) -> Option<u64> {
         if !self.in_tail(from)
-            && let Some(found) = self.next_in_blocks(from, u64::MAX, &Filter::everything())
+            && let Some(found) = self.next_in_blocks(from, u64::MAX, self.everything())
         {
             return Some(found);
         }
@@ -585,7 +593,7 @@ impl Shelf for Files {
         if let Some(found) = self.tail.previous_live(upto) {
             return Some(found);
         }
-        self.previous_in_blocks(self.first, upto, &Filter::everything())
+        self.previous_in_blocks(self.first, upto, self.everything())
     }
 
     fn count_live(&self, from: u64, below: u64) -> u64 {
@@ -600,7 +608,7 @@ impl Shelf for Files {
                 if start >= end {
                     continue;
                 }
-                count += part.count(start, end, &Filter::everything(), self.cache());
+                count += part.count(start, end, self.everything(), self.cache());
                 count -= self.dead.range_cardinality(start..end).min(count);
             }
         }
@@ -683,12 +691,9 @@ impl Shelf for Files {
                 gaps.live_range(part.first.max(first), part.last);
                 continue;
             }
-            part.sequences(
-                first,
-                &Filter::everything(),
-                self.cache(),
-                &mut |sequence| self.is_dead(sequence) || gaps.live(sequence),
-            );
+            part.sequences(first, self.everything(), self.cache(), &mut |sequence| {
+                self.is_dead(sequence) || gaps.live(sequence)
+            });
         }
         for slot in self.tail.slots_from(first).filter(|slot| slot.is_live()) {
             if !gaps.live(slot.sequence) {

@@ -30,6 +30,8 @@ pub(super) struct Part {
     pub file_length: u64,
     pub digest: [u8; 32],
     pub content: Content,
+    /// The file has a record for every sequence in its range.
+    pub dense: bool,
     /// A message in it was erased: its file must not stay.
     pub erase: bool,
     /// It is damaged: the file is not to be replaced by what is left of it.
@@ -53,18 +55,7 @@ impl Part {
 
     /// Whether there is no sequence without a record in its range.
     pub fn is_dense(&self) -> bool {
-        self.last >= self.first
-            && match &self.content {
-                Content::Sealed(block) => {
-                    let summary = block.summary();
-                    let span = summary.last_sequence.saturating_sub(summary.first_sequence);
-                    span + 1 == u64::from(summary.records)
-                        && self.first >= summary.first_sequence
-                        && self.last <= summary.last_sequence
-                }
-                Content::Open(_) => false,
-                Content::Lost(_) => true,
-            }
+        self.dense && self.last >= self.first
     }
 
     /// Whether every record of the file counts, as far as sequences go.
@@ -79,10 +70,9 @@ impl Part {
         }
     }
 
-    pub fn contains(&self, sequence: u64, cache: &BlockCache) -> bool {
+    pub fn contains(&self, sequence: u64, everything: &Filter, cache: &BlockCache) -> bool {
         self.holds(sequence)
-            && (self.is_dense()
-                || self.next(sequence, &Filter::everything(), cache) == Some(sequence))
+            && (self.is_dense() || self.next(sequence, everything, cache) == Some(sequence))
     }
 
     pub fn load(&self, sequence: u64, cache: &BlockCache) -> Result<Option<Record>, ReadError> {

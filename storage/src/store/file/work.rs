@@ -14,11 +14,12 @@ use super::part::{Content, Part};
 use super::{FileOptions, FileStore, Frozen, SMALL_STREAM_BYTES};
 use crate::block::{BlockOpenError, BlockWriter, SealedBlock};
 use crate::disk::{DiskError, DiskErrorKind};
-use crate::filter::Filter;
 use crate::index::ExpiryQueue;
 use crate::store::shelf::Shelf;
 use crate::store::{Expiry, Limits};
 
+/// One flush takes along this much, so that taking it along is quick however much there is.
+const FLUSH_BYTES_MAX: usize = 8 << 20;
 /// A block is worth rewriting when at least this part of it is dead.
 const DEAD_FRACTION: u64 = 2;
 
@@ -124,7 +125,7 @@ impl FileStore {
             retired: files.unsaved.retired.clone(),
             dead,
             expiries,
-            held: self.shelf.held(&self.expiry),
+            held: self.shelf.held(usize::MAX, &self.expiry),
             core,
         }
     }
@@ -227,10 +228,16 @@ impl Files {
         erasures
     }
 
-    /// The live messages of the tail.
-    fn held(&self, expiry: &ExpiryQueue) -> Vec<Held> {
+    /// The live messages of the tail, from the first on, until they have `bytes_max` bytes.
+    fn held(&self, bytes_max: usize, expiry: &ExpiryQueue) -> Vec<Held> {
         let slots = self.tail.slots_from(0).filter(|slot| slot.is_live());
+        let mut bytes = 0;
         slots
+            .take_while(|slot| {
+                let fits = bytes < bytes_max;
+                bytes += slot.body().0.len();
+                fits
+            })
             .map(|slot| {
                 let (body, subject_bytes, headers_bytes) = slot.body();
                 Held {
@@ -255,7 +262,7 @@ impl Files {
             return None;
         }
         let block_bytes = self.block_bytes(limits);
-        let messages = self.held(expiry);
+        let messages = self.held(FLUSH_BYTES_MAX, expiry);
         let (name, open) = match &mut self.open {
             Some(open) if open.closing => return None,
             Some(open) => {
@@ -468,6 +475,8 @@ pub(super) fn sealed_part(name: BlockName, block: SealedBlock) -> Part {
         records: summary.records,
         file_length: block.file_length(),
         digest: summary.digest,
+        dense: summary.last_sequence.saturating_sub(summary.first_sequence) + 1
+            == u64::from(summary.records),
         content: Content::Sealed(Arc::new(block)),
         erase: false,
         keep: false,
@@ -510,6 +519,7 @@ impl Files {
                     file_length: 0,
                     digest: [0; 32],
                     content: Content::Open(Arc::new(block)),
+                    dense: false,
                     erase: false,
                     keep: false,
                 },
@@ -615,7 +625,6 @@ impl Files {
 
     /// Whether everything in a block is dead.
     pub(super) fn is_empty_part(&self, part: &Part) -> bool {
-        let everything = Filter::everything();
-        part.count(self.first, u64::MAX, &everything, self.cache()) == self.dead_within(part)
+        part.count(self.first, u64::MAX, self.everything(), self.cache()) == self.dead_within(part)
     }
 }
