@@ -88,68 +88,69 @@ fn print_stream(out: &mut dyn Write, stream: &StreamReport) -> io::Result<()> {
     Ok(())
 }
 
+/// What most people want to know of a block; the rest is in the JSON.
+const BLOCK_COLUMNS: [(&str, Align); 14] = [
+    ("block", Align::Left),
+    ("state", Align::Left),
+    ("sequences", Align::Right),
+    ("from", Align::Left),
+    ("to", Align::Left),
+    ("live", Align::Right),
+    ("dead", Align::Right),
+    ("raw", Align::Right),
+    ("stored", Align::Right),
+    ("codec", Align::Left),
+    ("cipher", Align::Left),
+    ("key", Align::Left),
+    ("footer", Align::Left),
+    ("checksums", Align::Left),
+];
+
 fn blocks(blocks: &[BlockReport]) -> Table {
-    let mut table = Table::new(&[
-        ("block", Align::Left),
-        ("state", Align::Left),
-        ("first seq", Align::Right),
-        ("last seq", Align::Right),
-        ("from", Align::Left),
-        ("to", Align::Left),
-        ("live", Align::Right),
-        ("dead", Align::Right),
-        ("subjects", Align::Right),
-        ("chunks", Align::Right),
-        ("raw", Align::Right),
-        ("stored", Align::Right),
-        ("file", Align::Right),
-        ("codec", Align::Left),
-        ("cipher", Align::Left),
-        ("key", Align::Left),
-        ("footer", Align::Left),
-        ("checksums", Align::Left),
-    ]);
+    let mut table = Table::new(&BLOCK_COLUMNS);
     for block in blocks {
-        let file_bytes = block.file_bytes.map_or("missing".to_owned(), size);
-        let Some(content) = &block.content else {
-            let mut cells = vec![String::new(); 18];
-            cells[0] = block.file.clone();
-            cells[1] = "unreadable".to_owned();
-            cells[12] = file_bytes;
-            table.row(cells);
-            continue;
-        };
-        table.row(block_cells(block, content, file_bytes));
+        match &block.content {
+            Some(content) => table.row(block_cells(block, content)),
+            None => {
+                let state = match block.file_bytes {
+                    Some(_) => "unreadable",
+                    None => "missing",
+                };
+                table.row([block.file.clone(), state.to_owned()]);
+            }
+        }
     }
     table
 }
 
-fn block_cells(block: &BlockReport, content: &ContentReport, file_bytes: String) -> Vec<String> {
-    let number = |number: Option<u64>| number.map_or(String::new(), grouped);
+fn block_cells(block: &BlockReport, content: &ContentReport) -> Vec<String> {
     let unknown = |number: Option<u64>| number.map_or("?".to_owned(), grouped);
     let state = match (block.role, content.sealed) {
         ("unlisted", true) => "sealed, unlisted",
         ("unlisted", false) => "open, unlisted",
         (role, _) => role,
     };
+    let sequences = content.first_sequence.zip(content.last_sequence);
+    let sequences = sequences.map(|(first, last)| format!("{}–{}", grouped(first), grouped(last)));
     let unless_none = |text: &str| match text {
         "none" => String::new(),
         text => text.to_owned(),
     };
+    // Nanoseconds matter to programs, which read them in the JSON.
+    let time = |time: &Option<String>| {
+        let time = time.as_deref().unwrap_or_default();
+        time.get(..19).unwrap_or(time).replace('T', " ")
+    };
     vec![
         block.file.clone(),
         state.to_owned(),
-        number(content.first_sequence),
-        number(content.last_sequence),
-        content.first_time.clone().unwrap_or_default(),
-        content.last_time.clone().unwrap_or_default(),
+        sequences.unwrap_or_default(),
+        time(&content.first_time),
+        time(&content.last_time),
         unknown(content.live),
         unknown(content.dead),
-        number(content.subjects.map(u64::from)),
-        grouped(content.chunks as u64),
         size(content.raw_bytes),
         size(content.stored_bytes),
-        file_bytes,
         unless_none(&content.compression),
         unless_none(content.cipher),
         content.key_ids.join(" "),
