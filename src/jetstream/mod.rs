@@ -6,9 +6,11 @@ pub mod core;
 mod id;
 mod intake;
 pub mod limits;
+pub mod log;
 pub mod monitor;
 mod registry;
 mod runtime;
+mod shard;
 pub mod types;
 
 pub use runtime::{JetStream, Setup, StartError};

@@ -9,7 +9,7 @@ use parking_lot::{Mutex, RwLock};
 
 use super::core::{StreamReply, StreamRequest};
 use super::limits::{AccountLimits, reservation};
-use super::types::{ApiError, ErrorCode, Storage, StreamConfig, Time};
+use super::types::{ApiError, ErrorCode, Storage, StreamConfig};
 
 /// Reaches the shard that owns a stream.
 pub(crate) trait StreamPort: Send + Sync {
@@ -32,7 +32,6 @@ impl Pending {
 /// A stream as the API knows it.
 pub(crate) struct Stream {
     pub name: String,
-    pub created: Time,
     config: RwLock<Arc<StreamConfig>>,
     port: Box<dyn StreamPort>,
     /// Held while a request reads the stream and then changes it on the strength of what it read.
@@ -40,10 +39,9 @@ pub(crate) struct Stream {
 }
 
 impl Stream {
-    pub(crate) fn new(config: StreamConfig, created: Time, port: Box<dyn StreamPort>) -> Self {
+    pub(crate) fn new(config: StreamConfig, port: Box<dyn StreamPort>) -> Self {
         Self {
             name: config.name.clone(),
-            created,
             config: RwLock::new(Arc::new(config)),
             port,
             change: Mutex::new(()),
@@ -172,7 +170,7 @@ mod tests {
 
     #[test]
     fn a_stream_that_does_not_answer_any_more_is_not_found() {
-        let stream = Stream::new(StreamConfig::default(), Time::ZERO, Box::new(Gone));
+        let stream = Stream::new(StreamConfig::default(), Box::new(Gone));
         match stream.ask(StreamRequest::ConsumerNames) {
             StreamReply::Refused(error) => assert!(error.is(ErrorCode::StreamNotFound)),
             other => panic!("{other:?}"),

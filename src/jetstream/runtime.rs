@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
+use storage::engine::EngineOptions;
 use thiserror::Error;
 
 use super::api::handler::{Server, StreamMaker};
@@ -15,7 +16,8 @@ use super::monitor::{
     JetStreamInfo, JetStreamStats, Overview, Query, Settings, Usage, account_detail,
 };
 use super::registry::{AccountStreams, Stream};
-use super::types::{Storage, Strictness, Time};
+use super::shard::Streams;
+use super::types::{Storage, Strictness};
 use crate::broker::{Broker, InternalSubscription};
 
 /// Accounts on a page of `/jsz` when nothing else is asked for.
@@ -84,6 +86,16 @@ struct Running {
 }
 
 impl JetStream {
+    /// Opens the store, brings its streams back and answers requests from then on. May take long.
+    pub fn start(
+        setup: Setup,
+        broker: &Arc<Broker>,
+        storage: EngineOptions,
+    ) -> Result<Self, StartError> {
+        let (streams, found) = Streams::open(storage, &setup.settings, broker)?;
+        Self::assemble(setup, broker, streams, found)
+    }
+
     /// Puts the API in front of a backend and the streams it brought back.
     pub(crate) fn assemble(
         setup: Setup,

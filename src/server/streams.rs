@@ -32,9 +32,9 @@ pub enum StreamsError {
         /// What the system said.
         source: io::Error,
     },
-    /// There is nothing that keeps streams yet.
-    #[error("JetStream's stream threads are not part of this build yet: start without -js")]
-    NotBuilt,
+    /// The streams cannot be brought back.
+    #[error(transparent)]
+    Start(#[from] crate::jetstream::StartError),
 }
 
 /// Brings the streams back. May take long.
@@ -52,8 +52,8 @@ pub fn start(
     }
     let setup = setup(jetstream, server_name, &directory);
     announce(jetstream, &setup.settings);
-    let _ = broker;
-    Err(StreamsError::NotBuilt)
+    let engine = engine_options(jetstream, &directory);
+    Ok(JetStream::start(setup, broker, engine)?)
 }
 
 fn announce(options: &JetStreamOptions, settings: &Settings) {

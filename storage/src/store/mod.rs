@@ -250,7 +250,7 @@ pub enum Counting {
 }
 
 /// A stream's messages, in files or in memory.
-pub trait Store: Send {
+pub trait Store: Send + std::any::Any {
     /// Stores a message, then removes what the limits no longer allow (under [`Discard::New`] only per-subject limits).
     fn append(
         &mut self,

@@ -63,7 +63,7 @@ pub enum Ahead {
 }
 
 /// A place that holds messages.
-pub trait Shelf: Send {
+pub trait Shelf: Send + 'static {
     /// Refuses changes after an earlier one failed.
     fn check(&self) -> Result<(), ChangeError>;
     /// A change is about to begin: the time to see to what goes on beside changes.

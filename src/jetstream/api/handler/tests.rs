@@ -126,13 +126,13 @@ impl StreamMaker for Maker {
         &self,
         _account: &AccountStreams,
         config: StreamConfig,
-        created: Time,
+        _created: Time,
     ) -> Result<Arc<Stream>, ApiError> {
         let port = Hollow {
             config: StdMutex::new(config.clone()),
             consumers: StdMutex::default(),
         };
-        Ok(Arc::new(Stream::new(config, created, Box::new(port))))
+        Ok(Arc::new(Stream::new(config, Box::new(port))))
     }
 
     fn updated(&self, _account: &AccountStreams, _stream: &Stream, _old: &StreamConfig) {}

@@ -24,7 +24,7 @@ use storage::store::{ChangeError, Store};
 use thiserror::Error;
 
 pub use rules::limits;
-pub use snapshot::SNAPSHOT_VERSION;
+pub use snapshot::{BeginError, SNAPSHOT_VERSION};
 
 use super::codec::DecodeError;
 use super::consumer::Consumer;

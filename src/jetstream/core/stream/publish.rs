@@ -428,6 +428,13 @@ impl StreamCore {
         }
     }
 
+    /// Refuses a message without looking at it.
+    pub fn reject(&self, reply: Bytes, error: &ApiError, effects: &mut Effects) {
+        if !self.config.no_ack && !reply.is_empty() {
+            self.refuse(reply, error, effects);
+        }
+    }
+
     /// Tells a publisher why its message was refused.
     pub(super) fn refuse(&self, reply: Bytes, error: &ApiError, effects: &mut Effects) {
         let error = serde_json::to_string(error).unwrap_or_default();

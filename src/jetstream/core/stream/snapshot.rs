@@ -13,9 +13,10 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use hashbrown::HashMap;
-use storage::store::Store;
+use storage::store::{ChangeError, Store};
+use thiserror::Error;
 
-use super::{StreamCore, ack_prefix};
+use super::{StreamCore, ack_prefix, limits};
 use crate::jetstream::core::codec::{DecodeError, Reader, Writer};
 use crate::jetstream::core::consumer::{Consumer, Progress};
 use crate::jetstream::core::dedupe::Dedupe;
@@ -23,6 +24,17 @@ use crate::jetstream::types::{ConsumerConfig, StreamConfig, Strictness, decode, 
 
 /// The version written.
 pub const SNAPSHOT_VERSION: u8 = 1;
+
+/// A stream that could not be taken up.
+#[derive(Debug, Clone, Error)]
+pub enum BeginError {
+    /// Its state cannot be read.
+    #[error("its state cannot be read: {0}")]
+    Decode(#[from] DecodeError),
+    /// Its store does not take changes.
+    #[error("its store takes no changes: {0}")]
+    Store(#[from] ChangeError),
+}
 
 impl StreamCore {
     /// Writes down what the store does not hold, as of the last applied entry.
@@ -48,16 +60,49 @@ impl StreamCore {
         Bytes::from(writer.bytes)
     }
 
+    /// Writes down what a new stream is born with, as its first entry.
+    pub fn birth(&mut self, index: u64) -> Bytes {
+        self.applied_index = index;
+        self.snapshot()
+    }
+
+    /// Begins a stream anew from what it was born with, over an empty store.
+    pub fn begin(
+        birth: &[u8],
+        domain: &str,
+        mut store: Box<dyn Store>,
+    ) -> Result<Self, BeginError> {
+        let first_sequence = {
+            let config = Self::config_of(birth)?;
+            store.set_limits(limits(&config), &mut ())?;
+            config.first_seq
+        };
+        if first_sequence > 1 {
+            store.compact(first_sequence, &mut ())?;
+        }
+        Self::restore(birth, domain, store)
+    }
+
+    fn config_of(snapshot: &[u8]) -> Result<StreamConfig, DecodeError> {
+        let mut reader = Reader::new(snapshot);
+        let version = reader.u8()?;
+        if version != SNAPSHOT_VERSION {
+            return Err(DecodeError::Version(version));
+        }
+        reader.take(8 + 8 + 8 + 8)?;
+        read_config(&mut reader)
+    }
+
     /// Takes up a stream where a snapshot left it. The store must be as it was then.
     pub fn restore(
         snapshot: &[u8],
         domain: &str,
         store: Box<dyn Store>,
-    ) -> Result<Self, DecodeError> {
+    ) -> Result<Self, BeginError> {
         let mut reader = Reader::new(snapshot);
         let version = reader.u8()?;
         if version != SNAPSHOT_VERSION {
-            return Err(DecodeError::Version(version));
+            return Err(DecodeError::Version(version).into());
         }
         let applied_index = reader.u64()?;
         let applied_ns = reader.i64()?;

@@ -1,0 +1,29 @@
+//! Shards: the threads on which streams live.
+//!
+//! - `inbox`: what a shard is handed from outside, and how it is woken.
+//! - `port`: how the rest of the server reaches one stream.
+//! - `slot`: a stream on its shard, with everything around its core.
+//! - `worker`: the thread's loop.
+//! - `shards`: all of them.
+//! - `engine_log`: the storage engine as the log of file streams.
+//! - `backend`: making, bringing back and removing streams.
+//! - `backend`: making, bringing back and removing streams.
+//!
+//! A shard takes everything that has come since it last looked, lets the cores decide, submits one entry per stream to the
+//! log, applies what has become durable, and hands all messages that follow to the broker in one batch per stream.
+//!
+//! # Invariant
+//! Nothing here decides what happens to a stream; that is its core's. Nobody holds a lock while a core works.
+
+mod backend;
+mod engine_log;
+mod inbox;
+mod port;
+mod shards;
+mod slot;
+#[cfg(test)]
+mod tests;
+mod worker;
+
+pub(crate) use backend::Streams;
+pub(crate) use shards::Shards;

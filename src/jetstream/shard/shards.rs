@@ -1,0 +1,115 @@
+//! All shards of a server.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc;
+use std::thread::{self, JoinHandle};
+
+use parking_lot::Mutex;
+
+use super::inbox::{Inbox, Item};
+use super::port::Port;
+use super::slot::Slot;
+use super::worker::Worker;
+use crate::broker::{Account, Broker};
+use crate::jetstream::core::StreamCore;
+use crate::jetstream::log::Log;
+
+/// The threads on which streams live.
+pub(crate) struct Shards {
+    inboxes: Vec<Arc<Inbox>>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+    slot_last: AtomicU64,
+}
+
+impl Shards {
+    /// Starts this many threads.
+    pub(crate) fn start(count: usize, broker: &Arc<Broker>) -> io::Result<Self> {
+        let mut inboxes = Vec::new();
+        let mut threads = Vec::new();
+        for number in 0..count.max(1) {
+            let inbox = Arc::new(Inbox::default());
+            let worker = Worker::new(Arc::clone(&inbox), Arc::clone(broker));
+            let named = thread::Builder::new().name(format!("shard-{number}"));
+            threads.push(named.spawn(move || worker.run())?);
+            inboxes.push(inbox);
+        }
+        Ok(Self {
+            inboxes,
+            threads: Mutex::new(threads),
+            slot_last: AtomicU64::new(0),
+        })
+    }
+
+    /// Lets a stream live on one of the shards.
+    pub(crate) fn adopt(
+        &self,
+        core: StreamCore,
+        account: Arc<Account>,
+        log: Arc<dyn Log>,
+        storage: u64,
+    ) -> Port {
+        let slot = self.slot_last.fetch_add(1, Ordering::Relaxed) + 1;
+        let at = slot as usize % self.inboxes.len();
+        let inbox = match self.inboxes.get(at) {
+            Some(inbox) => Arc::clone(inbox),
+            None => Arc::default(),
+        };
+        let port = Port {
+            inbox: Arc::clone(&inbox),
+            slot,
+            gauge: Arc::default(),
+        };
+        let stream = Slot::new(core, account, log, storage, port.clone());
+        inbox.push(Item::Adopt(Box::new(stream)));
+        port
+    }
+
+    /// Has a checkpoint of a stream written, by its number in storage.
+    pub(crate) fn checkpoint(&self, stream: u64) {
+        for inbox in &self.inboxes {
+            inbox.push(Item::Checkpoint { stream });
+        }
+    }
+
+    /// A stream's store takes no changes any more.
+    pub(crate) fn fail(&self, stream: u64, reason: &str) {
+        for inbox in &self.inboxes {
+            inbox.push(Item::Fail {
+                stream,
+                reason: reason.to_owned(),
+            });
+        }
+    }
+
+    /// Brings all streams to an end: what was decided is durable, and checkpoints are begun, when this returns.
+    pub(crate) fn stop(&self) {
+        let threads = std::mem::take(&mut *self.threads.lock());
+        if threads.is_empty() {
+            return;
+        }
+        let (sender, receiver) = mpsc::channel();
+        for inbox in &self.inboxes {
+            let sender = sender.clone();
+            let done = Box::new(move || {
+                // Whoever waited may be gone.
+                let _ = sender.send(());
+            });
+            inbox.push(Item::Stop { done });
+        }
+        drop(sender);
+        while receiver.recv().is_ok() {}
+        for thread in threads {
+            if thread.join().is_err() {
+                tracing::error!("a JetStream shard has panicked");
+            }
+        }
+    }
+}
+
+impl Drop for Shards {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}

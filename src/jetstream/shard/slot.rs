@@ -1,0 +1,377 @@
+//! A stream on its shard: the core, and everything between it and the server.
+
+use std::any::Any;
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::inbox::Answer;
+use super::port::Port;
+use crate::broker::{
+    Account, Broker, Inbound, InterestWatch, InternalSubscription, InternalTarget, Outgoing,
+    PublishCache,
+};
+use crate::jetstream::advisory::consumer as advisory;
+use crate::jetstream::core::{
+    self, Advisory, ConsumerChange, Effects, Event, Step, StreamCore, StreamReply, StreamRequest,
+    World,
+};
+use crate::jetstream::intake::{self, Intake, Purpose};
+use crate::jetstream::log::{Checkpoint, Entry, Log, LogError};
+use crate::jetstream::types::{ApiError, ErrorCode, Time};
+
+/// Why a stream takes nothing any more.
+#[derive(Debug, Clone)]
+pub(crate) struct Offline(pub(crate) String);
+
+/// A stream on its shard.
+pub(crate) struct Slot {
+    pub(super) core: StreamCore,
+    account: Arc<Account>,
+    log: Arc<dyn Log>,
+    /// Its number in storage.
+    pub(super) storage: u64,
+    pub(super) port: Port,
+    requests: HashMap<u64, Answer>,
+    token: u64,
+    /// Interest in the deliver subjects of push consumers.
+    watches: HashMap<u64, InterestWatch>,
+    /// Where pull requests are heard, by consumer.
+    pulls: HashMap<u64, InternalSubscription>,
+    effects: Effects,
+    outgoing: Vec<Outgoing>,
+    pub(super) offline: Option<Offline>,
+    pub(super) checkpoint_wanted: bool,
+    /// For when the stream is on the shard's list of deadlines.
+    pub(super) scheduled_ns: Option<i64>,
+    /// Whether its consumers have more to deliver at once.
+    pub(super) is_busy: bool,
+    random: u64,
+}
+
+/// The world as a stream sees it.
+struct AccountWorld<'a> {
+    account: &'a Account,
+    random: std::cell::Cell<u64>,
+}
+
+impl World for AccountWorld<'_> {
+    fn interested(&self, subject: &[u8]) -> bool {
+        std::str::from_utf8(subject).is_ok_and(|subject| self.account.has_interest(subject))
+    }
+
+    fn random(&self) -> u64 {
+        // The operating system gave the start; what follows only has to differ.
+        let next = self.random.get().wrapping_add(0x9e37_79b9_7f4a_7c15);
+        self.random.set(next);
+        let mixed = (next ^ (next >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+}
+
+impl Slot {
+    pub(super) fn new(
+        core: StreamCore,
+        account: Arc<Account>,
+        log: Arc<dyn Log>,
+        storage: u64,
+        port: Port,
+    ) -> Self {
+        let mut seed = [0; 8];
+        if getrandom::fill(&mut seed).is_err() {
+            seed = storage.to_le_bytes();
+        }
+        Self {
+            core,
+            account,
+            log,
+            storage,
+            port,
+            requests: HashMap::new(),
+            token: 0,
+            watches: HashMap::new(),
+            pulls: HashMap::new(),
+            effects: Effects::default(),
+            outgoing: Vec::new(),
+            offline: None,
+            checkpoint_wanted: false,
+            scheduled_ns: None,
+            is_busy: false,
+            random: u64::from_le_bytes(seed),
+        }
+    }
+
+    fn step<R>(&mut self, now_ns: i64, act: impl FnOnce(&mut StreamCore, &mut Step<'_>) -> R) -> R {
+        let world = AccountWorld {
+            account: &self.account,
+            random: std::cell::Cell::new(self.random),
+        };
+        let mut step = Step {
+            now_ns,
+            world: &world,
+            effects: &mut self.effects,
+        };
+        let result = act(&mut self.core, &mut step);
+        self.random = world.random.get();
+        result
+    }
+
+    /// Starts to lead.
+    pub(super) fn lead(&mut self, now_ns: i64) {
+        self.step(now_ns, |core, step| core.lead(1, step));
+        self.is_busy = true;
+    }
+
+    /// Takes messages from the broker in.
+    pub(super) fn take(&mut self, batch: Vec<Inbound>, takes_new: bool, now_ns: i64) {
+        for inbound in batch {
+            let is_publish = inbound.tag == Purpose::Publish as u64;
+            if is_publish && (self.offline.is_some() || !takes_new) {
+                self.reject(inbound.reply);
+                continue;
+            }
+            match intake::read(inbound) {
+                Intake::Event(event) => self.decide(event, now_ns),
+                Intake::Refusal(outgoing) => self.outgoing.push(outgoing),
+                Intake::Nothing => {}
+            }
+        }
+    }
+
+    pub(super) fn decide(&mut self, event: Event, now_ns: i64) {
+        self.step(now_ns, |core, step| core.handle(event, step));
+    }
+
+    /// Refuses a publish that there is no room for, or no stream any more.
+    fn reject(&mut self, reply: Bytes) {
+        let error: ApiError = match &self.offline {
+            Some(Offline(reason)) => ErrorCode::StreamStoreFailed.with(reason),
+            None => ErrorCode::InsufficientResources.into(),
+        };
+        self.core.reject(reply, &error, &mut self.effects);
+    }
+
+    /// Tells publishers that too much waits for this stream.
+    pub(super) fn overrun(&mut self, replies: Vec<Bytes>) {
+        let error: ApiError = ErrorCode::StreamTooManyRequests.into();
+        for reply in replies {
+            self.core.reject(reply, &error, &mut self.effects);
+            if let Some(refusal) = self.effects.outgoing.last_mut() {
+                refusal.headers = Bytes::from_static(b"NATS/1.0 429 Too Many Requests\r\n\r\n");
+            }
+        }
+    }
+
+    pub(super) fn request(&mut self, request: StreamRequest, answer: Answer, now_ns: i64) {
+        if let Some(Offline(reason)) = &self.offline {
+            answer(StreamReply::Refused(
+                ErrorCode::StreamStoreFailed.with(reason),
+            ));
+            return;
+        }
+        self.token += 1;
+        let token = self.token;
+        self.requests.insert(token, answer);
+        self.decide(Event::Request { token, request }, now_ns);
+    }
+
+    pub(super) fn interest(&mut self, consumer: u64, active: bool, now_ns: i64) {
+        self.decide(Event::Interest { consumer, active }, now_ns);
+    }
+
+    /// An entry is durable.
+    pub(super) fn committed(&mut self, index: u64, now_ns: i64) {
+        if self.offline.is_some() {
+            return;
+        }
+        if let Err(error) = self.step(now_ns, |core, step| core.committed(index, step)) {
+            self.fail(&error.to_string());
+        }
+    }
+
+    /// Takes nothing any more, and says why.
+    pub(super) fn fail(&mut self, reason: &str) {
+        if self.offline.is_some() {
+            return;
+        }
+        tracing::error!(
+            "JetStream stream '{} > {}' is offline: {reason}",
+            self.account.name(),
+            self.core.name()
+        );
+        self.offline = Some(Offline(reason.to_owned()));
+        let refusal = StreamReply::Refused(ErrorCode::StreamStoreFailed.with(reason));
+        for (_, answer) in self.requests.drain() {
+            answer(refusal.clone());
+        }
+        self.core
+            .retire("409 Server Shutdown", true, &mut self.effects);
+    }
+
+    /// Lets deadlines and consumers run, and hands what was decided to the log.
+    pub(super) fn run(&mut self, slot: u64, now_ns: i64) -> Vec<Entry> {
+        if self.offline.is_some() {
+            self.is_busy = false;
+            return Vec::new();
+        }
+        if self
+            .core
+            .next_deadline_ns()
+            .is_some_and(|at_ns| at_ns <= now_ns)
+        {
+            self.step(now_ns, |core, step| core.tick(step));
+        }
+        self.is_busy = self.step(now_ns, |core, step| core.run(step));
+        let entries = self.core.take_entries(now_ns);
+        self.entries(slot, entries)
+    }
+
+    /// The last entries before a clean stop.
+    pub(super) fn last_entries(&mut self, slot: u64, now_ns: i64) -> Vec<Entry> {
+        if self.offline.is_some() {
+            return Vec::new();
+        }
+        let entries = self.step(now_ns, |core, step| core.take_last_entries(step));
+        self.entries(slot, entries)
+    }
+
+    fn entries(&self, slot: u64, entries: Vec<(u64, Bytes)>) -> Vec<Entry> {
+        let stream = self.storage;
+        let entry = |(index, payload)| Entry {
+            stream,
+            index,
+            payload,
+            token: slot,
+        };
+        entries.into_iter().map(entry).collect()
+    }
+
+    pub(super) fn log(&self) -> &Arc<dyn Log> {
+        &self.log
+    }
+
+    /// Begins a checkpoint.
+    pub(super) fn checkpoint(&mut self) -> Result<Checkpoint, LogError> {
+        let core = self.core.snapshot();
+        let index = self.core.applied_index();
+        let store: &mut dyn Any = self.core.store_mut();
+        let begun = self.log.checkpoint(self.storage, store, index, core)?;
+        self.checkpoint_wanted = begun == Checkpoint::Busy;
+        Ok(begun)
+    }
+
+    /// Ends the stream on this server.
+    pub(super) fn retire(&mut self, status: &str, with_remaining: bool) {
+        self.core.retire(status, with_remaining, &mut self.effects);
+        self.watches.clear();
+        self.pulls.clear();
+    }
+
+    /// Carries out what the core wants done in the world.
+    pub(super) fn carry_out(&mut self, broker: &Broker, cache: &mut PublishCache, now_ns: i64) {
+        for change in std::mem::take(&mut self.effects.consumers) {
+            self.consumer_changed(change);
+        }
+        let sent = self.effects.outgoing.drain(..).map(into_outgoing);
+        self.outgoing.extend(sent);
+        for advisory in std::mem::take(&mut self.effects.advisories) {
+            self.advise(&advisory, now_ns);
+        }
+        if !self.outgoing.is_empty() {
+            broker.publish(&self.account, &self.outgoing, cache);
+            self.outgoing.clear();
+        }
+        for (token, reply) in self.effects.replies.drain(..) {
+            if let Some(answer) = self.requests.remove(&token) {
+                answer(reply);
+            }
+        }
+    }
+
+    fn advise(&mut self, advisory: &Advisory, now_ns: i64) {
+        if let Advisory::Damaged {
+            consumer,
+            stream_sequence,
+            reason,
+        } = advisory
+        {
+            tracing::error!(
+                "JetStream consumer '{} > {} > {consumer}' passes over message {stream_sequence}: {reason}",
+                self.account.name(),
+                self.core.name()
+            );
+        }
+        let subject = advisory::subject(advisory, self.core.name());
+        if !self.account.has_interest(&subject) {
+            return;
+        }
+        let now = Time::from_nanoseconds(now_ns);
+        let payload = advisory::payload(advisory, self.account.name(), self.core.name(), now);
+        self.outgoing.push(Outgoing {
+            subject: Bytes::from(subject),
+            payload: Bytes::from(payload),
+            ..Outgoing::default()
+        });
+    }
+
+    /// Listens for a consumer, or no longer.
+    fn consumer_changed(&mut self, change: ConsumerChange) {
+        match change {
+            ConsumerChange::Absent { id, .. } => {
+                self.watches.remove(&id);
+                self.pulls.remove(&id);
+            }
+            ConsumerChange::Present {
+                id,
+                name,
+                deliver_subject,
+                deliver_group,
+            } => {
+                if !self.pulls.contains_key(&id) {
+                    let subject = intake::pull_subject(self.core.name(), &name);
+                    let target: Arc<dyn InternalTarget> = Arc::new(self.port.clone());
+                    let subscribed =
+                        self.account
+                            .subscribe(&subject, None, target, Purpose::Pull as u64);
+                    self.pulls.extend(subscribed.ok().map(|one| (id, one)));
+                }
+                self.watches.remove(&id);
+                if deliver_subject.is_empty() {
+                    return;
+                }
+                let subject = String::from_utf8_lossy(&deliver_subject);
+                let group = String::from_utf8_lossy(&deliver_group);
+                let group = (!group.is_empty()).then_some(&*group);
+                let watch =
+                    self.account
+                        .watch_interest(&subject, group, Arc::new(self.port.clone()), id);
+                // The core looked before the watch began; what changed in between it hears from here.
+                self.port.inbox.push(super::inbox::Item::Interest {
+                    slot: self.port.slot,
+                    consumer: id,
+                    active: watch.interested_at_start(),
+                });
+                self.watches.insert(id, watch);
+            }
+        }
+    }
+}
+
+fn into_outgoing(outgoing: core::Outgoing) -> Outgoing {
+    let core::Outgoing {
+        to,
+        subject,
+        reply,
+        headers,
+        payload,
+    } = outgoing;
+    Outgoing {
+        subject,
+        to,
+        reply,
+        headers,
+        payload,
+    }
+}

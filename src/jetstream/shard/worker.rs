@@ -1,0 +1,354 @@
+//! A shard's thread: take what has come, decide, submit, apply, send.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeSet, BinaryHeap, HashMap};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use storage::journal::CommitSink;
+
+use super::inbox::{Done, Inbox, Item, Work, measure};
+use super::slot::Slot;
+use crate::broker::{Broker, PublishCache};
+use crate::jetstream::log::{Checkpoint, Entry, Log};
+
+/// How long a checkpoint that could not begin is put off.
+const CHECKPOINT_RETRY: Duration = Duration::from_millis(20);
+/// How often room on the device is looked at.
+const ROOM_INTERVAL_NS: i64 = 1_000_000_000;
+/// How long publishes wait for checkpoints to catch up before somebody looks again.
+const PRESSURE_RETRY: Duration = Duration::from_millis(2);
+
+pub(super) struct Worker {
+    inbox: Arc<Inbox>,
+    sink: Arc<dyn CommitSink>,
+    broker: Arc<Broker>,
+    cache: PublishCache,
+    slots: HashMap<u64, Slot>,
+    /// Streams that something has happened to in this round.
+    touched: BTreeSet<u64>,
+    /// When streams want to look at the clock; may hold what is no longer so.
+    timers: BinaryHeap<Reverse<(i64, u64)>>,
+    /// Publishes that wait until the log is relieved.
+    held: Vec<Item>,
+    has_room: bool,
+    room_seen_ns: i64,
+    clock_ns: i64,
+    stopping: Option<Done>,
+}
+
+impl Worker {
+    pub(super) fn new(inbox: Arc<Inbox>, broker: Arc<Broker>) -> Self {
+        Self {
+            sink: Arc::clone(&inbox) as Arc<dyn CommitSink>,
+            inbox,
+            broker,
+            cache: PublishCache::new(),
+            slots: HashMap::new(),
+            touched: BTreeSet::new(),
+            timers: BinaryHeap::new(),
+            held: Vec::new(),
+            has_room: true,
+            room_seen_ns: 0,
+            clock_ns: 0,
+            stopping: None,
+        }
+    }
+
+    pub(super) fn run(mut self) {
+        let mut work = Work::default();
+        loop {
+            let patience = self.patience();
+            self.inbox.take(&mut work, patience);
+            self.read_clock();
+            self.round(&mut work);
+            if self.stopping.is_some() && self.is_settled() {
+                return self.end();
+            }
+        }
+    }
+
+    /// How long there is nothing to do unless something comes.
+    fn patience(&mut self) -> Option<Duration> {
+        let busy = self.touched.iter().any(|slot| {
+            self.slots
+                .get(slot)
+                .is_some_and(|slot| slot.is_busy && slot.offline.is_none())
+        });
+        if busy {
+            return Some(Duration::ZERO);
+        }
+        if !self.held.is_empty() {
+            return Some(PRESSURE_RETRY);
+        }
+        if self.slots.values().any(|slot| slot.checkpoint_wanted) {
+            return Some(CHECKPOINT_RETRY);
+        }
+        let Reverse((at_ns, _)) = self.timers.peek()?;
+        let wait_ns = at_ns.saturating_sub(now_ns()).max(0);
+        Some(Duration::from_nanos(wait_ns as u64))
+    }
+
+    /// The clock never goes back for the streams, whatever the system's does.
+    fn read_clock(&mut self) {
+        self.clock_ns = self.clock_ns.max(now_ns());
+    }
+
+    fn round(&mut self, work: &mut Work) {
+        if let Some(failure) = work.failure.take() {
+            for (id, slot) in &mut self.slots {
+                if slot.storage != 0 {
+                    slot.fail(&failure);
+                    self.touched.insert(*id);
+                }
+            }
+        }
+        for (slot, index) in work.commits.drain(..) {
+            if let Some(stream) = self.slots.get_mut(&slot) {
+                stream.committed(index, self.clock_ns);
+                self.touched.insert(slot);
+            }
+        }
+        let held = std::mem::take(&mut self.held);
+        for item in held.into_iter().chain(work.items.drain(..)) {
+            self.handle(item);
+        }
+        self.wake_due();
+        let touched = std::mem::take(&mut self.touched);
+        let submitted = self.let_run(&touched);
+        self.submit(submitted);
+        self.checkpoints();
+        for slot in touched {
+            self.finish(slot);
+        }
+    }
+
+    fn handle(&mut self, item: Item) {
+        let now_ns = self.clock_ns;
+        let slot = match item {
+            Item::Adopt(mut stream) => {
+                let slot = stream.port.slot;
+                stream.lead(now_ns);
+                self.slots.insert(slot, *stream);
+                Some(slot)
+            }
+            Item::Inbound { slot, batch } => {
+                self.inbound(slot, batch);
+                Some(slot)
+            }
+            Item::Overrun { slot, replies } => self.with(slot, |stream| stream.overrun(replies)),
+            Item::Interest {
+                slot,
+                consumer,
+                active,
+            } => self.with(slot, |stream| stream.interest(consumer, active, now_ns)),
+            Item::Request {
+                slot,
+                request,
+                answer,
+            } => self.with(slot, |stream| stream.request(request, answer, now_ns)),
+            Item::Checkpoint { stream } => {
+                for slot in self.slots.values_mut() {
+                    slot.checkpoint_wanted |= slot.storage == stream;
+                }
+                None
+            }
+            Item::Fail { stream, reason } => {
+                let found = self
+                    .slots
+                    .iter_mut()
+                    .find(|(_, slot)| slot.storage == stream);
+                found.map(|(slot, stream)| {
+                    stream.fail(&reason);
+                    *slot
+                })
+            }
+            Item::Remove { slot, done } => {
+                if let Some(mut stream) = self.slots.remove(&slot) {
+                    stream.retire("409 Consumer Deleted", false);
+                    stream.carry_out(&self.broker, &mut self.cache, now_ns);
+                }
+                done();
+                None
+            }
+            Item::Stop { done } => {
+                self.stopping = Some(done);
+                self.submit_last();
+                None
+            }
+        };
+        self.touched.extend(slot);
+    }
+
+    fn with(&mut self, slot: u64, act: impl FnOnce(&mut Slot)) -> Option<u64> {
+        act(self.slots.get_mut(&slot)?);
+        Some(slot)
+    }
+
+    fn inbound(&mut self, slot: u64, batch: Vec<crate::broker::Inbound>) {
+        let now_ns = self.clock_ns;
+        let Some(stream) = self
+            .slots
+            .get_mut(&slot)
+            .filter(|_| self.stopping.is_none())
+        else {
+            return;
+        };
+        if stream.log().is_pressed() && stream.offline.is_none() {
+            // The queue's limits count what is held here too.
+            stream.checkpoint_wanted = true;
+            self.held.push(Item::Inbound { slot, batch });
+            return;
+        }
+        if now_ns.saturating_sub(self.room_seen_ns) >= ROOM_INTERVAL_NS {
+            self.room_seen_ns = now_ns;
+            self.has_room = stream.log().has_room();
+        }
+        let (messages, bytes) = measure(&batch);
+        stream.port.gauge.release(messages, bytes);
+        stream.take(batch, self.has_room, now_ns);
+    }
+
+    /// Streams whose time has come.
+    fn wake_due(&mut self) {
+        while let Some(Reverse((at_ns, slot))) = self.timers.peek().copied() {
+            if at_ns > self.clock_ns {
+                return;
+            }
+            self.timers.pop();
+            if let Some(stream) = self.slots.get_mut(&slot) {
+                stream.scheduled_ns = None;
+                self.touched.insert(slot);
+            }
+        }
+    }
+
+    /// Lets every touched stream deliver and collects what is to be logged.
+    fn let_run(&mut self, touched: &BTreeSet<u64>) -> Vec<(Arc<dyn Log>, Vec<Entry>)> {
+        let mut submitted = Vec::new();
+        for slot in touched {
+            let Some(stream) = self.slots.get_mut(slot) else {
+                continue;
+            };
+            let entries = stream.run(*slot, self.clock_ns);
+            if !entries.is_empty() {
+                collect(&mut submitted, stream.log(), entries);
+            }
+        }
+        submitted
+    }
+
+    /// Sends what a stream wants sent and notes when it wants to be woken.
+    fn finish(&mut self, slot: u64) {
+        let Some(stream) = self.slots.get_mut(&slot) else {
+            return;
+        };
+        stream.carry_out(&self.broker, &mut self.cache, self.clock_ns);
+        if stream.is_busy {
+            self.touched.insert(slot);
+        }
+        let next_ns = stream.core.next_deadline_ns();
+        if let Some(next_ns) = next_ns.filter(|_| stream.offline.is_none())
+            && stream
+                .scheduled_ns
+                .is_none_or(|scheduled| next_ns < scheduled)
+        {
+            stream.scheduled_ns = Some(next_ns);
+            self.timers.push(Reverse((next_ns, slot)));
+        }
+    }
+
+    /// One submission per log: all entries of a round stand together.
+    fn submit(&mut self, submitted: Vec<(Arc<dyn Log>, Vec<Entry>)>) {
+        for (log, entries) in submitted {
+            let slots: Vec<u64> = entries.iter().map(|entry| entry.token).collect();
+            if let Err(error) = log.submit(entries, &self.sink) {
+                for slot in slots {
+                    self.with(slot, |stream| stream.fail(&error.to_string()));
+                    self.touched.insert(slot);
+                }
+            }
+        }
+    }
+
+    fn checkpoints(&mut self) {
+        for stream in self.slots.values_mut() {
+            if stream.checkpoint_wanted
+                && stream.offline.is_none()
+                && let Err(error) = stream.checkpoint()
+            {
+                stream.fail(&error.to_string());
+            }
+        }
+    }
+
+    fn submit_last(&mut self) {
+        let mut submitted = Vec::new();
+        for (slot, stream) in &mut self.slots {
+            let entries = stream.last_entries(*slot, self.clock_ns);
+            collect(&mut submitted, &Arc::clone(stream.log()), entries);
+        }
+        self.submit(submitted);
+    }
+
+    fn is_settled(&self) -> bool {
+        self.slots
+            .values()
+            .all(|stream| stream.offline.is_some() || stream.core.is_settled())
+    }
+
+    /// Everything is durable: says goodbye, writes checkpoints, and is gone.
+    fn end(mut self) {
+        for stream in self.slots.values_mut() {
+            stream.retire("409 Server Shutdown", true);
+            stream.carry_out(&self.broker, &mut self.cache, self.clock_ns);
+            if stream.offline.is_some() {
+                continue;
+            }
+            for _ in 0..2 {
+                match stream.checkpoint() {
+                    Ok(Checkpoint::Busy) => stream.log().wait_until_idle(),
+                    Ok(_) => break,
+                    Err(error) => {
+                        tracing::error!(
+                            "JetStream stream '{}' could not be checkpointed: {error}",
+                            stream.core.name()
+                        );
+                        break;
+                    }
+                }
+            }
+        }
+        let done = self.stopping.take();
+        drop(self);
+        if let Some(done) = done {
+            done();
+        }
+    }
+}
+
+fn collect(
+    submitted: &mut Vec<(Arc<dyn Log>, Vec<Entry>)>,
+    log: &Arc<dyn Log>,
+    entries: Vec<Entry>,
+) {
+    if entries.is_empty() {
+        return;
+    }
+    match submitted
+        .iter_mut()
+        .find(|(other, _)| Arc::ptr_eq(other, log))
+    {
+        Some((_, all)) => all.extend(entries),
+        None => submitted.push((Arc::clone(log), entries)),
+    }
+}
+
+/// The time of day in nanoseconds since the epoch.
+pub(crate) fn now_ns() -> i64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| {
+            i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
+        })
+}
