@@ -77,7 +77,7 @@ pub(crate) enum Outcome {
     Answered,
     /// It was refused.
     Refused,
-    /// It read a message, which is neither counted nor reported.
+    /// It read a message or moved a consumer, which is neither counted nor reported.
     Unreported,
 }
 
@@ -155,7 +155,10 @@ pub(crate) fn handle(context: &Context<'_>, operation: Operation<'_>) -> Answer 
         Operation::ConsumerNames(stream) => answer(consumers::names(context, stream)),
         Operation::ConsumerList(stream) => answer(consumers::list(context, stream)),
         Operation::ConsumerPause(stream, name) => answer(consumers::pause(context, stream, name)),
-        Operation::ConsumerReset(stream, name) => answer(consumers::reset(context, stream, name)),
+        Operation::ConsumerReset(stream, name) => Answer {
+            outcome: Outcome::Unreported,
+            ..answer(consumers::reset(context, stream, name))
+        },
         Operation::ConsumerUnpin(stream, name) => answer(consumers::unpin(context, stream, name)),
     }
 }

@@ -144,12 +144,16 @@ impl Progress {
         }
     }
 
-    /// Starts anew at a stream sequence; the deliveries keep counting.
+    /// Starts anew at a stream sequence, as if nothing had been delivered before.
     pub fn reset(&mut self, stream_sequence: u64) {
         self.pending.clear();
         self.redelivered.clear();
-        self.delivered.stream = stream_sequence.saturating_sub(1);
+        self.delivered = Place {
+            consumer: 0,
+            stream: stream_sequence.saturating_sub(1),
+        };
         self.floor = self.delivered;
+        (self.delivered_ns, self.acked_ns) = (0, 0);
         self.resume = 0;
     }
 

@@ -5,8 +5,6 @@ use storage::filter::Filter;
 
 use crate::jetstream::types::{AckPolicy, ConsumerConfig, PriorityPolicy, ReplayPolicy};
 
-/// How long an unnamed consumer may be idle.
-const INACTIVE_DEFAULT_NS: i64 = 5_000_000_000;
 /// The ack wait where none is configured.
 const ACK_WAIT_DEFAULT_NS: i64 = 30_000_000_000;
 
@@ -50,11 +48,7 @@ impl Rules {
             (None, wait) if wait > 0 => wait,
             _ => ACK_WAIT_DEFAULT_NS,
         };
-        let inactive_ns = match positive(config.inactive_threshold) {
-            Some(threshold) => Some(threshold),
-            None if config.is_durable() => None,
-            None => Some(INACTIVE_DEFAULT_NS),
-        };
+        let inactive_ns = positive(config.inactive_threshold);
         let acks = config.ack_policy != AckPolicy::None;
         Self {
             filter,

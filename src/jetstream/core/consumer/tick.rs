@@ -42,6 +42,15 @@ impl Consumer {
         if turn.now_ns < at_ns {
             return;
         }
+        // Whoever pulled last may still be at work on what it got.
+        let pending = self.progress.pending.values();
+        let acked_by_ns = pending.map(|pending| pending.time_ns.saturating_add(rules.ack_wait_ns));
+        if let Some(acked_by_ns) = acked_by_ns.max().filter(|at_ns| *at_ns > turn.now_ns)
+            && !rules.is_push()
+        {
+            live.active_ns = acked_by_ns;
+            return;
+        }
         let in_use = if rules.is_push() {
             turn.world.interested(&rules.deliver_subject)
         } else {

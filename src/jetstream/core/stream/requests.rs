@@ -236,6 +236,9 @@ impl StreamCore {
         ) {
             return Err(ErrorCode::ConsumerWorkQueueRequiresExplicitAck.into());
         }
+        if config.deliver_policy != DeliverPolicy::All {
+            return Err(ErrorCode::ConsumerWorkQueueConsumerNotDeliverAll.into());
+        }
         let others = || {
             self.consumers
                 .values()
@@ -253,9 +256,6 @@ impl StreamCore {
         };
         if others().any(overlaps) {
             return Err(ErrorCode::ConsumerWorkQueueConsumerNotUnique.into());
-        }
-        if config.deliver_policy != DeliverPolicy::All {
-            return Err(ErrorCode::ConsumerWorkQueueConsumerNotDeliverAll.into());
         }
         Ok(())
     }

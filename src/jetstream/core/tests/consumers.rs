@@ -346,6 +346,7 @@ fn an_ephemeral_consumer_goes_when_nobody_uses_it() {
     let mut bench = five();
     bench.consumer(ConsumerConfig {
         durable_name: String::new(),
+        ack_policy: AckPolicy::None,
         inactive_threshold: 3 * SECOND,
         ..durable("e")
     });
@@ -359,10 +360,27 @@ fn an_ephemeral_consumer_goes_when_nobody_uses_it() {
 }
 
 #[test]
+fn an_ephemeral_consumer_waits_for_acks_that_may_still_come() {
+    let mut bench = five();
+    bench.consumer(ConsumerConfig {
+        durable_name: String::new(),
+        ack_wait: 10 * SECOND,
+        inactive_threshold: 3 * SECOND,
+        ..durable("e")
+    });
+    bench.pull_to("e", "inbox", "1");
+    bench.pass(12 * SECOND);
+    assert_eq!(bench.info().state.consumer_count, 1);
+    bench.pass(2 * SECOND);
+    assert_eq!(bench.info().state.consumer_count, 0);
+}
+
+#[test]
 fn a_waiting_request_keeps_an_ephemeral_consumer() {
     let mut bench = Bench::new(stream("S", &["s.>"]));
     bench.consumer(ConsumerConfig {
         durable_name: String::new(),
+        inactive_threshold: 5 * SECOND,
         ..durable("e")
     });
     bench.pull_to("e", "inbox", r#"{"batch":1,"expires":60000000000}"#);
