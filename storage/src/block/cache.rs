@@ -8,7 +8,7 @@ use bytes::Bytes;
 use hashbrown::HashMap;
 use parking_lot::Mutex;
 
-use super::index::query::Matching;
+use super::index::query::{Growing, Matching};
 use super::index::sealed::SealedIndex;
 use crate::filter::Filter;
 
@@ -26,15 +26,33 @@ pub(super) enum Cached {
     Chunk(Bytes),
     Index(Arc<SealedIndex>),
     Matching(Arc<Matching>),
+    Growing(Arc<Growing>),
+}
+
+impl Part {
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Chunk(_) | Self::Index => 0,
+            // Once in the table and once in the order.
+            Self::Filter(filter) => {
+                let patterns = filter.patterns().iter();
+                2 * patterns
+                    .map(|pattern| 64 + pattern.as_bytes().len())
+                    .sum::<usize>()
+            }
+        }
+    }
 }
 
 impl Cached {
-    fn bytes(&self) -> usize {
+    fn bytes(&self, part: &Part) -> usize {
         ENTRY_OVERHEAD_BYTES
+            + part.bytes()
             + match self {
                 Self::Chunk(body) => body.len(),
                 Self::Index(index) => index.heap_bytes() + index.packed_bytes(),
                 Self::Matching(matching) => matching.heap_bytes(),
+                Self::Growing(growing) => growing.heap_bytes(),
             }
     }
 }
@@ -96,7 +114,7 @@ impl BlockCache {
     }
 
     pub(super) fn insert(&self, ticket: BlockTicket, part: Part, value: Cached) {
-        let bytes = value.bytes();
+        let bytes = value.bytes(&part);
         if bytes > self.bytes_max {
             return;
         }
@@ -105,7 +123,7 @@ impl BlockCache {
         let key = (ticket, part);
         let entry = Entry { value, used: false };
         match inner.entries.insert(key.clone(), entry) {
-            Some(before) => inner.bytes -= before.value.bytes(),
+            Some(before) => inner.bytes -= before.value.bytes(&key.1),
             None => inner.order.push_back(key),
         }
         inner.bytes += bytes;
@@ -120,7 +138,7 @@ impl BlockCache {
                 }
                 _ => {
                     if let Some(entry) = inner.entries.remove(&key) {
-                        inner.bytes -= entry.value.bytes();
+                        inner.bytes -= entry.value.bytes(&key.1);
                     }
                 }
             }

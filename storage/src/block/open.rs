@@ -183,20 +183,20 @@ impl OpenBlock {
 
     /// The sequence of the first record at or after `from` that matches.
     pub fn next(&self, from: u64, filter: &Filter, cache: &BlockCache) -> Option<u64> {
-        let view = self.view(cache);
-        view.next(from, &view.matching(filter, false))
+        self.view(cache)
+            .with_matching(filter, |view, matching| view.next(from, matching))
     }
 
     /// The sequence of the last record at or before `upto` that matches.
     pub fn previous(&self, upto: u64, filter: &Filter, cache: &BlockCache) -> Option<u64> {
-        let view = self.view(cache);
-        view.previous(upto, &view.matching(filter, false))
+        self.view(cache)
+            .with_matching(filter, |view, matching| view.previous(upto, matching))
     }
 
     /// How many records at or after `from` match.
     pub fn count(&self, from: u64, filter: &Filter, cache: &BlockCache) -> u64 {
-        let view = self.view(cache);
-        view.count(from, &view.matching(filter, false))
+        self.view(cache)
+            .with_matching(filter, |view, matching| view.count(from, matching))
     }
 
     /// Calls `visit` with every sequence at or after `from` that matches, ascending, until it returns `false`.
@@ -207,8 +207,9 @@ impl OpenBlock {
         cache: &BlockCache,
         visit: &mut dyn FnMut(u64) -> bool,
     ) {
-        let view = self.view(cache);
-        view.sequences(from, &view.matching(filter, false), visit);
+        self.view(cache).with_matching(filter, |view, matching| {
+            view.sequences(from, matching, visit);
+        });
     }
 
     /// What the block holds of one literal subject.

@@ -6,11 +6,13 @@ use super::body::{Body, Record};
 use super::cache::{BlockCache, BlockTicket, Cached, Part};
 use super::chunk::{ChunkCodec, PlacedChunk};
 use super::error::{BlockReadError, Damage};
-use super::index::query::{self, Matching};
+use super::index::memory::MemoryIndex;
+use super::index::query::{self, Growing, Matching};
+use super::index::sealed::SealedIndex;
 use super::index::{IndexedChunk, RecordIndex};
 use super::scan::Lost;
 use super::source::{Source, SourceError};
-use crate::filter::Filter;
+use crate::filter::{Filter, Pattern};
 use crate::store::SubjectState;
 
 /// Everything a read needs, borrowed from a block.
@@ -93,21 +95,6 @@ impl<I: RecordIndex> View<'_, I> {
         self.cache
             .insert(self.ticket, part, Cached::Chunk(plain.clone()));
         Ok(self.codec.body(header, plain))
-    }
-
-    /// Which records match. Filters that match many subjects of a sealed block are worked out once and kept in the cache.
-    pub fn matching(&self, filter: &Filter, keep: bool) -> Arc<Matching> {
-        if !keep || filter.is_everything() {
-            return Arc::new(query::resolve(self.index, filter));
-        }
-        let part = Part::Filter(filter.clone());
-        if let Some(Cached::Matching(matching)) = self.cache.get(self.ticket, &part) {
-            return matching;
-        }
-        let matching = Arc::new(query::resolve(self.index, filter));
-        self.cache
-            .insert(self.ticket, part, Cached::Matching(matching.clone()));
-        matching
     }
 
     pub fn next(&self, from: u64, matching: &Matching) -> Option<u64> {
@@ -245,6 +232,50 @@ impl<I: RecordIndex> View<'_, I> {
             }
         }
     }
+}
+
+impl View<'_, SealedIndex> {
+    /// Which records match. A wildcard is worked out once and kept in the cache.
+    pub fn matching(&self, filter: &Filter) -> Arc<Matching> {
+        if is_cheap(filter) {
+            return Arc::new(query::resolve(self.index, filter));
+        }
+        let part = Part::Filter(filter.clone());
+        if let Some(Cached::Matching(matching)) = self.cache.get(self.ticket, &part) {
+            return matching;
+        }
+        let matching = Arc::new(query::resolve(self.index, filter));
+        self.cache
+            .insert(self.ticket, part, Cached::Matching(matching.clone()));
+        matching
+    }
+}
+
+impl View<'_, MemoryIndex> {
+    /// Asks `ask` with the records that match. A wildcard is kept in the cache, and follows the block as it grows.
+    pub fn with_matching<T>(&self, filter: &Filter, ask: impl FnOnce(&Self, &Matching) -> T) -> T {
+        if is_cheap(filter) {
+            return ask(self, &query::resolve(self.index, filter));
+        }
+        let part = Part::Filter(filter.clone());
+        let mut growing = match self.cache.get(self.ticket, &part) {
+            Some(Cached::Growing(growing)) => growing,
+            _ => Arc::new(Growing::new()),
+        };
+        if !growing.is_current(self.index) {
+            let mut followed = Arc::unwrap_or_clone(growing);
+            followed.follow(self.index, filter);
+            growing = Arc::new(followed);
+            self.cache
+                .insert(self.ticket, part, Cached::Growing(growing.clone()));
+        }
+        ask(self, &growing.matching)
+    }
+}
+
+/// Whether a filter costs a lookup per subject it names and nothing more.
+fn is_cheap(filter: &Filter) -> bool {
+    filter.is_everything() || filter.patterns().iter().all(Pattern::is_literal)
 }
 
 pub(super) fn chunk_error(placed: &PlacedChunk, damage: Damage) -> BlockReadError {

@@ -186,23 +186,17 @@ impl SealedBlock {
 
     /// The sequence of the first record at or after `from` that matches.
     pub fn next(&self, from: u64, filter: &Filter, cache: &BlockCache) -> Option<u64> {
-        self.with_view(cache, |view| {
-            view.next(from, &view.matching(filter, is_wide(filter)))
-        })
+        self.with_view(cache, |view| view.next(from, &view.matching(filter)))
     }
 
     /// The sequence of the last record at or before `upto` that matches.
     pub fn previous(&self, upto: u64, filter: &Filter, cache: &BlockCache) -> Option<u64> {
-        self.with_view(cache, |view| {
-            view.previous(upto, &view.matching(filter, is_wide(filter)))
-        })
+        self.with_view(cache, |view| view.previous(upto, &view.matching(filter)))
     }
 
     /// How many records at or after `from` match.
     pub fn count(&self, from: u64, filter: &Filter, cache: &BlockCache) -> u64 {
-        self.with_view(cache, |view| {
-            view.count(from, &view.matching(filter, is_wide(filter)))
-        })
+        self.with_view(cache, |view| view.count(from, &view.matching(filter)))
     }
 
     /// Calls `visit` with every sequence at or after `from` that matches, ascending, until it returns `false`.
@@ -214,7 +208,7 @@ impl SealedBlock {
         visit: &mut dyn FnMut(u64) -> bool,
     ) {
         self.with_view(cache, |view| {
-            view.sequences(from, &view.matching(filter, is_wide(filter)), visit);
+            view.sequences(from, &view.matching(filter), visit);
         });
     }
 
@@ -268,14 +262,6 @@ impl SealedBlock {
     ) {
         self.with_view(cache, |view| view.records(from, visit));
     }
-}
-
-/// Whether a filter is worth keeping worked out.
-fn is_wide(filter: &Filter) -> bool {
-    filter
-        .patterns()
-        .iter()
-        .any(|pattern| !pattern.is_literal())
 }
 
 /// The footer header: where the trailer says or, when that is damaged, at the end of the chunks.

@@ -1,4 +1,4 @@
-//! The index of a block that is still written. It takes some ten bytes per record and becomes a footer when the block is sealed.
+//! The index of a block that is still written. It takes some fifteen bytes per record and becomes a footer when the block is sealed.
 
 use std::hash::BuildHasher;
 
@@ -33,6 +33,8 @@ pub(in crate::block) struct MemoryIndex {
     chunks: Vec<IndexedChunk>,
     /// Where each record begins in its chunk: only a chunk's first record can be large, so all begin below 64 KiB.
     offsets: Vec<u16>,
+    /// The subject of each record.
+    subject_of: Vec<u32>,
     /// Sequences relative to their chunk's first; empty while the block has no gap.
     relative: Vec<u32>,
     dense: Option<bool>,
@@ -107,6 +109,7 @@ impl MemoryIndex {
             };
             self.add_posting(number, ordinal);
             self.offsets.push(offset);
+            self.subject_of.push(number);
             if self.dense == Some(false) {
                 self.relative.push(relative);
             }
@@ -165,6 +168,12 @@ impl MemoryIndex {
         }
     }
 
+    /// The number of a record's subject.
+    pub fn subject_of(&self, ordinal: u32) -> u32 {
+        let subject = self.subject_of.get(ordinal as usize);
+        subject.copied().unwrap_or(u32::MAX)
+    }
+
     /// The text of a subject.
     pub fn subject(&self, number: u32) -> &[u8] {
         text(&self.texts, &self.ends, number).unwrap_or_default()
@@ -182,6 +191,7 @@ impl MemoryIndex {
             .sum();
         self.chunks.capacity() * size_of::<IndexedChunk>()
             + self.offsets.capacity() * 2
+            + self.subject_of.capacity() * 4
             + self.relative.capacity() * 4
             + self.texts.capacity()
             + self.ends.capacity() * 4

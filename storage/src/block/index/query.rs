@@ -1,6 +1,7 @@
 //! What is asked of an index, whichever kind it is.
 
 use super::RecordIndex;
+use super::memory::MemoryIndex;
 use crate::filter::{Filter, Pattern};
 
 /// Up to this many subjects are searched list by list; more are merged into one set of ordinals.
@@ -23,7 +24,8 @@ impl Matching {
         match self {
             Self::Nothing | Self::Everything => 0,
             Self::Subjects(subjects) => subjects.capacity() * 4,
-            Self::Ordinals(set) => set.words.capacity() * 8,
+            Self::Ordinals(OrdinalSet::Bits(words)) => words.capacity() * 8,
+            Self::Ordinals(OrdinalSet::List(ordinals)) => ordinals.capacity() * 4,
         }
     }
 }
@@ -43,18 +45,39 @@ pub(in crate::block) fn resolve(index: &impl RecordIndex, filter: &Filter) -> Ma
     } else if subjects.len() <= NARROW_SUBJECTS_MAX {
         Matching::Subjects(subjects)
     } else {
-        let mut set = OrdinalSet::new(index.records());
-        for list in subjects
+        Matching::Ordinals(ordinals_of(index, &subjects))
+    }
+}
+
+/// All records of many subjects.
+fn ordinals_of(index: &impl RecordIndex, subjects: &[u32]) -> OrdinalSet {
+    let lists = || {
+        subjects
             .iter()
             .filter_map(|&subject| index.postings(subject))
-        {
-            list.visit(0, &mut |ordinal| {
-                set.insert(ordinal);
-                true
-            });
-        }
-        Matching::Ordinals(set)
+    };
+    let matches: u64 = lists().map(|list| u64::from(list.count())).sum();
+    let mut ordinals = match matches * 32 < u64::from(index.records()) {
+        true => OrdinalSet::List(Vec::with_capacity(matches as usize)),
+        false => OrdinalSet::Bits(vec![0; (index.records() as usize).div_ceil(64)]),
+    };
+    for list in lists() {
+        list.visit(0, &mut |ordinal| {
+            match &mut ordinals {
+                OrdinalSet::List(ordinals) => ordinals.push(ordinal),
+                OrdinalSet::Bits(words) => {
+                    if let Some(word) = words.get_mut(ordinal as usize / 64) {
+                        *word |= 1 << (ordinal % 64);
+                    }
+                }
+            }
+            true
+        });
     }
+    if let OrdinalSet::List(ordinals) = &mut ordinals {
+        ordinals.sort_unstable();
+    }
+    ordinals
 }
 
 /// The numbers of the subjects that match, in no order and perhaps twice.
@@ -145,60 +168,123 @@ pub(in crate::block) fn at_or_before(index: &impl RecordIndex, sequence: u64) ->
     after.checked_sub(1)
 }
 
-/// A set of ordinals of one block.
+/// A set of ordinals of one block: a bit for each record or, where few match, a sorted list.
 #[derive(Debug, Clone)]
-pub(in crate::block) struct OrdinalSet {
-    words: Vec<u64>,
+pub(in crate::block) enum OrdinalSet {
+    Bits(Vec<u64>),
+    List(Vec<u32>),
 }
 
 impl OrdinalSet {
-    fn new(records: u32) -> Self {
-        Self {
-            words: vec![0; (records as usize).div_ceil(64)],
-        }
-    }
-
-    fn insert(&mut self, ordinal: u32) {
-        if let Some(word) = self.words.get_mut(ordinal as usize / 64) {
-            *word |= 1 << (ordinal % 64);
-        }
-    }
-
     fn at_or_after(&self, from: u32) -> Option<u32> {
-        let start = from as usize / 64;
-        let mut mask = u64::MAX << (from % 64);
-        for (at, word) in self.words.iter().enumerate().skip(start) {
-            let rest = word & mask;
-            if rest != 0 {
-                return Some(at as u32 * 64 + rest.trailing_zeros());
+        match self {
+            Self::Bits(words) => bit_at_or_after(words, from),
+            Self::List(ordinals) => {
+                let below = ordinals.partition_point(|&ordinal| ordinal < from);
+                ordinals.get(below).copied()
             }
-            mask = u64::MAX;
         }
-        None
     }
 
     fn at_or_before(&self, upto: u32) -> Option<u32> {
-        let start = upto as usize / 64;
-        let mut mask = u64::MAX >> (63 - upto % 64);
-        for at in (0..=start.min(self.words.len().checked_sub(1)?)).rev() {
-            if at != start {
-                mask = u64::MAX;
-            }
-            let rest = self.words.get(at)? & mask;
-            if rest != 0 {
-                return Some(at as u32 * 64 + 63 - rest.leading_zeros());
+        match self {
+            Self::Bits(words) => bit_at_or_before(words, upto),
+            Self::List(ordinals) => {
+                let after = ordinals.partition_point(|&ordinal| ordinal <= upto);
+                ordinals.get(after.checked_sub(1)?).copied()
             }
         }
-        None
     }
 
     fn count_from(&self, from: u32) -> u64 {
-        let mut mask = u64::MAX << (from % 64);
-        let mut count = 0;
-        for word in self.words.iter().skip(from as usize / 64) {
-            count += u64::from((word & mask).count_ones());
+        match self {
+            Self::Bits(words) => {
+                let mut mask = u64::MAX << (from % 64);
+                let mut count = 0;
+                for word in words.iter().skip(from as usize / 64) {
+                    count += u64::from((word & mask).count_ones());
+                    mask = u64::MAX;
+                }
+                count
+            }
+            Self::List(ordinals) => {
+                let below = ordinals.partition_point(|&ordinal| ordinal < from);
+                (ordinals.len() - below) as u64
+            }
+        }
+    }
+}
+
+fn bit_at_or_after(words: &[u64], from: u32) -> Option<u32> {
+    let start = from as usize / 64;
+    let mut mask = u64::MAX << (from % 64);
+    for (at, word) in words.iter().enumerate().skip(start) {
+        let rest = word & mask;
+        if rest != 0 {
+            return Some(at as u32 * 64 + rest.trailing_zeros());
+        }
+        mask = u64::MAX;
+    }
+    None
+}
+
+fn bit_at_or_before(words: &[u64], upto: u32) -> Option<u32> {
+    let start = upto as usize / 64;
+    let mut mask = u64::MAX >> (63 - upto % 64);
+    for at in (0..=start.min(words.len().checked_sub(1)?)).rev() {
+        if at != start {
             mask = u64::MAX;
         }
-        count
+        let rest = words.get(at)? & mask;
+        if rest != 0 {
+            return Some(at as u32 * 64 + 63 - rest.leading_zeros());
+        }
+    }
+    None
+}
+
+/// A filter in terms of a block that still grows: what has been worked out stays, and only what is new is looked at.
+#[derive(Debug, Clone)]
+pub(in crate::block) struct Growing {
+    /// Always [`OrdinalSet::List`].
+    pub matching: Matching,
+    /// For each subject whether it matches.
+    subjects: Vec<bool>,
+    records: u32,
+}
+
+impl Growing {
+    pub fn new() -> Self {
+        Self {
+            matching: Matching::Ordinals(OrdinalSet::List(Vec::new())),
+            subjects: Vec::new(),
+            records: 0,
+        }
+    }
+
+    /// Whether every record of the index was looked at.
+    pub fn is_current(&self, index: &MemoryIndex) -> bool {
+        self.records == index.records()
+    }
+
+    /// Looks at what the index has taken in since.
+    pub fn follow(&mut self, index: &MemoryIndex, filter: &Filter) {
+        for number in self.subjects.len() as u32..index.subjects() {
+            self.subjects.push(filter.matches(index.subject(number)));
+        }
+        let subjects = &self.subjects;
+        let matches = |ordinal: &u32| {
+            let subject = index.subject_of(*ordinal) as usize;
+            subjects.get(subject).copied().unwrap_or_default()
+        };
+        if let Matching::Ordinals(OrdinalSet::List(ordinals)) = &mut self.matching {
+            ordinals.extend((self.records..index.records()).filter(matches));
+        }
+        self.records = index.records();
+    }
+
+    /// Bytes of heap it takes.
+    pub fn heap_bytes(&self) -> usize {
+        self.matching.heap_bytes() + self.subjects.capacity()
     }
 }

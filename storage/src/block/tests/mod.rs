@@ -431,3 +431,64 @@ fn a_record_of_128_bytes_costs_at_most_150_in_a_plain_block() {
     let heap = block.heap_bytes() as f64 / messages.len() as f64;
     assert!(heap <= 2.0, "{heap} bytes of heap per message");
 }
+
+#[test]
+fn a_wildcard_follows_an_open_block_as_it_grows() {
+    let disk = SimDisk::new(1);
+    let file = disk.open(Path::new("/block"), OpenMode::CreateNew).unwrap();
+    let identity = identity(Compression::None, None);
+    let (mut writer, _) = BlockWriter::create(identity, None, &SeededEntropy::new(1)).unwrap();
+    let mut block = OpenBlock::new(&writer, file.clone());
+    let cache = BlockCache::new(1 << 20);
+    let messages = plain_messages(700);
+    let filters = [filter(&["orders.1.*"]), filter(&["*.2.3*", "orders.*.44"])];
+    for (at, message) in messages.iter().enumerate() {
+        writer.push(&message.as_new());
+        if at % 50 != 49 {
+            continue;
+        }
+        writer.close_chunk();
+        write(&mut writer, &mut block, &file);
+        for filter in &filters {
+            let written = &messages[..=at];
+            let matching = written
+                .iter()
+                .filter(|message| filter.matches(&message.subject));
+            let sequences: Vec<u64> = matching.map(|message| message.sequence).collect();
+            assert_eq!(block.count(0, filter, &cache), sequences.len() as u64);
+            assert_eq!(block.next(0, filter, &cache), sequences.first().copied());
+            let last = block.previous(u64::MAX, filter, &cache);
+            assert_eq!(last, sequences.last().copied());
+        }
+    }
+}
+
+#[test]
+fn many_subjects_with_few_messages_are_found_among_many() {
+    let mut messages = plain_messages(3000);
+    for message in messages.iter_mut().skip(70).step_by(75) {
+        message.subject = format!("rare.{}", message.sequence).into_bytes();
+    }
+    let (block, cache) = sealed(encode(&messages, Compression::None, None));
+    let rare = filter(&["rare.*"]);
+    let expected: Vec<u64> = messages
+        .iter()
+        .filter(|message| rare.matches(&message.subject))
+        .map(|message| message.sequence)
+        .collect();
+    assert!(expected.len() > 16 && expected.len() < messages.len() / 32);
+    let mut found = Vec::new();
+    block.sequences(0, &rare, &cache, &mut |sequence| {
+        found.push(sequence);
+        true
+    });
+    assert_eq!(found, expected);
+    for (at, &sequence) in expected.iter().enumerate() {
+        let count = (expected.len() - at) as u64;
+        assert_eq!(block.count(sequence, &rare, &cache), count);
+        assert_eq!(block.count(sequence + 1, &rare, &cache), count - 1);
+        assert_eq!(block.previous(sequence, &rare, &cache), Some(sequence));
+        let before = at.checked_sub(1).map(|before| expected[before]);
+        assert_eq!(block.previous(sequence - 1, &rare, &cache), before);
+    }
+}
