@@ -1,0 +1,193 @@
+//! What was acknowledged is there after a stop and after a kill, and is consumed once.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use async_nats::jetstream::consumer::PullConsumer;
+use async_nats::jetstream::stream::{Config, Stream};
+use futures_util::TryStreamExt;
+
+use super::common::Server;
+use super::consumers::{durable, fetch};
+use super::{connect, publish};
+
+async fn create(server: &Server) -> Stream {
+    let config = Config {
+        name: "S".to_owned(),
+        subjects: vec!["S.>".to_owned()],
+        ..Config::default()
+    };
+    connect(server)
+        .await
+        .create_stream(config)
+        .await
+        .expect("created")
+}
+
+async fn reopen(server: &Server) -> (Stream, PullConsumer) {
+    let stream = connect(server)
+        .await
+        .get_stream("S")
+        .await
+        .expect("the stream is there");
+    let consumer = stream
+        .get_consumer("C")
+        .await
+        .expect("the consumer is there");
+    (stream, consumer)
+}
+
+async fn sequences(consumer: &PullConsumer, count: usize) -> Vec<u64> {
+    let messages = fetch(consumer, count).await;
+    let mut sequences = Vec::new();
+    for message in messages {
+        message.double_ack().await.expect("acked");
+        sequences.push(message.info().expect("an ack subject").stream_sequence);
+    }
+    sequences
+}
+
+#[tokio::test]
+async fn a_clean_restart_keeps_streams_consumers_and_positions() {
+    let mut server = Server::jetstream();
+    let stream = create(&server).await;
+    let consumer = durable(&stream, "C").await;
+    let context = connect(&server).await;
+    for number in 0..20 {
+        publish(&context, "S.a", number.to_string()).await;
+    }
+    assert_eq!(sequences(&consumer, 8).await, (1..=8).collect::<Vec<_>>());
+    assert!(server.stop().success());
+    server.start_again();
+    let (mut stream, mut consumer) = reopen(&server).await;
+    let state = stream.info().await.expect("info").state.clone();
+    assert_eq!((state.messages, state.last_sequence), (20, 20));
+    assert_eq!(
+        consumer
+            .info()
+            .await
+            .expect("info")
+            .ack_floor
+            .stream_sequence,
+        8
+    );
+    assert_eq!(sequences(&consumer, 12).await, (9..=20).collect::<Vec<_>>());
+    assert_eq!(publish(&connect(&server).await, "S.a", "next").await, 21);
+}
+
+#[tokio::test]
+async fn a_kill_loses_nothing_acknowledged_and_repeats_nothing_acked() {
+    let mut server = Server::jetstream();
+    let stream = create(&server).await;
+    let consumer = durable(&stream, "C").await;
+    let mut acknowledged = BTreeSet::new();
+    let mut consumed = BTreeSet::new();
+    for _ in 0..3 {
+        let context = connect(&server).await;
+        let mut acks = Vec::new();
+        for _ in 0..300 {
+            acks.push(context.publish("S.a", "x".into()).await.expect("sent"));
+        }
+        // Some are acknowledged, others may be cut off by the kill.
+        for ack in acks.drain(..200) {
+            acknowledged.insert(ack.await.expect("an ack").sequence);
+        }
+        let current = reopen(&server).await.1;
+        for sequence in sequences(&current, 50).await {
+            assert!(consumed.insert(sequence), "{sequence} was consumed twice");
+        }
+        server.kill();
+        server.start_again();
+    }
+    let (mut stream, consumer_now) = reopen(&server).await;
+    let state = stream.info().await.expect("info").state.clone();
+    assert!(state.messages >= acknowledged.len() as u64);
+    for sequence in &acknowledged {
+        stream
+            .get_raw_message(*sequence)
+            .await
+            .expect("it was acknowledged");
+    }
+    loop {
+        let rest = consumer_now
+            .fetch()
+            .max_messages(500)
+            .expires(Duration::from_millis(500))
+            .messages()
+            .await
+            .expect("sent");
+        let rest: Vec<_> = rest.try_collect().await.expect("messages");
+        if rest.is_empty() {
+            break;
+        }
+        for message in rest {
+            message.double_ack().await.expect("acked");
+            let sequence = message.info().expect("an ack subject").stream_sequence;
+            assert!(consumed.insert(sequence), "{sequence} was consumed twice");
+        }
+    }
+    assert!(
+        acknowledged.is_subset(&consumed),
+        "something was never delivered"
+    );
+    drop(consumer);
+}
+
+#[tokio::test]
+async fn duplicates_are_known_after_a_restart() {
+    let mut server = Server::jetstream();
+    create(&server).await;
+    let mut headers = async_nats::HeaderMap::new();
+    headers.insert("Nats-Msg-Id", "one");
+    for restart in [true, false] {
+        let ack = connect(&server)
+            .await
+            .publish_with_headers("S.a", headers.clone(), "x".into())
+            .await
+            .expect("sent")
+            .await
+            .expect("an ack");
+        assert_eq!((ack.sequence, ack.duplicate), (1, !restart));
+        if restart {
+            server.kill();
+            server.start_again();
+        }
+    }
+}
+
+#[tokio::test]
+async fn deletes_and_purges_survive_a_kill() {
+    let mut server = Server::jetstream();
+    let stream = create(&server).await;
+    let context = connect(&server).await;
+    for number in 0..6 {
+        publish(&context, if number < 4 { "S.a" } else { "S.b" }, "x").await;
+    }
+    stream.delete_message(2).await.expect("deleted");
+    stream.purge().filter("S.b").await.expect("purged");
+    server.kill();
+    server.start_again();
+    let mut stream = connect(&server)
+        .await
+        .get_stream("S")
+        .await
+        .expect("is there");
+    let state = stream.info().await.expect("info").state.clone();
+    assert_eq!(
+        (state.messages, state.first_sequence, state.last_sequence),
+        (3, 1, 6)
+    );
+    assert!(stream.get_raw_message(2).await.is_err());
+}
+
+#[tokio::test]
+async fn a_deleted_stream_does_not_come_back() {
+    let mut server = Server::jetstream();
+    create(&server).await;
+    let context = connect(&server).await;
+    publish(&context, "S.a", "x").await;
+    context.delete_stream("S").await.expect("deleted");
+    server.kill();
+    server.start_again();
+    assert!(connect(&server).await.get_stream("S").await.is_err());
+}
