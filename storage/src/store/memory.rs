@@ -68,6 +68,10 @@ impl Shelf for Memory {
         Ok(self.tail.load(sequence))
     }
 
+    fn load_next(&self, from: u64) -> Result<Option<Message>, ReadError> {
+        Ok(self.tail.next_live(from).and_then(|at| self.tail.load(at)))
+    }
+
     fn next_live(&self, from: u64) -> Option<u64> {
         self.tail.next_live(from)
     }

@@ -88,6 +88,8 @@ pub trait Shelf: Send + 'static {
     /// A live message.
     fn load(&self, sequence: u64) -> Result<Option<Message>, ReadError>;
     /// The first live message at or after `from`.
+    fn load_next(&self, from: u64) -> Result<Option<Message>, ReadError>;
+    /// The sequence of the first live message at or after `from`.
     fn next_live(&self, from: u64) -> Option<u64>;
     /// The last live message at or before `upto`.
     fn previous_live(&self, upto: u64) -> Option<u64>;

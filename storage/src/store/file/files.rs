@@ -28,8 +28,10 @@ use crate::store::{
     ChangeError, Deletion, Expiry, Limits, Message, NewMessage, ReadError, accounted_bytes,
 };
 
-/// Bodies are cut from pieces of memory of this size; larger ones get their own.
-const ARENA_BYTES: usize = 256 << 10;
+/// Bodies are cut from pieces of memory that grow with the tail up to this, so that neither many small streams nor a message that
+/// lives long keep much. Larger bodies get their own.
+const ARENA_BYTES_MAX: usize = 256 << 10;
+const ARENA_BYTES_MIN: usize = 1 << 10;
 
 /// After so many removals in blocks it is worth asking whether one is mostly dead.
 const REMOVALS_MAX: u32 = 4096;
@@ -435,7 +437,8 @@ impl Shelf for Files {
     fn push(&mut self, message: &NewMessage<'_>, id: SubjectId, previous: u64) {
         let length = message.subject.len() + message.headers.len() + message.payload.len();
         if self.arena.capacity() - self.arena.len() < length {
-            self.arena = BytesMut::with_capacity(length.max(ARENA_BYTES));
+            let arena_bytes = (self.tail_bytes / 8).clamp(ARENA_BYTES_MIN, ARENA_BYTES_MAX);
+            self.arena = BytesMut::with_capacity(length.max(arena_bytes));
         }
         self.arena.extend_from_slice(message.subject);
         self.arena.extend_from_slice(message.headers);
@@ -578,6 +581,22 @@ impl Shelf for Files {
         };
         let record = part.load(sequence, self.cache())?;
         Ok(record.map(|record| record.message))
+    }
+
+    fn load_next(&self, from: u64) -> Result<Option<Message>, ReadError> {
+        // Most often it is the very next one of a block without gaps.
+        if !self.in_tail(from)
+            && !self.is_dead(from)
+            && let Some(part) = self.part_of(from)
+            && part.is_dense()
+        {
+            let record = part.load(from, self.cache())?;
+            return Ok(record.map(|record| record.message));
+        }
+        match self.next_live(from) {
+            Some(sequence) => self.load(sequence),
+            None => Ok(None),
+        }
     }
 
     fn next_live(&self, from: u64) -> Option<u64> {

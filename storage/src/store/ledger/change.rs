@@ -76,6 +76,7 @@ impl<S: Shelf> Ledger<S> {
                 return;
             }
             let first = self.exact_first(&topic);
+            self.index.value_mut(id).first = first;
             if !self.remove(first, Deletion::Unlink, removals) {
                 return;
             }
@@ -179,10 +180,17 @@ impl<S: Shelf> Ledger<S> {
             };
             let span = self.index.value_mut(id);
             span.last = last.unwrap_or(span.first);
-        } else if let Some(next) = neighbors.next
-            && sequence == span.first
-        {
-            span.first = next;
+        } else if sequence == span.first {
+            // What the stream's own beginning removes is skipped by that beginning; what is removed behind it would be walked
+            // over with every search for the first one.
+            let behind = sequence > self.totals.first_sequence;
+            let next = neighbors.next.or_else(|| {
+                let topic = self.topic(&facts.subject, id);
+                behind.then(|| self.shelf.next_on(&topic, sequence + 1))?
+            });
+            if let Some(next) = next {
+                self.index.value_mut(id).first = next;
+            }
         }
         let span = self.index.value_mut(id);
         if span.messages == 1 {

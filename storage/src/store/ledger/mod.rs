@@ -154,6 +154,13 @@ impl<S: Shelf> Store for Ledger<S> {
     }
 
     fn next(&self, from: u64, filter: &Filter) -> Result<Option<Message>, ReadError> {
+        let from = from.max(self.totals.first_sequence);
+        if self.totals.messages == 0 || from > self.totals.last_sequence {
+            return Ok(None);
+        }
+        if filter.is_everything() {
+            return self.shelf.load_next(from);
+        }
         match self.find_next(from, filter) {
             Some(sequence) => self.shelf.load(sequence),
             None => Ok(None),
