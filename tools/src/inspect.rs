@@ -32,9 +32,11 @@ pub fn run(arguments: &Inspect) -> Result<Outcome> {
             .map(|stream| StreamReport::new(stream, ring, &mut progress))
             .collect::<Result<_>>()?,
         journal: match &place {
-            Place::Store(store) => store.segments.iter().map(SegmentReport::new).collect(),
+            Place::Store(store) => SegmentReport::all(&store.segments),
             Place::Stream(_) | Place::Block(_) => Vec::new(),
         },
+        locked: streams.iter().any(Stream::is_locked)
+            || matches!(&place, Place::Store(store) if store.locked),
         catalog_damaged: matches!(&place, Place::Store(store) if store.catalog_damaged),
     };
     drop(progress);

@@ -12,6 +12,7 @@ use storage::disk::{Disk, OpenMode, RealDisk};
 use storage::engine::{StoredStream, StreamId, read_meta};
 use storage::filter::Filter;
 use storage::seal::KeyRing;
+use storage::store::CheckpointError;
 use storage::store::inspect::{BlockFile, BlockRole, StreamOutline};
 
 use crate::arguments::Scope;
@@ -144,6 +145,11 @@ impl Stream {
             .into_iter()
             .flatten()
             .any(|known| known == wanted)
+    }
+
+    /// Whether its checkpoint cannot be read for want of a key.
+    pub fn is_locked(&self) -> bool {
+        matches!(self.outline.checkpoint, Err(CheckpointError::KeyMissing(_)))
     }
 
     /// The messages that its checkpoint holds because they are in no block; none when only blocks are asked for.

@@ -98,7 +98,11 @@ impl Report {
         }
         match &stream.outline.checkpoint {
             Err(error) => {
-                self.add(stream.directory.clone(), Problem::damage(error.to_string()));
+                let problem = match stream.is_locked() {
+                    true => Problem::unchecked(error.to_string()),
+                    false => Problem::damage(error.to_string()),
+                };
+                self.add(stream.directory.clone(), problem);
             }
             Ok(Some(checkpoint)) if stream.blocks.len() == stream.outline.blocks.len() => {
                 let held = checkpoint.held.len() as u64;
@@ -137,7 +141,7 @@ impl Report {
             }
         }
         if store.catalog_damaged {
-            let problem = "a part of the list of streams is unreadable".to_owned();
+            let problem = "a part of the list of streams is damaged".to_owned();
             self.add("journal", Problem::lost(problem));
         }
     }

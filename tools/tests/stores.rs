@@ -141,6 +141,36 @@ fn a_store_shows_its_streams_wherever_their_messages_are() {
 }
 
 #[test]
+fn without_its_key_a_store_is_locked_and_not_damaged() {
+    let directory = tempfile::tempdir().unwrap();
+    store(directory.path(), Some(Cipher::Aes256Gcm));
+    let output = tool(&["inspect", "--json"], directory.path(), None);
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    let report = json(&output);
+    assert_eq!(
+        (&report["locked"], &report["catalog_damaged"]),
+        (&true.into(), &false.into())
+    );
+    assert_eq!(report["journal"][0]["state"], "locked");
+    let [large] = &report["streams"].as_array().unwrap()[..] else {
+        panic!("only a directory shows without the catalog: {report}");
+    };
+    assert_eq!(
+        (&large["name"], &large["locked"]),
+        (&"LARGE".into(), &true.into())
+    );
+    // What cannot be checked is not called well.
+    let output = tool(&["verify", "--json"], directory.path(), None);
+    assert_eq!(output.status.code(), Some(1));
+    let problems = json(&output)["problems"].clone();
+    let unchecked = |problem: &Value| problem["severity"] == "unchecked";
+    assert!(
+        problems.as_array().unwrap().iter().all(unchecked),
+        "{problems}"
+    );
+}
+
+#[test]
 fn one_stream_is_asked_for_by_name_or_id() {
     let directory = tempfile::tempdir().unwrap();
     store(directory.path(), None);

@@ -9,7 +9,7 @@ use super::catalog::{Catalog, CatalogEntry};
 use super::meta::read_meta;
 use super::{JOURNAL_NAME, STREAMS_NAME, StreamId};
 use crate::disk::{Disk, DiskError, DiskErrorKind};
-use crate::journal::{self, Owner, OwnerReplay, Replay, SegmentSummary};
+use crate::journal::{self, Owner, OwnerReplay, Replay, SegmentSummary, SegmentUnreadable};
 use crate::seal::KeyRing;
 
 /// What a store directory holds.
@@ -19,8 +19,10 @@ pub struct StoreOutline {
     pub streams: Vec<StoredStream>,
     /// The journal's segments, by number.
     pub segments: Vec<SegmentSummary>,
-    /// Whether a part of the catalog is unreadable: names of streams may be missing.
+    /// Whether a part of the catalog is damaged: names of streams may be missing.
     pub catalog_damaged: bool,
+    /// Whether the journal is encrypted and its key was not given: streams and their names may be missing.
+    pub locked: bool,
     /// Owners of journal frames that are no streams known here: raft groups, and streams whose names are lost.
     pub other_owners: Vec<Owner>,
 }
@@ -56,7 +58,9 @@ impl StoreOutline {
         let journal = directory.join(JOURNAL_NAME);
         let segments = or_missing(journal::inspect(disk, &journal, ring))?;
         let mut replay = or_missing(journal::peek(disk, &journal, ring))?;
-        let unreadable = segments.iter().any(|segment| segment.content.is_err());
+        let locked =
+            |segment: &SegmentSummary| matches!(segment.content, Err(SegmentUnreadable::Key(_)));
+        let unreadable = |segment: &SegmentSummary| segment.content.is_err() && !locked(segment);
         let (catalog, damaged) = read_catalog(&mut replay);
         let mut streams = BTreeMap::new();
         for (id, listed) in catalog.streams {
@@ -88,8 +92,9 @@ impl StoreOutline {
         }
         Ok(Self {
             streams: streams.into_values().collect(),
+            catalog_damaged: damaged || segments.iter().any(unreadable),
+            locked: segments.iter().any(locked),
             segments,
-            catalog_damaged: damaged || unreadable,
             other_owners,
         })
     }

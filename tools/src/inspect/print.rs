@@ -15,8 +15,11 @@ pub fn report(out: &mut dyn Write, report: &Report) -> io::Result<()> {
     if report.streams.is_empty() {
         writeln!(out, "\nno streams")?;
     }
+    if report.locked {
+        writeln!(out, "\nencrypted: give its key to see everything")?;
+    }
     if report.catalog_damaged {
-        writeln!(out, "\n! a part of the list of streams is unreadable")?;
+        writeln!(out, "\n! a part of the list of streams is damaged")?;
     }
     if !report.journal.is_empty() {
         writeln!(out, "\njournal")?;
@@ -55,6 +58,7 @@ fn print_stream(out: &mut dyn Write, stream: &StreamReport) -> io::Result<()> {
                 grouped(checkpoint.messages_held as u64),
             )?;
         }
+        None if stream.locked => writeln!(out, "  its checkpoint is encrypted")?,
         None => writeln!(out, "  no checkpoint")?,
     }
     if stream.removing {
@@ -63,7 +67,7 @@ fn print_stream(out: &mut dyn Write, stream: &StreamReport) -> io::Result<()> {
     if stream.log.entries > 0 {
         writeln!(
             out,
-            "  {} ({}) after it, only in the journal",
+            "  {} ({}) only in the journal",
             counted(stream.log.entries, "log entry", "log entries"),
             size(stream.log.bytes),
         )?;
@@ -126,6 +130,8 @@ fn blocks(blocks: &[BlockReport]) -> Table {
 fn block_cells(block: &BlockReport, content: &ContentReport) -> Vec<String> {
     let unknown = |number: Option<u64>| number.map_or("?".to_owned(), grouped);
     let state = match (block.role, content.sealed) {
+        ("unknown", true) => "sealed",
+        ("unknown", false) => "open",
         ("unlisted", true) => "sealed, unlisted",
         ("unlisted", false) => "open, unlisted",
         (role, _) => role,

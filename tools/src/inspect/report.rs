@@ -5,8 +5,9 @@ use serde::Serialize;
 use storage::block::format::FooterHeader;
 use storage::block::verify::{Outline, Sealing};
 use storage::codec::Compression;
-use storage::journal::SegmentSummary;
+use storage::journal::{SegmentSummary, SegmentUnreadable};
 use storage::seal::{Cipher, KeyRing};
+use storage::store::CheckpointError;
 use storage::store::inspect::BlockRole;
 
 use crate::progress::Progress;
@@ -20,8 +21,10 @@ pub struct Report {
     pub streams: Vec<StreamReport>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub journal: Vec<SegmentReport>,
-    /// A part of the list of streams is unreadable.
+    /// A part of the list of streams is damaged.
     pub catalog_damaged: bool,
+    /// A key is needed to see everything.
+    pub locked: bool,
 }
 
 #[derive(Debug, Serialize)]
@@ -33,6 +36,8 @@ pub struct StreamReport {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
     pub removing: bool,
+    /// Its checkpoint needs a key.
+    pub locked: bool,
     pub checkpoint: Option<CheckpointReport>,
     /// Entries after the checkpoint, which are only in the journal.
     pub log: LogTail,
@@ -57,7 +62,7 @@ pub struct CheckpointReport {
 #[derive(Debug, Serialize)]
 pub struct BlockReport {
     pub file: String,
-    /// What the checkpoint says of it: `sealed`, `open`, `retired`, `unlisted` or `set-aside`.
+    /// What the checkpoint says of it: `sealed`, `open`, `retired`, `unlisted` or `set-aside`; `unknown` without one.
     pub role: &'static str,
     pub file_bytes: Option<u64>,
     #[serde(flatten)]
@@ -107,7 +112,7 @@ pub struct SegmentReport {
     pub frames: Option<u64>,
     pub bytes_used: Option<u64>,
     pub key_id: Option<String>,
-    /// `closed`, `open`, `torn tail`, `damaged` or `unreadable`.
+    /// `full` when a later one follows, `closed`, `open`, `torn tail`, `damaged`, `unreadable`, or `locked` without its key.
     pub state: &'static str,
     pub problems: Vec<String>,
 }
@@ -133,6 +138,7 @@ impl StreamReport {
     pub fn new(stream: &Stream, ring: Option<&KeyRing>, progress: &mut Progress) -> Result<Self> {
         let (checkpoint, problem) = match &stream.outline.checkpoint {
             Ok(checkpoint) => (checkpoint.as_ref(), None),
+            Err(CheckpointError::KeyMissing(_)) => (None, None),
             Err(error) => (None, Some(error.to_string())),
         };
         let blocks = stream
@@ -158,6 +164,7 @@ impl StreamReport {
                 core_bytes: checkpoint.core_bytes,
             }),
             problem,
+            locked: stream.is_locked(),
             blocks,
         })
     }
@@ -179,7 +186,10 @@ impl BlockReport {
         });
         Ok(Self {
             file: block.name.clone(),
-            role: role(block.file.role),
+            role: match (&stream.outline.checkpoint, block.file.role) {
+                (Err(_) | Ok(None), BlockRole::Unlisted) => "unknown",
+                (_, block) => role(block),
+            },
             file_bytes: block.file.length,
             content,
             problems,
@@ -236,10 +246,18 @@ impl ContentReport {
 }
 
 impl SegmentReport {
-    pub fn new(segment: &SegmentSummary) -> Self {
+    /// Of all segments of a journal, ascending.
+    pub fn all(segments: &[SegmentSummary]) -> Vec<Self> {
+        let newest = segments.last().map(|segment| segment.number);
+        let report = |segment| Self::new(segment, newest);
+        segments.iter().map(report).collect()
+    }
+
+    fn new(segment: &SegmentSummary, newest: Option<u64>) -> Self {
         let name = segment.path.file_name().unwrap_or_default();
         let content = segment.content.as_ref().ok();
         let (state, problems) = match &segment.content {
+            Err(SegmentUnreadable::Key(_)) => ("locked", Vec::new()),
             Err(error) => ("unreadable", vec![error.to_string()]),
             Ok(content) if !content.damage.is_empty() => (
                 "damaged",
@@ -251,6 +269,7 @@ impl SegmentReport {
             ),
             Ok(content) if content.torn => ("torn tail", Vec::new()),
             Ok(content) if content.closed => ("closed", Vec::new()),
+            Ok(_) if newest != Some(segment.number) => ("full", Vec::new()),
             Ok(_) => ("open", Vec::new()),
         };
         Self {
