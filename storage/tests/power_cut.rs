@@ -168,7 +168,7 @@ fn append(engine: &Arc<FileEngine>, stream: usize, driven: &mut Driven) -> bool 
             apply(&mut driven.store, stream, driven.index, &payload);
         }
     }
-    if driven.index % (batch * 100) == 0 {
+    if driven.index.is_multiple_of(batch * 100) {
         let core = Bytes::new();
         let index = driven.index;
         if engine

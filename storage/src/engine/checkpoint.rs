@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use bytes::Bytes;
 
 use super::log::Letter;
-use super::{Engine, Frozen, Persistent, StreamId};
+use super::{Activities, Engine, Frozen, Persistent, StreamId, rescue};
 use crate::journal::{Commit, CommitSink, Frame, FrameKind, JournalError};
 
 /// What became of a request for a checkpoint.
@@ -83,7 +83,12 @@ impl<S: Persistent> Engine<S> {
     /// `Ok(Some(bytes))` when the journal carries the cut, `Ok(None)` when files hold it.
     fn end_checkpoint(&self, id: StreamId, index: u64, result: Result<Option<u64>, String>) {
         let mut activities = self.activities.lock();
-        let Some(activity) = activities.streams.get_mut(&id) else {
+        let Activities {
+            streams,
+            carried_bytes,
+            ..
+        } = &mut *activities;
+        let Some(activity) = streams.get_mut(&id) else {
             drop(activities);
             return self.end_job();
         };
@@ -93,7 +98,20 @@ impl<S: Persistent> Engine<S> {
         if let (Ok(carried), false) = (&result, removed) {
             activity.carried_bytes = carried.unwrap_or_default();
             let now = activity.carried_bytes;
-            activities.carried_bytes = activities.carried_bytes - before + now;
+            // What was moved out of the journal's way is covered now.
+            let rescued = (1..=index).contains(&activity.rescued_upto);
+            if rescued {
+                activity.rescued_upto = 0;
+            }
+            let place = activity.place.clone().filter(|_| rescued);
+            *carried_bytes = *carried_bytes - before + now;
+            if let Some(place) = place {
+                self.background.spawn(Box::new(move || {
+                    if let Err(error) = rescue::remove(place.disk.as_ref(), &place.directory) {
+                        tracing::warn!(stream = %id, %error, "files with old log entries are left");
+                    }
+                }));
+            }
         }
         match result {
             _ if removed => {
@@ -110,6 +128,7 @@ impl<S: Persistent> Engine<S> {
                 }
             }
             Err(reason) => {
+                activity.failed = true;
                 drop(activities);
                 tracing::error!(stream = %id, reason, "a checkpoint could not be written");
                 if let Some(listener) = &*self.failures.lock() {

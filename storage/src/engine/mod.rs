@@ -9,6 +9,7 @@
 //! - `streams`: create, update, remove.
 //! - `checkpoint`: cuts, written in the background, and what the journal may then forget.
 //! - `file_store`: the store in block files as an engine knows it.
+//! - `rescue`: entries of failed streams, moved out of the journal's way.
 //! - `foreign`: directories that belong to another program.
 //! - `inspect`: what a directory holds, for tools.
 //!
@@ -26,6 +27,7 @@ mod meta;
 mod open;
 mod options;
 mod persistent;
+mod rescue;
 mod streams;
 #[cfg(test)]
 mod tests;
@@ -126,12 +128,20 @@ struct Activities {
 }
 
 /// What goes on around a stream beside its log.
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct Activity {
     /// A checkpoint is being written.
     checkpointing: bool,
     /// Bytes of its state in the journal, 0 when there is none.
     carried_bytes: u64,
+    /// It could not be restored, or its checkpoint could not be written: it takes no more checkpoints.
+    failed: bool,
+    /// Its entries are being moved out of the journal.
+    rescuing: bool,
+    /// Files in its directory hold entries up to this one; 0 when there are none.
+    rescued_upto: u64,
+    /// Where it lives.
+    place: Option<Place>,
     /// To be deleted as soon as the checkpoint has ended.
     removed: Arc<AtomicBool>,
 }
@@ -171,10 +181,13 @@ impl<S: Persistent> Engine<S> {
     pub fn set_pressure_listener(&self, listener: impl Fn(&Pressure) + Send + Sync + 'static) {
         let engine = self.this.clone();
         self.log.set_pressure_listener(move |pressure| {
-            if pressure.owners.contains(&Owner::CATALOG)
-                && let Some(engine) = engine.upgrade()
-            {
-                engine.carry_catalog_in_background();
+            if let Some(engine) = engine.upgrade() {
+                for &owner in &pressure.owners {
+                    match owner {
+                        Owner::CATALOG => engine.carry_catalog_in_background(),
+                        owner => engine.rescue_in_background(StreamId(owner.0)),
+                    }
+                }
             }
             listener(pressure);
         });

@@ -14,7 +14,7 @@ use super::log::{Letter, Log};
 use super::meta::{StreamMeta, read_meta};
 use super::{
     Activity, Engine, EngineOptions, JOURNAL_NAME, LOCK_NAME, Persistent, RestoreError,
-    STREAMS_NAME, StreamId, Threads,
+    STREAMS_NAME, StreamId, Threads, rescue,
 };
 use crate::block::BlockCache;
 use crate::disk::{Disk, DiskError, DiskErrorKind, DiskLock};
@@ -191,20 +191,7 @@ impl<S: Persistent> Engine<S> {
         let mut streams = Vec::with_capacity(catalog.streams.len());
         for (&id, listed) in &catalog.streams {
             let replayed = replay.take(id.owner());
-            let carried_bytes = replayed
-                .carry
-                .as_ref()
-                .map_or(0, |carry| carry.payload.len() as u64);
-            let activity = Activity {
-                carried_bytes,
-                ..Activity::default()
-            };
-            let removed = Arc::clone(&activity.removed);
-            let mut activities = self.activities.lock();
-            activities.carried_bytes += carried_bytes;
-            activities.streams.insert(id, activity);
-            drop(activities);
-            streams.push(self.recover_stream(id, listed, replayed, &removed));
+            streams.push(self.recover_stream(id, listed, replayed));
         }
         streams
     }
@@ -214,7 +201,6 @@ impl<S: Persistent> Engine<S> {
         id: StreamId,
         listed: &Listed<S::Options>,
         replayed: OwnerReplay,
-        removed: &Arc<AtomicBool>,
     ) -> Recovered<S> {
         let meta = StreamMeta {
             id,
@@ -222,28 +208,45 @@ impl<S: Persistent> Engine<S> {
             name: listed.name.clone(),
             options: S::encode_options(&listed.options),
         };
-        let place = self.place_of(meta, removed);
+        let mut activity = Activity::default();
+        let place = self.place_of(meta, &activity.removed);
+        activity.place = Some(place.clone());
         // Copied: the store keeps parts of it, and they would keep the whole segment as it was read.
         let carried = replayed
             .carry
             .map(|carry| (carry.index, Bytes::copy_from_slice(&carry.payload)));
         let carried_index = carried.as_ref().map(|(index, _)| *index);
-        let restored = S::restore(place, listed.options.clone(), carried);
-        let content = restored.map(|restored| {
+        activity.carried_bytes = carried.as_ref().map_or(0, |(_, bytes)| bytes.len() as u64);
+        let restored = rescue::load(&place).and_then(|(rescued, upto)| {
+            activity.rescued_upto = upto;
+            S::restore(place, listed.options.clone(), carried).map(|store| (store, rescued))
+        });
+        let content = restored.map(|(restored, mut entries)| {
             self.log.post(Letter::Release(id.owner(), restored.index));
             if carried_index.is_some_and(|carried| carried < restored.index) {
                 self.log
                     .post(Letter::DropMark(id.owner(), FrameKind::Carry));
             }
-            let after = replayed.entries.into_iter();
-            let after = after.filter(|entry| entry.index > restored.index);
+            for entry in replayed.entries {
+                // The journal may repeat what was moved out of it.
+                while entries.last().is_some_and(|(last, _)| *last >= entry.index) {
+                    entries.pop();
+                }
+                entries.push((entry.index, entry.payload));
+            }
+            entries.retain(|(index, _)| *index > restored.index);
             RecoveredStore {
                 store: restored.store,
                 index: restored.index,
                 core: restored.core,
-                entries: after.map(|entry| (entry.index, entry.payload)).collect(),
+                entries,
             }
         });
+        activity.failed = content.is_err();
+        let mut activities = self.activities.lock();
+        activities.carried_bytes += activity.carried_bytes;
+        activities.streams.insert(id, activity);
+        drop(activities);
         if let Err(error) = &content {
             tracing::error!(stream = %id, name = listed.name, %error, "a stream could not be restored");
         }

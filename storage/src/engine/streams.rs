@@ -1,6 +1,5 @@
 //! Creating, changing and removing streams.
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use parking_lot::MutexGuard;
@@ -64,16 +63,16 @@ impl<S: Persistent> Engine<S> {
         self.change_catalog(&mut catalog, CatalogEntry::Created(id, listed))?;
         drop(catalog);
         self.carry_if_wanted();
-        let activity = Activity::default();
-        let removed = Arc::clone(&activity.removed);
-        self.activities.lock().streams.insert(id, activity);
         let meta = StreamMeta {
             id,
             account: account.to_owned(),
             name: name.to_owned(),
             options: S::encode_options(&options),
         };
-        let place = self.place_of(meta, &removed);
+        let mut activity = Activity::default();
+        let place = self.place_of(meta, &activity.removed);
+        activity.place = Some(place.clone());
+        self.activities.lock().streams.insert(id, activity);
         Ok((id, S::create(place, options)))
     }
 

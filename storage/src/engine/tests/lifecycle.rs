@@ -299,3 +299,92 @@ fn a_missing_parent_directory_is_an_error_and_not_a_guess() {
         Some(OpenError::Disk(error)) if error.kind == DiskErrorKind::NotFound
     ));
 }
+
+#[test]
+fn a_stream_that_is_offline_does_not_hold_back_the_journal_and_loses_nothing() {
+    for encrypted in [false, true] {
+        let disk = SimDisk::new(1);
+        let options = || EngineOptions {
+            encryption: encrypted.then(|| EncryptionOptions {
+                passphrase: b"secret".to_vec(),
+                previous: None,
+                cipher: Cipher::Aes256Gcm,
+            }),
+            ..options()
+        };
+        let opened = try_open(&disk, options()).unwrap();
+        let mut stream = Driven::create(&opened.engine, "damaged").unwrap();
+        for _ in 0..50 {
+            stream.append(&opened.engine);
+        }
+        stream.checkpoint(&opened.engine).unwrap();
+        for _ in 0..20 {
+            stream.append(&opened.engine);
+        }
+        drop(opened);
+        let file = stream_directory(stream.id).join("content");
+        disk.flip_bit(&file, 30, 1);
+
+        let opened = try_open(&disk, options()).unwrap();
+        assert!(opened.streams[0].content.is_err());
+        let mut busy = Driven::create(&opened.engine, "busy").unwrap();
+        for _ in 0..3000 {
+            assert!(busy.append(&opened.engine));
+            if opened.engine.pressure_level() > PressureLevel::None {
+                busy.checkpoint(&opened.engine).unwrap();
+            }
+            assert!(opened.engine.pressure_level() < PressureLevel::Hard);
+        }
+        drop(opened);
+        disk.crash();
+
+        disk.flip_bit(&file, 30, 1);
+        let mut opened = try_open(&disk, options()).unwrap();
+        let mut repaired = Driven::recovered(opened.streams.remove(0));
+        assert_eq!(repaired.index, 70);
+        let files = |disk: &SimDisk| {
+            let names = names(disk, stream_directory(stream.id).to_str().unwrap());
+            names
+                .iter()
+                .filter(|name| name.starts_with("entries-"))
+                .count()
+        };
+        assert_eq!(files(&disk), 1);
+        repaired.checkpoint(&opened.engine).unwrap();
+        assert_eq!(files(&disk), 0);
+    }
+}
+
+#[test]
+fn a_damaged_file_of_rescued_entries_is_noticed_at_every_byte() {
+    let disk = SimDisk::new(1);
+    let opened = open(&disk);
+    let mut stream = Driven::create(&opened.engine, "s").unwrap();
+    for _ in 0..20 {
+        stream.append(&opened.engine);
+    }
+    let activities = |edit: fn(&mut Activity)| {
+        edit(
+            opened
+                .engine
+                .activities
+                .lock()
+                .streams
+                .get_mut(&stream.id)
+                .unwrap(),
+        );
+    };
+    activities(|activity| activity.failed = true);
+    opened.engine.rescue_in_background(stream.id);
+    let path = stream_directory(stream.id).join(format!("entries-{:016x}", 20));
+    let length = disk.content(&path).unwrap().len();
+    drop(opened);
+    for at in (0..length).step_by(3) {
+        disk.flip_bit(&path, at as u64, 5);
+        let opened = open(&disk);
+        assert!(opened.streams[0].content.is_err(), "byte {at}");
+        disk.flip_bit(&path, at as u64, 5);
+    }
+    let recovered = open(&disk).streams.remove(0);
+    assert_eq!(Driven::recovered(recovered).index, 20);
+}
