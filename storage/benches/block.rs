@@ -1,4 +1,4 @@
-//! Reading one sealed block: in order, at random, through filters; and encoding one.
+//! Reading one sealed block: in order, at random, through filters; finding it again without its footer; and encoding one.
 //!
 //! The block holds 64 MiB of 128 B messages on 1,000 subjects and lies in a mapped file, as it does in a server.
 
@@ -6,6 +6,7 @@ use std::hint::black_box;
 
 use bytes::Bytes;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use storage::block::verify::Outline;
 use storage::block::{BlockCache, BlockIdentity, SealedBlock, encode_block};
 use storage::codec::Compression;
 use storage::disk::{Disk, OpenMode, RealDisk};
@@ -47,7 +48,16 @@ fn subject(sequence: u64) -> Vec<u8> {
     }
 }
 
+type Body = (u64, Vec<u8>, [u8; PAYLOAD_BYTES]);
+
+fn bodies() -> Vec<Body> {
+    (1..=RECORDS)
+        .map(|at| (at, subject(at), payload(at)))
+        .collect()
+}
+
 fn encode(
+    bodies: &[Body],
     compression: Compression,
     cipher: Option<Cipher>,
     directory: &std::path::Path,
@@ -64,9 +74,6 @@ fn encode(
         cipher,
         compression,
     };
-    let bodies: Vec<_> = (1..=RECORDS)
-        .map(|at| (at, subject(at), payload(at)))
-        .collect();
     let messages = bodies
         .iter()
         .map(|(sequence, subject, payload)| NewMessage {
@@ -82,7 +89,7 @@ fn encode(
 
 fn fixture(compression: Compression, cipher: Option<Cipher>) -> Fixture {
     let directory = tempfile::tempdir().unwrap();
-    let bytes = encode(compression, cipher, directory.path());
+    let bytes = encode(&bodies(), compression, cipher, directory.path());
     let path = directory.path().join("block");
     std::fs::write(&path, &bytes).unwrap();
     let mapped: Bytes = RealDisk
@@ -163,7 +170,26 @@ fn filters(criterion: &mut Criterion) {
     }
 }
 
+/// A block whose footer is lost, or was never written: found again chunk by chunk.
+fn rebuild(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("block/rebuild");
+    group
+        .sample_size(10)
+        .throughput(Throughput::Elements(RECORDS));
+    for (name, compression, cipher) in KINDS {
+        let directory = tempfile::tempdir().unwrap();
+        let bytes: Bytes = encode(&bodies(), compression, cipher, directory.path()).into();
+        let ring = cipher.map(|_| KeyRing::read(&RealDisk, directory.path(), &[b"bench"]).unwrap());
+        let outline = Outline::read(&bytes, None).unwrap();
+        let chunks = bytes.slice(..outline.chunks.last().unwrap().end() as usize);
+        group.bench_function(name, |bencher| {
+            bencher.iter(|| black_box(SealedBlock::open(chunks.clone(), ring.as_ref()).unwrap()));
+        });
+    }
+}
+
 fn encodes(criterion: &mut Criterion) {
+    let bodies = bodies();
     let directory = tempfile::tempdir().unwrap();
     let mut group = criterion.benchmark_group("block/encode");
     group
@@ -171,10 +197,10 @@ fn encodes(criterion: &mut Criterion) {
         .throughput(Throughput::Elements(RECORDS));
     for (name, compression, cipher) in KINDS {
         group.bench_function(name, |bencher| {
-            bencher.iter(|| black_box(encode(compression, cipher, directory.path())));
+            bencher.iter(|| black_box(encode(&bodies, compression, cipher, directory.path())));
         });
     }
 }
 
-criterion_group!(benches, reads, filters, encodes);
+criterion_group!(benches, reads, filters, rebuild, encodes);
 criterion_main!(benches);

@@ -118,10 +118,11 @@ impl StreamOutline {
         })
     }
 
-    /// Whether the sequence of a record in a listed block still counts. Without a checkpoint every record does.
+    /// Whether the sequence of a record in a listed block still counts. Without a checkpoint every record does, but for those
+    /// that an earlier start has set aside.
     pub fn is_live(&self, role: BlockRole, sequence: u64) -> bool {
         let Ok(Some(checkpoint)) = &self.checkpoint else {
-            return true;
+            return role != BlockRole::SetAside;
         };
         let listed = match role {
             BlockRole::Sealed { first, last, .. } => (first..=last).contains(&sequence),
