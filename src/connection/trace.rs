@@ -70,8 +70,15 @@ impl Trace {
         }
     }
 
+    #[inline]
     pub(super) fn publish(&self, publish: &Publish<'_>) {
-        let Some(who) = &self.who else { return };
+        if let Some(who) = &self.who {
+            self.show_publish(who, publish);
+        }
+    }
+
+    #[cold]
+    fn show_publish(&self, who: &str, publish: &Publish<'_>) {
         let total = publish.headers.len() + publish.payload.len();
         let mut words = vec![String::from_utf8_lossy(publish.subject).into_owned()];
         if !publish.reply.is_empty() {

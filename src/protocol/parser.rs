@@ -321,6 +321,7 @@ fn bare<'a>(
 }
 
 /// Splits the verb's line off the input, `None` while it has not ended.
+#[inline(always)]
 fn line<'a>(
     input: &'a [u8],
     verb: &'static str,
@@ -360,7 +361,16 @@ fn line<'a>(
 }
 
 /// Whether the input begins with the verb; `false` while it is a mere beginning of it.
+#[inline(always)]
 fn begins_with(input: &[u8], verb: &'static str) -> Result<bool, ProtocolViolation> {
+    // Nearly every client shouts.
+    if input.starts_with(verb.as_bytes()) {
+        return Ok(true);
+    }
+    begins_with_in_any_case(input, verb)
+}
+
+fn begins_with_in_any_case(input: &[u8], verb: &'static str) -> Result<bool, ProtocolViolation> {
     let verb = verb.as_bytes();
     let known = input.len().min(verb.len());
     let (Some(have), Some(want)) = (input.get(..known), verb.get(..known)) else {
@@ -395,7 +405,8 @@ fn is_white(byte: u8) -> bool {
 }
 
 /// The first `N` words and how many there are in all (counting stops at `N + 1`).
-fn words<const N: usize>(text: &[u8], is_separator: fn(u8) -> bool) -> ([&[u8]; N], usize) {
+#[inline]
+fn words<const N: usize>(text: &[u8], is_separator: impl Fn(u8) -> bool) -> ([&[u8]; N], usize) {
     let mut found = [&b""[..]; N];
     let mut count = 0;
     let mut rest = text;

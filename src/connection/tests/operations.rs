@@ -205,3 +205,43 @@ async fn a_second_connect_starts_over_without_a_second_info() {
     peer.say("PUB a 1\r\nx\r\n").await;
     peer.is_in_silence().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+async fn messages_of_one_publisher_stay_in_order_for_everybody() {
+    const PUBLISHERS: usize = 4;
+    const MESSAGES: usize = 2000;
+    let server = Server::start().await;
+    let mut listeners = Vec::new();
+    for _ in 0..3 {
+        let mut listener = server.quiet().await;
+        listener.say("SUB order.* 1\r\n").await;
+        listener.is_in_silence().await;
+        listeners.push(tokio::spawn(async move {
+            let mut next = [0; PUBLISHERS];
+            while next != [MESSAGES; PUBLISHERS] {
+                let line = listener.line().await;
+                let publisher: usize = line["MSG order.".len()..][..1].parse().unwrap();
+                let number: usize = listener.line().await.trim_end().parse().unwrap();
+                assert_eq!(number, next[publisher]);
+                next[publisher] += 1;
+            }
+        }));
+    }
+    let mut publishers = Vec::new();
+    for publisher in 0..PUBLISHERS {
+        let mut peer = server.quiet().await;
+        publishers.push(tokio::spawn(async move {
+            for batch in 0..MESSAGES / 100 {
+                let ops: String = (batch * 100..(batch + 1) * 100)
+                    .map(|n| n.to_string())
+                    .map(|n| format!("PUB order.{publisher} {}\r\n{n}\r\n", n.len()))
+                    .collect();
+                peer.say(ops).await;
+            }
+            peer.is_in_silence().await;
+        }));
+    }
+    for task in publishers.into_iter().chain(listeners) {
+        task.await.unwrap();
+    }
+}

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 
@@ -48,7 +48,7 @@ impl Server {
     /// A client that has read the greeting.
     pub(super) async fn peer(&self) -> Peer {
         let mut peer = Peer {
-            stream: TcpStream::connect(self.address).await.unwrap(),
+            stream: BufReader::new(TcpStream::connect(self.address).await.unwrap()),
         };
         assert!(
             peer.line()
@@ -68,7 +68,7 @@ impl Server {
 }
 
 pub(super) struct Peer {
-    stream: TcpStream,
+    stream: BufReader<TcpStream>,
 }
 
 impl Peer {
@@ -77,12 +77,10 @@ impl Peer {
     }
 
     pub(super) async fn line(&mut self) -> String {
-        let mut line = Vec::new();
-        while !line.ends_with(b"\n") {
-            let byte = timeout(PATIENCE, self.stream.read_u8()).await.unwrap();
-            line.push(byte.unwrap());
-        }
-        String::from_utf8(line).unwrap()
+        let mut line = String::new();
+        let read = self.stream.read_line(&mut line);
+        timeout(PATIENCE, read).await.unwrap().unwrap();
+        line
     }
 
     /// Exactly this comes next.
