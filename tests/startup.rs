@@ -284,6 +284,161 @@ fn a_log_file_that_was_moved_away_is_opened_again() {
     assert!(logged(&path, "Server Exiting").is_some() && logged(&moved, "Exiting").is_none());
 }
 
+#[test]
+fn a_server_with_streams_says_where_they_are_and_how_they_are_kept() {
+    let server = ServerOptions::default()
+        .monitoring()
+        .config("jetstream { store_dir: \"@DIR@/js\", max_mem: 64MB, max_file: 1GB, sync_interval: \"5s\", strict: false }")
+        .start();
+    let directory = server.directory().join("js/jetstream");
+    let log = server.log();
+    assert!(
+        log.contains(&format!("Store Directory: \"{}\"", directory.display())),
+        "{log}"
+    );
+    assert!(!log.contains("Temporary storage directory"), "{log}");
+    let varz = json(&server, "/varz");
+    let expected = serde_json::json!({
+        "max_memory": 64 << 20, "max_storage": 1 << 30, "store_dir": directory,
+        "sync_interval": 5_000_000_000u64, "compress_ok": true
+    });
+    assert_eq!(varz["jetstream"]["config"], expected);
+    let mut wire = Wire::connect(server.address());
+    wire.expect("INFO ");
+    assert!(wire.expect("\r\n").contains("\"jetstream\":true"));
+}
+
+#[test]
+fn durable_before_ack_is_what_a_server_does_unasked() {
+    let server = ServerOptions::default().monitoring().jetstream().start();
+    let config = &json(&server, "/jsz")["config"];
+    assert_eq!(config["sync_always"], true);
+    assert_eq!(config["strict"], true);
+}
+
+#[test]
+fn streams_are_seen_in_jsz_and_their_health_is_told() {
+    let server = ServerOptions::default().monitoring().jetstream().start();
+    let mut wire = Wire::ready(server.address(), "{\"verbose\":false}");
+    wire.send("SUB r 1\r\n");
+    for (api, body) in [
+        ("STREAM.CREATE.S", "{\"name\":\"S\",\"subjects\":[\"s\"]}"),
+        (
+            "CONSUMER.CREATE.S.C",
+            "{\"stream_name\":\"S\",\"config\":{\"name\":\"C\",\"durable_name\":\"C\",\"ack_policy\":\"explicit\"}}",
+        ),
+    ] {
+        wire.send(format!("PUB $JS.API.{api} r {}\r\n{body}\r\n", body.len()));
+        wire.expect("_response\"");
+    }
+    wire.send("PUB s r 5\r\nhello\r\n");
+    wire.expect("\"seq\":1}");
+    let totals = json(&server, "/jsz");
+    assert_eq!(
+        (&totals["streams"], &totals["consumers"]),
+        (&1.into(), &1.into())
+    );
+    assert_eq!(totals["messages"], 1);
+    assert!(totals["account_details"].is_null());
+    let account =
+        |query: &str| json(&server, &format!("/jsz?{query}"))["account_details"][0].clone();
+    assert_eq!(account("accounts=1")["name"], "$G");
+    let stream = account("acc=$G&streams=1")["stream_detail"][0].clone();
+    assert_eq!(
+        (&stream["name"], &stream["state"]["messages"]),
+        (&"S".into(), &1.into())
+    );
+    assert!(stream["config"].is_null() && stream["consumer_detail"].is_null());
+    let stream = account("consumers=true&config=true")["stream_detail"][0].clone();
+    assert_eq!(stream["config"]["subjects"], serde_json::json!(["s"]));
+    assert_eq!(
+        stream["consumer_detail"][0]["config"]["ack_policy"],
+        "explicit"
+    );
+    let stats = &json(&server, "/varz")["jetstream"]["stats"];
+    assert_eq!(
+        (&stats["api"]["total"], &stats["api"]["errors"]),
+        (&2.into(), &0.into())
+    );
+    for (query, status) in [
+        ("", 200),
+        ("?js-enabled-only=true", 200),
+        ("?account=$G&stream=S&consumer=C", 200),
+        ("?account=$G&stream=S&consumer=D", 404),
+        ("?account=$G&stream=T", 404),
+        ("?account=NOBODY", 404),
+        ("?stream=S", 400),
+    ] {
+        let answer = http_get(server.monitor_address(), &format!("/healthz{query}"));
+        assert_eq!(
+            answer.expect("monitoring answers").status,
+            status,
+            "{query}"
+        );
+    }
+}
+
+#[test]
+fn a_store_directory_in_use_is_refused() {
+    let server = Server::jetstream();
+    let store = server.store_directory();
+    let output = run(&["-p", "-1", "-js", "-sd", store.to_str().expect("UTF-8")]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(
+        stderr(&output).contains("in use by another server"),
+        "{}",
+        stderr(&output)
+    );
+}
+
+#[test]
+fn the_references_own_store_is_refused_and_left_alone() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let stream = directory.path().join("jetstream/$G/streams/ORDERS");
+    std::fs::create_dir_all(&stream).expect("our own directory");
+    std::fs::write(stream.join("meta.inf"), "{}").expect("our own directory");
+    let output = run(&[
+        "-p",
+        "-1",
+        "-js",
+        "-sd",
+        directory.path().to_str().expect("UTF-8"),
+    ]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(
+        stderr(&output).contains("nats-tool filestore import"),
+        "{}",
+        stderr(&output)
+    );
+    let left: Vec<_> = std::fs::read_dir(directory.path().join("jetstream"))
+        .expect("it is there")
+        .map(|entry| entry.expect("readable").file_name())
+        .collect();
+    assert_eq!(left, ["$G"]);
+}
+
+#[test]
+fn the_default_store_is_named_as_a_temporary_one() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let process = Command::new(env!("CARGO_BIN_EXE_nats-server"))
+        .args(["-a", "127.0.0.1", "-p", "-1", "-js", "-l"])
+        .arg(directory.path().join("log"))
+        .env("TMPDIR", directory.path())
+        .spawn()
+        .expect("the binary runs");
+    let process = Reaped(process);
+    let log = eventually("it is ready", || {
+        let log = std::fs::read_to_string(directory.path().join("log")).ok()?;
+        log.contains("Server is ready").then_some(log)
+    });
+    drop(process);
+    assert!(
+        log.contains("[WRN] Temporary storage directory used"),
+        "{log}"
+    );
+    assert!(directory.path().join("nats/jetstream").is_dir());
+}
+
 /// A child that does not outlive its test.
 struct Reaped(std::process::Child);
 

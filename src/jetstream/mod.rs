@@ -13,4 +13,4 @@ mod runtime;
 mod shard;
 pub mod types;
 
-pub use runtime::{JetStream, Setup, StartError};
+pub use runtime::{JetStream, Setup, StartError, WaitingMax};

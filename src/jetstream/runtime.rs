@@ -17,6 +17,7 @@ use super::monitor::{
 };
 use super::registry::{AccountStreams, Stream};
 use super::shard::Streams;
+pub use super::shard::WaitingMax;
 use super::types::{Storage, Strictness};
 use crate::broker::{Broker, InternalSubscription};
 
@@ -62,12 +63,16 @@ pub struct Setup {
     pub accounts: Vec<(String, AccountLimits)>,
     /// API requests that may wait.
     pub requests_max: usize,
+    /// Publishes that may wait for one stream.
+    pub waiting: WaitingMax,
 }
 
 /// Keeps the streams of a server running.
 pub(crate) trait Backend: StreamMaker {
     /// Stops all streams; what they hold is checkpointed when this returns.
     fn stop(&self);
+    /// What is wrong with a stream that takes nothing any more, if there is one.
+    fn fault(&self) -> Option<String>;
 }
 
 /// A running JetStream.
@@ -92,7 +97,7 @@ impl JetStream {
         broker: &Arc<Broker>,
         storage: EngineOptions,
     ) -> Result<Self, StartError> {
-        let (streams, found) = Streams::open(storage, &setup.settings, broker)?;
+        let (streams, found) = Streams::open(storage, &setup.settings, setup.waiting, broker)?;
         Self::assemble(setup, broker, streams, found)
     }
 
@@ -247,6 +252,11 @@ impl JetStream {
             .map(|(account, usage)| account_detail(account, usage, &query, &self.server.name))
             .collect();
         info
+    }
+
+    /// What is wrong with a stream that takes nothing any more, if there is one.
+    pub fn fault(&self) -> Option<String> {
+        self.backend.fault()
     }
 
     /// Stops answering, then stops and checkpoints all streams. A second call does nothing.

@@ -174,7 +174,7 @@ fn check(monitor: &Monitor, question: &Question) -> Option<Problem> {
         return unavailable(NOT_ENABLED.into());
     };
     if let Some(fault) = streams.fault() {
-        return unavailable(format!("JetStream takes no writes: {fault}"));
+        return unavailable(fault);
     }
     match question.enabled_only || question.account.is_empty() {
         true => None,

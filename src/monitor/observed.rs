@@ -70,7 +70,7 @@ pub trait ObservedStreams: Send + Sync {
     fn overview(&self) -> Overview;
     /// What `/jsz` shows of it. May wait for streams.
     fn info(&self, query: &Query, server_id: &str) -> JetStreamInfo;
-    /// Why it takes no more writes, if it takes none.
+    /// What is wrong with a stream that takes nothing any more, if there is one.
     fn fault(&self) -> Option<String>;
 }
 

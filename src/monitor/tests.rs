@@ -204,7 +204,7 @@ async fn health_is_what_it_is_asked_about() {
             with_streams(Some("disk gone")),
             "/healthz?js-enabled-only=1",
             503,
-            r#"{"status":"unavailable","error":"JetStream takes no writes: disk gone"}"#,
+            r#"{"status":"unavailable","error":"disk gone"}"#,
         ),
         (
             with_streams(None),

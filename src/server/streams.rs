@@ -6,7 +6,7 @@ use crate::config::Options;
 use crate::config::options::{EncryptionCipher, JetStreamOptions, SyncPolicy};
 use crate::jetstream::limits::{AccountLimits, ServerLimits};
 use crate::jetstream::monitor::{JetStreamInfo, Overview, Query, Settings};
-use crate::jetstream::{JetStream, Setup};
+use crate::jetstream::{JetStream, Setup, WaitingMax};
 use crate::monitor::observed::ObservedStreams;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -97,6 +97,10 @@ fn setup(options: &JetStreamOptions, server_name: &str, directory: &Path) -> Set
         limits: ServerLimits::default(),
         accounts: vec![(GLOBAL_ACCOUNT.to_owned(), AccountLimits::default())],
         requests_max: options.request_queue_max,
+        waiting: WaitingMax {
+            messages: options.buffered_messages_max as u64,
+            bytes: options.buffered_bytes_max,
+        },
     }
 }
 
@@ -148,7 +152,7 @@ impl ObservedStreams for JetStream {
     }
 
     fn fault(&self) -> Option<String> {
-        None
+        JetStream::fault(self)
     }
 }
 

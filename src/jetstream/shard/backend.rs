@@ -15,10 +15,10 @@ use storage::entropy::SystemEntropy;
 use storage::journal::{Commit, CommitSink, JournalError};
 use storage::store::{FileStore, Limits, MemStore};
 
-use super::Shards;
 use super::engine_log::EngineLog;
 use super::port::Port;
 use super::worker::now_ns;
+use super::{Shards, WaitingMax};
 use crate::broker::{Broker, InternalSubscription, InternalTarget, Outgoing, PublishCache};
 use crate::jetstream::advisory::StreamAction;
 use crate::jetstream::api::handler::StreamMaker;
@@ -62,6 +62,7 @@ impl Streams {
     pub(crate) fn open(
         options: EngineOptions,
         settings: &Settings,
+        waiting: WaitingMax,
         broker: &Arc<Broker>,
     ) -> Result<(Arc<Self>, Vec<Found>), StartError> {
         let path = options.directory.display().to_string();
@@ -77,7 +78,7 @@ impl Streams {
             tracing::info!("JetStream store {path}: what was not synced is cut: {torn:?}");
         }
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        let shards = Arc::new(Shards::start(cores, broker)?);
+        let shards = Arc::new(Shards::start(cores, broker, waiting)?);
         listen_to(&opened.engine, &shards);
         let streams = Arc::new(Self {
             broker: Arc::clone(broker),
@@ -402,6 +403,10 @@ impl StreamMaker for Streams {
 }
 
 impl Backend for Streams {
+    fn fault(&self) -> Option<String> {
+        self.shards.faults().first()
+    }
+
     fn stop(&self) {
         self.held.lock().clear();
         self.shards.stop();

@@ -116,23 +116,36 @@ impl CommitSink for Inbox {
     }
 }
 
+/// How much may wait for one stream; what comes beyond that is refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct WaitingMax {
+    /// Publishes.
+    pub messages: u64,
+    /// Their bytes.
+    pub bytes: u64,
+}
+
 /// How much waits for one stream.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Gauge {
+    max: WaitingMax,
     messages: AtomicU64,
     bytes: AtomicU64,
 }
 
-/// Publishes that may wait for one stream.
-const WAITING_MESSAGES_MAX: u64 = 100_000;
-/// Bytes of publishes that may wait for one stream.
-const WAITING_BYTES_MAX: u64 = 128 * 1024 * 1024;
-
 impl Gauge {
+    pub(super) fn new(max: WaitingMax) -> Self {
+        Self {
+            max,
+            messages: AtomicU64::new(0),
+            bytes: AtomicU64::new(0),
+        }
+    }
+
     /// Counts what comes in; `false`, and nothing counted, when too much waits already.
     pub(super) fn admit(&self, messages: u64, bytes: u64) -> bool {
-        if self.messages.load(Ordering::Relaxed) >= WAITING_MESSAGES_MAX
-            || self.bytes.load(Ordering::Relaxed) >= WAITING_BYTES_MAX
+        if self.messages.load(Ordering::Relaxed) >= self.max.messages
+            || self.bytes.load(Ordering::Relaxed) >= self.max.bytes
         {
             return false;
         }

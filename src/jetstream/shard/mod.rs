@@ -4,7 +4,7 @@
 //! - `port`: how the rest of the server reaches one stream.
 //! - `slot`: a stream on its shard, with everything around its core.
 //! - `worker`: the thread's loop.
-//! - `shards`: all of them.
+//! - `shards`: all of them; `faults`: those that are offline.
 //! - `engine_log`: the storage engine as the log of file streams.
 //! - `backend`: making, bringing back and removing streams.
 //! - `backend`: making, bringing back and removing streams.
@@ -17,6 +17,7 @@
 
 mod backend;
 mod engine_log;
+mod faults;
 mod inbox;
 mod port;
 mod shards;
@@ -26,4 +27,5 @@ mod tests;
 mod worker;
 
 pub(crate) use backend::Streams;
+pub use inbox::WaitingMax;
 pub(crate) use shards::Shards;

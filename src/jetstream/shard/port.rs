@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::faults::Faults;
 use super::inbox::{Answer, Done, Gauge, Inbox, Item, measure};
 use crate::broker::{Inbound, InterestTarget, InternalTarget};
 use crate::jetstream::core::{StreamReply, StreamRequest};
@@ -13,6 +14,7 @@ pub(crate) struct Port {
     pub(super) inbox: Arc<Inbox>,
     pub(super) slot: u64,
     pub(super) gauge: Arc<Gauge>,
+    pub(super) faults: Arc<Faults>,
 }
 
 impl Port {

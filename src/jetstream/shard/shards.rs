@@ -8,7 +8,8 @@ use std::thread::{self, JoinHandle};
 
 use parking_lot::Mutex;
 
-use super::inbox::{Inbox, Item};
+use super::faults::Faults;
+use super::inbox::{Gauge, Inbox, Item, WaitingMax};
 use super::port::Port;
 use super::slot::Slot;
 use super::worker::Worker;
@@ -21,11 +22,17 @@ pub(crate) struct Shards {
     inboxes: Vec<Arc<Inbox>>,
     threads: Mutex<Vec<JoinHandle<()>>>,
     slot_last: AtomicU64,
+    waiting: WaitingMax,
+    faults: Arc<Faults>,
 }
 
 impl Shards {
-    /// Starts this many threads.
-    pub(crate) fn start(count: usize, broker: &Arc<Broker>) -> io::Result<Self> {
+    /// Starts this many threads. Each stream lets so much wait.
+    pub(crate) fn start(
+        count: usize,
+        broker: &Arc<Broker>,
+        waiting: WaitingMax,
+    ) -> io::Result<Self> {
         let mut inboxes = Vec::new();
         let mut threads = Vec::new();
         for number in 0..count.max(1) {
@@ -39,6 +46,8 @@ impl Shards {
             inboxes,
             threads: Mutex::new(threads),
             slot_last: AtomicU64::new(0),
+            waiting,
+            faults: Arc::default(),
         })
     }
 
@@ -59,11 +68,17 @@ impl Shards {
         let port = Port {
             inbox: Arc::clone(&inbox),
             slot,
-            gauge: Arc::default(),
+            gauge: Arc::new(Gauge::new(self.waiting)),
+            faults: Arc::clone(&self.faults),
         };
         let stream = Slot::new(core, account, log, storage, port.clone());
         inbox.push(Item::Adopt(Box::new(stream)));
         port
+    }
+
+    /// The streams that are offline.
+    pub(crate) fn faults(&self) -> &Faults {
+        &self.faults
     }
 
     /// Has a checkpoint of a stream written, by its number in storage.

@@ -201,6 +201,14 @@ impl Slot {
             self.account.name(),
             self.core.name()
         );
+        self.port.faults.note(
+            self.port.slot,
+            format!(
+                "JetStream stream '{} > {}' write error: {reason}",
+                self.account.name(),
+                self.core.name()
+            ),
+        );
         self.offline = Some(Offline(reason.to_owned()));
         let refusal = StreamReply::Refused(ErrorCode::StreamStoreFailed.with(reason));
         for (_, answer) in self.requests.drain() {

@@ -167,6 +167,7 @@ impl Worker {
                 if let Some(mut stream) = self.slots.remove(&slot) {
                     stream.retire("409 Consumer Deleted", false);
                     stream.carry_out(&self.broker, &mut self.cache, now_ns);
+                    stream.port.faults.forget(slot);
                 }
                 done();
                 None
