@@ -313,3 +313,107 @@ pub(super) fn stream_of(disk: &dyn Disk, directory: &Path) -> Result<Option<u64>
     let intact = fields.starts_with(&MAGIC) && crc == crc32fast::hash(fields).to_le_bytes();
     Ok(stream.map(u64::from_le_bytes).filter(|_| intact))
 }
+
+#[cfg(test)]
+mod tests {
+    use roaring::RoaringTreemap;
+
+    use super::*;
+    use crate::disk::sim::SimDisk;
+    use crate::entropy::SeededEntropy;
+    use crate::store::Limits;
+    use crate::store::ledger::Totals;
+
+    const STREAM: u64 = 9;
+
+    fn cut(extent: Extent, index: u64) -> Cut {
+        Cut {
+            extent,
+            index,
+            totals: Totals::default(),
+            next_number: 1,
+            limits: Limits::default(),
+            sealed: Vec::new(),
+            open: None,
+            retired: Vec::new(),
+            dead: RoaringTreemap::from_iter([index]),
+            expiries: Vec::new(),
+            held: Vec::new(),
+            core: Bytes::from_static(b"a secret"),
+        }
+    }
+
+    fn written(cipher: Option<Cipher>) -> (SimDisk, Option<KeyRing>) {
+        let disk = SimDisk::new(1);
+        let entropy = SeededEntropy::new(1);
+        let root = Path::new("/");
+        let ring = cipher.map(|cipher| {
+            KeyRing::open(&disk, root, b"passphrase", None, cipher, &entropy).unwrap()
+        });
+        let keys = ring.as_ref().zip(cipher);
+        let whole = cut(Extent::Whole, 1);
+        let mut file = CheckpointFile::create(&disk, root, STREAM, keys, &entropy, &whole).unwrap();
+        file.append(&cut(Extent::Changes, 2)).unwrap();
+        file.append(&cut(Extent::Changes, 3)).unwrap();
+        (disk, ring)
+    }
+
+    #[test]
+    fn the_last_whole_frame_counts_and_a_torn_one_does_not() {
+        for cipher in [
+            None,
+            Some(Cipher::Aes256Gcm),
+            Some(Cipher::ChaCha20Poly1305),
+        ] {
+            let (disk, ring) = written(cipher);
+            let root = Path::new("/");
+            let load = || load(&disk, root, STREAM, ring.as_ref());
+            let newest = load().unwrap().unwrap();
+            assert_eq!((newest.index, newest.dead.len()), (3, 3));
+            let path = root.join(CHECKPOINT);
+            let content = disk.content(&path).unwrap();
+            let shows = content.windows(8).any(|window| window == b"a secret");
+            assert_eq!(shows, cipher.is_none());
+            let mut indexes = std::collections::BTreeSet::new();
+            for length in 0..content.len() {
+                disk.set_content(&path, &content[..length]);
+                match load() {
+                    Ok(cut) => {
+                        indexes.insert(cut.unwrap().index);
+                    }
+                    Err(CheckpointError::Damaged(_)) => assert!(indexes.is_empty()),
+                    Err(error) => panic!("{error}"),
+                }
+            }
+            assert_eq!(indexes, [1, 2].into());
+        }
+    }
+
+    #[test]
+    fn every_flipped_bit_is_noticed() {
+        let (disk, ring) = written(Some(Cipher::Aes256Gcm));
+        let path = Path::new("/").join(CHECKPOINT);
+        let length = disk.content(&path).unwrap().len() as u64;
+        for offset in 0..length {
+            disk.flip_bit(&path, offset, (offset % 8) as u8);
+            if let Ok(cut) = load(&disk, Path::new("/"), STREAM, ring.as_ref()) {
+                assert!(cut.unwrap().index < 3, "offset {offset}");
+            }
+            disk.flip_bit(&path, offset, (offset % 8) as u8);
+        }
+    }
+
+    #[test]
+    fn the_checkpoint_of_another_stream_or_without_its_key_is_refused() {
+        let (disk, ring) = written(Some(Cipher::Aes256Gcm));
+        let root = Path::new("/");
+        assert!(matches!(
+            load(&disk, root, STREAM + 1, ring.as_ref()),
+            Err(CheckpointError::Damaged(_))
+        ));
+        assert!(matches!(
+            load(&disk, root, STREAM, None),
+            Err(CheckpointError::KeyMissing(_))
+        ));
+    }
+}

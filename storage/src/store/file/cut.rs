@@ -430,6 +430,59 @@ mod tests {
         }
     }
 
+    /// The bytes in hexadecimal that begin each line behind `heading` in docs/format.md.
+    fn documented(heading: &str) -> Vec<u8> {
+        let document = include_str!("../../../../docs/format.md");
+        let (_, rest) = document.split_once(heading).unwrap();
+        let lines = rest.lines().skip(1).skip_while(|line| line.is_empty());
+        let lines = lines.take_while(|line| line.starts_with("    "));
+        lines
+            .flat_map(|line| {
+                let bytes = line.trim_start().split(' ');
+                bytes.map_while(|byte| match byte.len() {
+                    2 => u8::from_str_radix(byte, 16).ok(),
+                    _ => None,
+                })
+            })
+            .collect()
+    }
+
+    #[test]
+    fn the_cut_in_the_document_is_the_cut_we_write() {
+        let cut = Cut {
+            extent: Extent::Whole,
+            index: 5,
+            totals: Totals {
+                messages: 1,
+                bytes: 33,
+                first_sequence: 3,
+                last_sequence: 3,
+                last_time_ns: 100,
+            },
+            next_number: 1,
+            limits: Limits {
+                bytes_max: Some(4096),
+                ..Limits::default()
+            },
+            sealed: Vec::new(),
+            open: None,
+            retired: Vec::new(),
+            dead: RoaringTreemap::new(),
+            expiries: vec![(3, Expiry::Never)],
+            held: vec![Held {
+                sequence: 3,
+                time_ns: 100,
+                expiry: Expiry::Never,
+                body: Bytes::from_static(b"ahi"),
+                subject_bytes: 1,
+                headers_bytes: 0,
+            }],
+            core: Bytes::from_static(b"core"),
+        };
+        let heading = "A whole cut at log index 5";
+        assert_eq!(documented(heading), cut.encode());
+    }
+
     #[test]
     fn a_cut_comes_back_as_it_was() {
         let cut = cut();
