@@ -3,7 +3,7 @@
 use super::answer::{Parameters, plain};
 use super::observed::Observed;
 use super::process::ProcessorMeter;
-use super::{healthz, jsz, root, varz};
+use super::{edges, healthz, jsz, root, varz};
 use axum::Router;
 use axum::extract::{RawQuery, State};
 use axum::http::{StatusCode, Uri};
@@ -13,9 +13,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// Every endpoint and what it is for, in the order of the menu.
-pub const ENDPOINTS: [(&str, &str); 3] = [
+pub const ENDPOINTS: [(&str, &str); 6] = [
     ("/varz", "General"),
     ("/jsz", "JetStream"),
+    ("/routez", "Routes"),
+    ("/gatewayz", "Gateways"),
+    ("/leafz", "Leaf nodes"),
     ("/healthz", "Health"),
 ];
 
@@ -90,6 +93,18 @@ pub(super) async fn respond(monitor: Arc<Monitor>, path: &str, query: &str) -> R
         "/jsz" => {
             monitor.count("/jsz");
             blocking(move || jsz::answer(&monitor, &parameters)).await
+        }
+        "/routez" => {
+            monitor.count("/routez");
+            edges::routes(monitor.server.facts())
+        }
+        "/gatewayz" => {
+            monitor.count("/gatewayz");
+            edges::gateways(monitor.server.facts())
+        }
+        "/leafz" => {
+            monitor.count("/leafz");
+            edges::leaf_nodes(monitor.server.facts())
         }
         _ => not_found(),
     }

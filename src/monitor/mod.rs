@@ -1,13 +1,14 @@
 //! What the server tells about itself over HTTP.
 //!
 //! Read in this order: [`observed`] is all that this room may know of the server, [`answer`] is how an answer looks,
-//! [`endpoints`] lists them and counts requests, [`root`], [`healthz`], [`varz`] and [`jsz`] are one each, [`process`]
-//! asks the system what the process uses.
+//! [`endpoints`] lists them and counts requests, [`root`], [`healthz`], [`varz`] and [`jsz`] are one each, [`edges`]
+//! are three that have nothing to tell yet, [`process`] asks the system what the process uses.
 //!
 //! # Invariant
 //! This room only reads. It reaches the server through [`observed::Observed`] and nothing else.
 
 pub mod answer;
+pub mod edges;
 pub mod endpoints;
 pub mod healthz;
 pub mod jsz;

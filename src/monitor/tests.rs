@@ -257,6 +257,32 @@ async fn jsz_passes_on_what_it_is_asked_for() {
 }
 
 #[tokio::test]
+async fn a_server_on_its_own_has_no_routes_gateways_and_leaf_nodes() {
+    for (path, count, list, empty) in [
+        (
+            "/routez",
+            Some("num_routes"),
+            "routes",
+            serde_json::json!([]),
+        ),
+        ("/leafz", Some("leafnodes"), "leafs", serde_json::json!([])),
+        (
+            "/gatewayz",
+            None,
+            "outbound_gateways",
+            serde_json::json!({}),
+        ),
+    ] {
+        let (status, body) = ask(fake(), &[path]).await;
+        let value: Value = serde_json::from_str(&body).unwrap();
+        assert_eq!(status, StatusCode::OK);
+        assert_eq!(value["server_id"], "NID");
+        assert_eq!(value[list], empty);
+        assert!(count.is_none_or(|count| value[count] == 0));
+    }
+}
+
+#[tokio::test]
 async fn unknown_paths_are_not_found_and_the_base_path_stands_before_all() {
     for path in ["/nope", "/varz/", "/expvarz", "//"] {
         assert_eq!(

@@ -11,6 +11,7 @@ use crate::monitor::observed::ObservedStreams;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Instant;
 use storage::engine::EngineOptions;
 use storage::journal::Durability;
 use storage::seal::Cipher;
@@ -53,7 +54,16 @@ pub fn start(
     let setup = setup(jetstream, server_name, &directory);
     announce(jetstream, &setup.settings);
     let engine = engine_options(jetstream, &directory);
-    Ok(JetStream::start(setup, broker, engine)?)
+    let began = Instant::now();
+    let jetstream = JetStream::start(setup, broker, engine)?;
+    let found = jetstream.info(&Query::default(), "");
+    tracing::info!(
+        "Restored {} streams with {} messages in {:?}",
+        found.streams,
+        found.messages,
+        began.elapsed()
+    );
+    Ok(jetstream)
 }
 
 fn announce(options: &JetStreamOptions, settings: &Settings) {
