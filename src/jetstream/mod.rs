@@ -12,5 +12,6 @@ mod registry;
 mod runtime;
 mod shard;
 pub mod types;
+mod usage;
 
 pub use runtime::{JetStream, Setup, StartError, WaitingMax};

@@ -75,6 +75,19 @@ impl Stream {
     }
 }
 
+/// A stream as it was found at the start.
+pub(crate) enum Found {
+    /// It runs.
+    Running(Arc<Stream>),
+    /// It cannot be brought back; nothing of it was removed.
+    Offline {
+        /// Its name.
+        name: String,
+        /// Why.
+        reason: String,
+    },
+}
+
 /// How often the API was used.
 #[derive(Debug, Default)]
 pub(crate) struct ApiCounters {
@@ -103,6 +116,8 @@ pub(crate) struct AccountStreams {
     pub name: String,
     limits: RwLock<AccountLimits>,
     streams: RwLock<BTreeMap<String, Arc<Stream>>>,
+    /// Streams that could not be brought back, and why.
+    offline: RwLock<BTreeMap<String, String>>,
     /// Held while a stream is created, updated or deleted: names, subjects and reservations must not change meanwhile.
     pub change: Mutex<()>,
     pub api: ApiCounters,
@@ -114,6 +129,7 @@ impl AccountStreams {
             name: name.into(),
             limits: RwLock::new(limits),
             streams: RwLock::new(BTreeMap::new()),
+            offline: RwLock::new(BTreeMap::new()),
             change: Mutex::new(()),
             api: ApiCounters::default(),
         }
@@ -129,8 +145,30 @@ impl AccountStreams {
 
     /// The stream, or the error that says that there is none.
     pub(crate) fn find(&self, name: &str) -> Result<Arc<Stream>, ApiError> {
-        self.get(name)
-            .ok_or_else(|| ErrorCode::StreamNotFound.into())
+        self.get(name).ok_or_else(|| match self.offline(name) {
+            Some(reason) => ErrorCode::StreamOfflineReason.with(reason),
+            None => ErrorCode::StreamNotFound.into(),
+        })
+    }
+
+    /// Why this stream could not be brought back, if that is so.
+    pub(crate) fn offline(&self, name: &str) -> Option<String> {
+        self.offline.read().get(name).cloned()
+    }
+
+    /// All streams that could not be brought back, and why.
+    pub(crate) fn all_offline(&self) -> BTreeMap<String, String> {
+        self.offline.read().clone()
+    }
+
+    /// Takes up what was found at the start.
+    pub(crate) fn found(&self, found: Found) {
+        match found {
+            Found::Running(stream) => self.insert(stream),
+            Found::Offline { name, reason } => {
+                self.offline.write().insert(name, reason);
+            }
+        }
     }
 
     pub(crate) fn insert(&self, stream: Arc<Stream>) {
@@ -138,6 +176,7 @@ impl AccountStreams {
     }
 
     pub(crate) fn remove(&self, name: &str) -> Option<Arc<Stream>> {
+        self.offline.write().remove(name);
         self.streams.write().remove(name)
     }
 

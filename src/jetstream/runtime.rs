@@ -15,7 +15,7 @@ use super::limits::{AccountLimits, ServerLimits};
 use super::monitor::{
     JetStreamInfo, JetStreamStats, Overview, Query, Settings, Usage, account_detail,
 };
-use super::registry::{AccountStreams, Stream};
+use super::registry::{AccountStreams, Found};
 use super::shard::Streams;
 pub use super::shard::WaitingMax;
 use super::types::{Storage, Strictness};
@@ -32,16 +32,6 @@ pub enum StartError {
     Store {
         /// Where it is.
         path: String,
-        /// What is wrong with it.
-        reason: String,
-    },
-    /// A stream cannot be brought back.
-    #[error("JetStream stream {account} > {stream}: {reason}")]
-    Stream {
-        /// Its account.
-        account: String,
-        /// Its name.
-        stream: String,
         /// What is wrong with it.
         reason: String,
     },
@@ -97,7 +87,7 @@ impl JetStream {
         broker: &Arc<Broker>,
         storage: EngineOptions,
     ) -> Result<Self, StartError> {
-        let (streams, found) = Streams::open(storage, &setup.settings, setup.waiting, broker)?;
+        let (streams, found) = Streams::open(storage, &setup, broker)?;
         Self::assemble(setup, broker, streams, found)
     }
 
@@ -106,7 +96,7 @@ impl JetStream {
         setup: Setup,
         broker: &Arc<Broker>,
         backend: Arc<dyn Backend>,
-        recovered: Vec<(String, Arc<Stream>)>,
+        recovered: Vec<(String, Found)>,
     ) -> Result<Self, StartError> {
         let accounts = accounts(&setup.accounts, recovered)?;
         let server = Arc::new(Server {
@@ -277,7 +267,7 @@ impl Drop for JetStream {
 
 fn accounts(
     enabled: &[(String, AccountLimits)],
-    recovered: Vec<(String, Arc<Stream>)>,
+    recovered: Vec<(String, Found)>,
 ) -> Result<Arc<Accounts>, StartError> {
     let mut accounts: Accounts = HashMap::new();
     for (name, limits) in enabled {
@@ -286,14 +276,19 @@ fn accounts(
             Arc::new(AccountStreams::new(name.clone(), *limits)),
         );
     }
-    for (name, stream) in recovered {
+    for (name, found) in recovered {
         // Streams of an account that has lost JetStream stay as they are until it has it again.
         match accounts.get(&name) {
-            Some(account) => account.insert(stream),
-            None => tracing::warn!(
-                "JetStream stream '{name} > {}' belongs to an account without JetStream",
-                stream.name
-            ),
+            Some(account) => account.found(found),
+            None => {
+                let stream = match &found {
+                    Found::Running(stream) => &stream.name,
+                    Found::Offline { name, .. } => name,
+                };
+                tracing::warn!(
+                    "JetStream stream '{name} > {stream}' belongs to an account without JetStream"
+                );
+            }
         }
     }
     Ok(Arc::new(accounts))

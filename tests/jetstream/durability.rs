@@ -7,7 +7,7 @@ use async_nats::jetstream::consumer::PullConsumer;
 use async_nats::jetstream::stream::{Config, Stream};
 use futures_util::TryStreamExt;
 
-use super::common::Server;
+use super::common::{Server, ServerOptions, http_get};
 use super::consumers::{durable, fetch};
 use super::{connect, publish};
 
@@ -190,4 +190,82 @@ async fn a_deleted_stream_does_not_come_back() {
     server.kill();
     server.start_again();
     assert!(connect(&server).await.get_stream("S").await.is_err());
+}
+
+/// The files of the one stream that has files, by the end of their names.
+fn files(server: &Server, suffix: &str) -> Vec<std::path::PathBuf> {
+    let mut found = Vec::new();
+    let mut directories = vec![server.store_directory()];
+    while let Some(directory) = directories.pop() {
+        for entry in std::fs::read_dir(directory).expect("our own directory") {
+            let path = entry.expect("an entry").path();
+            if path.is_dir() {
+                directories.push(path);
+            } else if path.to_string_lossy().ends_with(suffix) {
+                found.push(path);
+            }
+        }
+    }
+    found
+}
+
+#[tokio::test]
+async fn a_damaged_stream_is_named_and_the_others_run() {
+    let mut server = ServerOptions::default().jetstream().monitoring().start();
+    create(&server).await;
+    let context = connect(&server).await;
+    let other = Config {
+        name: "T".to_owned(),
+        ..Config::default()
+    };
+    context.create_stream(other).await.expect("created");
+    publish(&context, "T", "kept").await;
+    for _ in 0..100 {
+        publish(&context, "S.a", "x".repeat(10_000)).await;
+    }
+    assert!(server.stop().success());
+    let checkpoints = files(&server, "/checkpoint");
+    assert!(!checkpoints.is_empty(), "a large stream has files");
+    for path in checkpoints {
+        let length = std::fs::metadata(&path).expect("a file").len() as usize;
+        std::fs::write(path, vec![0x5a; length]).expect("writable");
+    }
+    server.start_again();
+    let context = connect(&server).await;
+    let mut kept = context.get_stream("T").await.expect("is there");
+    assert_eq!(kept.info().await.expect("info").state.messages, 1);
+    let error = context
+        .get_stream("S")
+        .await
+        .expect_err("damaged")
+        .to_string();
+    assert!(error.contains("stream is offline"), "{error}");
+    let health = http_get(server.monitor_address(), "/healthz").expect("an answer");
+    assert_eq!(health.status, 503, "{}", health.body);
+    context.delete_stream("S").await.expect("may be given up");
+    let health = http_get(server.monitor_address(), "/healthz").expect("an answer");
+    assert_eq!(health.status, 200, "{}", health.body);
+}
+
+#[tokio::test]
+async fn a_full_store_refuses_publishes_and_takes_them_again_after_a_purge() {
+    let config = "jetstream { store_dir: \"@DIR@/js\", max_file: 100000 }";
+    let server = ServerOptions::default().config(config).start();
+    let stream = create(&server).await;
+    let context = connect(&server).await;
+    let mut stored = 0;
+    let refusal = loop {
+        let sent = context
+            .publish("S.a", vec![b'x'; 10_000].into())
+            .await
+            .expect("sent");
+        match sent.await {
+            Ok(_) => stored += 1,
+            Err(error) => break error.to_string(),
+        }
+        assert!(stored < 20, "the limit is never reached");
+    };
+    assert!(refusal.contains("insufficient resources"), "{refusal}");
+    stream.purge().await.expect("purged");
+    publish(&context, "S.a", "fits again").await;
 }

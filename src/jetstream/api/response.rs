@@ -1,5 +1,7 @@
 //! What API requests are answered: one body per operation, with the keys the reference writes even on an error.
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
 
 use super::super::limits::AccountLimits;
@@ -188,6 +190,8 @@ pub(crate) struct StreamListPage {
     pub streams: Vec<StreamInfo>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub missing: Vec<String>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub offline: BTreeMap<String, String>,
 }
 
 #[derive(Debug, Default, Serialize)]

@@ -1,6 +1,6 @@
 //! Making, bringing back and removing streams: storage, shard and subscriptions together.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::mpsc;
 
@@ -15,10 +15,10 @@ use storage::entropy::SystemEntropy;
 use storage::journal::{Commit, CommitSink, JournalError};
 use storage::store::{FileStore, Limits, MemStore};
 
+use super::Shards;
 use super::engine_log::EngineLog;
 use super::port::Port;
 use super::worker::now_ns;
-use super::{Shards, WaitingMax};
 use crate::broker::{Broker, InternalSubscription, InternalTarget, Outgoing, PublishCache};
 use crate::jetstream::advisory::StreamAction;
 use crate::jetstream::api::handler::StreamMaker;
@@ -26,10 +26,10 @@ use crate::jetstream::core::{StreamCore, limits};
 use crate::jetstream::intake;
 use crate::jetstream::limits::reservation;
 use crate::jetstream::log::{InstantLog, Log};
-use crate::jetstream::monitor::Settings;
-use crate::jetstream::registry::{AccountStreams, Stream};
-use crate::jetstream::runtime::{Backend, StartError};
+use crate::jetstream::registry::{AccountStreams, Found, Stream};
+use crate::jetstream::runtime::{Backend, Setup, StartError};
 use crate::jetstream::types::{ApiError, ErrorCode, Storage, StoreCompression, StreamConfig, Time};
+use crate::jetstream::usage::{Meter, Usage};
 
 /// The index of a stream's first entry, which holds what the stream was born with.
 const BIRTH_INDEX: u64 = 1;
@@ -43,6 +43,10 @@ pub(crate) struct Streams {
     shards: Arc<Shards>,
     domain: String,
     bytes_max: [u64; 2],
+    usage: Arc<Usage>,
+    /// Streams that could not be brought back, and why.
+    offline: Mutex<BTreeMap<(String, String), (StreamId, String)>>,
+    accounts: HashMap<String, Arc<Usage>>,
     held: Mutex<HashMap<(String, String), Held>>,
 }
 
@@ -54,17 +58,14 @@ struct Held {
     reserved: (Storage, u64),
 }
 
-/// A stream that was brought back: its account, and how it is reached.
-pub(crate) type Found = (String, Arc<Stream>);
-
 impl Streams {
     /// Opens the store directory and brings its streams back.
     pub(crate) fn open(
         options: EngineOptions,
-        settings: &Settings,
-        waiting: WaitingMax,
+        setup: &Setup,
         broker: &Arc<Broker>,
-    ) -> Result<(Arc<Self>, Vec<Found>), StartError> {
+    ) -> Result<(Arc<Self>, Vec<(String, Found)>), StartError> {
+        let settings = &setup.settings;
         let path = options.directory.display().to_string();
         let opened = FileEngine::open(Arc::new(RealDisk), options, Arc::new(SystemEntropy))
             .map_err(|error| StartError::Store {
@@ -78,7 +79,7 @@ impl Streams {
             tracing::info!("JetStream store {path}: what was not synced is cut: {torn:?}");
         }
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        let shards = Arc::new(Shards::start(cores, broker, waiting)?);
+        let shards = Arc::new(Shards::start(cores, broker, setup.waiting)?);
         listen_to(&opened.engine, &shards);
         let streams = Arc::new(Self {
             broker: Arc::clone(broker),
@@ -88,45 +89,54 @@ impl Streams {
             shards,
             domain: String::new(),
             bytes_max: [settings.max_memory, settings.max_storage],
+            usage: Arc::new(Usage::of_server(settings.max_memory, settings.max_storage)),
+            offline: Mutex::default(),
+            accounts: setup
+                .accounts
+                .iter()
+                .map(|(name, limits)| (name.clone(), Arc::new(Usage::of_account(limits))))
+                .collect(),
             held: Mutex::default(),
         });
         let mut found = Vec::new();
         for recovered in opened.streams {
-            found.extend(streams.bring_back(recovered)?);
+            found.extend(streams.bring_back(recovered));
         }
         Ok((streams, found))
     }
 
-    /// Replays a stream and lets it run. `None` when it had not been born yet, which nobody was told that it was.
-    fn bring_back(&self, recovered: Recovered<FileStore>) -> Result<Option<Found>, StartError> {
+    /// Replays a stream and lets it run. One that cannot be brought back is kept as it is and named, and does not stand in the
+    /// way of the others. `None` when it had not been born yet, which nobody was told that it was.
+    fn bring_back(&self, recovered: Recovered<FileStore>) -> Option<(String, Found)> {
         let Recovered {
-            id,
-            account,
-            name,
-            content,
-            holes,
-            ..
-        } = recovered;
-        let offline = |reason: String| StartError::Stream {
-            account: account.clone(),
-            stream: name.clone(),
-            reason,
+            id, account, name, ..
+        } = &recovered;
+        let (id, account, name) = (*id, account.clone(), name.clone());
+        let found = match self.revive(recovered) {
+            Ok(found) => Found::Running(found?),
+            Err(reason) => {
+                tracing::error!("JetStream stream '{account} > {name}' is offline: {reason}");
+                let key = (account.clone(), name.clone());
+                self.offline.lock().insert(key, (id, reason.clone()));
+                Found::Offline { name, reason }
+            }
         };
-        let content = content.map_err(|error| offline(error.to_string()))?;
-        if let Some((first, last)) = holes.first() {
-            return Err(offline(format!(
-                "log entries {first} to {last} are lost to damage"
-            )));
+        Some((account, found))
+    }
+
+    fn revive(&self, recovered: Recovered<FileStore>) -> Result<Option<Arc<Stream>>, String> {
+        let content = recovered.content.map_err(|error| error.to_string())?;
+        if let Some((first, last)) = recovered.holes.first() {
+            return Err(format!("log entries {first} to {last} are lost to damage"));
         }
+        let id = recovered.id;
         if content.core.is_empty() && content.entries.is_empty() {
-            let removed = self.engine.remove(id);
-            removed.map_err(|error| offline(error.to_string()))?;
+            self.engine.remove(id).map_err(|error| error.to_string())?;
             return Ok(None);
         }
-        let core = self.replay(content).map_err(offline)?;
+        let core = self.replay(content)?;
         let config = StreamConfig::clone(core.config());
-        let stream = self.run(&account, config, core, Some(id));
-        Ok(Some((account, stream)))
+        Ok(Some(self.run(&recovered.account, config, core, Some(id))))
     }
 
     fn replay(&self, content: RecoveredStore<FileStore>) -> Result<StreamCore, String> {
@@ -168,7 +178,10 @@ impl Streams {
         };
         let id = storage.map_or(0, |id| id.0);
         let in_broker = self.broker.ensure_account(account);
-        let port = self.shards.adopt(core, in_broker, Arc::clone(log), id);
+        let in_account = self.accounts.get(account).cloned().unwrap_or_default();
+        let meter = Meter::new(&self.usage, &in_account, config.storage);
+        let log = Arc::clone(log);
+        let port = self.shards.adopt_counted(core, in_broker, log, id, meter);
         let held = Held {
             subscriptions: self.subscribe(account, &config, &port),
             reserved: (config.storage, reservation(&config)),
@@ -385,6 +398,17 @@ impl StreamMaker for Streams {
         }
     }
 
+    fn remove_offline(&self, account: &AccountStreams, name: &str) -> Result<(), ApiError> {
+        let key = (account.name.clone(), name.to_owned());
+        let Some((id, _)) = self.offline.lock().remove(&key) else {
+            return Ok(());
+        };
+        let removed = self.engine.remove(id);
+        removed.map_err(|error| ErrorCode::StreamDelete.with(error))?;
+        self.advise(&account.name, name, StreamAction::Deleted);
+        Ok(())
+    }
+
     fn unreserved(&self, storage: Storage) -> u64 {
         let max = match storage {
             Storage::Memory => self.bytes_max[0],
@@ -404,7 +428,14 @@ impl StreamMaker for Streams {
 
 impl Backend for Streams {
     fn fault(&self) -> Option<String> {
-        self.shards.faults().first()
+        let offline = || {
+            let offline = self.offline.lock();
+            let ((account, name), (_, reason)) = offline.first_key_value()?;
+            Some(format!(
+                "JetStream stream '{account} > {name}' is offline: {reason}"
+            ))
+        };
+        self.shards.faults().first().or_else(offline)
     }
 
     fn stop(&self) {

@@ -16,6 +16,7 @@ use super::worker::Worker;
 use crate::broker::{Account, Broker};
 use crate::jetstream::core::StreamCore;
 use crate::jetstream::log::Log;
+use crate::jetstream::usage::Meter;
 
 /// The threads on which streams live.
 pub(crate) struct Shards {
@@ -51,13 +52,26 @@ impl Shards {
         })
     }
 
-    /// Lets a stream live on one of the shards.
+    /// Lets a stream live on one of the shards, counted nowhere.
+    #[cfg(test)]
     pub(crate) fn adopt(
         &self,
         core: StreamCore,
         account: Arc<Account>,
         log: Arc<dyn Log>,
         storage: u64,
+    ) -> Port {
+        self.adopt_counted(core, account, log, storage, Meter::default())
+    }
+
+    /// Lets a stream live on one of the shards.
+    pub(crate) fn adopt_counted(
+        &self,
+        core: StreamCore,
+        account: Arc<Account>,
+        log: Arc<dyn Log>,
+        storage: u64,
+        meter: Meter,
     ) -> Port {
         let slot = self.slot_last.fetch_add(1, Ordering::Relaxed) + 1;
         let at = slot as usize % self.inboxes.len();
@@ -71,7 +85,7 @@ impl Shards {
             gauge: Arc::new(Gauge::new(self.waiting)),
             faults: Arc::clone(&self.faults),
         };
-        let stream = Slot::new(core, account, log, storage, port.clone());
+        let stream = Slot::new(core, account, log, storage, port.clone(), meter);
         inbox.push(Item::Adopt(Box::new(stream)));
         port
     }

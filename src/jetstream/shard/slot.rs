@@ -20,6 +20,7 @@ use crate::jetstream::core::{
 use crate::jetstream::intake::{self, Intake, Purpose};
 use crate::jetstream::log::{Checkpoint, Entry, Log, LogError};
 use crate::jetstream::types::{ApiError, ErrorCode, Time};
+use crate::jetstream::usage::Meter;
 
 /// Why a stream takes nothing any more.
 #[derive(Debug, Clone)]
@@ -33,6 +34,7 @@ pub(crate) struct Slot {
     /// Its number in storage.
     pub(super) storage: u64,
     pub(super) port: Port,
+    meter: Meter,
     requests: HashMap<u64, Answer>,
     token: u64,
     /// Interest in the deliver subjects of push consumers.
@@ -78,6 +80,7 @@ impl Slot {
         log: Arc<dyn Log>,
         storage: u64,
         port: Port,
+        meter: Meter,
     ) -> Self {
         let mut seed = [0; 8];
         if getrandom::fill(&mut seed).is_err() {
@@ -89,6 +92,7 @@ impl Slot {
             log,
             storage,
             port,
+            meter,
             requests: HashMap::new(),
             token: 0,
             watches: HashMap::new(),
@@ -126,10 +130,15 @@ impl Slot {
 
     /// Takes messages from the broker in.
     pub(super) fn take(&mut self, batch: Vec<Inbound>, takes_new: bool, now_ns: i64) {
+        let refusal = match &self.offline {
+            Some(Offline(reason)) => Some(ErrorCode::StreamStoreFailed.with(reason)),
+            None if !takes_new => Some(ErrorCode::InsufficientResources.into()),
+            None => self.meter.refusal().map(ApiError::from),
+        };
         for inbound in batch {
             let is_publish = inbound.tag == Purpose::Publish as u64;
-            if is_publish && (self.offline.is_some() || !takes_new) {
-                self.reject(inbound.reply);
+            if let Some(refusal) = refusal.as_ref().filter(|_| is_publish) {
+                self.core.reject(inbound.reply, refusal, &mut self.effects);
                 continue;
             }
             match intake::read(inbound) {
@@ -142,15 +151,6 @@ impl Slot {
 
     pub(super) fn decide(&mut self, event: Event, now_ns: i64) {
         self.step(now_ns, |core, step| core.handle(event, step));
-    }
-
-    /// Refuses a publish that there is no room for, or no stream any more.
-    fn reject(&mut self, reply: Bytes) {
-        let error: ApiError = match &self.offline {
-            Some(Offline(reason)) => ErrorCode::StreamStoreFailed.with(reason),
-            None => ErrorCode::InsufficientResources.into(),
-        };
-        self.core.reject(reply, &error, &mut self.effects);
     }
 
     /// Tells publishers that too much waits for this stream.
@@ -279,6 +279,7 @@ impl Slot {
 
     /// Carries out what the core wants done in the world.
     pub(super) fn carry_out(&mut self, broker: &Broker, cache: &mut PublishCache, now_ns: i64) {
+        self.meter.note(self.core.store().state().bytes);
         for change in std::mem::take(&mut self.effects.consumers) {
             self.consumer_changed(change);
         }

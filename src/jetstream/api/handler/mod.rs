@@ -38,6 +38,8 @@ pub(crate) trait StreamMaker: Send + Sync {
     fn updated(&self, account: &AccountStreams, stream: &Stream, old: &StreamConfig);
     /// Removes a stream; nothing of it is left when this returns.
     fn remove(&self, account: &AccountStreams, stream: &Stream) -> Result<(), ApiError>;
+    /// Removes a stream that could not be brought back.
+    fn remove_offline(&self, account: &AccountStreams, name: &str) -> Result<(), ApiError>;
     /// Bytes that all accounts may still reserve on this server in this storage.
     fn unreserved(&self, storage: super::super::types::Storage) -> u64;
     /// Whether anybody listens on a literal subject of the account.

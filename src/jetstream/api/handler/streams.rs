@@ -1,5 +1,7 @@
 //! Streams: make, change, show, list, remove.
 
+use std::collections::BTreeMap;
+
 use super::super::super::core::{InfoQuery, StreamReply, StreamRequest};
 use super::super::super::limits::{AccountLimits, reservation};
 use super::super::super::registry::{AccountStreams, Stream};
@@ -61,6 +63,9 @@ pub(super) fn create(context: &Context<'_>, name: &str) -> Result<StreamCreated,
             existing
         }
         None => {
+            if let Some(reason) = account.offline(name) {
+                return Err(ErrorCode::StreamOfflineReason.with(reason));
+            }
             refuse_unsupported(&config)?;
             check_overlap(account, &config)?;
             let stream = context
@@ -221,8 +226,13 @@ pub(super) fn delete(context: &Context<'_>, name: &str) -> Result<StreamDeleted,
     }
     let account = context.account;
     let _change = account.change.lock();
-    let stream = account.find(name)?;
-    context.server.maker.remove(account, &stream)?;
+    match account.offline(name) {
+        Some(_) => context.server.maker.remove_offline(account, name)?,
+        None => {
+            let stream = account.find(name)?;
+            context.server.maker.remove(account, &stream)?;
+        }
+    }
     account.remove(name);
     Ok(StreamDeleted { success: true })
 }
@@ -306,14 +316,14 @@ fn matching(
 
 pub(super) fn names(context: &Context<'_>) -> Result<StreamNamesPage, ApiError> {
     let (request, streams) = matching(context)?;
-    let total = streams.len();
+    let mut names: Vec<String> = streams.iter().map(|stream| stream.name.clone()).collect();
+    if request.subject.is_empty() {
+        names.extend(context.account.all_offline().into_keys());
+        names.sort();
+    }
+    let total = names.len();
     let offset = at_most(request.offset, total);
-    let names: Vec<String> = streams
-        .iter()
-        .skip(offset)
-        .take(NAMES_PAGE)
-        .map(|stream| stream.name.clone())
-        .collect();
+    let names: Vec<String> = names.into_iter().skip(offset).take(NAMES_PAGE).collect();
     Ok(StreamNamesPage {
         paged: Paged {
             total,
@@ -324,16 +334,17 @@ pub(super) fn names(context: &Context<'_>) -> Result<StreamNamesPage, ApiError> 
     })
 }
 
+/// Streams that could not be brought back stand beside the first page.
 pub(super) fn list(context: &Context<'_>) -> Result<StreamListPage, ApiError> {
     let (request, streams) = matching(context)?;
-    let total = streams.len();
-    let offset = at_most(request.offset, total);
+    let offset = at_most(request.offset, streams.len());
     let pending: Vec<_> = streams
         .iter()
         .skip(offset)
         .take(LIST_PAGE)
         .map(|stream| stream.start(StreamRequest::Info(InfoQuery::default())))
         .collect();
+    let total = streams.len();
     let streams = pending
         .into_iter()
         .filter_map(|pending| match pending.wait() {
@@ -342,14 +353,19 @@ pub(super) fn list(context: &Context<'_>) -> Result<StreamListPage, ApiError> {
             _ => None,
         })
         .collect();
+    let offline = match offset {
+        0 if request.subject.is_empty() => context.account.all_offline(),
+        _ => BTreeMap::new(),
+    };
     Ok(StreamListPage {
         paged: Paged {
-            total,
+            total: total + offline.len(),
             offset,
             limit: LIST_PAGE,
         },
         streams,
-        missing: Vec::new(),
+        missing: offline.keys().cloned().collect(),
+        offline,
     })
 }
 

@@ -5,7 +5,7 @@ use serde_json::Value;
 use super::*;
 use crate::jetstream::core::{ConsumerAction, StreamRequest};
 use crate::jetstream::limits::AccountLimits;
-use crate::jetstream::registry::StreamPort;
+use crate::jetstream::registry::{Found, StreamPort};
 use crate::jetstream::types::{ConsumerInfo, SequenceInfo, Storage, StreamInfo, StreamState};
 
 /// A stream that keeps its configuration and consumers and holds no messages.
@@ -138,6 +138,10 @@ impl StreamMaker for Maker {
     fn updated(&self, _account: &AccountStreams, _stream: &Stream, _old: &StreamConfig) {}
 
     fn remove(&self, _account: &AccountStreams, _stream: &Stream) -> Result<(), ApiError> {
+        Ok(())
+    }
+
+    fn remove_offline(&self, _account: &AccountStreams, _name: &str) -> Result<(), ApiError> {
         Ok(())
     }
 
@@ -484,4 +488,36 @@ fn a_tightened_consumer_limit_names_who_is_in_the_way() {
         reply.contains("change to limits violates consumers: C"),
         "{reply}"
     );
+}
+
+#[test]
+fn a_stream_that_could_not_be_brought_back_is_named_and_can_be_deleted() {
+    let api = unlimited();
+    api.ask("STREAM.CREATE.A", r#"{"name": "A"}"#);
+    api.account.found(Found::Offline {
+        name: "B".to_owned(),
+        reason: "damaged".to_owned(),
+    });
+    for (subject, body) in [
+        ("STREAM.INFO.B", ""),
+        ("STREAM.CREATE.B", r#"{"name": "B"}"#),
+        ("STREAM.PURGE.B", ""),
+        ("CONSUMER.NAMES.B", ""),
+    ] {
+        let reply = api.ask(subject, body);
+        assert!(reply.contains("10194"), "{reply}");
+        assert!(reply.contains("stream is offline: damaged"), "{reply}");
+    }
+    assert!(
+        api.ask("STREAM.NAMES", "")
+            .contains(r#""streams":["A","B"]"#)
+    );
+    let list = api.ask("STREAM.LIST", "");
+    assert!(list.contains(r#""total":2"#), "{list}");
+    assert!(
+        list.contains(r#""missing":["B"],"offline":{"B":"damaged"}"#),
+        "{list}"
+    );
+    assert_eq!(api.error("STREAM.DELETE.B", ""), 0);
+    assert_eq!(api.error("STREAM.INFO.B", ""), 10059);
 }
