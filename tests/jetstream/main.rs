@@ -7,12 +7,24 @@ mod advisories;
 mod consumers;
 mod durability;
 mod key_value;
+mod management;
 mod objects;
+mod publishing;
+mod pulls;
+mod pushes;
+mod restarts;
+mod retention;
+mod settings;
 mod streams;
 
-use async_nats::jetstream::{self, Context};
+use std::time::Duration;
+
+use async_nats::jetstream::{self, Context, stream};
 
 use common::Server;
+
+/// How long anything may take on a machine that is busy with other tests.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A JetStream client; its errors end the test.
 async fn connect(server: &Server) -> Context {
@@ -32,4 +44,18 @@ async fn publish(context: &Context, subject: &str, payload: impl Into<String>) -
         .await
         .expect("the connection is up");
     ack.await.expect("an ack").sequence
+}
+
+/// A stream over `name.>` with nothing else set.
+fn plain(name: &str) -> stream::Config {
+    stream::Config {
+        name: name.to_owned(),
+        subjects: vec![format!("{}.>", name.to_lowercase())],
+        ..stream::Config::default()
+    }
+}
+
+/// A message's payload as text.
+fn text(payload: &[u8]) -> &str {
+    std::str::from_utf8(payload).expect("text")
 }
