@@ -5,7 +5,7 @@ use async_nats::jetstream::stream::{Config, StorageType};
 use futures_util::TryStreamExt;
 
 use super::common::Server;
-use super::{connect, plain, publish, text};
+use super::{connect, plain, publish};
 
 #[tokio::test]
 async fn a_stream_is_created_once_and_again_with_the_same_configuration_only() {

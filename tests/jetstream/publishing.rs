@@ -1,13 +1,11 @@
 //! Publishing: acks, duplicates, expectations, rollups.
 
-use std::time::Duration;
-
 use async_nats::HeaderMap;
-use async_nats::jetstream::context::{PublishAckFuture, PublishErrorKind};
+use async_nats::jetstream::context::PublishErrorKind;
 use async_nats::jetstream::message::PublishMessage;
 use async_nats::jetstream::stream::Config;
 
-use super::common::{Server, eventually_async};
+use super::common::Server;
 use super::{connect, plain, publish, text};
 
 #[tokio::test]

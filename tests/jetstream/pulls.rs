@@ -9,7 +9,7 @@ use async_nats::jetstream::{AckKind, Context, Message};
 use futures_util::{StreamExt, TryStreamExt};
 
 use super::common::{Server, eventually_async};
-use super::{PATIENCE, connect, plain, publish, text};
+use super::{PATIENCE, connect, plain, publish};
 
 async fn filled(server: &Server, count: u32) -> (Context, Stream) {
     let context = connect(server).await;

@@ -4,10 +4,9 @@ use std::time::Duration;
 
 use async_nats::jetstream::consumer::{AckPolicy, push};
 use async_nats::jetstream::stream::Stream;
-use futures_util::StreamExt;
 
 use super::common::{Server, Wire, eventually_async};
-use super::{PATIENCE, connect, plain, publish, text};
+use super::{connect, plain, publish};
 
 async fn ten(server: &Server) -> Stream {
     let context = connect(server).await;

@@ -1,16 +1,11 @@
 //! What is there again after a kill in lazy mode, and what an encrypted store shows.
 
-use std::sync::Arc;
-
-use async_nats::jetstream::Context;
 use async_nats::jetstream::consumer::{AckPolicy, PullConsumer, pull};
 use async_nats::jetstream::message::PublishMessage;
 use async_nats::jetstream::stream::{Compression, Config};
 use futures_util::TryStreamExt;
-use parking_lot::Mutex;
-use tokio::task::JoinHandle;
 
-use super::common::{Server, ServerOptions, eventually_async};
+use super::common::{Server, ServerOptions};
 use super::{PATIENCE, connect, plain, publish, text};
 
 fn durable(name: &str) -> pull::Config {

@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, pull};
+use async_nats::jetstream::consumer::{AckPolicy, pull};
 use async_nats::jetstream::stream::Stream;
-use futures_util::{StreamExt, TryStreamExt};
+use futures_util::StreamExt;
 
-use super::common::{Server, eventually_async};
-use super::{connect, plain, publish, text};
+use super::common::Server;
+use super::{connect, plain, publish};
 
 fn durable(name: &str) -> pull::Config {
     pull::Config {
@@ -25,16 +25,6 @@ async fn ten(server: &Server) -> Stream {
         publish(&context, &format!("s.{}", number % 2), &number.to_string()).await;
     }
     stream
-}
-
-/// The payloads that a consumer with `config` gets, without waiting for more than there are.
-async fn seen(stream: &Stream, config: pull::Config) -> Vec<String> {
-    let consumer = stream.create_consumer(config).await.unwrap();
-    let messages = consumer.fetch().max_messages(100).messages().await.unwrap();
-    messages
-        .map(|message| text(&message.unwrap().payload).to_owned())
-        .collect()
-        .await
 }
 
 #[tokio::test]
