@@ -78,7 +78,9 @@ impl Consumer {
             self.reserve(turn, true);
         }
         if !self.rules.is_push() && stop != Stop::Budget {
-            self.walk_waiting(stop == Stop::End, turn);
+            // Nothing comes out of a paused consumer: for those that do not want to wait that is the end, too.
+            let over = stop == Stop::End || self.rules.is_paused(turn.now_ns);
+            self.walk_waiting(over, turn);
         }
         stop
     }

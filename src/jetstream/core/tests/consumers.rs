@@ -500,6 +500,12 @@ fn a_paused_consumer_delivers_nothing_until_it_is_resumed() {
         matches!(reply, StreamReply::Paused { remaining_ns, .. } if remaining_ns == 10 * SECOND)
     );
     assert!(bench.consumer_info("c").paused);
+    let impatient = bench.pull("c", r#"{"batch":1,"no_wait":true}"#);
+    assert!(
+        impatient[0]
+            .headers
+            .starts_with(b"NATS/1.0 404 No Messages")
+    );
     bench.pull_to("c", "inbox", r#"{"batch":1}"#);
     bench.pass(9 * SECOND);
     assert!(bench.sent_to("inbox").is_empty());
