@@ -11,6 +11,9 @@ pub enum Damage {
     /// The file ends before the part does.
     #[error("the file ends too early")]
     Truncated,
+    /// The device does not give the bytes back.
+    #[error("the device cannot read it")]
+    Unreadable,
     /// The header of the part is not one.
     #[error("its header is damaged")]
     Header,

@@ -12,7 +12,7 @@ use super::index::{IndexedChunk, RecordIndex};
 use super::keys::BlockKeys;
 use super::read::View;
 use super::scan::{self, Lost};
-use super::source::Source;
+use super::source::{Source, SourceError, read_what_can_be_read};
 use super::writer::{BlockWriter, EncodedChunk};
 use crate::disk::DiskFile;
 use crate::filter::Filter;
@@ -52,7 +52,7 @@ impl OpenBlock {
         written: u64,
         ring: Option<&KeyRing>,
     ) -> Result<Self, BlockOpenError> {
-        let bytes = file.map(written.min(file.length()?))?;
+        let bytes = read_what_can_be_read(&*file, written)?;
         let identity = BlockIdentity::decode(&bytes)?;
         let keys = BlockKeys::open(&identity, &bytes, ring)?;
         let codec = ChunkCodec::new(identity, keys);
@@ -112,8 +112,8 @@ impl OpenBlock {
     pub(super) fn read_key_slot(&self) -> Result<KeySlot, BlockOpenError> {
         let length = self.codec.identity.data_offset() as usize;
         let start = self.source.read(0, length).map_err(|error| match error {
-            super::source::SourceError::Disk(error) => BlockOpenError::Disk(error),
-            super::source::SourceError::Truncated => BlockOpenError::KeySlots,
+            SourceError::Disk(error) => BlockOpenError::Disk(error),
+            SourceError::Truncated => BlockOpenError::KeySlots,
         })?;
         KeySlot::newest(&start, &self.codec.identity).ok_or(BlockOpenError::KeySlots)
     }

@@ -12,6 +12,7 @@ use super::index::sealed::SealedIndex;
 use super::index::{IndexedChunk, RecordIndex};
 use super::scan::Lost;
 use super::source::{Source, SourceError};
+use crate::disk::DiskErrorKind;
 use crate::filter::{Filter, Pattern};
 use crate::store::SubjectState;
 
@@ -57,19 +58,24 @@ impl<I: RecordIndex> View<'_, I> {
     /// The plain body of a chunk: in place when it is plain and mapped, else through the cache.
     #[inline]
     pub fn body(&self, placed: &PlacedChunk) -> Result<Body, BlockReadError> {
-        if let Source::Mapped(file) = self.source
+        if let Source::Mapped(mapped) = self.source
             && self.codec.is_plain(&placed.header)
         {
+            let length = placed.header.stored_length as usize;
             let start = placed.body_offset() as usize;
-            let end = start + placed.header.stored_length as usize;
-            if end > file.len() {
+            if start + length > mapped.bytes.len() {
                 return Err(chunk_error(placed, Damage::Truncated));
             }
+            let last = self.index.chunks().last();
+            let numbers = last.map_or(0, |last| last.placed.header.number + 1);
+            mapped
+                .touch(placed.header.number, numbers, start as u64, length)
+                .map_err(|error| unreadable(placed, error))?;
             return Ok(Body {
                 facts: placed.header.facts(),
                 stream: self.codec.identity.stream,
-                holder: file.clone(),
-                range: start..end,
+                holder: mapped.bytes.clone(),
+                range: start..start + length,
             });
         }
         self.cached_body(placed)
@@ -84,10 +90,7 @@ impl<I: RecordIndex> View<'_, I> {
         let stored = self
             .source
             .read(placed.body_offset(), header.stored_length as usize)
-            .map_err(|error| match error {
-                SourceError::Truncated => chunk_error(placed, Damage::Truncated),
-                SourceError::Disk(error) => error.into(),
-            })?;
+            .map_err(|error| unreadable(placed, error))?;
         let plain = self
             .codec
             .decode(header, &stored)
@@ -284,6 +287,14 @@ pub(super) fn chunk_error(placed: &PlacedChunk, damage: Damage) -> BlockReadErro
         last_sequence: placed.header.last_sequence,
         offset: placed.offset,
         damage,
+    }
+}
+
+/// A sector that cannot be read is damage to its chunk; anything else the disk reports may pass.
+fn unreadable(placed: &PlacedChunk, error: SourceError) -> BlockReadError {
+    match error {
+        SourceError::Disk(error) if !matches!(error.kind, DiskErrorKind::Io(_)) => error.into(),
+        error => chunk_error(placed, error.into()),
     }
 }
 

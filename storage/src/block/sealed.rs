@@ -1,5 +1,6 @@
 //! Sealed blocks: they never change, and their index is read where it lies.
 
+use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
@@ -9,14 +10,18 @@ use super::cache::{BlockCache, BlockTicket, Cached, Part};
 use super::chunk::ChunkCodec;
 use super::error::{BlockOpenError, BlockReadError, Damage};
 use super::format::chunk::body_crc;
-use super::format::{BlockIdentity, FOOTER_HEADER_BYTES, FooterHeader, TRAILER_BYTES, Trailer};
+use super::format::{
+    BlockIdentity, FOOTER_HEADER_BYTES, FooterHeader, HeaderError, KEY_SLOTS_END, TRAILER_BYTES,
+    Trailer,
+};
 use super::index::RecordIndex;
 use super::index::sealed::{self, SealedIndex};
 use super::keys::BlockKeys;
 use super::read::View;
 use super::scan::{self, Lost};
-use super::source::Source;
+use super::source::{Mapped, Source, SourceError, read_what_can_be_read};
 use super::writer::summarize;
+use crate::disk::{Disk, DiskErrorKind};
 use crate::filter::Filter;
 use crate::seal::KeyRing;
 use crate::store::SubjectState;
@@ -24,7 +29,6 @@ use crate::store::SubjectState;
 /// A sealed block, mapped.
 pub struct SealedBlock {
     codec: ChunkCodec,
-    file: Bytes,
     source: Source,
     ticket: BlockTicket,
     footer: Option<(u64, FooterHeader)>,
@@ -42,18 +46,39 @@ struct Resident {
 }
 
 impl SealedBlock {
-    /// Opens a block from its whole file. A damaged footer is not an error: the index is rebuilt from the chunks then.
+    /// Opens a block from its whole file in memory. A damaged footer is not an error: the index is rebuilt from the chunks then.
     pub fn open(file: Bytes, ring: Option<&KeyRing>) -> Result<Self, BlockOpenError> {
-        let identity = BlockIdentity::decode(&file)?;
-        let keys = BlockKeys::open(&identity, &file, ring)?;
+        Self::over(Mapped::memory(file), ring)
+    }
+
+    /// Opens a block from a file of `length` bytes. The file is mapped, and read once before the memory is touched.
+    pub fn open_file(
+        disk: Arc<dyn Disk>,
+        path: PathBuf,
+        length: u64,
+        ring: Option<&KeyRing>,
+    ) -> Result<Self, BlockOpenError> {
+        let mapped = Mapped::file(disk, path, length)?;
+        let start = length.min(KEY_SLOTS_END as u64) as usize;
+        match mapped.read(0, start) {
+            Err(SourceError::Disk(error)) if !matches!(error.kind, DiskErrorKind::Io(_)) => {
+                Err(error.into())
+            }
+            Err(_) => Err(HeaderError::Damaged.into()),
+            Ok(_) => Self::over(mapped, ring),
+        }
+    }
+
+    fn over(mapped: Mapped, ring: Option<&KeyRing>) -> Result<Self, BlockOpenError> {
+        let file = &mapped.bytes;
+        let identity = BlockIdentity::decode(file)?;
+        let keys = BlockKeys::open(&identity, file, ring)?;
         let codec = ChunkCodec::new(identity, keys);
-        let footer = find_footer(&codec, &file);
         let block = Self {
+            footer: footer_of(&codec, &mapped)?,
             codec,
-            source: Source::Mapped(file.clone()),
-            file,
+            source: Source::Mapped(mapped),
             ticket: BlockTicket::new(),
-            footer,
             resident: OnceLock::new(),
         };
         if block.footer.is_none() {
@@ -78,7 +103,10 @@ impl SealedBlock {
 
     /// Length of the file.
     pub fn file_length(&self) -> u64 {
-        self.file.len() as u64
+        match &self.source {
+            Source::Mapped(mapped) => mapped.bytes.len() as u64,
+            Source::File(file) => file.length().unwrap_or_default(),
+        }
     }
 
     /// What was wrong with the footer, when the index had to be rebuilt from the chunks.
@@ -138,17 +166,31 @@ impl SealedBlock {
     }
 
     fn read_index(&self, at: u64, footer: &FooterHeader) -> Result<SealedIndex, Damage> {
-        let stored = self.source.read(
-            at + FOOTER_HEADER_BYTES as u64,
-            footer.stored_length as usize,
-        )?;
-        read_index(&self.codec, footer, stored)
+        let offset = at + FOOTER_HEADER_BYTES as u64;
+        let length = footer.stored_length as usize;
+        let Source::Mapped(mapped) = &self.source else {
+            return read_index(&self.codec, footer, self.source.read(offset, length)?);
+        };
+        let stored = mapped.read(offset, length)?;
+        if self.codec.keys.is_sealed() {
+            return read_index(&self.codec, footer, stored);
+        }
+        // What was read is checked, and then dropped: the index is used where it is mapped.
+        check_index(&self.codec, footer, &stored)?;
+        read_index(&self.codec, footer, mapped.slice(offset, length)?)
     }
 
     /// Builds the index from the chunks.
     fn rebuilt(&self, damage: Damage) -> &Resident {
         self.resident.get_or_init(|| {
-            let (memory, lost) = scan::rebuild(&self.codec, &self.file, self.file.len() as u64);
+            // A disk that reads nothing at all leaves what the map has.
+            let file = match &self.source {
+                Source::Mapped(mapped) => {
+                    mapped.read_all().unwrap_or_else(|_| mapped.bytes.clone())
+                }
+                Source::File(file) => read_what_can_be_read(&**file, u64::MAX).unwrap_or_default(),
+            };
+            let (memory, lost) = scan::rebuild(&self.codec, &file, file.len() as u64);
             let summary = summarize(&memory, &memory.totals, self.codec.seed);
             let bytes = sealed::encode(&memory, self.codec.seed);
             // What was just encoded parses; an index of nothing is the answer if that were ever wrong.
@@ -292,15 +334,39 @@ pub(super) fn trailer_is_intact(codec: &ChunkCodec, file: &[u8]) -> bool {
     }
 }
 
+/// The footer of a mapped block, of which only what is looked at is read.
+fn footer_of(
+    codec: &ChunkCodec,
+    mapped: &Mapped,
+) -> Result<Option<(u64, FooterHeader)>, BlockOpenError> {
+    let length = mapped.bytes.len() as u64;
+    let trailer_at = length.saturating_sub(TRAILER_BYTES as u64);
+    let read = |at: u64, length: usize| mapped.read(at, length).ok();
+    if let Some(trailer) = read(trailer_at, (length - trailer_at) as usize)
+        && let Some(Trailer { footer_at }) = Trailer::decode(&trailer, codec.seed)
+        && let Some(header) = read(footer_at, FOOTER_HEADER_BYTES)
+        && let Some(header) = FooterHeader::decode(&header, codec.seed)
+    {
+        return Ok(Some((footer_at, header)));
+    }
+    Ok(find_footer(codec, &mapped.read_all()?))
+}
+
+/// Checks a stored index against its checksum.
+fn check_index(codec: &ChunkCodec, footer: &FooterHeader, stored: &[u8]) -> Result<(), Damage> {
+    match body_crc(codec.seed, stored) == footer.index_crc {
+        true => Ok(()),
+        false => Err(Damage::Checksum),
+    }
+}
+
 /// Opens the index of a footer and checks everything that its checksum and its header promise.
 pub(super) fn read_index(
     codec: &ChunkCodec,
     footer: &FooterHeader,
     stored: Bytes,
 ) -> Result<SealedIndex, Damage> {
-    if body_crc(codec.seed, &stored) != footer.index_crc {
-        return Err(Damage::Checksum);
-    }
+    check_index(codec, footer, &stored)?;
     let plain = if codec.identity.cipher.is_some() {
         let associated = [&codec.encoded_identity[..], &footer.authenticated()];
         codec

@@ -69,7 +69,7 @@ impl BlockIdentity {
     pub fn data_offset(&self) -> u64 {
         match self.cipher {
             None => HEADER_PAGE_BYTES as u64,
-            Some(_) => super::keys::SLOTS_END as u64,
+            Some(_) => super::keys::KEY_SLOTS_END as u64,
         }
     }
 

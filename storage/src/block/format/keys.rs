@@ -24,7 +24,7 @@ pub const KEY_SLOT_BYTES: usize = 4096;
 /// How many data keys a block can have: one, and one more for each time it is continued.
 pub const KEY_EPOCHS_MAX: usize = 56;
 /// Where chunks of an encrypted block begin.
-pub(super) const SLOTS_END: usize = HEADER_PAGE_BYTES + 2 * KEY_SLOT_BYTES;
+pub const KEY_SLOTS_END: usize = HEADER_PAGE_BYTES + 2 * KEY_SLOT_BYTES;
 
 const MAGIC: [u8; 8] = *b"NBKEYS\x1a\n";
 const KEYS_AT: usize = 24;

@@ -18,7 +18,7 @@ pub mod record;
 pub use chunk::{CHUNK_BYTES_TARGET, CHUNK_HEADER_BYTES, ChunkHeader};
 pub use footer::{FOOTER_HEADER_BYTES, FooterHeader, TRAILER_BYTES, Trailer};
 pub use header::{BlockIdentity, FORMAT_VERSION, HEADER_BYTES, HEADER_PAGE_BYTES, HeaderError};
-pub use keys::{KEY_EPOCHS_MAX, KEY_SLOT_BYTES, KeySlot};
+pub use keys::{KEY_EPOCHS_MAX, KEY_SLOT_BYTES, KEY_SLOTS_END, KeySlot};
 
 /// A checksum over `parts` that starts from `seed`, so that bytes which belong elsewhere do not pass.
 pub(super) fn seeded_crc(seed: u32, parts: &[&[u8]]) -> u32 {

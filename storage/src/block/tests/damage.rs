@@ -230,3 +230,63 @@ pub(super) fn mutate(bytes: &mut Vec<u8>, entropy: &SeededEntropy) {
         }
     }
 }
+
+#[test]
+fn a_sector_that_cannot_be_read_costs_its_chunk_and_stops_nothing() {
+    let messages = plain_messages(3000);
+    for (codec, cipher) in [(Compression::None, None), (Compression::None, CIPHERS[1])] {
+        let file = encode(&messages, codec, cipher);
+        let outline = Outline::read(&file, None).unwrap();
+        let chunk = outline.chunks[1];
+        let footer_at = outline.chunks.last().unwrap().end();
+        let path = Path::new("/block");
+        for bad in [
+            chunk.offset + 20_000,
+            footer_at + 5000,
+            file.len() as u64 - 2,
+        ] {
+            let disk = SimDisk::new(1);
+            let created = disk.open(path, OpenMode::CreateNew).unwrap();
+            created.write_all_at(&file, 0).unwrap();
+            disk.fail_reads_of(path, bad);
+            let length = file.len() as u64;
+            let block =
+                SealedBlock::open_file(Arc::new(disk), path.into(), length, Some(&ring())).unwrap();
+            let cache = BlockCache::new(1 << 20);
+            for message in messages.iter().step_by(13) {
+                let header = &chunk.header;
+                let lost = bad < footer_at
+                    && (header.first_sequence..=header.last_sequence).contains(&message.sequence);
+                match block.load(message.sequence, &cache) {
+                    Ok(record) => assert!(!lost && message.is(&record.unwrap())),
+                    Err(error) => {
+                        assert!(lost, "byte {bad}: {error}");
+                        let range = (header.first_sequence, header.last_sequence);
+                        assert_eq!(error.sequences(), Some(range));
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn an_open_block_on_a_bad_sector_keeps_its_other_chunks() {
+    let messages = plain_messages(2000);
+    let bytes = encode(&messages, Compression::None, None);
+    let outline = Outline::read(&bytes, None).unwrap();
+    let written = outline.chunks.last().unwrap().end();
+    let path = Path::new("/block");
+    let disk = SimDisk::new(1);
+    let file = disk.open(path, OpenMode::CreateNew).unwrap();
+    file.write_all_at(&bytes[..written as usize], 0).unwrap();
+    disk.fail_reads_of(path, outline.chunks[1].offset + 20_000);
+    let block = OpenBlock::open(file, written, None).unwrap();
+    assert_eq!(block.lost().len(), 1);
+    let cache = BlockCache::new(1 << 20);
+    assert!(block.load(1, &cache).unwrap().is_some());
+    let last = messages.last().unwrap().sequence;
+    assert!(block.load(last, &cache).unwrap().is_some());
+    let lost = outline.chunks[1].header.first_sequence;
+    assert!(block.load(lost, &cache).is_err());
+}

@@ -290,7 +290,8 @@ impl Seal {
             // Left over from before a restart, behind the cut that the block was continued at; the log has it.
             self.file.set_length(end)?;
         }
-        let block = SealedBlock::open(self.file.map(end)?, ground.options.ring.as_deref())?;
+        let (disk, path) = (ground.disk.clone(), self.file.path().to_owned());
+        let block = SealedBlock::open_file(disk, path, end, ground.options.ring.as_deref())?;
         Ok(SealedFile {
             block,
             file: self.file,
@@ -361,7 +362,7 @@ impl Rewrite {
             file.advise(offset, run.len() as u64, Advice::StartWriteback);
             offset += run.len() as u64;
         }
-        let block = SealedBlock::open(file.map(offset)?, ring)?;
+        let block = SealedBlock::open_file(ground.disk.clone(), path, offset, ring)?;
         Ok(Some(rewritten(Some(SealedFile { block, file }))))
     }
 

@@ -239,8 +239,8 @@ fn open_sealed(ground: &Ground, listed: &ListedBlock) -> Result<Part, FileOpenEr
         }
         Err(error) => return Err(error.into()),
     };
-    let bytes = file.map(file.length()?)?;
-    let block = match SealedBlock::open(bytes, ground.options.ring.as_deref()) {
+    let (disk, ring) = (ground.disk.clone(), ground.options.ring.as_deref());
+    let block = match SealedBlock::open_file(disk, path, file.length()?, ring) {
         Ok(block) => block,
         Err(error) => return key_error(listed.name, error).map(gone),
     };
