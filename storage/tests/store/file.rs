@@ -576,3 +576,55 @@ fn a_stream_of_overwritten_keys_ends_in_few_blocks() {
     server.disk.crash();
     server.recover();
 }
+
+#[test]
+fn an_encrypted_block_is_continued_after_any_number_of_restarts() {
+    let shape = Shape {
+        block_bytes: 1 << 20,
+        flush_bytes: 100,
+        cipher: Some(Cipher::Aes256Gcm),
+        ..small_shape()
+    };
+    let mut server = Server::start(1, shape, Limits::default());
+    for restart in 0..80 {
+        for at in 0..3 {
+            server.change(&append(at, 150));
+            server.run_jobs();
+        }
+        server.checkpoint();
+        if restart % 2 == 0 {
+            server.disk.crash();
+        } else {
+            server.disk.kill();
+        }
+        server.recover();
+    }
+    assert_eq!(server.store.state().messages, 240);
+}
+
+#[test]
+fn a_full_disk_poisons_the_store_and_nothing_that_was_checkpointed_is_lost() {
+    let mut server = filled(small_shape(), 300);
+    server.disk.set_capacity(Some(150_000));
+    for at in 0..2_000u16 {
+        let before = server.store.state().last_sequence;
+        let payload = [7; 150];
+        let message = storage::store::NewMessage {
+            sequence: before + 1,
+            time_ns: 5_000,
+            subject: b"a",
+            headers: b"",
+            payload: &payload,
+            expiry: storage::store::Expiry::ByAge,
+        };
+        if server.store.append(&message, &mut ()).is_err() {
+            assert!(at > 0);
+            server.disk.crash();
+            server.recover();
+            assert_eq!(server.store.state().last_sequence, 300);
+            return;
+        }
+        server.run_jobs();
+    }
+    panic!("the disk was never full");
+}

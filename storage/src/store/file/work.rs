@@ -598,6 +598,9 @@ impl Files {
             self.sealed.push(open.part);
         }
         let Some(at) = self.sealed.iter().position(|part| replaced(part.name)) else {
+            if rewritten.output.is_some() {
+                self.unsaved.retired.push(rewritten.name);
+            }
             return;
         };
         let mut erase = false;
@@ -610,7 +613,12 @@ impl Files {
             }
             !replaced(part.name)
         });
-        self.dead -= rewritten.dead;
+        let mut dead = rewritten.dead;
+        if let Some(above) = self.truncated.and_then(|last| last.checked_add(1)) {
+            // Those sequences may be in use again.
+            dead.remove_range(above..);
+        }
+        self.dead -= dead;
         self.unsaved.whole = true;
         if let Some(output) = rewritten.output {
             self.unsaved.files.push(output.file);
