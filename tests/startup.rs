@@ -288,7 +288,7 @@ fn a_log_file_that_was_moved_away_is_opened_again() {
 fn a_server_with_streams_says_where_they_are_and_how_they_are_kept() {
     let server = ServerOptions::default()
         .monitoring()
-        .config("jetstream { store_dir: \"@DIR@/js\", max_mem: 64MB, max_file: 1GB, sync_interval: \"5s\", strict: false }")
+        .config("jetstream { store_dir: \"@DIR@/js\", max_mem: 64MB, max_file: 1GB, sync_interval: \"5s\", strict: false, limits { max_ack_pending: 10 } }")
         .start();
     let directory = server.directory().join("js/jetstream");
     let log = server.log();
@@ -303,6 +303,10 @@ fn a_server_with_streams_says_where_they_are_and_how_they_are_kept() {
         "sync_interval": 5_000_000_000u64, "compress_ok": true
     });
     assert_eq!(varz["jetstream"]["config"], expected);
+    assert_eq!(
+        varz["jetstream"]["limits"],
+        serde_json::json!({"max_ack_pending": 10})
+    );
     let mut wire = Wire::connect(server.address());
     wire.expect("INFO ");
     assert!(wire.expect("\r\n").contains("\"jetstream\":true"));

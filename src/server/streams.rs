@@ -3,7 +3,7 @@
 use super::capacity::{disk_bytes, memory_bytes, readable_bytes};
 use crate::broker::{Broker, GLOBAL_ACCOUNT};
 use crate::config::Options;
-use crate::config::options::{EncryptionCipher, JetStreamOptions, SyncPolicy};
+use crate::config::options::{AssetLimits, EncryptionCipher, JetStreamOptions, SyncPolicy};
 use crate::jetstream::limits::{AccountLimits, ServerLimits};
 use crate::jetstream::monitor::{JetStreamInfo, Overview, Query, Settings};
 use crate::jetstream::{JetStream, Setup, WaitingMax};
@@ -104,13 +104,23 @@ fn setup(options: &JetStreamOptions, server_name: &str, directory: &Path) -> Set
             compress_ok: true,
             strict: options.strict,
         },
-        limits: ServerLimits::default(),
+        limits: server_limits(&options.limits),
         accounts: vec![(GLOBAL_ACCOUNT.to_owned(), AccountLimits::default())],
         requests_max: options.request_queue_max,
         waiting: WaitingMax {
             messages: options.buffered_messages_max as u64,
             bytes: options.buffered_bytes_max,
         },
+    }
+}
+
+fn server_limits(limits: &AssetLimits) -> ServerLimits {
+    let window = limits.duplicate_window_max.map(|window| window.as_nanos());
+    ServerLimits {
+        max_request_batch: limits.request_batch_max.map_or(0, i64::from),
+        max_ack_pending: limits.ack_pending_max.map_or(0, i64::from),
+        max_ha_assets: 0,
+        duplicate_window_ns: window.map_or(0, |window| i64::try_from(window).unwrap_or(i64::MAX)),
     }
 }
 

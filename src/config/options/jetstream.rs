@@ -80,6 +80,19 @@ pub struct JetStreamOptions {
     pub buffered_messages_max: usize,
     /// How many API requests may wait.
     pub request_queue_max: usize,
+    /// What each stream and consumer may ask for.
+    pub limits: AssetLimits,
+}
+
+/// What each stream and consumer of the server may ask for; `None` is no limit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct AssetLimits {
+    /// Messages of one pull request.
+    pub request_batch_max: Option<u32>,
+    /// Messages of one consumer that may wait for an ack.
+    pub ack_pending_max: Option<u32>,
+    /// How long message ids may be remembered.
+    pub duplicate_window_max: Option<Duration>,
 }
 
 impl Default for JetStreamOptions {
@@ -95,6 +108,7 @@ impl Default for JetStreamOptions {
             buffered_bytes_max: 128 << 20,
             buffered_messages_max: 100_000,
             request_queue_max: 10_000,
+            limits: AssetLimits::default(),
         }
     }
 }
@@ -236,10 +250,32 @@ fn member(options: &mut JetStreamOptions, keys: &mut Keys, field: &Field<'_>, re
                 options.request_queue_max = usize::try_from(count).unwrap_or(usize::MAX);
             }
         }
+        "limits" => limits(&mut options.limits, field, report),
         _ => match not_built(&key) {
             Some(what) => field.not_supported(report, what),
             None => field.unknown(report),
         },
+    }
+}
+
+fn limits(limits: &mut AssetLimits, field: &Field<'_>, report: &mut Report) {
+    let Some(map) = field.map(report) else {
+        return;
+    };
+    let most = i64::from(i32::MAX);
+    for member in in_file_order(map) {
+        let count = |report: &mut Report| member.within(report, 0, most).filter(|max| *max > 0);
+        match member.key().as_str() {
+            "max_request_batch" => limits.request_batch_max = count(report),
+            "max_ack_pending" => limits.ack_pending_max = count(report),
+            "duplicate_window" => {
+                let window = member.duration(report);
+                limits.duplicate_window_max = window.filter(|window| !window.is_zero());
+            }
+            "max_ha_assets" => member.not_supported(report, "replicas are not built"),
+            "batch" => member.not_supported(report, "limits for batches are not built"),
+            _ => member.unknown(report),
+        }
     }
 }
 
@@ -249,7 +285,6 @@ fn not_built(key: &str) -> Option<&'static str> {
         "domain" => "JetStream domains are not built",
         "unique_tag" => "placement of replicas is not built",
         "extension_hint" => "extending another server's JetStream over leaf nodes is not built",
-        "limits" => "limits for the JetStream API are not built",
         "tpm" => "keys in a trusted platform module are not built",
         "max_outstanding_catchup" => "catching up replicas is not built",
         "info_queue_limit" => "info requests have no queue of their own",

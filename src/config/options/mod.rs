@@ -14,7 +14,7 @@ mod unsupported;
 
 pub use authorization::{Authorization, Permissions, ResponsePermission, SubjectPermission, User};
 pub use jetstream::{
-    EncryptionCipher, EncryptionOptions, JetStreamOptions, StoreLimit, SyncPolicy,
+    AssetLimits, EncryptionCipher, EncryptionOptions, JetStreamOptions, StoreLimit, SyncPolicy,
 };
 pub use report::{OptionError, OptionProblem, Problems};
 

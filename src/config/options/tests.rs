@@ -115,6 +115,26 @@ fn storage_limits_take_numbers_and_quoted_sizes() {
 }
 
 #[test]
+fn what_streams_and_consumers_may_ask_for_is_limited() {
+    let limits = options(
+        "jetstream { limits { max_request_batch: 100, max_ack_pending: 5k, duplicate_window: \"30s\" } }",
+    )
+    .jetstream
+    .limits;
+    assert_eq!(limits.request_batch_max, Some(100));
+    assert_eq!(limits.ack_pending_max, Some(5_000));
+    assert_eq!(limits.duplicate_window_max, Some(Duration::from_secs(30)));
+    assert_eq!(
+        options("jetstream { limits {} }").jetstream.limits,
+        AssetLimits::default()
+    );
+    for text in ["max_ha_assets: 1", "batch {}"] {
+        assert!(refusal(&format!("jetstream {{ limits {{ {text} }} }}")).contains("not supported"));
+    }
+    assert!(refusal("jetstream { limits { nonsense: 1 } }").contains("unknown field"));
+}
+
+#[test]
 fn streams_live_below_the_store_directory() {
     let directory = |text: &str| options(text).jetstream.directory();
     assert_eq!(
