@@ -231,4 +231,66 @@ mod tests {
             r#""timestamp":"1970-01-01T00:00:00Z","stream":"S","consumer":"C","paused":false,"pause_until":"0001-01-01T00:00:00Z"}"#
         );
     }
+
+    #[test]
+    fn every_event_of_a_consumer_has_its_own_subject() {
+        let consumer = || "C".to_owned();
+        for (advisory, expected_subject, expected_keys) in [
+            (
+                Advisory::ConsumerCreated {
+                    consumer: consumer(),
+                },
+                "CONSUMER.CREATED.S.C",
+                r#""stream":"S","consumer":"C","action":"create"}"#,
+            ),
+            (
+                Advisory::ConsumerDeleted {
+                    consumer: consumer(),
+                },
+                "CONSUMER.DELETED.S.C",
+                r#""stream":"S","consumer":"C","action":"delete"}"#,
+            ),
+            (
+                Advisory::DeliveriesExceeded {
+                    consumer: consumer(),
+                    stream_sequence: 7,
+                    deliveries: 3,
+                },
+                "CONSUMER.MAX_DELIVERIES.S.C",
+                r#""stream":"S","consumer":"C","stream_seq":7,"deliveries":3}"#,
+            ),
+            (
+                Advisory::Terminated {
+                    consumer: consumer(),
+                    consumer_sequence: 1,
+                    stream_sequence: 2,
+                    deliveries: 3,
+                    reason: "bad".to_owned(),
+                },
+                "CONSUMER.MSG_TERMINATED.S.C",
+                r#""stream":"S","consumer":"C","consumer_seq":1,"stream_seq":2,"deliveries":3,"reason":"bad"}"#,
+            ),
+            (
+                Advisory::Pinned {
+                    consumer: consumer(),
+                    group: "g".to_owned(),
+                    id: "i".to_owned(),
+                },
+                "CONSUMER.PINNED.S.C",
+                r#""account":"$G","stream":"S","consumer":"C","group":"g","pinned_id":"i"}"#,
+            ),
+            (
+                Advisory::BatchAbandoned {
+                    batch: "b".to_owned(),
+                    reason: "timeout",
+                },
+                "STREAM.BATCH_ABANDONED.S",
+                r#""account":"$G","stream":"S","batch":"b","reason":"timeout"}"#,
+            ),
+        ] {
+            let (subject, text) = shown(&advisory);
+            assert_eq!(subject, format!("$JS.EVENT.ADVISORY.{expected_subject}"));
+            assert!(text.ends_with(expected_keys), "{text}");
+        }
+    }
 }

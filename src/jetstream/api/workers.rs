@@ -240,3 +240,39 @@ impl Worker {
         self.broker.publish(account, &[message], &mut self.cache);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request(broker: &Broker) -> Inbound {
+        Inbound {
+            account: Arc::clone(broker.global()),
+            tag: 0,
+            subject: Bytes::from_static(b"$JS.API.INFO"),
+            reply: Bytes::new(),
+            headers: Bytes::new(),
+            payload: Bytes::new(),
+            client: None,
+        }
+    }
+
+    #[test]
+    fn a_full_queue_drops_all_that_waits_and_counts_it() {
+        let broker = Broker::new();
+        let queue = ApiQueue {
+            waiting: Mutex::default(),
+            ready: Condvar::new(),
+            requests_max: 3,
+            inflight: AtomicU64::new(0),
+        };
+        queue.deliver(vec![request(&broker), request(&broker)]);
+        assert_eq!(queue.inflight(), 2);
+        queue.deliver(vec![request(&broker)]);
+        queue.deliver(vec![request(&broker)]);
+        let waiting = queue.waiting.lock();
+        assert_eq!(waiting.requests.len(), 1);
+        assert_eq!(waiting.dropped.as_ref().map(|(_, count)| *count), Some(3));
+        assert_eq!(queue.inflight(), 1);
+    }
+}

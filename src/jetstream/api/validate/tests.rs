@@ -505,3 +505,42 @@ fn a_consumer_changes_only_in_what_may_change() {
     );
     check_consumer_update(&old, &new).expect("all of this may change");
 }
+
+#[test]
+fn placement_may_not_name_a_server() {
+    assert_eq!(
+        refused(r#"{"name":"S","placement":{"preferred":"one"}}"#),
+        (
+            10052,
+            "preferred server not permitted in placement".to_owned()
+        )
+    );
+    let config = checked(r#"{"name":"S","placement":{}}"#).expect("says nothing");
+    assert!(config.placement.is_none());
+}
+
+#[test]
+fn texts_of_consumers_are_bounded() {
+    let long = "x".repeat(4097);
+    let parent = r#"{"name":"S"}"#;
+    assert_eq!(
+        consumer_refused(parent, &format!(r#"{{"description":"{long}"}}"#)),
+        (
+            10107,
+            "consumer description is too long, maximum allowed is 4096".to_owned()
+        )
+    );
+    let big = "x".repeat(128 * 1024);
+    assert_eq!(
+        consumer_refused(parent, &format!(r#"{{"metadata":{{"k":"{big}"}}}}"#)),
+        (
+            10135,
+            "consumer metadata exceeds maximum size of 128KB".to_owned()
+        )
+    );
+    let name = "x".repeat(256);
+    assert_eq!(
+        consumer_refused(parent, &format!(r#"{{"name":"{name}"}}"#)).0,
+        10102
+    );
+}
