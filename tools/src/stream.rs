@@ -9,7 +9,7 @@ use storage::block::format::HeaderError;
 use storage::block::verify::{Depth, Finding, Outline, verify};
 use storage::block::{BlockCache, BlockKeys, BlockOpenError, BlockReadError, Record, SealedBlock};
 use storage::disk::{Disk, OpenMode, RealDisk};
-use storage::engine::{StoredStream, StreamId, read_meta};
+use storage::engine::{RescuedEntries, StoredStream, StreamId, read_meta};
 use storage::filter::Filter;
 use storage::seal::KeyRing;
 use storage::store::CheckpointError;
@@ -43,6 +43,29 @@ pub struct LogTail {
     /// Ranges of entries that are lost to damage.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub holes: Vec<(u64, u64)>,
+    /// Files beside the blocks that entries were moved to, because the stream could not take a checkpoint.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub moved: Vec<Moved>,
+}
+
+/// A file of log entries in a stream's directory.
+#[derive(Debug, Clone, serde::Serialize)]
+pub struct Moved {
+    pub file: String,
+    pub last_entry: u64,
+    pub bytes: u64,
+    pub intact: bool,
+}
+
+impl From<&RescuedEntries> for Moved {
+    fn from(rescued: &RescuedEntries) -> Self {
+        Self {
+            file: rescued.name.clone(),
+            last_entry: rescued.upto,
+            bytes: rescued.length,
+            intact: rescued.intact,
+        }
+    }
 }
 
 /// One block file.
@@ -84,6 +107,7 @@ impl Stream {
             entries: pending().count() as u64,
             bytes: pending().map(|(_, bytes)| bytes).sum(),
             holes: stored.holes.clone(),
+            moved: stored.rescued.iter().map(Moved::from).collect(),
         };
         Ok(stream)
     }

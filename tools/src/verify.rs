@@ -83,6 +83,10 @@ impl Report {
             let problem = Problem::lost(format!("log entries {first} to {last} are lost"));
             self.add(stream.directory.clone(), problem);
         }
+        for moved in stream.log.moved.iter().filter(|moved| !moved.intact) {
+            let problem = Problem::lost(format!("{} is damaged", moved.file));
+            self.add(stream.directory.clone(), problem);
+        }
         let mut live = Some(0);
         for block in &stream.blocks {
             progress.file(&block.name);

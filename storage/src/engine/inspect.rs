@@ -7,6 +7,7 @@ use bytes::Bytes;
 
 use super::catalog::{Catalog, CatalogEntry};
 use super::meta::read_meta;
+use super::rescue::{self, RescuedEntries};
 use super::{JOURNAL_NAME, STREAMS_NAME, StreamId};
 use crate::disk::{Disk, DiskError, DiskErrorKind};
 use crate::journal::{self, Owner, OwnerReplay, Replay, SegmentSummary, SegmentUnreadable};
@@ -46,6 +47,8 @@ pub struct StoredStream {
     pub entries: Vec<(u64, u64)>,
     /// Ranges of entries that are lost to damage.
     pub holes: Vec<(u64, u64)>,
+    /// Entries that were moved to its directory, because it could not take a checkpoint.
+    pub rescued: Vec<RescuedEntries>,
 }
 
 impl StoreOutline {
@@ -82,6 +85,9 @@ impl StoreOutline {
                 stream.account = Some(meta.account);
                 stream.name = Some(meta.name);
             }
+        }
+        for stream in streams.values_mut() {
+            stream.rescued = rescue::inspect(disk, &stream.directory)?;
         }
         let mut other_owners = Vec::new();
         for (owner, replayed) in replay.owners {
@@ -123,6 +129,7 @@ fn stream(directory: &Path, id: StreamId, names: Option<(String, String)>) -> St
         carried: None,
         entries: Vec::new(),
         holes: Vec::new(),
+        rescued: Vec::new(),
     }
 }
 

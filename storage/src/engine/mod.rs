@@ -47,6 +47,7 @@ pub use self::meta::{MetaError, StreamMeta, read_meta};
 pub use self::open::{OpenError, Opened, Recovered, RecoveredStore};
 pub use self::options::{EncryptionOptions, EngineOptions, Threads};
 pub use self::persistent::{Frozen, Persistent, Place, RestoreError, Restored};
+pub use self::rescue::RescuedEntries;
 pub use self::streams::{CreateError, RemoveError};
 
 use crate::block::BlockCache;

@@ -189,16 +189,13 @@ pub(super) fn load(place: &Place) -> Result<(Entries, u64), RestoreError> {
 
 fn decode(place: &Place, name: &str, mut bytes: Vec<u8>) -> Result<Entries, RestoreError> {
     let damaged = || RestoreError::Damaged(format!("{name} is damaged"));
+    if !is_intact(&bytes) {
+        return Err(damaged());
+    }
     let (header, body) = bytes
         .split_at_mut_checked(HEADER_BYTES)
         .ok_or_else(damaged)?;
-    let (checked, crc) = header.split_at(CRC_AT);
-    let mut expected = crc32fast::Hasher::new();
-    expected.update(checked);
-    expected.update(body);
-    if !checked.starts_with(&MAGIC) || crc != expected.finalize().to_le_bytes() {
-        return Err(damaged());
-    }
+    let (checked, _) = header.split_at(CRC_AT);
     let mut fields = checked.get(MAGIC.len()..).unwrap_or_default();
     let version = fields.get_u16_le();
     if version > VERSION {
@@ -225,6 +222,47 @@ fn decode(place: &Place, name: &str, mut bytes: Vec<u8>) -> Result<Entries, Rest
         entries.push((index, rest.split_to(length)));
     }
     Ok(entries)
+}
+
+fn is_intact(bytes: &[u8]) -> bool {
+    let Some((header, body)) = bytes.split_at_checked(HEADER_BYTES) else {
+        return false;
+    };
+    let (checked, crc) = header.split_at(CRC_AT);
+    let mut expected = crc32fast::Hasher::new();
+    expected.update(checked);
+    expected.update(body);
+    checked.starts_with(&MAGIC) && crc == expected.finalize().to_le_bytes()
+}
+
+/// A file of entries that were moved out of the journal, as tools see it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RescuedEntries {
+    /// Its name in the stream's directory.
+    pub name: String,
+    /// The last entry in it.
+    pub upto: u64,
+    /// Its length.
+    pub length: u64,
+    /// Whether its checksum holds.
+    pub intact: bool,
+}
+
+/// What a stream's directory has of such files.
+pub(super) fn inspect(disk: &dyn Disk, directory: &Path) -> Result<Vec<RescuedEntries>, DiskError> {
+    let inspect = |(upto, name): (u64, String)| {
+        let file = disk.open(&directory.join(&name), OpenMode::Read)?;
+        let length = file.length()?;
+        let mut bytes = vec![0; usize::try_from(length).unwrap_or_default()];
+        file.read_exact_at(&mut bytes, 0)?;
+        Ok(RescuedEntries {
+            intact: is_intact(&bytes),
+            name,
+            upto,
+            length,
+        })
+    };
+    files(disk, directory)?.into_iter().map(inspect).collect()
 }
 
 fn open_body(

@@ -72,6 +72,16 @@ fn print_stream(out: &mut dyn Write, stream: &StreamReport) -> io::Result<()> {
             size(stream.log.bytes),
         )?;
     }
+    for moved in &stream.log.moved {
+        let state = if moved.intact { "intact" } else { "damaged" };
+        writeln!(
+            out,
+            "  ! it could not take a checkpoint: log entries up to {} are in {} ({}, {state})",
+            grouped(moved.last_entry),
+            moved.file,
+            size(moved.bytes),
+        )?;
+    }
     for (first, last) in &stream.log.holes {
         writeln!(out, "  ! log entries {first} to {last} are lost")?;
     }

@@ -122,10 +122,7 @@ impl Report {
         let blocks = self.streams.iter().flat_map(|stream| &stream.blocks);
         let damaged = |problem: &Problem| problem.severity != "unchecked";
         self.catalog_damaged
-            || self
-                .streams
-                .iter()
-                .any(|stream| stream.problem.is_some() || !stream.log.holes.is_empty())
+            || self.streams.iter().any(StreamReport::is_damaged)
             || blocks.flat_map(|block| &block.problems).any(damaged)
             || self
                 .journal
@@ -135,6 +132,12 @@ impl Report {
 }
 
 impl StreamReport {
+    fn is_damaged(&self) -> bool {
+        self.problem.is_some()
+            || !self.log.holes.is_empty()
+            || self.log.moved.iter().any(|moved| !moved.intact)
+    }
+
     pub fn new(stream: &Stream, ring: Option<&KeyRing>, progress: &mut Progress) -> Result<Self> {
         let (checkpoint, problem) = match &stream.outline.checkpoint {
             Ok(checkpoint) => (checkpoint.as_ref(), None),

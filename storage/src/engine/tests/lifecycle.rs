@@ -379,8 +379,16 @@ fn a_damaged_file_of_rescued_entries_is_noticed_at_every_byte() {
     let path = stream_directory(stream.id).join(format!("entries-{:016x}", 20));
     let length = disk.content(&path).unwrap().len();
     drop(opened);
+    let is_intact = || {
+        let outline = StoreOutline::read(&disk, Path::new("/store"), None).unwrap();
+        let rescued = &outline.streams[0].rescued[0];
+        assert_eq!(rescued.upto, 20);
+        rescued.intact
+    };
+    assert!(is_intact());
     for at in (0..length).step_by(3) {
         disk.flip_bit(&path, at as u64, 5);
+        assert!(!is_intact(), "byte {at}");
         let opened = open(&disk);
         assert!(opened.streams[0].content.is_err(), "byte {at}");
         disk.flip_bit(&path, at as u64, 5);
