@@ -173,17 +173,19 @@ fn check(monitor: &Monitor, question: &Question) -> Option<Problem> {
     let Some(streams) = monitor.server.streams() else {
         return unavailable(NOT_ENABLED.into());
     };
+    if question.enabled_only {
+        return None;
+    }
     if let Some(fault) = streams.fault() {
         return unavailable(fault);
     }
-    match question.enabled_only || question.account.is_empty() {
+    match question.account.is_empty() {
         true => None,
         false => check_named(monitor, &*streams, question),
     }
 }
 
-/// Whether what the question names exists. A stream that cannot be recovered keeps the server from starting, so that
-/// every stream that exists is recovered.
+/// Whether what the question names exists. That no stream is damaged has been seen before.
 fn check_named(
     monitor: &Monitor,
     streams: &dyn ObservedStreams,

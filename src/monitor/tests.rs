@@ -203,6 +203,12 @@ async fn health_is_what_it_is_asked_about() {
         (
             with_streams(Some("disk gone")),
             "/healthz?js-enabled-only=1",
+            200,
+            r#"{"status":"ok"}"#,
+        ),
+        (
+            with_streams(Some("disk gone")),
+            "/healthz",
             503,
             r#"{"status":"unavailable","error":"disk gone"}"#,
         ),
