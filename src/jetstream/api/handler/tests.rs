@@ -1,5 +1,6 @@
 use std::sync::Mutex as StdMutex;
 
+use proptest::prelude::*;
 use serde_json::Value;
 
 use super::*;
@@ -106,7 +107,7 @@ impl Hollow {
                 consumers.retain(|info| info.name != name);
                 StreamReply::Done
             }
-            other => panic!("{other:?}"),
+            _ => StreamReply::Refused(ErrorCode::NoMessageFound.into()),
         }
     }
 }
@@ -520,4 +521,84 @@ fn a_stream_that_could_not_be_brought_back_is_named_and_can_be_deleted() {
     );
     assert_eq!(api.error("STREAM.DELETE.B", ""), 0);
     assert_eq!(api.error("STREAM.INFO.B", ""), 10059);
+}
+
+/// Bodies that are nearly what a request expects.
+fn nearly_json() -> impl Strategy<Value = String> {
+    let keys = prop::sample::select(vec![
+        "name",
+        "subjects",
+        "config",
+        "stream_name",
+        "filter_subject",
+        "seq",
+        "batch",
+        "mirror",
+        "sources",
+        "max_age",
+        "pedantic",
+        "group",
+        "offset",
+        "consumer_limits",
+        "metadata",
+        "start_time",
+        "backoff",
+        "priority_groups",
+        "durable_name",
+        "deliver_subject",
+    ]);
+    let leaves = prop::sample::select(vec![
+        "null",
+        "0",
+        "-1",
+        "9223372036854775807",
+        "18446744073709551616",
+        "1e400",
+        "true",
+        "\"\"",
+        "\"S\"",
+        "\"a.>\"",
+        "\"\\u0000\"",
+        "[]",
+        "{}",
+        "[\"a\",\"a.b\"]",
+        "\"0001-01-01T00:00:00Z\"",
+        "\"9999-12-31T23:59:59Z\"",
+        "{\"name\":\"S\"}",
+        "[{\"name\":\"S\"},{\"name\":\"S\"}]",
+    ]);
+    let object = prop::collection::vec((keys, leaves), 0..6).prop_map(|fields| {
+        let fields: Vec<String> = fields
+            .into_iter()
+            .map(|(key, value)| format!("\"{key}\":{value}"))
+            .collect();
+        format!("{{{}}}", fields.join(","))
+    });
+    prop_oneof![object, ".{0,64}", Just(String::new())]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(
+        std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(128)
+    ))]
+
+    #[test]
+    fn whatever_is_asked_is_answered_with_json(
+        verb in prop::sample::select(vec![
+            "INFO", "STREAM.CREATE.S", "STREAM.UPDATE.S", "STREAM.INFO.S", "STREAM.DELETE.S",
+            "STREAM.PURGE.S", "STREAM.NAMES", "STREAM.LIST", "STREAM.MSG.GET.S",
+            "STREAM.MSG.DELETE.S", "STREAM.SNAPSHOT.S", "STREAM.RESTORE.S", "CONSUMER.CREATE.S",
+            "CONSUMER.CREATE.S.C", "CONSUMER.CREATE.S.C.a", "CONSUMER.DURABLE.CREATE.S.C",
+            "CONSUMER.INFO.S.C", "CONSUMER.DELETE.S.C", "CONSUMER.NAMES.S", "CONSUMER.LIST.S",
+            "CONSUMER.PAUSE.S.C", "CONSUMER.RESET.S.C", "CONSUMER.UNPIN.S.C",
+        ]),
+        bodies in prop::collection::vec(nearly_json(), 1..4),
+    ) {
+        let api = unlimited();
+        api.ask("STREAM.CREATE.S", r#"{"name": "S"}"#);
+        for body in bodies {
+            let reply: Value = serde_json::from_str(&api.ask(verb, &body)).expect("JSON");
+            prop_assert!(reply["type"].is_string());
+        }
+    }
 }

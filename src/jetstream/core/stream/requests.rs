@@ -75,6 +75,7 @@ impl StreamCore {
                 config.pause_until = until_ns
                     .filter(|until_ns| *until_ns > step.now_ns)
                     .map(Time::from_nanoseconds);
+                config.set_stored_metadata();
                 let json = encode(&config);
                 let op = Op::ConsumerUpdate { id, json: &json };
                 self.submit(token, &op, Answer::ConsumerPaused(id));
