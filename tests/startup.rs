@@ -2,7 +2,7 @@
 
 mod common;
 
-use std::io::Write;
+use std::io::{BufRead, BufReader, Write};
 use std::net::TcpListener;
 use std::process::{Command, Output, Stdio};
 
@@ -223,6 +223,28 @@ fn interrupt_and_terminate_end_the_server_with_status_zero() {
             "the port is free again"
         );
     }
+}
+
+#[test]
+fn a_start_can_be_given_up_at_any_moment() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let process = Command::new(env!("CARGO_BIN_EXE_nats-server"))
+        .args(["-a", "127.0.0.1", "-p", "-1", "-js", "-sd"])
+        .arg(directory.path())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the binary runs");
+    let mut process = Reaped(process);
+    let mut lines = BufReader::new(process.0.stderr.take().expect("it is piped")).lines();
+    let first = lines.next().expect("it logs").expect("text");
+    assert!(first.ends_with("Starting nats-server"), "{first}");
+    let id = rustix::process::Pid::from_child(&process.0);
+    rustix::process::kill_process(id, Signal::TERM).expect("it runs");
+    let rest: Vec<String> = lines.map_while(Result::ok).collect();
+    assert!(
+        process.0.wait().expect("a child of ours").success(),
+        "{rest:?}"
+    );
 }
 
 #[test]
