@@ -34,6 +34,9 @@ use crate::jetstream::usage::{Meter, Usage};
 /// The index of a stream's first entry, which holds what the stream was born with.
 const BIRTH_INDEX: u64 = 1;
 
+/// What was brought back: the account of each, and the stream.
+pub(crate) type FoundStreams = Vec<(String, Found)>;
+
 /// All streams of a server with what keeps them.
 pub(crate) struct Streams {
     broker: Arc<Broker>,
@@ -64,7 +67,7 @@ impl Streams {
         options: EngineOptions,
         setup: &Setup,
         broker: &Arc<Broker>,
-    ) -> Result<(Arc<Self>, Vec<(String, Found)>), StartError> {
+    ) -> Result<(Arc<Self>, FoundStreams), StartError> {
         let settings = &setup.settings;
         let path = options.directory.display().to_string();
         let opened = FileEngine::open(Arc::new(RealDisk), options, Arc::new(SystemEntropy))
