@@ -102,20 +102,25 @@ impl Streams {
             held: Mutex::default(),
         });
         let mut found = Vec::new();
+        let damaged = !opened.damage.is_empty();
         for recovered in opened.streams {
-            found.extend(streams.bring_back(recovered));
+            found.extend(streams.bring_back(recovered, damaged));
         }
         Ok((streams, found))
     }
 
     /// Replays a stream and lets it run. One that cannot be brought back is kept as it is and named, and does not stand in the
     /// way of the others. `None` when it had not been born yet, which nobody was told that it was.
-    fn bring_back(&self, recovered: Recovered<FileStore>) -> Option<(String, Found)> {
+    fn bring_back(
+        &self,
+        recovered: Recovered<FileStore>,
+        damaged: bool,
+    ) -> Option<(String, Found)> {
         let Recovered {
             id, account, name, ..
         } = &recovered;
         let (id, account, name) = (*id, account.clone(), name.clone());
-        let found = match self.revive(recovered) {
+        let found = match self.revive(recovered, damaged) {
             Ok(found) => Found::Running(found?),
             Err(reason) => {
                 tracing::error!("JetStream stream '{account} > {name}' is offline: {reason}");
@@ -127,13 +132,18 @@ impl Streams {
         Some((account, found))
     }
 
-    fn revive(&self, recovered: Recovered<FileStore>) -> Result<Option<Arc<Stream>>, String> {
+    /// Where the journal is damaged, a stream without any entries may have lost them, and is not removed.
+    fn revive(
+        &self,
+        recovered: Recovered<FileStore>,
+        damaged: bool,
+    ) -> Result<Option<Arc<Stream>>, String> {
         let content = recovered.content.map_err(|error| error.to_string())?;
         if let Some((first, last)) = recovered.holes.first() {
             return Err(format!("log entries {first} to {last} are lost to damage"));
         }
         let id = recovered.id;
-        if content.core.is_empty() && content.entries.is_empty() {
+        if !damaged && content.core.is_empty() && content.entries.is_empty() {
             self.engine.remove(id).map_err(|error| error.to_string())?;
             return Ok(None);
         }

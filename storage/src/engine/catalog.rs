@@ -22,7 +22,7 @@
 //! # Invariant
 //! A stream is *removed* before the first of its files is, and *gone* only after the last one is.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use bytes::{Buf, BufMut, Bytes, TryGetError};
 
@@ -46,6 +46,12 @@ pub(super) struct Listed<O> {
     pub options: O,
 }
 
+impl<O> Listed<O> {
+    fn key(&self) -> (String, String) {
+        (self.account.clone(), self.name.clone())
+    }
+}
+
 /// All streams.
 #[derive(Debug, Clone)]
 pub(super) struct Catalog<O> {
@@ -54,6 +60,8 @@ pub(super) struct Catalog<O> {
     pub next_stream: u64,
     /// Of the last entry.
     pub index: u64,
+    /// By account and name.
+    names: HashMap<(String, String), StreamId>,
 }
 
 /// One change.
@@ -85,23 +93,29 @@ impl<O: Clone> Catalog<O> {
             removing: BTreeSet::new(),
             next_stream: FIRST_STREAM,
             index: 0,
+            names: HashMap::new(),
         }
+    }
+
+    pub fn insert(&mut self, id: StreamId, listed: Listed<O>) {
+        self.next_stream = self.next_stream.max(id.0.saturating_add(1));
+        self.names.insert(listed.key(), id);
+        self.streams.insert(id, listed);
     }
 
     pub fn apply(&mut self, index: u64, entry: CatalogEntry<O>) {
         self.index = index;
         match entry {
-            CatalogEntry::Created(id, listed) => {
-                self.next_stream = self.next_stream.max(id.0.saturating_add(1));
-                self.streams.insert(id, listed);
-            }
+            CatalogEntry::Created(id, listed) => self.insert(id, listed),
             CatalogEntry::Changed(id, options) => {
                 if let Some(listed) = self.streams.get_mut(&id) {
                     listed.options = options;
                 }
             }
             CatalogEntry::Removed(id) => {
-                self.streams.remove(&id);
+                if let Some(listed) = self.streams.remove(&id) {
+                    self.names.remove(&listed.key());
+                }
                 self.removing.insert(id);
             }
             CatalogEntry::Gone(id) => {
@@ -111,10 +125,8 @@ impl<O: Clone> Catalog<O> {
     }
 
     pub fn find(&self, account: &str, name: &str) -> Option<StreamId> {
-        let named = |(_, listed): &(&StreamId, &Listed<O>)| {
-            listed.account == account && listed.name == name
-        };
-        self.streams.iter().find(named).map(|(id, _)| *id)
+        let key = (account.to_owned(), name.to_owned());
+        self.names.get(&key).copied()
     }
 
     pub fn encode<S: Persistent<Options = O>>(&self) -> Bytes {
@@ -154,7 +166,7 @@ impl<O: Clone> Catalog<O> {
         for _ in 0..bytes.try_get_u32_le()? {
             let id = StreamId(bytes.try_get_u64_le()?);
             let listed = get_listed(bytes, options)?;
-            catalog.streams.insert(id, listed);
+            catalog.insert(id, listed);
         }
         for _ in 0..bytes.try_get_u32_le()? {
             catalog.removing.insert(StreamId(bytes.try_get_u64_le()?));

@@ -433,5 +433,5 @@ fn adopt<S: Persistent>(catalog: &mut Catalog<S::Options>, meta: StreamMeta) {
         name: meta.name,
         options,
     };
-    catalog.streams.insert(meta.id, listed);
+    catalog.insert(meta.id, listed);
 }

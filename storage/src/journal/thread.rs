@@ -218,8 +218,12 @@ impl Journal {
         self.shared.work.notify_one();
         self.shared.timer.notify_one();
         let threads = std::mem::take(&mut *self.threads.lock());
+        let here = std::thread::current().id();
         for thread in threads {
-            let _ = thread.join();
+            // A completion may hold the last reference to whoever owns the journal: a thread cannot wait for itself.
+            if thread.thread().id() != here {
+                let _ = thread.join();
+            }
         }
     }
 }

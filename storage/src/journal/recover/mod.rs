@@ -79,7 +79,8 @@ pub(super) fn recover(
     options: &JournalOptions,
 ) -> Result<(Start, Replay), OpenJournalError> {
     disk.create_directory(directory)?;
-    if let Some(parent) = directory.parent() {
+    let parent = directory.parent();
+    if let Some(parent) = parent.filter(|parent| !parent.as_os_str().is_empty()) {
         disk.sync_directory(parent)?;
     }
     let files = Files::list(disk.as_ref(), directory, options.segment_bytes)?;
