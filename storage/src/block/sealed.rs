@@ -353,7 +353,11 @@ fn footer_of(
 }
 
 /// Checks a stored index against its checksum.
-fn check_index(codec: &ChunkCodec, footer: &FooterHeader, stored: &[u8]) -> Result<(), Damage> {
+pub(super) fn check_index(
+    codec: &ChunkCodec,
+    footer: &FooterHeader,
+    stored: &[u8],
+) -> Result<(), Damage> {
     match body_crc(codec.seed, stored) == footer.index_crc {
         true => Ok(()),
         false => Err(Damage::Checksum),

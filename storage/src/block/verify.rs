@@ -4,17 +4,17 @@ use bytes::Bytes;
 
 use super::chunk::{ChunkCodec, PlacedChunk};
 use super::error::{BlockReadError, Damage};
-use super::format::chunk::body_crc;
 use super::format::{
-    BlockIdentity, CHUNK_HEADER_BYTES, ChunkHeader, FooterHeader, HEADER_PAGE_BYTES, HeaderError,
-    KEY_SLOT_BYTES, KeySlot,
+    BlockIdentity, CHUNK_HEADER_BYTES, ChunkHeader, FOOTER_HEADER_BYTES, FooterHeader,
+    HEADER_PAGE_BYTES, HeaderError, KEY_SLOT_BYTES, KeySlot,
 };
+use super::index::RecordIndex;
 use super::index::memory::MemoryIndex;
-use super::index::sealed;
+use super::index::sealed::{self, SealedIndex};
 use super::keys::BlockKeys;
 use super::read::chunk_error;
 use super::scan::{self, Lost};
-use super::sealed::{find_footer, read_index, trailer_is_intact};
+use super::sealed::{check_index, find_footer, read_index, trailer_is_intact};
 use super::writer::summarize;
 use crate::codec::Compression;
 use crate::seal::KeyId;
@@ -196,59 +196,40 @@ pub fn verify(
         Depth::Checksums => (true, BlockKeys::default()),
         Depth::Records(keys) => (false, keys),
     };
-    let codec = ChunkCodec::new(outline.identity, keys);
-    let mut findings = damaged_slots(&outline.identity, file);
-
-    // The chunk table in an intact footer knows chunks whose own headers are damaged.
+    let mut check = Check {
+        codec: ChunkCodec::new(outline.identity, keys),
+        file,
+        locked,
+        index: MemoryIndex::default(),
+        findings: damaged_slots(&outline.identity, file),
+    };
     let footer = match written {
         Some(_) => None,
-        None => find_footer(&codec, file),
+        None => check.footer(),
     };
-    let stored_index = footer.map(|(at, footer)| {
-        let start = at as usize + super::format::FOOTER_HEADER_BYTES;
-        let end = start.saturating_add(footer.stored_length as usize);
-        match file.get(start..end) {
-            Some(_) => Ok((footer, file.slice(start..end))),
-            None => Err(Damage::Truncated),
-        }
-    });
-    let mut table = None;
-    match &stored_index {
-        Some(Ok((footer, stored))) if !locked => match read_index(&codec, footer, stored.clone()) {
-            Ok(index) => table = Some(index),
-            Err(damage) => findings.push(Finding::Footer(damage)),
-        },
-        Some(Ok((footer, stored))) if body_crc(codec.seed, stored) != footer.index_crc => {
-            findings.push(Finding::Footer(Damage::Checksum));
-        }
-        Some(Err(damage)) => findings.push(Finding::Footer(damage.clone())),
-        Some(Ok(_)) | None => {}
-    }
     if outline.sealing == Sealing::Damaged {
-        findings.push(Finding::Trailer);
+        check.findings.push(Finding::Trailer);
     }
-
-    let chunks: Vec<PlacedChunk> = match &table {
-        Some(index) => {
-            use super::index::RecordIndex;
-            index.chunks().iter().map(|chunk| chunk.placed).collect()
-        }
+    // The chunk table in an intact footer knows chunks whose own headers are damaged.
+    let chunks = match &footer {
+        Some((_, table)) => table.chunks().iter().map(|chunk| chunk.placed).collect(),
         None => {
-            findings.extend(outline.lost.iter().cloned().map(Finding::Lost));
-            outline.chunks.clone()
+            let lost = outline.lost.iter().cloned().map(Finding::Lost);
+            check.findings.extend(lost);
+            outline.chunks
         }
     };
-    let mut index = MemoryIndex::default();
     for placed in &chunks {
         progress(placed.offset);
-        check_chunk(&codec, file, placed, locked, &mut index, &mut findings);
+        check.chunk(placed);
     }
-    let complete = !findings.iter().any(Finding::loses_records) && !locked;
-    if let (true, Some(Ok((footer, _))), Some(table)) = (complete, &stored_index, &table) {
-        check_footer(&codec, footer, table, &index, &mut findings);
+    if let Some((footer, table)) = footer
+        && !check.findings.iter().any(Finding::loses_records)
+    {
+        check.agreement(&footer, &table);
     }
     progress(file.len() as u64);
-    Ok(findings)
+    Ok(check.findings)
 }
 
 fn damaged_slots(identity: &BlockIdentity, file: &[u8]) -> Vec<Finding> {
@@ -264,78 +245,97 @@ fn damaged_slots(identity: &BlockIdentity, file: &[u8]) -> Vec<Finding> {
     (0..2).filter_map(slot).collect()
 }
 
-/// Checks one chunk with all its records, and takes it into the index.
-fn check_chunk(
-    codec: &ChunkCodec,
-    file: &Bytes,
-    placed: &PlacedChunk,
+/// A check under way.
+struct Check<'a> {
+    codec: ChunkCodec,
+    file: &'a Bytes,
+    /// Only stored checksums can be checked.
     locked: bool,
-    index: &mut MemoryIndex,
-    findings: &mut Vec<Finding>,
-) {
-    let unreadable = |damage| Finding::Unreadable(chunk_error(placed, damage));
-    let at = placed.offset as usize;
-    let header = file
-        .get(at..)
-        .and_then(|rest| ChunkHeader::decode(rest, codec.seed));
-    if header != Some(placed.header) {
-        findings.push(Finding::ChunkHeader {
-            offset: placed.offset,
-        });
-    }
-    let start = at + CHUNK_HEADER_BYTES;
-    let end = start + placed.header.stored_length as usize;
-    if end > file.len() {
-        findings.push(unreadable(Damage::Truncated));
-        return;
-    }
-    let stored = file.slice(start..end);
-    if locked {
-        if let Err(damage) = codec.check(&placed.header, &stored) {
-            findings.push(unreadable(damage));
-        }
-        return;
-    }
-    let body = match codec.decode(&placed.header, &stored) {
-        Ok(plain) => codec.body(&placed.header, plain),
-        Err(damage) => {
-            findings.push(unreadable(damage));
-            return;
-        }
-    };
-    for (offset, record) in body.walk().flatten() {
-        if body.checked(offset as usize).is_err() {
-            findings.push(Finding::Unreadable(BlockReadError::Record {
-                sequence: record.sequence,
-                offset: placed.offset,
-                damage: Damage::Checksum,
-            }));
-        }
-    }
-    if index.absorb(*placed, &body).is_err() {
-        findings.push(unreadable(Damage::Malformed));
-    }
+    /// What follows from the records.
+    index: MemoryIndex,
+    findings: Vec<Finding>,
 }
 
-/// The footer must be, byte by byte, the one that follows from the records.
-fn check_footer(
-    codec: &ChunkCodec,
-    footer: &FooterHeader,
-    table: &sealed::SealedIndex,
-    index: &MemoryIndex,
-    findings: &mut Vec<Finding>,
-) {
-    if table.check().is_err() || table.bytes() != sealed::encode(index, codec.seed) {
-        findings.push(Finding::Index);
+impl Check<'_> {
+    /// The footer and its index, where both are intact and can be read.
+    fn footer(&mut self) -> Option<(FooterHeader, SealedIndex)> {
+        let (at, footer) = find_footer(&self.codec, self.file)?;
+        let start = at as usize + FOOTER_HEADER_BYTES;
+        let end = start.saturating_add(footer.stored_length as usize);
+        if end > self.file.len() {
+            self.findings.push(Finding::Footer(Damage::Truncated));
+            return None;
+        }
+        let stored = self.file.slice(start..end);
+        let read = match self.locked {
+            true => check_index(&self.codec, &footer, &stored).map(|()| None),
+            false => read_index(&self.codec, &footer, stored).map(Some),
+        };
+        match read {
+            Ok(index) => index.map(|index| (footer, index)),
+            Err(damage) => {
+                self.findings.push(Finding::Footer(damage));
+                None
+            }
+        }
     }
-    let totals = FooterHeader {
-        epoch: footer.epoch,
-        plain_length: footer.plain_length,
-        stored_length: footer.stored_length,
-        index_crc: footer.index_crc,
-        ..summarize(index, &index.totals, codec.seed)
-    };
-    if totals != *footer {
-        findings.push(Finding::Totals);
+
+    /// Checks one chunk with all its records, and takes it into the index.
+    fn chunk(&mut self, placed: &PlacedChunk) {
+        let at = placed.offset as usize;
+        let header = self.file.get(at..);
+        let header = header.and_then(|rest| ChunkHeader::decode(rest, self.codec.seed));
+        if header != Some(placed.header) {
+            let offset = placed.offset;
+            self.findings.push(Finding::ChunkHeader { offset });
+        }
+        if let Err(damage) = self.body(placed) {
+            let error = chunk_error(placed, damage);
+            self.findings.push(Finding::Unreadable(error));
+        }
+    }
+
+    fn body(&mut self, placed: &PlacedChunk) -> Result<(), Damage> {
+        let start = placed.offset as usize + CHUNK_HEADER_BYTES;
+        let end = start + placed.header.stored_length as usize;
+        if end > self.file.len() {
+            return Err(Damage::Truncated);
+        }
+        let stored = self.file.slice(start..end);
+        if self.locked {
+            return self.codec.check(&placed.header, &stored);
+        }
+        let plain = self.codec.decode(&placed.header, &stored)?;
+        let body = self.codec.body(&placed.header, plain);
+        for (offset, record) in body.walk().flatten() {
+            if body.checked(offset as usize).is_err() {
+                let error = BlockReadError::Record {
+                    sequence: record.sequence,
+                    offset: placed.offset,
+                    damage: Damage::Checksum,
+                };
+                self.findings.push(Finding::Unreadable(error));
+            }
+        }
+        let absorbed = self.index.absorb(*placed, &body);
+        absorbed.map_err(|_| Damage::Malformed)
+    }
+
+    /// The footer must be, byte by byte, the one that follows from the records.
+    fn agreement(&mut self, footer: &FooterHeader, table: &SealedIndex) {
+        let seed = self.codec.seed;
+        if table.check().is_err() || table.bytes() != sealed::encode(&self.index, seed) {
+            self.findings.push(Finding::Index);
+        }
+        let totals = FooterHeader {
+            epoch: footer.epoch,
+            plain_length: footer.plain_length,
+            stored_length: footer.stored_length,
+            index_crc: footer.index_crc,
+            ..summarize(&self.index, &self.index.totals, seed)
+        };
+        if totals != *footer {
+            self.findings.push(Finding::Totals);
+        }
     }
 }
