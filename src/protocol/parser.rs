@@ -5,7 +5,7 @@
 //! on how the bytes were cut. Lines are short (a limit says how short) and payloads are skipped by
 //! their size, so looking again costs next to nothing.
 
-use memchr::memchr;
+use memchr::{memchr, memchr2};
 
 /// Bytes of verb and blanks that a line may carry on top of the longest argument.
 pub const LINE_SLACK_BYTES: usize = 64;
@@ -177,11 +177,19 @@ fn publish<'a>(input: &'a [u8], rules: &Rules) -> Result<Parsed<'a>, ProtocolVio
     let Some(line) = line(input, "PUB", Blank::Required, rules)? else {
         return Ok(INCOMPLETE);
     };
-    let ([a, b, c], count) = words::<3>(line.argument, is_blank);
-    let (subject, reply, size) = match count {
-        2 => (a, &b""[..], b),
-        3 => (a, b, c),
-        _ => return Err(BAD),
+    // The busiest line of all is cut from its end: the size is short, and what is left is nearly
+    // always the subject alone.
+    let (head, size) = cut_last_word(line.argument).ok_or(BAD)?;
+    let (subject, reply) = match memchr2(b' ', b'\t', head) {
+        None => (head, &b""[..]),
+        Some(blank) => {
+            let (subject, rest) = head.split_at(blank);
+            let reply = trim_start(rest);
+            if reply.iter().any(|byte| is_blank(*byte)) {
+                return Err(BAD);
+            }
+            (subject, reply)
+        }
     };
     let size = parse_size(size).ok_or(BAD)?;
     message(input, line.bytes, subject, reply, 0, size, rules)
@@ -431,6 +439,35 @@ fn words<const N: usize>(text: &[u8], is_separator: impl Fn(u8) -> bool) -> ([&[
         count += 1;
         rest = tail;
     }
+}
+
+/// Splits the last word off a text that does not begin with a blank, `None` when it is the only one.
+#[inline]
+fn cut_last_word(text: &[u8]) -> Option<(&[u8], &[u8])> {
+    let text = trim_end(text);
+    let blank = text.iter().rposition(|byte| is_blank(*byte))?;
+    let (head, word) = text.split_at(blank + 1);
+    Some((trim_end(head), word))
+}
+
+#[inline]
+fn trim_start(mut text: &[u8]) -> &[u8] {
+    while let [blank, rest @ ..] = text
+        && is_blank(*blank)
+    {
+        text = rest;
+    }
+    text
+}
+
+#[inline]
+fn trim_end(mut text: &[u8]) -> &[u8] {
+    while let [rest @ .., blank] = text
+        && is_blank(*blank)
+    {
+        text = rest;
+    }
+    text
 }
 
 /// A decimal number of at most nine digits.

@@ -124,6 +124,15 @@ fn case_blanks_and_bare_line_feeds_do_not_matter() {
         }
     );
     assert_eq!(
+        one(b"PUB\ta \t b \t2\t\r\nhi\r\n"),
+        Op::Publish(Publish {
+            subject: b"a",
+            reply: b"b",
+            headers: b"",
+            payload: b"hi"
+        })
+    );
+    assert_eq!(
         one(b"pUb  a   2 \r\nhi\r\n"),
         Op::Publish(Publish {
             subject: b"a",
@@ -168,6 +177,8 @@ fn bad_arguments_close_without_a_word() {
         b"PUB a -1\r\n",
         b"PUB a 99999999999999\r\n",
         b"PUB a b c 1\r\n",
+        b"PUB a b  c 1 \r\n",
+        b"PUB 1 \r\n",
         b"PUB \r\n",
         b"HPUB h 14 12\r\n",
         b"HPUB h 12\r\n",
