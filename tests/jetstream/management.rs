@@ -22,7 +22,7 @@ async fn a_stream_is_created_once_and_again_with_the_same_configuration_only() {
     let CreateStreamErrorKind::JetStream(error) = error.kind() else {
         panic!("{error}");
     };
-    assert_eq!(u64::from(error.error_code().0), 10058);
+    assert_eq!(error.error_code().0, 10058);
 }
 
 #[tokio::test]
@@ -38,7 +38,7 @@ async fn streams_may_not_share_subjects() {
     let CreateStreamErrorKind::JetStream(error) = error.kind() else {
         panic!("{error}");
     };
-    assert_eq!(u64::from(error.error_code().0), 10065);
+    assert_eq!(error.error_code().0, 10065);
 }
 
 #[tokio::test]
