@@ -124,6 +124,7 @@ impl Streams {
             Ok(found) => Found::Running(found?),
             Err(reason) => {
                 tracing::error!("JetStream stream '{account} > {name}' is offline: {reason}");
+                self.engine.set_offline(id);
                 let key = (account.clone(), name.clone());
                 self.offline.lock().insert(key, (id, reason.clone()));
                 Found::Offline { name, reason }

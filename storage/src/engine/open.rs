@@ -221,6 +221,7 @@ impl<S: Persistent> Engine<S> {
             activity.rescued_upto = upto;
             S::restore(place, listed.options.clone(), carried).map(|store| (store, rescued))
         });
+        let mut holes = replayed.holes;
         let content = restored.map(|(restored, mut entries)| {
             self.log.post(Letter::Release(id.owner(), restored.index));
             if carried_index.is_some_and(|carried| carried < restored.index) {
@@ -235,6 +236,7 @@ impl<S: Persistent> Engine<S> {
                 entries.push((entry.index, entry.payload));
             }
             entries.retain(|(index, _)| *index > restored.index);
+            note_gaps(&mut holes, restored.index, &entries);
             RecoveredStore {
                 store: restored.store,
                 index: restored.index,
@@ -256,7 +258,7 @@ impl<S: Persistent> Engine<S> {
             name: listed.name.clone(),
             options: listed.options.clone(),
             content,
-            holes: replayed.holes,
+            holes,
             vote: replayed.vote.map(|mark| mark.payload),
             committed: replayed.committed.map(|mark| mark.payload),
             purged: replayed.purged.map(|mark| mark.payload),
@@ -286,6 +288,21 @@ impl<S: Persistent> Engine<S> {
             self.log.post(Letter::Forget(owner));
         }
     }
+}
+
+/// A stream's log has no gaps: where there is one, something is lost, even if the journal no longer remembers how.
+fn note_gaps(holes: &mut Vec<(u64, u64)>, cut: u64, entries: &[(u64, Bytes)]) {
+    let mut last = cut;
+    for (index, _) in entries {
+        let gap = (last.saturating_add(1), index.saturating_sub(1));
+        if gap.0 <= gap.1 && !holes.contains(&gap) {
+            holes.push(gap);
+        }
+        last = *index;
+    }
+    // What the checkpoint covers is not missed.
+    holes.retain(|(_, last)| *last > cut);
+    holes.sort_unstable();
 }
 
 fn prepare_directory(disk: &dyn Disk, directory: &Path) -> Result<Box<dyn DiskLock>, OpenError> {

@@ -43,6 +43,14 @@ const _: () = assert!(HEADER_BYTES == 128);
 type Entries = Vec<(u64, Bytes)>;
 
 impl<S: Persistent> Engine<S> {
+    /// Whoever owns a stream cannot bring it back: it takes no checkpoints in this run. When the journal needs the room, the stream's entries
+    /// are moved to its directory, where the next start finds them.
+    pub fn set_offline(&self, id: StreamId) {
+        if let Some(activity) = self.activities.lock().streams.get_mut(&id) {
+            activity.failed = true;
+        }
+    }
+
     /// Moves the entries of a failed stream out of the journal, in the background.
     pub(super) fn rescue_in_background(&self, id: StreamId) {
         let mut activities = self.activities.lock();

@@ -396,3 +396,43 @@ fn a_damaged_file_of_rescued_entries_is_noticed_at_every_byte() {
     let recovered = open(&disk).streams.remove(0);
     assert_eq!(Driven::recovered(recovered).index, 20);
 }
+
+#[test]
+fn a_hole_in_a_stream_is_still_a_hole_when_the_journal_has_gone_on() {
+    let disk = SimDisk::new(1);
+    let opened = open(&disk);
+    let mut stream = Driven::create(&opened.engine, "hole").unwrap();
+    for _ in 0..20 {
+        stream.append(&opened.engine);
+    }
+    drop(opened);
+    let segment = Path::new("/store/journal/0000000000000001.seg");
+    let third = content(stream.id, 3);
+    let bytes = disk.content(segment).unwrap();
+    let at = bytes
+        .windows(third.len())
+        .position(|window| window == third);
+    disk.flip_bit(segment, at.unwrap() as u64, 0);
+    for round in 0..3 {
+        let opened = open(&disk);
+        assert_eq!(opened.streams[0].holes, [(3, 3)], "round {round}");
+        let entries = &opened.streams[0].content.as_ref().unwrap().entries;
+        assert_eq!(entries.len(), 19);
+        opened.engine.set_offline(stream.id);
+        let mut busy = Driven::create(&opened.engine, &format!("busy {round}")).unwrap();
+        for _ in 0..1500 {
+            assert!(busy.append(&opened.engine));
+            if opened.engine.pressure_level() > PressureLevel::None {
+                busy.checkpoint(&opened.engine).unwrap();
+            }
+            assert!(opened.engine.pressure_level() < PressureLevel::Hard);
+        }
+        opened.engine.remove(busy.id).unwrap();
+        drop(opened);
+        disk.crash();
+    }
+    assert!(
+        disk.content(segment).is_none(),
+        "the segment is no longer needed"
+    );
+}

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 
-use super::collect::collect;
+use super::collect::{collect, find_holes};
 use super::files::{HeaderRead, read_header};
 use super::load::load;
 use super::open_sealer;
@@ -138,6 +138,7 @@ pub fn peek(
         replay.damage.append(&mut walked.damage);
         replay.clean = walked.closed;
     }
+    find_holes(&mut replay);
     Ok(replay)
 }
 
