@@ -5,7 +5,7 @@
 //!
 //! # Invariant
 //! A write is durable only after [`DiskFile::sync_data`] returned `Ok`; a created, renamed or removed
-//! name is durable only after [`Disk::sync_dir`] of its directory returned `Ok`. A failed sync is
+//! name is durable only after [`Disk::sync_directory`] of its directory returned `Ok`. A failed sync is
 //! final for that file: the caller never retries it, because the kernel may have marked the pages clean.
 
 mod real;
