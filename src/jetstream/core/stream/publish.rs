@@ -216,7 +216,10 @@ impl StreamCore {
         let Some(lead) = self.lead.as_deref() else {
             return Ok(());
         };
-        if let Some(expected) = found.expected_last_subject_sequence.and_then(parse_number) {
+        if let Some(expected) = found
+            .expected_last_subject_sequence
+            .and_then(parse_expected)
+        {
             let last = match found.expected_last_subject_sequence_subject {
                 Some(subject) => self.last_on(&Bytes::copy_from_slice(subject))?,
                 None => self.last_on(&publish.subject)?,
@@ -227,7 +230,7 @@ impl StreamCore {
         } else if found.expected_last_subject_sequence_subject.is_some() {
             return Err(refuse(ErrorCode::StreamExpectedLastSeqPerSubjectInvalid));
         }
-        if let Some(expected) = found.expected_last_sequence.and_then(parse_number) {
+        if let Some(expected) = found.expected_last_sequence.and_then(parse_expected) {
             if lead.overlay.structural > 0 {
                 return Err(Verdict::Park);
             }
@@ -461,6 +464,11 @@ pub(super) fn refuse(error: impl Into<ApiError>) -> Verdict {
 
 fn parse_number(text: &[u8]) -> Option<u64> {
     std::str::from_utf8(text).ok()?.parse().ok()
+}
+
+/// A sequence that somebody expects. What is no number is expected in vain; nothing at all expects nothing.
+fn parse_expected(text: &[u8]) -> Option<u64> {
+    (!text.is_empty()).then(|| parse_number(text).unwrap_or(u64::MAX))
 }
 
 fn parse_integer(text: &[u8]) -> Option<i128> {

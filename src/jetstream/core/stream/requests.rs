@@ -136,6 +136,12 @@ impl StreamCore {
             keep: query.keep,
         };
         self.submit(token, &op, Answer::Purged);
+        // Whoever purges beyond the last message moves the last sequence too: what is decided from now on builds on that.
+        let everything = query.keep == 0 && matches!(query.filter.as_str(), "" | ">");
+        let last_after = query.below_sequence.saturating_sub(1);
+        if everything && let Some(lead) = self.lead.as_deref_mut() {
+            lead.overlay.last_sequence = lead.overlay.last_sequence.max(last_after);
+        }
         Ok(())
     }
 

@@ -81,6 +81,30 @@ fn a_message_is_deleted_once() {
 }
 
 #[test]
+fn a_purge_beyond_the_last_message_moves_the_next_sequence() {
+    let mut bench = filled();
+    bench.instant = false;
+    let query = PurgeQuery {
+        below_sequence: 20,
+        ..PurgeQuery::default()
+    };
+    bench.ask(StreamRequest::Purge(query));
+    // Decided before the purge is durable, and on top of it.
+    bench.publish("s.a", "x");
+    bench.instant = true;
+    bench.publish("s.a", "y");
+    let state = bench.info().state;
+    assert_eq!(
+        (state.messages, state.first_seq, state.last_seq),
+        (2, 20, 21)
+    );
+    assert!(matches!(
+        bench.request(StreamRequest::Purge(PurgeQuery::default())),
+        StreamReply::Purged(2)
+    ));
+}
+
+#[test]
 fn a_purge_says_how_many_went() {
     for (query, purged, first) in [
         (PurgeQuery::default(), 4, 5),
