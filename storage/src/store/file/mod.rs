@@ -7,17 +7,19 @@
 //!
 //! - `name`: the files of a stream's directory.
 //! - `cut`: what a checkpoint remembers; `checkpoint`: the file it is in.
-//! - `part`: a block, whatever state it is in; `files`: the shelf made of parts and the tail.
-//! - `job`: work on files, done on a pool; `work`: which job is next, what it brings back, and the freezing of a cut.
+//! - `part`: a block, whatever state it is in; `files`: the shelf made of parts and the tail; `answers`: what it tells its ledger.
+//! - `job`: work on files, done on a pool; `work`: which job is next and what it brings back; `freeze`: taking a cut.
 //! - `open`: a store from what is on disk; `inspect`: the same for tools, which change nothing.
 //!
 //! # Invariant
 //! The owner of a store never waits for the disk when it changes the store, and a job never sees a store
 //! that changes: what it needs is handed over, what it did is handed back.
 
+mod answers;
 mod checkpoint;
 mod cut;
 mod files;
+mod freeze;
 pub mod inspect;
 mod job;
 mod name;

@@ -2,18 +2,15 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
-
-use super::cut::{Cut, Extent, Held, ListedBlock, ListedOpen};
+use super::FileOptions;
+use super::cut::Held;
 use super::files::{Files, Open, Writer};
 use super::job::{
-    Completed, Done, Flush, Flushed, Job, Rewrite, Rewritten, Save, Seal, SealedFile, Work,
+    Completed, Done, Flush, Flushed, Job, Rewrite, Rewritten, Seal, SealedFile, Work,
 };
 use super::name::BlockName;
 use super::part::{Content, Part};
-use super::{FileOptions, FileStore, Frozen, SMALL_STREAM_BYTES};
 use crate::block::{BlockOpenError, BlockWriter, SealedBlock};
-use crate::disk::{DiskError, DiskErrorKind};
 use crate::index::ExpiryQueue;
 use crate::store::shelf::Shelf;
 use crate::store::{Expiry, Limits};
@@ -22,114 +19,6 @@ use crate::store::{Expiry, Limits};
 const FLUSH_BYTES_MAX: usize = 8 << 20;
 /// A block is worth rewriting when at least this part of it is dead.
 const DEAD_FRACTION: u64 = 2;
-
-impl FileStore {
-    /// Freezes the store as it is after the log entry `index`, together with the state of whoever owns it. A cut of at most
-    /// `carry_bytes_max` may be handed out as bytes, unless the store has files. At most one cut is being made durable at a time.
-    ///
-    /// Quick, but for one case: when a message was erased and a job is out, that job is waited for, because the cut must not
-    /// list a file that still has the message.
-    pub fn freeze(&mut self, index: u64, core: Bytes, carry_bytes_max: usize) -> Frozen {
-        self.shelf.take_in();
-        let erasures = self.shelf.erasures();
-        if let Some(reason) = &self.shelf.failed {
-            let error = DiskError {
-                operation: "checkpoint",
-                path: self.shelf.ground.directory.clone(),
-                kind: DiskErrorKind::Io(reason.clone()),
-            };
-            return Frozen::Files(Box::new(move || Err(error)));
-        }
-        let files = &self.shelf;
-        let has_files = files.has_checkpoint
-            || files.flushing
-            || files.open.is_some()
-            || !files.sealed.is_empty()
-            || !files.unsaved.retired.is_empty();
-        if !has_files && files.tail_bytes + core.len() <= carry_bytes_max {
-            let bytes = self.cut(index, core.clone(), Extent::Whole).encode();
-            if bytes.len() <= carry_bytes_max {
-                return Frozen::Carry(bytes.into());
-            }
-        }
-        // Not while another flush is out, whose messages are still in the tail.
-        let flush = match files.tail_bytes >= SMALL_STREAM_BYTES || !has_files {
-            true => self.shelf.flush(&self.limits, &self.expiry),
-            false => None,
-        };
-        let files = &self.shelf;
-        let overgrown = files
-            .checkpoint
-            .as_ref()
-            .is_none_or(|file| file.is_overgrown());
-        let whole = overgrown || files.unsaved.whole || !erasures.is_empty();
-        let extent = if whole {
-            Extent::Whole
-        } else {
-            Extent::Changes
-        };
-        let cut = self.cut(index, core, extent);
-        let files = &mut self.shelf;
-        let unsaved = std::mem::take(&mut files.unsaved);
-        let save = Save {
-            erasures,
-            flush,
-            cut,
-            files: unsaved.files,
-            names: unsaved.names,
-            checkpoint: files.checkpoint.take(),
-        };
-        files.save.put(Job {
-            ground: files.ground.clone(),
-            epoch: files.epoch,
-            work: Work::Save(Box::new(save)),
-        });
-        files.save_out = true;
-        let (slot, ground) = (files.save.clone(), files.ground.clone());
-        Frozen::Files(Box::new(move || {
-            slot.run().map_err(|error| error.into_disk_error(&ground))
-        }))
-    }
-
-    fn cut(&self, index: u64, core: bytes::Bytes, extent: Extent) -> Cut {
-        let files = &self.shelf;
-        let (dead, expiries) = match extent {
-            Extent::Whole => {
-                let mut dead = files.dead.clone();
-                dead.remove_range(..files.first);
-                let at = self.expiry.deadlines();
-                let expiries = at.map(|(sequence, time_ns)| (sequence, Expiry::At(time_ns)));
-                let never = self.expiry.never().iter();
-                (
-                    dead,
-                    expiries
-                        .chain(never.map(|sequence| (sequence, Expiry::Never)))
-                        .collect(),
-                )
-            }
-            Extent::Changes => (files.unsaved.dead.clone(), files.unsaved.expiries.clone()),
-        };
-        Cut {
-            extent,
-            index,
-            totals: self.totals,
-            next_number: files.next_number,
-            limits: self.limits,
-            sealed: files.sealed.iter().map(listed).collect(),
-            open: files.open.as_ref().map(|open| ListedOpen {
-                name: open.part.name,
-                written: open.block().map_or(0, |block| block.written_length()),
-                first: open.part.first,
-                last: open.part.last,
-            }),
-            retired: files.unsaved.retired.clone(),
-            dead,
-            expiries,
-            held: self.shelf.held(usize::MAX, &self.expiry),
-            core,
-        }
-    }
-}
 
 impl Files {
     /// Takes in what is done, and hands out what is due.
@@ -197,7 +86,7 @@ impl Files {
     }
 
     /// Rewrites for everything that was erased and is still in a file.
-    fn erasures(&mut self) -> Vec<Rewrite> {
+    pub(super) fn erasures(&mut self) -> Vec<Rewrite> {
         let is_erasing = |files: &Self| {
             files.sealed.iter().any(|part| part.erase)
                 || files.open.as_ref().is_some_and(|open| open.part.erase)
@@ -229,7 +118,7 @@ impl Files {
     }
 
     /// The live messages of the tail, from the first on, until they have `bytes_max` bytes.
-    fn held(&self, bytes_max: usize, expiry: &ExpiryQueue) -> Vec<Held> {
+    pub(super) fn held(&self, bytes_max: usize, expiry: &ExpiryQueue) -> Vec<Held> {
         let slots = self.tail.slots_from(0).filter(|slot| slot.is_live());
         let mut bytes = 0;
         slots
@@ -257,7 +146,7 @@ impl Files {
 
     /// Writes the tail to the open block, or to a new one. Not when that is being done already, and not to a block that
     /// is to be sealed.
-    fn flush(&mut self, limits: &Limits, expiry: &ExpiryQueue) -> Option<Flush> {
+    pub(super) fn flush(&mut self, limits: &Limits, expiry: &ExpiryQueue) -> Option<Flush> {
         if self.flushing || self.tail.live() == 0 {
             return None;
         }
@@ -437,17 +326,6 @@ impl Files {
             self.truncate_blocks(last);
         }
         self.first_moved(self.first);
-    }
-}
-
-fn listed(part: &Part) -> ListedBlock {
-    ListedBlock {
-        name: part.name,
-        first: part.first,
-        last: part.last,
-        file_length: part.file_length,
-        records: part.records,
-        digest: part.digest,
     }
 }
 
