@@ -216,3 +216,42 @@ async fn objects_survive_a_kill() {
     object.read_to_end(&mut read).await.expect("is read");
     assert_eq!(read, data);
 }
+
+#[tokio::test]
+async fn a_memory_stream_is_there_again_after_a_restart_and_empty() {
+    let mut server = Server::jetstream();
+    let config = stream::Config {
+        name: "FLEETING".to_owned(),
+        subjects: vec!["fleeting".to_owned()],
+        storage: stream::StorageType::Memory,
+        ..Default::default()
+    };
+    {
+        let context = context(&server).await;
+        context
+            .create_stream(config.clone())
+            .await
+            .expect("is made");
+        let ack = context
+            .publish("fleeting", "x".into())
+            .await
+            .expect("is sent");
+        ack.await.expect("is acknowledged");
+        let changed = stream::Config {
+            max_messages: 5,
+            ..config
+        };
+        context.update_stream(changed).await.expect("is changed");
+    }
+    server.kill();
+    server.start_again();
+    let context = context(&server).await;
+    let stream = context.get_stream("FLEETING").await.expect("is there");
+    let info = stream.cached_info();
+    assert_eq!((info.state.messages, info.config.max_messages), (0, 5));
+    let ack = context
+        .publish("fleeting", "y".into())
+        .await
+        .expect("is sent");
+    assert_eq!(ack.await.expect("is acknowledged").sequence, 1);
+}

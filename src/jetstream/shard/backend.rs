@@ -9,15 +9,15 @@ use parking_lot::Mutex;
 use storage::codec::Compression;
 use storage::disk::RealDisk;
 use storage::engine::{
-    EngineOptions, FileEngine, LogEntry, Recovered, RecoveredStore, StoreOptions, StreamId,
+    EngineOptions, FileEngine, Recovered, RecoveredStore, StoreOptions, StreamId,
 };
 use storage::entropy::SystemEntropy;
-use storage::journal::{Commit, CommitSink, JournalError};
-use storage::store::{FileStore, Limits, MemStore};
+use storage::store::{FileStore, Limits, MemStore, Store};
 
 use super::Shards;
 use super::engine_log::EngineLog;
 use super::port::Port;
+use super::remembered::{BIRTH_INDEX, Remembered, append};
 use super::worker::now_ns;
 use crate::broker::{Broker, InternalSubscription, InternalTarget, Outgoing, PublishCache};
 use crate::jetstream::advisory::StreamAction;
@@ -30,9 +30,6 @@ use crate::jetstream::registry::{AccountStreams, Found, Stream};
 use crate::jetstream::runtime::{Backend, Setup, StartError};
 use crate::jetstream::types::{ApiError, ErrorCode, Storage, StoreCompression, StreamConfig, Time};
 use crate::jetstream::usage::{Meter, Usage};
-
-/// The index of a stream's first entry, which holds what the stream was born with.
-const BIRTH_INDEX: u64 = 1;
 
 /// What was brought back: the account of each, and the stream.
 pub(crate) type FoundStreams = Vec<(String, Found)>;
@@ -56,7 +53,10 @@ pub(crate) struct Streams {
 /// What belongs to one stream.
 struct Held {
     port: Port,
-    storage: Option<StreamId>,
+    storage: StreamId,
+    /// Present for a stream in memory.
+    remembered: Option<Remembered>,
+    created_ns: i64,
     subscriptions: Vec<InternalSubscription>,
     reserved: (Storage, u64),
 }
@@ -83,7 +83,6 @@ impl Streams {
         }
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let shards = Arc::new(Shards::start(cores, broker, setup.waiting)?);
-        listen_to(&opened.engine, &shards);
         let streams = Arc::new(Self {
             broker: Arc::clone(broker),
             files: Arc::new(EngineLog(Arc::clone(&opened.engine))),
@@ -101,6 +100,7 @@ impl Streams {
                 .collect(),
             held: Mutex::default(),
         });
+        listen_to(&streams);
         let mut found = Vec::new();
         let damaged = !opened.damage.is_empty();
         for recovered in opened.streams {
@@ -148,9 +148,38 @@ impl Streams {
             self.engine.remove(id).map_err(|error| error.to_string())?;
             return Ok(None);
         }
-        let core = self.replay(content)?;
-        let config = StreamConfig::clone(core.config());
-        Ok(Some(self.run(&recovered.account, config, core, Some(id))))
+        let birth = match (content.core.is_empty(), content.entries.first()) {
+            (false, _) => content.core.clone(),
+            (true, Some((BIRTH_INDEX, birth))) => birth.clone(),
+            (true, _) => return Err("its first log entry is missing".to_owned()),
+        };
+        let config = StreamCore::config_of(&birth).map_err(|error| error.to_string())?;
+        let account = &recovered.account;
+        let stream = if config.storage == Storage::Memory {
+            self.remember(account, id, content, birth)?
+        } else {
+            let core = self.replay(content)?;
+            self.run(account, core, id, None)
+        };
+        Ok(Some(stream))
+    }
+
+    /// A memory stream begins anew with the configuration it had last.
+    fn remember(
+        &self,
+        account: &str,
+        id: StreamId,
+        content: RecoveredStore<FileStore>,
+        birth: Bytes,
+    ) -> Result<Arc<Stream>, String> {
+        let newest = content.entries.into_iter().last();
+        let (index, birth) = newest.unwrap_or((content.index, birth));
+        // The log's memory is not to be held on to.
+        let birth = Bytes::copy_from_slice(&birth);
+        let store = Box::new(MemStore::new(Limits::default()));
+        let core = StreamCore::begin(&birth, &self.domain, store).map_err(|e| e.to_string())?;
+        let remembered = Remembered::new(id, content.store, index, birth);
+        Ok(self.run(account, core, id, Some(remembered)))
     }
 
     fn replay(&self, content: RecoveredStore<FileStore>) -> Result<StreamCore, String> {
@@ -161,16 +190,14 @@ impl Streams {
             ..
         } = content;
         let mut entries = entries.into_iter();
-        let mut core = if core.is_empty() {
-            let birth = entries.next().filter(|(index, _)| *index == BIRTH_INDEX);
-            let Some((_, birth)) = birth else {
-                return Err("its first log entry is missing".to_owned());
-            };
-            StreamCore::begin(&birth, &self.domain, Box::new(store))
+        let store = Box::new(store);
+        let core = if core.is_empty() {
+            let (_, birth) = entries.next().unwrap_or_default();
+            StreamCore::begin(&birth, &self.domain, store)
         } else {
-            StreamCore::restore(&core, &self.domain, Box::new(store))
-        }
-        .map_err(|error| error.to_string())?;
+            StreamCore::restore(&core, &self.domain, store)
+        };
+        let mut core = core.map_err(|error| error.to_string())?;
         for (index, entry) in entries {
             core.replay(index, &entry)
                 .map_err(|error| error.to_string())?;
@@ -182,15 +209,16 @@ impl Streams {
     fn run(
         &self,
         account: &str,
-        config: StreamConfig,
         core: StreamCore,
-        storage: Option<StreamId>,
+        storage: StreamId,
+        remembered: Option<Remembered>,
     ) -> Arc<Stream> {
-        let log = match storage {
-            Some(_) => &self.files,
-            None => &self.memory,
+        let config = StreamConfig::clone(core.config());
+        let created_ns = core.created_ns();
+        let (log, id) = match remembered {
+            None => (&self.files, storage.0),
+            Some(_) => (&self.memory, 0),
         };
-        let id = storage.map_or(0, |id| id.0);
         let in_broker = self.broker.ensure_account(account);
         let in_account = self.accounts.get(account).cloned().unwrap_or_default();
         let meter = Meter::new(&self.usage, &in_account, config.storage);
@@ -201,6 +229,8 @@ impl Streams {
             reserved: (config.storage, reservation(&config)),
             port: port.clone(),
             storage,
+            remembered,
+            created_ns,
         };
         let key = (account.to_owned(), config.name.clone());
         self.held.lock().insert(key, held);
@@ -243,13 +273,13 @@ impl Streams {
             .publish(&account, &[advisory], &mut PublishCache::new());
     }
 
-    /// Makes a stream's store, and durable what it was born with.
-    fn make_file_stream(
+    /// Makes a stream in storage, and durable what it is born with.
+    fn make(
         &self,
         account: &str,
         config: &StreamConfig,
-        created: Time,
-    ) -> Result<(StreamCore, StreamId), String> {
+        created_ns: i64,
+    ) -> Result<(StreamCore, StreamId, Option<Remembered>), String> {
         let options = StoreOptions {
             limits: limits(config),
             compression: match config.compression {
@@ -262,12 +292,12 @@ impl Streams {
             .engine
             .create(account, &config.name, options)
             .map_err(|error| error.to_string())?;
-        let made = self.bear(id, store, config, created);
+        let made = self.bear(id, store, config, created_ns);
         if made.is_err() {
             // What is left of it is removed at the next start in any case.
             let _ = self.engine.remove(id);
         }
-        made.map(|core| (core, id))
+        made.map(|(core, remembered)| (core, id, remembered))
     }
 
     fn bear(
@@ -275,57 +305,80 @@ impl Streams {
         id: StreamId,
         store: FileStore,
         config: &StreamConfig,
-        created: Time,
-    ) -> Result<StreamCore, String> {
-        let created_ns = created.nanoseconds();
-        let mut core =
-            StreamCore::create(config.clone(), &self.domain, created_ns, Box::new(store))
-                .map_err(|error| error.to_string())?;
-        let birth = core.birth(BIRTH_INDEX);
-        self.append(id, birth).map_err(|error| error.to_string())?;
-        Ok(core)
-    }
-
-    /// Makes a stream's first entry durable.
-    fn append(&self, id: StreamId, birth: Bytes) -> Result<(), JournalError> {
-        let (sender, receiver) = mpsc::sync_channel(1);
-        let sink: Arc<dyn CommitSink> = Arc::new(Waiter(sender));
-        let entry = LogEntry {
-            stream: id,
-            index: BIRTH_INDEX,
-            payload: birth.into(),
-            token: 0,
+        created_ns: i64,
+    ) -> Result<(StreamCore, Option<Remembered>), String> {
+        let in_memory = config.storage == Storage::Memory;
+        let (store, spare): (Box<dyn Store>, _) = if in_memory {
+            (Box::new(MemStore::new(Limits::default())), Some(store))
+        } else {
+            (Box::new(store), None)
         };
-        self.engine.submit([entry], &sink)?;
-        drop(sink);
-        receiver.recv().unwrap_or(Err(JournalError::Closed))
+        let mut core = StreamCore::create(config.clone(), &self.domain, created_ns, store)
+            .map_err(|error| error.to_string())?;
+        let birth = core.birth(BIRTH_INDEX);
+        append(&self.engine, id, BIRTH_INDEX, birth.clone()).map_err(|error| error.to_string())?;
+        let remembered = spare.map(|store| Remembered::new(id, store, BIRTH_INDEX, birth));
+        Ok((core, remembered))
+    }
+
+    /// The journal would like to forget the traces of these streams.
+    fn checkpoint_remembered(&self, wanted: &[StreamId]) {
+        let mut held = self.held.lock();
+        let remembered = held
+            .values_mut()
+            .filter_map(|held| held.remembered.as_mut());
+        for one in remembered.filter(|one| wanted.contains(&one.id())) {
+            if let Err(error) = one.checkpoint(&self.engine) {
+                tracing::error!("a memory stream's configuration could not be kept: {error}");
+            }
+        }
+    }
+
+    fn remember_change(&self, held: &mut Held, config: &StreamConfig) {
+        let Some(remembered) = &mut held.remembered else {
+            return;
+        };
+        let store = Box::new(MemStore::new(Limits::default()));
+        let core = StreamCore::create(config.clone(), &self.domain, held.created_ns, store);
+        let Ok(mut core) = core else {
+            return;
+        };
+        if let Err(error) = remembered.change(&self.engine, core.birth(BIRTH_INDEX)) {
+            tracing::error!("a memory stream's configuration could not be kept: {error}");
+        }
     }
 }
 
-/// Waits for one commit.
-struct Waiter(mpsc::SyncSender<Result<(), JournalError>>);
-
-impl CommitSink for Waiter {
-    fn committed(&self, _commits: &[Commit]) {
-        // The one who waits is there until it has heard.
-        let _ = self.0.try_send(Ok(()));
-    }
-
-    fn failed(&self, error: &JournalError) {
-        let _ = self.0.try_send(Err(error.clone()));
-    }
-}
-
-/// What the engine asks for reaches the streams on their shards.
-fn listen_to(engine: &Arc<FileEngine>, shards: &Arc<Shards>) {
-    let pressed = Arc::clone(shards);
+/// What the engine asks for reaches the streams.
+fn listen_to(streams: &Arc<Streams>) {
+    let engine = &streams.engine;
+    let weak = Arc::downgrade(streams);
     engine.set_pressure_listener(move |pressure| {
-        for owner in &pressure.owners {
-            pressed.checkpoint(owner.0);
+        let Some(streams) = weak.upgrade() else {
+            return;
+        };
+        let wanted: Vec<StreamId> = pressure
+            .owners
+            .iter()
+            .map(|owner| StreamId(owner.0))
+            .collect();
+        for id in &wanted {
+            streams.shards.checkpoint(id.0);
+        }
+        // Called on the journal's thread, which must not wait for itself.
+        let weak = weak.clone();
+        streams.engine.background().spawn(Box::new(move || {
+            if let Some(streams) = weak.upgrade() {
+                streams.checkpoint_remembered(&wanted);
+            }
+        }));
+    });
+    let weak = Arc::downgrade(streams);
+    engine.set_failure_listener(move |id, reason| {
+        if let Some(streams) = weak.upgrade() {
+            streams.shards.fail(id.0, reason);
         }
     });
-    let failing = Arc::clone(shards);
-    engine.set_failure_listener(move |id, reason| failing.fail(id.0, reason));
 }
 
 impl StreamMaker for Streams {
@@ -335,21 +388,9 @@ impl StreamMaker for Streams {
         config: StreamConfig,
         created: Time,
     ) -> Result<Arc<Stream>, ApiError> {
-        let failed = |reason: String| ErrorCode::StreamCreate.with(reason);
-        let (core, storage) = match config.storage {
-            Storage::File => {
-                let made = self.make_file_stream(&account.name, &config, created);
-                let (core, id) = made.map_err(failed)?;
-                (core, Some(id))
-            }
-            Storage::Memory => {
-                let store = Box::new(MemStore::new(Limits::default()));
-                let created_ns = created.nanoseconds();
-                let made = StreamCore::create(config.clone(), &self.domain, created_ns, store);
-                (made.map_err(|error| failed(error.to_string()))?, None)
-            }
-        };
-        let stream = self.run(&account.name, config, core, storage);
+        let made = self.make(&account.name, &config, created.nanoseconds());
+        let (core, id, remembered) = made.map_err(|error| ErrorCode::StreamCreate.with(error))?;
+        let stream = self.run(&account.name, core, id, remembered);
         self.advise(&account.name, &stream.name, StreamAction::Created);
         Ok(stream)
     }
@@ -386,6 +427,7 @@ impl StreamMaker for Streams {
         held.subscriptions = kept;
         held.subscriptions.extend(new);
         held.reserved = (config.storage, reservation(&config));
+        self.remember_change(held, &config);
         self.advise(&account.name, &stream.name, StreamAction::Updated);
     }
 
@@ -403,9 +445,9 @@ impl StreamMaker for Streams {
         }));
         // A shard that has ended holds nothing any more.
         let _ = receiver.recv();
-        match held.storage.map(|id| self.engine.remove(id)) {
-            Some(Err(error)) => Err(ErrorCode::StreamDelete.with(error)),
-            _ => {
+        match self.engine.remove(held.storage) {
+            Err(error) => Err(ErrorCode::StreamDelete.with(error)),
+            Ok(()) => {
                 self.advise(&account.name, &stream.name, StreamAction::Deleted);
                 Ok(())
             }

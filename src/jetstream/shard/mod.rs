@@ -7,7 +7,7 @@
 //! - `shards`: all of them; `faults`: those that are offline.
 //! - `engine_log`: the storage engine as the log of file streams.
 //! - `backend`: making, bringing back and removing streams.
-//! - `backend`: making, bringing back and removing streams.
+//! - `remembered`: what of a memory stream outlives the process.
 //!
 //! A shard takes everything that has come since it last looked, lets the cores decide, submits one entry per stream to the
 //! log, applies what has become durable, and hands all messages that follow to the broker in one batch per stream.
@@ -20,6 +20,7 @@ mod engine_log;
 mod faults;
 mod inbox;
 mod port;
+mod remembered;
 mod shards;
 mod slot;
 #[cfg(test)]

@@ -83,7 +83,8 @@ impl StreamCore {
         Self::restore(birth, domain, store)
     }
 
-    fn config_of(snapshot: &[u8]) -> Result<StreamConfig, DecodeError> {
+    /// The configuration in a snapshot.
+    pub fn config_of(snapshot: &[u8]) -> Result<StreamConfig, DecodeError> {
         let mut reader = Reader::new(snapshot);
         let version = reader.u8()?;
         if version != SNAPSHOT_VERSION {
