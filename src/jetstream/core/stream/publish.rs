@@ -481,7 +481,7 @@ fn parse_ttl(text: &[u8]) -> Option<i64> {
     if text.eq_ignore_ascii_case("never") {
         return Some(-1);
     }
-    if let Some(duration_ns) = duration::parse(text).filter(|_| text != "0") {
+    if let Some(duration_ns) = duration::parse(text) {
         return (duration_ns >= SECOND_NS).then_some(duration_ns / SECOND_NS);
     }
     if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_digit()) {
@@ -508,7 +508,7 @@ mod tests {
     fn a_ttl_is_seconds_a_duration_or_never() {
         for (text, seconds) in [
             ("60", Some(60)),
-            ("0", Some(0)),
+            ("0", None),
             ("1h", Some(3600)),
             ("1500ms", Some(1)),
             ("999ms", None),

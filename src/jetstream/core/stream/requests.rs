@@ -13,8 +13,8 @@ use crate::jetstream::core::request::{
 };
 use crate::jetstream::types::{
     AckPolicy, ApiError, ConsumerConfig, ConsumerInfo, DeliverPolicy, ErrorCode, LostStreamData,
-    PriorityGroupState, Retention, SequenceInfo, StreamConfig, StreamInfo, StreamState, Time,
-    encode,
+    PriorityGroupState, Retention, SequenceInfo, Storage, StreamConfig, StreamInfo, StreamState,
+    Time, encode,
 };
 
 impl StreamCore {
@@ -152,8 +152,15 @@ impl StreamCore {
         if self.config.deny_delete {
             return Err(ErrorCode::StreamMsgDeleteFailed.with("message delete not permitted"));
         }
-        if sequence > self.store.state().last_sequence {
-            return Err(ErrorCode::StreamMsgDeleteFailed.with("stream store EOF"));
+        let state = self.store.state();
+        // Which of several ways of not being there it is, the reference tells for file streams only.
+        if self.config.storage == Storage::File {
+            if sequence > state.last_sequence {
+                return Err(ErrorCode::StreamMsgDeleteFailed.with("stream store EOF"));
+            }
+            if sequence < state.first_sequence {
+                return Err(ErrorCode::StreamMsgDeleteFailed.with("no message found"));
+            }
         }
         let everything = Filter::everything();
         if self.store.next_sequence(sequence, &everything) != Some(sequence) {
