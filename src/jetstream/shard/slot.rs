@@ -44,7 +44,6 @@ pub(crate) struct Slot {
     effects: Effects,
     outgoing: Vec<Outgoing>,
     pub(super) offline: Option<Offline>,
-    pub(super) checkpoint_wanted: bool,
     /// For when the stream is on the shard's list of deadlines.
     pub(super) scheduled_ns: Option<i64>,
     /// Whether its consumers have more to deliver at once.
@@ -100,7 +99,6 @@ impl Slot {
             effects: Effects::default(),
             outgoing: Vec::new(),
             offline: None,
-            checkpoint_wanted: false,
             scheduled_ns: None,
             is_busy: false,
             random: u64::from_le_bytes(seed),
@@ -265,9 +263,7 @@ impl Slot {
         let core = self.core.snapshot();
         let index = self.core.applied_index();
         let store: &mut dyn Any = self.core.store_mut();
-        let begun = self.log.checkpoint(self.storage, store, index, core)?;
-        self.checkpoint_wanted = begun == Checkpoint::Busy;
-        Ok(begun)
+        self.log.checkpoint(self.storage, store, index, core)
     }
 
     /// Ends the stream on this server.

@@ -25,6 +25,10 @@ pub(super) struct Worker {
     broker: Arc<Broker>,
     cache: PublishCache,
     slots: HashMap<u64, Slot>,
+    /// Which slot a stream in files has, by its number in storage.
+    slot_of: HashMap<u64, u64>,
+    /// Streams that are to be checkpointed as soon as that can begin.
+    checkpoints_wanted: BTreeSet<u64>,
     /// Streams that something has happened to in this round.
     touched: BTreeSet<u64>,
     /// When streams want to look at the clock; may hold what is no longer so.
@@ -45,6 +49,8 @@ impl Worker {
             broker,
             cache: PublishCache::new(),
             slots: HashMap::new(),
+            slot_of: HashMap::new(),
+            checkpoints_wanted: BTreeSet::new(),
             touched: BTreeSet::new(),
             timers: BinaryHeap::new(),
             held: Vec::new(),
@@ -81,7 +87,7 @@ impl Worker {
         if !self.held.is_empty() {
             return Some(PRESSURE_RETRY);
         }
-        if self.slots.values().any(|slot| slot.checkpoint_wanted) {
+        if !self.checkpoints_wanted.is_empty() {
             return Some(CHECKPOINT_RETRY);
         }
         let Reverse((at_ns, _)) = self.timers.peek()?;
@@ -129,6 +135,9 @@ impl Worker {
             Item::Adopt(mut stream) => {
                 let slot = stream.port.slot;
                 stream.lead(now_ns);
+                if stream.storage != 0 {
+                    self.slot_of.insert(stream.storage, slot);
+                }
                 self.slots.insert(slot, *stream);
                 Some(slot)
             }
@@ -148,23 +157,16 @@ impl Worker {
                 answer,
             } => self.with(slot, |stream| stream.request(request, answer, now_ns)),
             Item::Checkpoint { stream } => {
-                for slot in self.slots.values_mut() {
-                    slot.checkpoint_wanted |= slot.storage == stream;
-                }
+                self.checkpoints_wanted.extend(self.slot_of.get(&stream));
                 None
             }
             Item::Fail { stream, reason } => {
-                let found = self
-                    .slots
-                    .iter_mut()
-                    .find(|(_, slot)| slot.storage == stream);
-                found.map(|(slot, stream)| {
-                    stream.fail(&reason);
-                    *slot
-                })
+                let slot = self.slot_of.get(&stream).copied();
+                slot.and_then(|slot| self.with(slot, |stream| stream.fail(&reason)))
             }
             Item::Remove { slot, done } => {
                 if let Some(mut stream) = self.slots.remove(&slot) {
+                    self.slot_of.remove(&stream.storage);
                     stream.retire("409 Consumer Deleted", false);
                     stream.carry_out(&self.broker, &mut self.cache, now_ns);
                     stream.port.faults.forget(slot);
@@ -197,7 +199,7 @@ impl Worker {
         };
         if stream.log().is_pressed() && stream.offline.is_none() {
             // The queue's limits count what is held here too.
-            stream.checkpoint_wanted = true;
+            self.checkpoints_wanted.insert(slot);
             self.held.push(Item::Inbound { slot, batch });
             return;
         }
@@ -272,13 +274,19 @@ impl Worker {
         }
     }
 
+    /// Begins the checkpoints that are wanted; those that cannot begin yet stay wanted.
     fn checkpoints(&mut self) {
-        for stream in self.slots.values_mut() {
-            if stream.checkpoint_wanted
-                && stream.offline.is_none()
-                && let Err(error) = stream.checkpoint()
-            {
-                stream.fail(&error.to_string());
+        for slot in std::mem::take(&mut self.checkpoints_wanted) {
+            let stream = self.slots.get_mut(&slot);
+            let Some(stream) = stream.filter(|stream| stream.offline.is_none()) else {
+                continue;
+            };
+            match stream.checkpoint() {
+                Ok(Checkpoint::Busy) => {
+                    self.checkpoints_wanted.insert(slot);
+                }
+                Ok(_) => {}
+                Err(error) => stream.fail(&error.to_string()),
             }
         }
     }
