@@ -3,7 +3,7 @@
 //! A group may take part only with all it has voted on: damage to its vote or its entries, or damage whose victims
 //! cannot be named, is an error here, and the caller lets the server come back as a learner.
 
-use storage::journal::{FrameKind, Owner, OwnerReplay, Replay, ReplayedFrame};
+use storage::journal::{FrameKind, Owner, OwnerReplay, Replay, ReplayedFrame, Victim};
 
 use super::state::{Hole, LogImage};
 use crate::codec::{DecodeError, decode_entry, decode_mark, decode_vote};
@@ -21,11 +21,14 @@ pub enum OpenGroupError {
         /// Its last.
         last: u64,
     },
-    /// A vote that was durable is gone: the group may have voted in a term it no longer knows of.
-    #[error("a vote of group {owner} is lost to damage")]
-    VoteLost {
+    /// A vote or a purge mark that was durable is gone: the group may have voted in a term it no longer knows of, or its
+    /// log begins nobody knows where.
+    #[error("the {kind:?} mark of group {owner} is lost to damage")]
+    MarkLost {
         /// The group.
         owner: Owner,
+        /// Which mark.
+        kind: FrameKind,
     },
     /// The journal lost frames that it cannot name; they may have been this group's.
     #[error("the journal is damaged, and what group {owner} lost cannot be told: {damage}")]
@@ -69,11 +72,12 @@ pub fn recover(owner: Owner, replay: &mut Replay) -> Result<LogImage, OpenGroupE
 
 fn check_damage(owner: Owner, replay: &Replay) -> Result<(), OpenGroupError> {
     for damage in &replay.damage {
-        let lost_vote = |victim: &&storage::journal::Victim| {
-            victim.owner == owner && victim.kind == FrameKind::Vote
+        let of_group = |victim: &&Victim| {
+            victim.owner == owner && matches!(victim.kind, FrameKind::Vote | FrameKind::Purged)
         };
-        if damage.victims.iter().any(|victim| lost_vote(&victim)) {
-            return Err(OpenGroupError::VoteLost { owner });
+        if let Some(victim) = damage.victims.iter().find(of_group) {
+            let kind = victim.kind;
+            return Err(OpenGroupError::MarkLost { owner, kind });
         }
         if !damage.all_named {
             let damage = damage.to_string();
@@ -124,5 +128,74 @@ fn read<T>(
             index: frame.index,
             error,
         }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use storage::journal::{Damage, DamageCause};
+
+    use super::*;
+
+    const GROUP: Owner = Owner(5);
+
+    fn damaged(victims: Vec<Victim>, all_named: bool) -> Replay {
+        let damage = Damage {
+            segment: 1,
+            offset: 4096,
+            lsns: (1, 1),
+            cause: DamageCause::Payload,
+            victims,
+            all_named,
+        };
+        Replay {
+            damage: vec![damage],
+            ..Replay::default()
+        }
+    }
+
+    fn victim(owner: Owner, kind: FrameKind) -> Victim {
+        let index = 0;
+        Victim { owner, kind, index }
+    }
+
+    #[test]
+    fn a_lost_vote_or_purge_mark_bars_the_group() {
+        for kind in [FrameKind::Vote, FrameKind::Purged] {
+            let mut replay = damaged(vec![victim(GROUP, kind)], true);
+            let error = recover(GROUP, &mut replay).unwrap_err();
+            assert_eq!(error, OpenGroupError::MarkLost { owner: GROUP, kind });
+        }
+    }
+
+    #[test]
+    fn what_others_lost_and_a_lost_commit_mark_bar_nobody() {
+        for victim in [
+            victim(Owner(6), FrameKind::Vote),
+            victim(GROUP, FrameKind::Committed),
+        ] {
+            let recovered = recover(GROUP, &mut damaged(vec![victim], true));
+            assert_eq!(recovered.unwrap().next_index(), 0);
+        }
+    }
+
+    #[test]
+    fn damage_without_a_name_bars_every_group() {
+        let error = recover(GROUP, &mut damaged(Vec::new(), false)).unwrap_err();
+        assert!(matches!(error, OpenGroupError::Unknown { .. }), "{error}");
+    }
+
+    #[test]
+    fn lost_entries_are_named() {
+        let mut replay = Replay::default();
+        let holes = vec![(3, 9)];
+        let frames = OwnerReplay {
+            holes,
+            ..OwnerReplay::default()
+        };
+        replay.owners.insert(GROUP, frames);
+        let (owner, first, last) = (GROUP, 3, 9);
+        let lost = OpenGroupError::EntriesLost { owner, first, last };
+        assert_eq!(recover(GROUP, &mut replay).unwrap_err(), lost);
     }
 }
