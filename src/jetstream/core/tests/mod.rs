@@ -6,6 +6,7 @@ mod publishing;
 mod requests;
 mod retention;
 mod simulation;
+mod snapshots;
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashSet;
