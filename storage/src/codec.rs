@@ -123,6 +123,14 @@ mod tests {
 
     const CODECS: [Compression; 2] = [Compression::S2, Compression::Lz4];
 
+    #[test]
+    fn an_s2_chunk_may_be_a_snappy_block_of_another_program() {
+        let plain = b"orders.eu.new orders.eu.old ".repeat(200);
+        let snappy = snap::raw::Encoder::new().compress_vec(&plain).unwrap();
+        let read = Compression::S2.decompress(&snappy, plain.len());
+        assert_eq!(read.unwrap(), plain);
+    }
+
     fn text() -> Vec<u8> {
         b"orders.eu.1 and orders.eu.2; ".repeat(300)
     }
