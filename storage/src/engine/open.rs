@@ -37,8 +37,8 @@ pub enum OpenError {
     InUse(PathBuf),
     /// It holds streams of the reference server.
     #[error(
-        "{} belongs to a store of nats-server's own format. It was not touched. To take it over, import it into a new store directory with \
-         `nats-tool filestore import`, or choose another store_dir", .0.display()
+        "{} belongs to a store of nats-server's own format. It was not touched. Choose another store_dir: taking it over \
+         will be the work of `nats-tool filestore import`, which this release does not have yet", .0.display()
     )]
     Foreign(PathBuf),
     /// The key does not fit.
