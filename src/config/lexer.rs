@@ -142,17 +142,7 @@ impl<'a> Lexer<'a> {
     pub fn key(&mut self) -> Result<Key, ParseError> {
         match self.peek() {
             Some(quote @ ('"' | '\'')) => {
-                let opened = self.position();
-                self.bump();
-                let start = self.offset;
-                self.bump_while(|c| c != quote);
-                let name = self.since(start).to_owned();
-                if self.bump().is_none() {
-                    return Err(ParseError {
-                        position: opened,
-                        reason: "a quoted key is never closed".into(),
-                    });
-                }
+                let name = self.quoted(quote, "a quoted key is never closed")?;
                 Ok(Key { name, quoted: true })
             }
             Some(separator) if is_separator(separator) => {
@@ -166,6 +156,22 @@ impl<'a> Lexer<'a> {
                     quoted: false,
                 })
             }
+        }
+    }
+
+    /// Reads what stands between two of these quotes, where nothing is escaped.
+    fn quoted(&mut self, quote: char, unclosed: &'static str) -> Result<String, ParseError> {
+        let position = self.position();
+        self.bump();
+        let start = self.offset;
+        self.bump_while(|c| c != quote);
+        let text = self.since(start).to_owned();
+        match self.bump() {
+            Some(_) => Ok(text),
+            None => Err(ParseError {
+                position,
+                reason: unclosed.into(),
+            }),
         }
     }
 
@@ -183,18 +189,7 @@ impl<'a> Lexer<'a> {
         self.skip_inline();
         match self.peek() {
             Some(quote @ ('"' | '\'')) => {
-                let opened = self.position();
-                self.bump();
-                let start = self.offset;
-                self.bump_while(|c| c != quote);
-                let path = self.since(start).to_owned();
-                if self.bump().is_none() {
-                    return Err(ParseError {
-                        position: opened,
-                        reason: "a quoted include path is never closed".into(),
-                    });
-                }
-                Ok(path)
+                self.quoted(quote, "a quoted include path is never closed")
             }
             Some(c)
                 if matches!(c, '[' | '{' | '(' | '-' | '\\')
