@@ -9,3 +9,4 @@ pub mod monitor;
 pub mod protocol;
 pub mod server;
 pub mod subject;
+pub mod tls;

@@ -1,7 +1,7 @@
 //! The options the server runs with: defaults, then the configuration file, then the command line.
 //!
 //! [`report`] collects what is wrong with a file and reads single values, [`top`] walks the top level of the file,
-//! [`authorization`], [`jetstream`] and [`unsupported`] its parts, [`overrides`] lays the command line over it.
+//! [`authorization`], [`jetstream`], [`tls`] and [`unsupported`] its parts, [`overrides`] lays the command line over it.
 
 pub mod authorization;
 pub mod jetstream;
@@ -9,6 +9,7 @@ mod overrides;
 mod report;
 #[cfg(test)]
 mod tests;
+pub mod tls;
 mod top;
 mod unsupported;
 
@@ -17,6 +18,7 @@ pub use jetstream::{
     AssetLimits, EncryptionCipher, EncryptionOptions, JetStreamOptions, StoreLimit, SyncPolicy,
 };
 pub use report::{OptionError, OptionProblem, Problems};
+pub use tls::{HandshakeFirst, PeerCertificate, TlsOptions, TlsVersion};
 
 use super::digest::config_digest;
 use super::duration::format_duration;

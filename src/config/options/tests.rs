@@ -586,3 +586,43 @@ fn variables_come_from_the_file_and_then_from_the_environment() {
         assert!(error.contains(reason), "{text}: {error}");
     }
 }
+
+#[test]
+fn what_is_wrong_in_a_tls_block_is_named_with_its_place() {
+    for (block, expected) in [
+        (
+            "cert_file: a.pem",
+            "missing 'key_file' in TLS configuration",
+        ),
+        (
+            "key_file: a.key",
+            "missing 'cert_file' in TLS configuration",
+        ),
+        ("min_version: '1.1'", "unsupported TLS version"),
+        ("min_version: '2'", "unknown TLS version"),
+        ("timeout: soon", "error parsing tls config, 'timeout'"),
+        ("timeout: -1", "timeout is out of range"),
+        ("first: later", "error parsing first"),
+        ("pinned_certs: [aa]", "\"pinned_certs\" is not supported"),
+        ("insecure: true", "\"insecure\" is not supported"),
+        (
+            "verify_and_map: true",
+            "\"verify_and_map\" is not supported",
+        ),
+        ("sert_file: x", "unknown field \"sert_file\""),
+    ] {
+        let text = refusal(&format!("tls {{\n  {block}\n}}"));
+        assert!(text.contains(expected), "{block}: {text}");
+        let line = if expected.starts_with("missing") {
+            "1"
+        } else {
+            "2"
+        };
+        assert!(
+            text.starts_with(&format!("{line}:")) || text.contains(&format!(":{line}:")),
+            "{text}"
+        );
+    }
+    let text = refusal("tls { insecure: false, verify_and_map: false, verify: true, first: auto }");
+    assert_eq!(text.lines().count(), 1, "{text}");
+}

@@ -4,7 +4,8 @@ use super::super::duration::format_duration;
 use super::super::value::Map;
 use super::report::{Field, Problems, Report, in_file_order};
 use super::{
-    MonitorOptions, Options, PAYLOAD_BYTES_ADVISED_MAX, Port, authorization, jetstream, unsupported,
+    MonitorOptions, Options, PAYLOAD_BYTES_ADVISED_MAX, Port, authorization, jetstream, tls,
+    unsupported,
 };
 use std::path::PathBuf;
 use std::time::Duration;
@@ -238,6 +239,10 @@ fn services(options: &mut Options, key: &str, field: &Field<'_>, report: &mut Re
         "no_auth_user" => {
             options.authorization.no_auth_user =
                 field.string(report).filter(|user| !user.is_empty());
+        }
+        "tls" => {
+            tls::read(field, report);
+            field.not_supported(report, "TLS for clients is not built");
         }
         "no_fast_producer_stall" => {
             set(&mut options.no_fast_producer_stall, field.bool(report));

@@ -62,7 +62,7 @@ fn ask(key: &str) -> Option<Ask> {
         "default_js_domain" => Feature("JetStream domains are not built"),
         "proxies" => Feature("trusted proxies are not built"),
         "proxy_protocol" => Switch("the proxy protocol is not built"),
-        "tls" | "https" | "https_port" | "ocsp" | "ocsp_cache" => Feature("TLS is not built"),
+        "https" | "https_port" | "ocsp" | "ocsp_cache" => Feature("TLS is not built"),
         "allow_non_tls" => Switch("TLS is not built"),
         "cluster" => Feature("clusters are not built"),
         "gateway" => Feature("gateways are not built"),

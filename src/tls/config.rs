@@ -1,0 +1,189 @@
+//! Certificates and keys from files, and what a `tls` block means for each side of a connection.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rustls::client::WebPkiServerVerifier;
+use rustls::crypto::CryptoProvider;
+use rustls::pki_types::pem::{self, PemObject};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::{VerifierBuilderError, WebPkiClientVerifier};
+use rustls::{ClientConfig, RootCertStore, ServerConfig, SupportedProtocolVersion};
+
+use crate::config::options::{PeerCertificate, TlsOptions, TlsVersion};
+
+/// Why a `tls` block cannot be put to use.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsError {
+    /// A server has nothing to show to its peers.
+    #[error("missing 'cert_file' and 'key_file' in TLS configuration")]
+    NoCertificate,
+    /// A file cannot be read, or is no PEM.
+    #[error("error reading {path}: {source}")]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: pem::Error,
+    },
+    /// A file that should hold certificates holds none.
+    #[error("failed to parse a certificate from {path}")]
+    Empty {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The certificate and the key do not belong together, or cannot be used.
+    #[error("error parsing X509 certificate/key pair {cert_file} and {key_file}: {source}")]
+    Pair {
+        /// The certificate.
+        cert_file: PathBuf,
+        /// Its key.
+        key_file: PathBuf,
+        /// What is wrong with them.
+        source: rustls::Error,
+    },
+    /// An authority's certificate cannot be used.
+    #[error("failed to parse root ca certificate from {path}: {source}")]
+    Authority {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: rustls::Error,
+    },
+    /// No file of authorities is named, and the system knows none either.
+    #[error("'ca_file' is missing in TLS configuration and the system trusts no authority")]
+    NoAuthorities,
+    /// What checks peers cannot be made of these authorities.
+    #[error("cannot check certificates: {0}")]
+    Verifier(#[from] VerifierBuilderError),
+    /// The versions and the ciphers do not go together.
+    #[error("TLS cannot be set up: {0}")]
+    Versions(rustls::Error),
+}
+
+/// What a listener needs. Reads files: not for a connection's thread.
+pub fn server_config(options: &TlsOptions) -> Result<Arc<ServerConfig>, TlsError> {
+    let provider = provider();
+    let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
+        .with_protocol_versions(versions(options.min_version))
+        .map_err(TlsError::Versions)?;
+    let builder = match options.peer_certificate {
+        PeerCertificate::NotAsked => builder.with_no_client_auth(),
+        PeerCertificate::Required => {
+            let authorities = Arc::new(authorities(options)?);
+            builder.with_client_cert_verifier(
+                WebPkiClientVerifier::builder_with_provider(authorities, provider).build()?,
+            )
+        }
+    };
+    let own = OwnCertificate::load(options)?.ok_or(TlsError::NoCertificate)?;
+    let config = builder.with_single_cert(own.chain.clone(), own.key.clone_key());
+    Ok(Arc::new(config.map_err(|source| own.refused(source))?))
+}
+
+/// What a connection to another server needs: the other side's certificate is always checked against the authorities,
+/// and ours is shown when there is one. Reads files: not for a connection's thread.
+pub fn client_config(options: &TlsOptions) -> Result<Arc<ClientConfig>, TlsError> {
+    let provider = provider();
+    let authorities = Arc::new(authorities(options)?);
+    let verifier =
+        WebPkiServerVerifier::builder_with_provider(authorities, Arc::clone(&provider)).build()?;
+    let builder = ClientConfig::builder_with_provider(provider)
+        .with_protocol_versions(versions(options.min_version))
+        .map_err(TlsError::Versions)?
+        .with_webpki_verifier(verifier);
+    let config = match OwnCertificate::load(options)? {
+        Some(own) => builder
+            .with_client_auth_cert(own.chain.clone(), own.key.clone_key())
+            .map_err(|source| own.refused(source))?,
+        None => builder.with_no_client_auth(),
+    };
+    Ok(Arc::new(config))
+}
+
+fn provider() -> Arc<CryptoProvider> {
+    Arc::new(rustls::crypto::ring::default_provider())
+}
+
+fn versions(least: TlsVersion) -> &'static [&'static SupportedProtocolVersion] {
+    static TLS13_ONLY: [&SupportedProtocolVersion; 1] = [&rustls::version::TLS13];
+    match least {
+        TlsVersion::Tls12 => rustls::ALL_VERSIONS,
+        TlsVersion::Tls13 => &TLS13_ONLY,
+    }
+}
+
+/// What we show to a peer.
+struct OwnCertificate {
+    cert_file: PathBuf,
+    key_file: PathBuf,
+    chain: Vec<CertificateDer<'static>>,
+    key: PrivateKeyDer<'static>,
+}
+
+impl OwnCertificate {
+    fn load(options: &TlsOptions) -> Result<Option<Self>, TlsError> {
+        let (Some(cert_file), Some(key_file)) = (&options.cert_file, &options.key_file) else {
+            return Ok(None);
+        };
+        let key = PrivateKeyDer::from_pem_file(key_file).map_err(|source| TlsError::File {
+            path: key_file.clone(),
+            source,
+        })?;
+        Ok(Some(Self {
+            cert_file: cert_file.clone(),
+            key_file: key_file.clone(),
+            chain: certificates(cert_file)?,
+            key,
+        }))
+    }
+
+    fn refused(&self, source: rustls::Error) -> TlsError {
+        TlsError::Pair {
+            cert_file: self.cert_file.clone(),
+            key_file: self.key_file.clone(),
+            source,
+        }
+    }
+}
+
+fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let failed = |source| TlsError::File {
+        path: path.to_owned(),
+        source,
+    };
+    let certificates: Vec<_> = CertificateDer::pem_file_iter(path)
+        .map_err(failed)?
+        .collect::<Result<_, _>>()
+        .map_err(failed)?;
+    match certificates.is_empty() {
+        true => Err(TlsError::Empty {
+            path: path.to_owned(),
+        }),
+        false => Ok(certificates),
+    }
+}
+
+/// The authorities of the file, or those of the system.
+fn authorities(options: &TlsOptions) -> Result<RootCertStore, TlsError> {
+    let mut store = RootCertStore::empty();
+    match &options.ca_file {
+        Some(path) => {
+            for certificate in certificates(path)? {
+                store
+                    .add(certificate)
+                    .map_err(|source| TlsError::Authority {
+                        path: path.clone(),
+                        source,
+                    })?;
+            }
+        }
+        None => {
+            store.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+            if store.is_empty() {
+                return Err(TlsError::NoAuthorities);
+            }
+        }
+    }
+    Ok(store)
+}

@@ -1,0 +1,67 @@
+//! From a TCP connection to an encrypted one, within a time.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustls::pki_types::{InvalidDnsNameError, ServerName};
+use rustls::{ClientConfig, ClientConnection, Connection, ServerConfig, ServerConnection};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use super::socket::TlsSocket;
+
+/// Why a connection could not be encrypted.
+#[derive(Debug, thiserror::Error)]
+pub enum HandshakeError {
+    /// The peer took too long.
+    #[error("TLS handshake timeout")]
+    Timeout,
+    /// The connection broke, or the peer refused us or was refused.
+    #[error("TLS handshake error: {0}")]
+    Failed(#[from] io::Error),
+    /// The other side's name is neither a host name nor an address.
+    #[error("TLS handshake error: {name:?} is no host: {source}")]
+    Name {
+        /// The name.
+        name: String,
+        /// What is wrong with it.
+        source: InvalidDnsNameError,
+    },
+    /// A session cannot be made of the configuration.
+    #[error("TLS handshake error: {0}")]
+    Session(#[from] rustls::Error),
+}
+
+/// The listening side's handshake.
+pub async fn accept(
+    tcp: TcpStream,
+    config: Arc<ServerConfig>,
+    at_most: Duration,
+) -> Result<TlsSocket, HandshakeError> {
+    let session = Connection::Server(ServerConnection::new(config)?);
+    complete(TlsSocket::new(tcp, session), at_most).await
+}
+
+/// The connecting side's handshake; `host` is the name or address that the other side's certificate must bear.
+pub async fn connect(
+    tcp: TcpStream,
+    config: Arc<ClientConfig>,
+    host: &str,
+    at_most: Duration,
+) -> Result<TlsSocket, HandshakeError> {
+    let name = ServerName::try_from(host.to_owned()).map_err(|source| HandshakeError::Name {
+        name: host.to_owned(),
+        source,
+    })?;
+    let session = Connection::Client(ClientConnection::new(config, name)?);
+    complete(TlsSocket::new(tcp, session), at_most).await
+}
+
+async fn complete(socket: TlsSocket, at_most: Duration) -> Result<TlsSocket, HandshakeError> {
+    match timeout(at_most, socket.handshake()).await {
+        Ok(Ok(())) => Ok(socket),
+        Ok(Err(error)) => Err(error.into()),
+        Err(_) => Err(HandshakeError::Timeout),
+    }
+}

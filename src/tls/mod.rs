@@ -1,0 +1,19 @@
+//! TLS: what a `tls` block becomes, and a socket that speaks it.
+//!
+//! [`config`] loads certificates and makes what a server or a client needs, [`handshake`] turns a TCP connection into a
+//! [`TlsSocket`], and [`socket`] reads and writes it from any thread without waiting, as a TCP socket is read and written.
+//!
+//! # Invariant
+//! This room knows no client and no message. Which connections are encrypted, and when, is decided by whoever owns them.
+
+pub mod config;
+pub mod handshake;
+pub mod socket;
+
+pub use config::{TlsError, client_config, server_config};
+pub use handshake::{HandshakeError, accept, connect};
+pub use rustls::{ClientConfig, ServerConfig};
+pub use socket::{TlsReader, TlsSocket, TlsWriter};
+
+#[cfg(test)]
+mod tests;
