@@ -68,17 +68,17 @@ pub enum DecodeError {
 }
 
 /// Reads from a slice, never past its end.
-struct Reader<'a> {
-    bytes: &'a [u8],
+pub(crate) struct Reader<'a> {
+    pub(crate) bytes: &'a [u8],
     what: &'static str,
 }
 
 impl<'a> Reader<'a> {
-    fn new(bytes: &'a [u8], what: &'static str) -> Self {
+    pub(crate) fn new(bytes: &'a [u8], what: &'static str) -> Self {
         Self { bytes, what }
     }
 
-    fn versioned(bytes: &'a [u8], what: &'static str) -> Result<Self, DecodeError> {
+    pub(crate) fn versioned(bytes: &'a [u8], what: &'static str) -> Result<Self, DecodeError> {
         let mut reader = Self::new(bytes, what);
         match reader.u8()? {
             VERSION => Ok(reader),
@@ -86,25 +86,25 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn u8(&mut self) -> Result<u8, DecodeError> {
+    pub(crate) fn u8(&mut self) -> Result<u8, DecodeError> {
         self.bytes
             .try_get_u8()
             .map_err(|_| DecodeError::Short { what: self.what })
     }
 
-    fn u16(&mut self) -> Result<u16, DecodeError> {
+    pub(crate) fn u16(&mut self) -> Result<u16, DecodeError> {
         self.bytes
             .try_get_u16_le()
             .map_err(|_| DecodeError::Short { what: self.what })
     }
 
-    fn u64(&mut self) -> Result<u64, DecodeError> {
+    pub(crate) fn u64(&mut self) -> Result<u64, DecodeError> {
         self.bytes
             .try_get_u64_le()
             .map_err(|_| DecodeError::Short { what: self.what })
     }
 
-    fn flag(&mut self, what: &'static str) -> Result<bool, DecodeError> {
+    pub(crate) fn flag(&mut self, what: &'static str) -> Result<bool, DecodeError> {
         match self.u8()? {
             0 => Ok(false),
             1 => Ok(true),
@@ -115,7 +115,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn take(&mut self, length: usize) -> Result<&'a [u8], DecodeError> {
+    pub(crate) fn take(&mut self, length: usize) -> Result<&'a [u8], DecodeError> {
         let (taken, rest) = self
             .bytes
             .split_at_checked(length)
@@ -124,13 +124,13 @@ impl<'a> Reader<'a> {
         Ok(taken)
     }
 
-    fn log_id(&mut self) -> Result<LogId, DecodeError> {
+    pub(crate) fn log_id(&mut self) -> Result<LogId, DecodeError> {
         let term = self.u64()?;
         let index = self.u64()?;
         Ok(log_id(term, index))
     }
 
-    fn end(self) -> Result<(), DecodeError> {
+    pub(crate) fn end(self) -> Result<(), DecodeError> {
         match self.bytes.len() {
             0 => Ok(()),
             bytes => Err(DecodeError::Long {
@@ -149,7 +149,7 @@ pub fn log_id(term: u64, index: u64) -> LogId {
     }
 }
 
-fn put_log_id(out: &mut BytesMut, id: &LogId) {
+pub(crate) fn put_log_id(out: &mut BytesMut, id: &LogId) {
     out.put_u64_le(id.leader_id.term);
     out.put_u64_le(id.index);
 }
@@ -199,27 +199,40 @@ pub fn decode_mark(bytes: &[u8]) -> Result<Option<LogId>, DecodeError> {
     Ok(mark)
 }
 
+/// Bytes of an entry before its body.
+pub(crate) const ENTRY_HEAD_BYTES: usize = 10;
+
 /// Writes an entry, without its index.
 pub fn encode_entry(entry: &Entry) -> Bytes {
-    let body = match &entry.payload {
-        Payload::Normal(command) => command.0.len(),
-        Payload::Blank | Payload::Membership(_) => 64,
-    };
-    let mut out = BytesMut::with_capacity(10 + body);
-    out.put_u8(VERSION);
-    out.put_u64_le(entry.log_id.leader_id.term);
-    match &entry.payload {
-        Payload::Blank => out.put_u8(BLANK),
-        Payload::Normal(command) => {
-            out.put_u8(COMMAND);
-            out.put_slice(&command.0);
-        }
-        Payload::Membership(membership) => {
-            out.put_u8(MEMBERSHIP);
-            put_membership(&mut out, membership);
+    let (head, body) = entry_parts(entry);
+    match body {
+        None => head,
+        Some(body) => {
+            let mut out = BytesMut::with_capacity(head.len() + body.len());
+            out.put_slice(&head);
+            out.put_slice(&body);
+            out.freeze()
         }
     }
-    out.freeze()
+}
+
+/// The same in two parts, of which the second shares the memory of the command.
+pub(crate) fn entry_parts(entry: &Entry) -> (Bytes, Option<Bytes>) {
+    let mut head = BytesMut::with_capacity(ENTRY_HEAD_BYTES);
+    head.put_u8(VERSION);
+    head.put_u64_le(entry.log_id.leader_id.term);
+    match &entry.payload {
+        Payload::Blank => head.put_u8(BLANK),
+        Payload::Normal(command) => {
+            head.put_u8(COMMAND);
+            return (head.freeze(), Some(command.0.clone()));
+        }
+        Payload::Membership(membership) => {
+            head.put_u8(MEMBERSHIP);
+            put_membership(&mut head, membership);
+        }
+    }
+    (head.freeze(), None)
 }
 
 /// Reads the entry at `index`. A command shares the memory of `bytes`.
@@ -246,25 +259,34 @@ pub fn decode_entry(index: u64, bytes: &Bytes) -> Result<Entry, DecodeError> {
     })
 }
 
-fn put_membership(out: &mut BytesMut, membership: &Membership) {
-    let configs = membership.get_joint_config();
-    out.put_u8(configs.len() as u8);
-    for voters in configs {
-        out.put_u16_le(voters.len() as u16);
-        for id in voters {
+pub(crate) fn put_membership(out: &mut BytesMut, membership: &Membership) {
+    let voters: Vec<&BTreeSet<NodeId>> = membership.get_joint_config().iter().collect();
+    let nodes = membership.nodes();
+    let nodes = nodes.map(|(id, peer)| (*id, peer.server.clone()));
+    put_members(out, &voters, &nodes.collect());
+}
+
+pub(crate) fn put_members(
+    out: &mut BytesMut,
+    voters: &[&BTreeSet<NodeId>],
+    servers: &BTreeMap<NodeId, String>,
+) {
+    out.put_u8(voters.len() as u8);
+    for set in voters {
+        out.put_u16_le(set.len() as u16);
+        for id in *set {
             out.put_u64_le(*id);
         }
     }
-    let nodes: Vec<(&NodeId, &Peer)> = membership.nodes().collect();
-    out.put_u16_le(nodes.len() as u16);
-    for (id, peer) in nodes {
+    out.put_u16_le(servers.len() as u16);
+    for (id, server) in servers {
         out.put_u64_le(*id);
-        out.put_u16_le(peer.server.len() as u16);
-        out.put_slice(peer.server.as_bytes());
+        out.put_u16_le(server.len() as u16);
+        out.put_slice(server.as_bytes());
     }
 }
 
-fn membership(mut reader: Reader<'_>) -> Result<Membership, DecodeError> {
+pub(crate) fn membership(mut reader: Reader<'_>) -> Result<Membership, DecodeError> {
     let mut configs = Vec::new();
     for _ in 0..reader.u8()? {
         let mut voters = BTreeSet::new();

@@ -1,7 +1,8 @@
 //! Replicated groups: openraft on top of the shared journal.
 //!
-//! Reading order: [`types`] says what a group's entries, nodes and votes are; [`codec`] writes them as
-//! bytes; [`log`] keeps a group's log in the journal that all streams and groups of a server share.
+//! Reading order: [`group`] is what the rest of the server sees; [`types`] says what a group's entries, nodes and votes are; [`codec`] writes
+//! them as bytes for the journal and `wire` for other servers; [`log`] keeps a group's log in the journal that all streams and groups of a server
+//! share; [`runtime`] is where it all runs.
 //!
 //! # Invariant
 //! No socket and no subject is named here, and nothing outside this crate names an openraft type.
@@ -12,5 +13,7 @@
 )]
 
 pub mod codec;
+pub mod group;
 pub mod log;
+pub mod runtime;
 pub mod types;

@@ -7,7 +7,9 @@ use std::fmt;
 
 use bytes::Bytes;
 use openraft::RaftTypeConfig;
-use openraft::impls::{BoxedErrorSource, InlineBatch, OneshotResponder, leader_id_std};
+use openraft::impls::{BoxedErrorSource, InlineBatch, leader_id_std};
+
+use crate::runtime::RaftRuntime;
 
 /// A server's identity in one group. Never used twice in a group: a server that comes back after
 /// losing its log comes back under a new one, or it could vote twice in one term.
@@ -42,20 +44,36 @@ impl fmt::Display for Command {
     }
 }
 
-/// What applying an entry gives back to the proposer: opaque to this crate.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Outcome(pub Bytes);
+/// That an entry was applied: what there is to say about it goes from the state machine to whom it concerns.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Done;
 
-impl fmt::Display for Outcome {
+impl fmt::Display for Done {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "Outcome({} bytes)", self.0.len())
+        formatter.write_str("done")
+    }
+}
+
+/// Hears the outcome of one proposal.
+pub struct Reply<T>(Box<dyn FnOnce(T) + Send>);
+
+impl<T> Reply<T> {
+    /// Calls `hear` with the outcome.
+    pub fn new(hear: impl FnOnce(T) + Send + 'static) -> Self {
+        Self(Box::new(hear))
+    }
+}
+
+impl<T: Send + 'static> openraft::raft::responder::Responder<Types, T> for Reply<T> {
+    fn on_complete(self, result: T) {
+        (self.0)(result);
     }
 }
 
 /// The type configuration: standard Raft, where a term has at most one leader and a log id is
 /// (term, index).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Group;
+pub struct Types;
 
 /// A term and the node that asked for votes in it.
 pub type LeaderId = leader_id_std::LeaderId<u64, NodeId>;
@@ -69,12 +87,14 @@ pub type Vote = openraft::Vote<LeaderId>;
 pub type Payload = openraft::EntryPayload<Command, NodeId, Peer>;
 /// One entry of a group's log.
 pub type Entry = openraft::Entry<CommittedLeaderId, Payload>;
+/// A membership and the entry that brought it.
+pub type StoredMembership = openraft::StoredMembership<CommittedLeaderId, NodeId, Peer>;
 /// The voters (two sets while they change) and learners of a group.
 pub type Membership = openraft::Membership<NodeId, Peer>;
 
-impl RaftTypeConfig for Group {
+impl RaftTypeConfig for Types {
     type D = Command;
-    type R = Outcome;
+    type R = Done;
     type NodeId = NodeId;
     type Node = Peer;
     type Term = u64;
@@ -82,9 +102,9 @@ impl RaftTypeConfig for Group {
     type Vote = Vote;
     type Payload = Payload;
     type Entry = Entry;
-    type AsyncRuntime = openraft_rt_tokio::TokioRuntime;
+    type AsyncRuntime = RaftRuntime;
     type Responder<T>
-        = OneshotResponder<Self, T>
+        = Reply<T>
     where
         T: openraft::OptionalSend + 'static;
     type Batch<T>

@@ -49,7 +49,7 @@ impl Picture {
         Self {
             vote: image.vote,
             purged: image.purged,
-            entries: image.entries().map(|entry| entry.log_id).collect(),
+            entries: image.log_ids().collect(),
         }
     }
 
@@ -193,7 +193,7 @@ async fn run(disk: &SimDisk, seed: u64) -> (Picture, Vec<Picture>) {
     let Some((journal, image)) = open(disk, seed) else {
         return (picture, Vec::new());
     };
-    let mut log = GroupLog::new(OWNER, Arc::clone(&journal), image);
+    let mut log = GroupLog::new(OWNER, journal.clone(), image);
     for step in steps() {
         let through = picture.through(&step);
         if take(&mut log, &picture, &step).await.is_err() {

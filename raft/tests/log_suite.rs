@@ -8,7 +8,7 @@ use std::sync::Arc;
 use openraft::StorageError;
 use openraft::testing::log::{StoreBuilder, Suite};
 use raft::log::{GroupLog, recover};
-use raft::types::Group;
+use raft::types::Types;
 use state_machine::TestMachine;
 use storage::disk::RealDisk;
 use storage::entropy::SystemEntropy;
@@ -46,7 +46,7 @@ fn open() -> Result<(Guard, GroupLog), io::Error> {
     .map_err(io::Error::other)?;
     let journal = Arc::new(journal);
     let image = recover(OWNER, &mut replay).map_err(io::Error::other)?;
-    let log = GroupLog::new(OWNER, Arc::clone(&journal), image);
+    let log = GroupLog::new(OWNER, journal.clone(), image);
     Ok((
         Guard {
             journal,
@@ -56,8 +56,8 @@ fn open() -> Result<(Guard, GroupLog), io::Error> {
     ))
 }
 
-impl StoreBuilder<Group, GroupLog, TestMachine, Guard> for Builder {
-    async fn build(&self) -> Result<(Guard, GroupLog, TestMachine), StorageError<Group>> {
+impl StoreBuilder<Types, GroupLog, TestMachine, Guard> for Builder {
+    async fn build(&self) -> Result<(Guard, GroupLog, TestMachine), StorageError<Types>> {
         let (guard, log) = open().expect("a fresh directory gives a journal");
         Ok((guard, log, TestMachine::default()))
     }

@@ -2,6 +2,7 @@
 //!
 //! - `state`: the log as it stands in memory, pure.
 //! - `recover`: from a replay of the journal back to that state; damage told apart.
+//! - `journal`: what a log needs of the journal, so that a simulated one will do.
 //! - `completion`: who waits for which frames to be durable.
 //! - `store`: [`GroupLog`], openraft's log storage over the three.
 //! - `reader`: [`GroupLogReader`], what replication reads through.
@@ -13,12 +14,14 @@
 //! was given on.
 
 mod completion;
+mod journal;
 mod reader;
 mod recover;
 mod state;
 mod store;
 
+pub use journal::{InlineJournal, LogJournal};
 pub use reader::GroupLogReader;
 pub use recover::{OpenGroupError, recover};
-pub use state::LogImage;
+pub use state::{Held, LogImage};
 pub use store::GroupLog;

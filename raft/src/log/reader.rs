@@ -1,4 +1,4 @@
-//! What replication reads a group's log through.
+//! What replication and the state machine read a group's log through.
 
 use std::fmt::Debug;
 use std::io;
@@ -8,27 +8,94 @@ use std::sync::Arc;
 use openraft::{OptionalSend, RaftLogReader};
 use parking_lot::Mutex;
 
-use super::state::LogImage;
-use crate::types::{Entry, Group, Vote};
+use super::journal::LogJournal;
+use super::state::{Held, LogImage};
+use crate::codec::decode_entry;
+use crate::types::{Entry, Types, Vote};
 
 /// Reads a group's log beside its writer. An entry is here from the moment its append was taken.
 #[derive(Clone)]
 pub struct GroupLogReader {
     image: Arc<Mutex<LogImage>>,
+    journal: Arc<dyn LogJournal>,
+    append_bytes_max: usize,
 }
 
 impl GroupLogReader {
-    pub(super) fn new(image: Arc<Mutex<LogImage>>) -> Self {
-        Self { image }
+    pub(super) fn new(
+        image: Arc<Mutex<LogImage>>,
+        journal: Arc<dyn LogJournal>,
+        append_bytes_max: usize,
+    ) -> Self {
+        Self {
+            image,
+            journal,
+            append_bytes_max,
+        }
+    }
+
+    async fn entries(
+        &self,
+        range: impl RangeBounds<u64>,
+        bytes_max: usize,
+    ) -> Result<Vec<Entry>, io::Error> {
+        let held = self.image.lock().range(range, bytes_max);
+        let in_memory = held.iter().all(|held| matches!(held, Held::Entry(_)));
+        if in_memory || !self.journal.read_waits() {
+            return load(held, self.journal.as_ref(), bytes_max);
+        }
+        let journal = Arc::clone(&self.journal);
+        let load = move || load(held, journal.as_ref(), bytes_max);
+        let loaded = tokio::task::spawn_blocking(load).await;
+        loaded.unwrap_or_else(|error| Err(io::Error::other(error)))
     }
 }
 
-impl RaftLogReader<Group> for GroupLogReader {
+/// Reads from the journal what is not in memory, up to the limit and one entry at least.
+fn load(
+    held: Vec<Held>,
+    journal: &dyn LogJournal,
+    bytes_max: usize,
+) -> Result<Vec<Entry>, io::Error> {
+    let mut entries = Vec::with_capacity(held.len());
+    let mut bytes = 0;
+    for held in held {
+        match held {
+            Held::Entry(entry) => entries.push(entry),
+            Held::Stored { id, location } => {
+                let payload = journal.read(location).map_err(io::Error::other)?;
+                bytes += payload.len();
+                if bytes > bytes_max && !entries.is_empty() {
+                    break;
+                }
+                let entry = decode_entry(id.index, &payload).map_err(io::Error::other)?;
+                if entry.log_id != id {
+                    let found = entry.log_id;
+                    return Err(io::Error::other(format!(
+                        "{id} is to be read, and {found} is there"
+                    )));
+                }
+                entries.push(entry);
+            }
+        }
+    }
+    Ok(entries)
+}
+
+impl RaftLogReader<Types> for GroupLogReader {
     async fn try_get_log_entries<RB>(&mut self, range: RB) -> Result<Vec<Entry>, io::Error>
     where
         RB: RangeBounds<u64> + Clone + Debug + OptionalSend,
     {
-        Ok(self.image.lock().range(range))
+        self.entries(range, usize::MAX).await
+    }
+
+    async fn limited_get_log_entries(
+        &mut self,
+        start: u64,
+        end: u64,
+    ) -> Result<Vec<Entry>, io::Error> {
+        self.entries(start..end, self.append_bytes_max).await
     }
 
     async fn read_vote(&mut self) -> Result<Option<Vote>, io::Error> {

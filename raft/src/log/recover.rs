@@ -107,7 +107,7 @@ fn image_of(owner: Owner, frames: OwnerReplay) -> Result<LogImage, OpenGroupErro
             index: frame.index,
             error,
         })?;
-        let pushed = image.push(entry);
+        let pushed = image.push_stored(entry, frame.location);
         pushed.map_err(|hole| OpenGroupError::Torn { owner, hole })?;
     }
     Ok(image)

@@ -7,22 +7,28 @@ use bytes::Bytes;
 use openraft::OptionalSend;
 use openraft::storage::{IOFlushed, LogState, RaftLogStorage};
 use parking_lot::Mutex;
-use storage::journal::{CommitSink, Frame, FrameKind, Journal, Owner};
+use storage::journal::{CommitSink, Frame, FrameKind, Owner, Payload};
 use tokio::sync::oneshot;
 
 use super::completion::{Completions, Waiter};
+use super::journal::LogJournal;
 use super::reader::GroupLogReader;
 use super::state::LogImage;
-use crate::codec::{encode_entry, encode_mark, encode_vote};
-use crate::types::{Entry, Group, LogId, Vote};
+use crate::codec::{encode_mark, encode_vote, entry_parts};
+use crate::types::{Entry, LogId, Types, Vote};
 
-/// One group's log. What it holds is in memory as well as in the journal, until it is purged.
+/// How many bytes of entries a message to a follower takes, unless it is said otherwise.
+const APPEND_BYTES_MAX: usize = 1024 * 1024;
+
+/// One group's log. Its newest entries are in memory as well as in the journal, older ones are read back from there.
 pub struct GroupLog {
     owner: Owner,
-    journal: Arc<Journal>,
+    journal: Arc<dyn LogJournal>,
     image: Arc<Mutex<LogImage>>,
     completions: Arc<Completions>,
     sink: Arc<dyn CommitSink>,
+    append_bytes_max: usize,
+    last_token: u64,
     /// A committed mark that the next submission takes along: alone it would cost a sync of its own, and an older
     /// mark only means that a restart re-applies from further back.
     mark_to_write: Option<Bytes>,
@@ -30,16 +36,26 @@ pub struct GroupLog {
 
 impl GroupLog {
     /// The log of the group that owns `owner`'s frames, as [`recover`](super::recover) found it.
-    pub fn new(owner: Owner, journal: Arc<Journal>, image: LogImage) -> Self {
-        let completions = Arc::new(Completions::default());
+    pub fn new(owner: Owner, journal: Arc<dyn LogJournal>, image: LogImage) -> Self {
+        let image = Arc::new(Mutex::new(image));
+        let completions = Arc::new(Completions::new(Arc::clone(&image)));
         Self {
             owner,
             journal,
-            image: Arc::new(Mutex::new(image)),
+            image,
             sink: Arc::clone(&completions) as Arc<dyn CommitSink>,
             completions,
+            append_bytes_max: APPEND_BYTES_MAX,
+            last_token: 0,
             mark_to_write: None,
         }
+    }
+
+    /// Bounds what is kept in memory, and what one message to a follower holds.
+    pub fn with_limits(mut self, tail_bytes_max: usize, append_bytes_max: usize) -> Self {
+        self.image.lock().set_tail_bytes_max(tail_bytes_max);
+        self.append_bytes_max = append_bytes_max;
+        self
     }
 
     /// Writes down the committed mark that still waits for company, and returns when it and all before it are durable.
@@ -49,7 +65,7 @@ impl GroupLog {
         self.submit_and_wait(FrameKind::Committed, 0, payload).await
     }
 
-    fn frame(&self, kind: FrameKind, index: u64, payload: Bytes) -> Frame {
+    fn frame(&self, kind: FrameKind, index: u64, payload: impl Into<Payload>) -> Frame {
         Frame {
             owner: self.owner,
             index,
@@ -58,19 +74,24 @@ impl GroupLog {
         }
     }
 
-    /// Hands the frames to the journal; `waiter` hears when the last of them, and so all, are durable.
-    fn submit(&mut self, frames: Vec<Frame>, waiter: Waiter) -> Result<(), io::Error> {
+    fn next_token(&mut self) -> u64 {
+        self.last_token += 1;
+        self.last_token
+    }
+
+    /// Hands the frames to the journal; `waiter` hears when the last of them, and so all, are durable. When they are refused it hears nothing: that is
+    /// for the caller to pass on.
+    fn submit(&mut self, frames: Vec<(Frame, u64)>, waiter: Waiter) -> Result<(), io::Error> {
         let mark = self.mark_to_write.take();
-        let mark = mark.map(|payload| self.frame(FrameKind::Committed, 0, payload));
-        let token = self.completions.expect(waiter);
-        let mut batch: Vec<(Frame, u64)> = Vec::with_capacity(frames.len() + 1);
-        batch.extend(mark.into_iter().chain(frames).map(|frame| (frame, 0)));
-        if let Some((_, last)) = batch.last_mut() {
-            *last = token;
-        }
-        self.journal
-            .submit(batch, &self.sink)
-            .map_err(io::Error::other)
+        let mark = mark.map(|payload| (self.frame(FrameKind::Committed, 0, payload), 0));
+        let last = frames.last().map_or(0, |(_, token)| *token);
+        self.completions.expect(last, waiter);
+        let batch = mark.into_iter().chain(frames).collect();
+        self.journal.submit(batch, &self.sink).map_err(|error| {
+            // What the journal refused is never completed: the waiter would stand before all later ones.
+            drop(self.completions.withdraw(last));
+            io::Error::other(error)
+        })
     }
 
     async fn submit_and_wait(
@@ -81,17 +102,18 @@ impl GroupLog {
     ) -> Result<(), io::Error> {
         let (sender, receiver) = oneshot::channel();
         let frame = self.frame(kind, index, payload);
-        self.submit(vec![frame], Waiter::Caller(sender))?;
+        let token = self.next_token();
+        self.submit(vec![(frame, token)], Waiter::Caller(sender))?;
         receiver
             .await
             .unwrap_or_else(|_| Err(io::Error::other("the journal is closed")))
     }
 }
 
-impl RaftLogStorage<Group> for GroupLog {
+impl RaftLogStorage<Types> for GroupLog {
     type LogReader = GroupLogReader;
 
-    async fn get_log_state(&mut self) -> Result<LogState<Group>, io::Error> {
+    async fn get_log_state(&mut self) -> Result<LogState<Types>, io::Error> {
         let image = self.image.lock();
         Ok(LogState {
             last_purged_log_id: image.purged,
@@ -100,7 +122,8 @@ impl RaftLogStorage<Group> for GroupLog {
     }
 
     async fn get_log_reader(&mut self) -> GroupLogReader {
-        GroupLogReader::new(Arc::clone(&self.image))
+        let image = Arc::clone(&self.image);
+        GroupLogReader::new(image, Arc::clone(&self.journal), self.append_bytes_max)
     }
 
     async fn save_vote(&mut self, vote: &Vote) -> Result<(), io::Error> {
@@ -121,19 +144,22 @@ impl RaftLogStorage<Group> for GroupLog {
         Ok(self.image.lock().committed)
     }
 
-    async fn append<I>(&mut self, entries: I, callback: IOFlushed<Group>) -> Result<(), io::Error>
+    async fn append<I>(&mut self, entries: I, callback: IOFlushed<Types>) -> Result<(), io::Error>
     where
         I: IntoIterator<Item = Entry> + OptionalSend,
         I::IntoIter: OptionalSend,
     {
         let mut frames = Vec::new();
-        {
-            let mut image = self.image.lock();
-            for entry in entries {
-                let index = entry.log_id.index;
-                frames.push(self.frame(FrameKind::Entry, index, encode_entry(&entry)));
-                image.push(entry).map_err(io::Error::other)?;
-            }
+        for entry in entries {
+            let index = entry.log_id.index;
+            let token = self.next_token();
+            let payload = match entry_parts(&entry) {
+                (head, None) => Payload::Whole(head),
+                (head, Some(body)) => Payload::Parts(vec![head, body]),
+            };
+            frames.push((self.frame(FrameKind::Entry, index, payload), token));
+            let pushed = self.image.lock().push(entry, token);
+            pushed.map_err(io::Error::other)?;
         }
         if frames.is_empty() {
             callback.io_completed(self.completions.failure().map_or(Ok(()), Err));
@@ -148,8 +174,8 @@ impl RaftLogStorage<Group> for GroupLog {
         // be lost, the entries that followed it are lost with it.
         let frame = self.frame(FrameKind::Truncate, index, Bytes::new());
         self.image.lock().truncate(index);
-        let (sender, _) = oneshot::channel();
-        self.submit(vec![frame], Waiter::Caller(sender))
+        let token = self.next_token();
+        self.submit(vec![(frame, token)], Waiter::Nobody)
     }
 
     async fn purge(&mut self, upto: LogId) -> Result<(), io::Error> {
@@ -160,5 +186,46 @@ impl RaftLogStorage<Group> for GroupLog {
         self.image.lock().purge(upto);
         self.journal.release(self.owner, upto.index);
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use openraft::storage::RaftLogStorageExt;
+    use storage::journal::{JournalError, Location};
+
+    use super::*;
+    use crate::codec::log_id;
+
+    /// Refuses everything.
+    struct Closed;
+
+    impl LogJournal for Closed {
+        fn submit(
+            &self,
+            _frames: Vec<(Frame, u64)>,
+            _sink: &Arc<dyn CommitSink>,
+        ) -> Result<(), JournalError> {
+            Err(JournalError::Closed)
+        }
+
+        fn release(&self, _owner: Owner, _upto: u64) {}
+
+        fn forget(&self, _owner: Owner) {}
+
+        fn read(&self, location: Location) -> Result<Bytes, JournalError> {
+            Err(JournalError::Unreadable(location))
+        }
+    }
+
+    #[tokio::test]
+    async fn a_refused_append_leaves_nobody_waiting() {
+        let mut log = GroupLog::new(Owner(1), Arc::new(Closed), LogImage::default());
+        let entry = Entry {
+            log_id: log_id(1, 1),
+            payload: crate::types::Payload::Blank,
+        };
+        assert!(log.blocking_append([entry]).await.is_err());
+        assert_eq!(log.completions.waiting(), 0);
     }
 }

@@ -7,7 +7,7 @@ use openraft::storage::{
     EntryResponder, RaftSnapshotBuilder, RaftStateMachine, Snapshot, SnapshotMeta,
 };
 use openraft::{OptionalSend, StoredMembership};
-use raft::types::{CommittedLeaderId, Group, LogId, NodeId, Outcome, Payload, Peer};
+use raft::types::{CommittedLeaderId, Done, LogId, NodeId, Payload, Peer, Types};
 
 type Meta = SnapshotMeta<CommittedLeaderId, NodeId, Peer>;
 type TestSnapshot = Snapshot<CommittedLeaderId, NodeId, Peer, ()>;
@@ -29,7 +29,7 @@ impl TestMachine {
     }
 }
 
-impl RaftSnapshotBuilder<Group> for TestMachine {
+impl RaftSnapshotBuilder<Types> for TestMachine {
     type SnapshotData = ();
 
     async fn build_snapshot(&mut self) -> Result<TestSnapshot, io::Error> {
@@ -40,7 +40,7 @@ impl RaftSnapshotBuilder<Group> for TestMachine {
     }
 }
 
-impl RaftStateMachine<Group> for TestMachine {
+impl RaftStateMachine<Types> for TestMachine {
     type SnapshotData = ();
     type SnapshotBuilder = Self;
 
@@ -58,7 +58,7 @@ impl RaftStateMachine<Group> for TestMachine {
 
     async fn apply<Entries>(&mut self, mut entries: Entries) -> Result<(), io::Error>
     where
-        Entries: Stream<Item = Result<EntryResponder<Group>, io::Error>> + Unpin + OptionalSend,
+        Entries: Stream<Item = Result<EntryResponder<Types>, io::Error>> + Unpin + OptionalSend,
     {
         while let Some((entry, responder)) = entries.try_next().await? {
             self.applied = Some(entry.log_id);
@@ -66,7 +66,7 @@ impl RaftStateMachine<Group> for TestMachine {
                 self.membership = StoredMembership::new(Some(entry.log_id), membership);
             }
             if let Some(responder) = responder {
-                responder.send(Outcome::default());
+                responder.send(Done);
             }
         }
         Ok(())
