@@ -1,6 +1,7 @@
 //! `filestore cat`: the live messages, in order.
 
 use std::io::{BufWriter, Write};
+use std::sync::Arc;
 
 use anyhow::Result;
 use base64::Engine;
@@ -11,6 +12,7 @@ use storage::seal::KeyRing;
 
 use crate::Outcome;
 use crate::arguments::Cat;
+use crate::present::Present;
 use crate::stream::Stream;
 use crate::{keys, place, text};
 
@@ -31,13 +33,13 @@ struct Line<'a> {
 
 pub fn run(arguments: &Cat) -> Result<Outcome> {
     let scope = &arguments.scope;
-    let ring = keys::open(scope)?;
-    let ring = ring.as_ref();
+    let keys = keys::open(scope)?;
+    let ring = keys.as_deref();
     let streams = place::find(scope, ring)?.streams(ring, scope)?;
     let mut out = BufWriter::new(std::io::stdout().lock());
     let mut outcome = Outcome::AllWell;
     for stream in &streams {
-        cat(arguments, stream, ring, &mut out, &mut outcome)?;
+        cat(arguments, stream, keys.as_ref(), &mut out, &mut outcome)?;
     }
     out.flush()?;
     Ok(outcome)
@@ -46,7 +48,7 @@ pub fn run(arguments: &Cat) -> Result<Outcome> {
 fn cat(
     arguments: &Cat,
     stream: &Stream,
-    ring: Option<&KeyRing>,
+    keys: Option<&Arc<KeyRing>>,
     out: &mut dyn Write,
     outcome: &mut Outcome,
 ) -> Result<()> {
@@ -60,12 +62,16 @@ fn cat(
             "{error}; all records are written, deleted ones too"
         ));
     }
-    if stream.log.entries > 0 {
-        eprintln!(
-            "nats-tool: {}: the journal has {} after the checkpoint; a server applies them when it starts",
-            stream.name.as_deref().unwrap_or(&stream.directory),
-            text::counted(stream.log.entries, "log entry", "log entries"),
-        );
+    if stream.removing {
+        eprintln!("nats-tool: {}: was deleted", stream.directory);
+        return Ok(());
+    }
+    let ring = keys.map(Arc::as_ref);
+    let present = stream.present(keys)?;
+    let is_live = |sequence| present.as_ref().is_none_or(|now| now.is_live(sequence));
+    let problems = present.iter().flat_map(|now| &now.problems).cloned();
+    for problem in stream.log_problems().into_iter().chain(problems) {
+        lost(format!("{}: {problem}", stream.directory));
     }
     let from = scope.seq.map_or(0, |wanted| wanted.first);
     for block in &stream.blocks {
@@ -83,7 +89,8 @@ fn cat(
                 }
             };
             let sequence = record.message.sequence;
-            if scope.wants_sequence(sequence) && stream.is_live(block, sequence) {
+            let wanted = scope.wants_sequence(sequence);
+            if wanted && stream.is_live(block, sequence) && is_live(sequence) {
                 failed = write(arguments, stream, &record, out).err();
             }
             failed.is_none() && scope.wants_range(Some((sequence, u64::MAX)))
@@ -93,8 +100,19 @@ fn cat(
         }
     }
     for held in stream.held(scope) {
-        if scope.wants_sequence(held.message.sequence) {
+        let sequence = held.message.sequence;
+        if scope.wants_sequence(sequence) && is_live(sequence) {
             write(arguments, stream, held, out)?;
+        }
+    }
+    let present = present.filter(|_| stream.wants_unblocked(scope));
+    for record in present.iter().flat_map(Present::in_journal) {
+        match record {
+            Ok(record) if scope.wants_sequence(record.message.sequence) => {
+                write(arguments, stream, &record, out)?;
+            }
+            Ok(_) => {}
+            Err(error) => lost(error.to_string()),
         }
     }
     Ok(())

@@ -16,12 +16,12 @@ use report::{Report, SegmentReport, StreamReport};
 
 pub fn run(arguments: &Inspect) -> Result<Outcome> {
     let scope = &arguments.scope;
-    let ring = keys::open(scope)?;
-    let ring = ring.as_ref();
+    let keys = keys::open(scope)?;
+    let ring = keys.as_deref();
     let place = place::find(scope, ring)?;
     let streams = place.streams(ring, scope)?;
     if arguments.records {
-        return records::list(arguments, &streams, ring);
+        return records::list(arguments, &streams, keys.as_ref());
     }
     let mut progress = Progress::new(streams.iter().map(Stream::bytes).sum());
     let report = Report {

@@ -1,6 +1,7 @@
 //! The passphrase of an encrypted store.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use storage::disk::RealDisk;
@@ -16,7 +17,7 @@ const KEY_VARIABLE: &str = "NATS_JETSTREAM_KEY";
 ///
 /// The key file is looked for in `path`, in the store below it and in the directories above it, so that one block of a store can be
 /// opened.
-pub fn open(scope: &Scope) -> Result<Option<KeyRing>> {
+pub fn open(scope: &Scope) -> Result<Option<Arc<KeyRing>>> {
     let Some(passphrase) = passphrase(scope)? else {
         return Ok(None);
     };
@@ -30,7 +31,7 @@ pub fn open(scope: &Scope) -> Result<Option<KeyRing>> {
     let passphrases: Vec<&[u8]> = passphrases.iter().flatten().map(String::as_bytes).collect();
     let ring = KeyRing::read(&RealDisk, store, &passphrases)
         .with_context(|| format!("key file in {}", store.display()))?;
-    Ok(Some(ring))
+    Ok(Some(Arc::new(ring)))
 }
 
 fn passphrase(scope: &Scope) -> Result<Option<String>> {

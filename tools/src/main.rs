@@ -3,18 +3,20 @@
 //! - `arguments`: the command line.
 //! - `place`: what a path is: a store, a stream's directory or one block.
 //! - `keys`: the passphrase of an encrypted store.
-//! - `stream`: a stream's files and what its checkpoint says of them.
+//! - `stream`: a stream's files and what its checkpoint says of them; `present`: its messages as the server would have them after a start.
 //! - `inspect`, `verify`, `cat`: the commands.
 //! - `table`, `text`, `progress`: how results look on a terminal.
 //!
 //! # Invariant
-//! Nothing is ever written to a store. Files are read only through the formats of the `storage` crate.
+//! Nothing is ever written to a store. Files are read only through the formats of the `storage` crate, log entries only through the
+//! server's own stream core.
 
 mod arguments;
 mod cat;
 mod inspect;
 mod keys;
 mod place;
+mod present;
 mod progress;
 mod stream;
 mod table;

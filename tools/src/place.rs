@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 
 use storage::disk::RealDisk;
-use storage::engine::{JOURNAL_NAME, STREAMS_NAME, StoreOutline};
+use storage::engine::{JOURNAL_NAME, STREAMS_NAME, StoreOutline, StoredStream};
 use storage::seal::KeyRing;
 
 use crate::arguments::Scope;
@@ -38,7 +38,10 @@ impl Place {
                 .iter()
                 .map(|stored| Stream::of_store(stored, ring, scope))
                 .collect::<Result<_>>()?,
-            Self::Stream(directory) => vec![Stream::open(directory, ring, scope)?],
+            Self::Stream(directory) => vec![match stored(directory, ring)? {
+                Some(stored) => Stream::of_store(&stored, ring, scope)?,
+                None => Stream::open(directory, ring, scope)?,
+            }],
             Self::Block(path) => vec![Stream::of_block(path, ring, scope)?],
         };
         let Some(wanted) = &scope.stream else {
@@ -74,6 +77,20 @@ pub fn find(scope: &Scope, ring: Option<&KeyRing>) -> Result<Place> {
         "{}: neither a store, nor a stream's directory, nor a block",
         path.display()
     )
+}
+
+/// What the store around a stream's directory knows of it, if there is one.
+fn stored(directory: &Path, ring: Option<&KeyRing>) -> Result<Option<StoredStream>> {
+    let directory = directory.canonicalize()?;
+    let streams = directory
+        .parent()
+        .filter(|path| path.ends_with(STREAMS_NAME));
+    let Some(store) = streams.and_then(Path::parent) else {
+        return Ok(None);
+    };
+    let outline = StoreOutline::read(&RealDisk, store, ring)?;
+    let mut streams = outline.streams.into_iter();
+    Ok(streams.find(|stream| stream.directory == directory))
 }
 
 fn is_stream(directory: &Path) -> Result<bool> {

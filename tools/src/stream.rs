@@ -2,6 +2,7 @@
 
 use std::cell::OnceCell;
 use std::path::Path;
+use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use bytes::Bytes;
@@ -16,6 +17,7 @@ use storage::store::CheckpointError;
 use storage::store::inspect::{BlockFile, BlockRole, StreamOutline};
 
 use crate::arguments::Scope;
+use crate::present::Present;
 
 /// Unpacked chunks of the one block that is being read.
 const CACHE_BYTES: usize = 16 << 20;
@@ -33,9 +35,11 @@ pub struct Stream {
     pub blocks: Vec<Block>,
     /// Whether the path named a block and not the stream.
     one_block: bool,
+    /// The stream in its store.
+    stored: Option<StoredStream>,
 }
 
-/// Entries of a stream that are only in the journal. What they say, only the server knows.
+/// Entries of a stream that are only in the journal.
 #[derive(Debug, Clone, Default, serde::Serialize)]
 pub struct LogTail {
     pub entries: u64,
@@ -105,10 +109,15 @@ impl Stream {
         let pending = || stored.entries.iter().filter(|(at, _)| *at > index);
         stream.log = LogTail {
             entries: pending().count() as u64,
-            bytes: pending().map(|(_, bytes)| bytes).sum(),
-            holes: stored.holes.clone(),
+            bytes: pending().map(|(_, payload)| payload.len() as u64).sum(),
+            holes: match &stream.outline.checkpoint {
+                Ok(_) => stored.holes_after(index),
+                // Where the entries would have to begin is not known.
+                Err(_) => stored.holes.clone(),
+            },
             moved: stored.rescued.iter().map(Moved::from).collect(),
         };
+        stream.stored = Some(stored.clone());
         Ok(stream)
     }
 
@@ -135,6 +144,7 @@ impl Stream {
             outline,
             blocks,
             one_block: false,
+            stored: None,
         })
     }
 
@@ -179,12 +189,38 @@ impl Stream {
     /// The messages that its checkpoint holds because they are in no block; none when only blocks are asked for.
     pub fn held(&self, scope: &Scope) -> &[Record] {
         match &self.outline.checkpoint {
-            Ok(Some(checkpoint)) if scope.block.is_none() && !self.one_block => &checkpoint.held,
+            Ok(Some(checkpoint)) if self.wants_unblocked(scope) => &checkpoint.held,
             _ => &[],
         }
     }
 
-    /// Whether a record of one of its blocks is still a message of the stream.
+    /// Its messages as the server would have them after a start; `None` when it was opened without its store.
+    pub fn present(&self, ring: Option<&Arc<KeyRing>>) -> Result<Option<Present>> {
+        let checkpointed = match &self.outline.checkpoint {
+            Ok(Some(checkpoint)) => checkpoint.state.last_sequence,
+            _ => 0,
+        };
+        let stored = self.stored.as_ref();
+        stored
+            .map(|stored| Present::of(stored, checkpointed, ring.cloned()))
+            .transpose()
+    }
+
+    /// What is wrong with its log.
+    pub fn log_problems(&self) -> Vec<String> {
+        let holes = self.log.holes.iter();
+        let holes = holes.map(|(first, last)| format!("log entries {first} to {last} are lost"));
+        let moved = self.log.moved.iter().filter(|moved| !moved.intact);
+        let moved = moved.map(|moved| format!("{} is damaged", moved.file));
+        holes.chain(moved).collect()
+    }
+
+    /// Whether messages are asked for that are in no block.
+    pub fn wants_unblocked(&self, scope: &Scope) -> bool {
+        scope.block.is_none() && !self.one_block
+    }
+
+    /// Whether the checkpoint counts a record of one of its blocks as a message of the stream.
     pub fn is_live(&self, block: &Block, sequence: u64) -> bool {
         self.outline.is_live(block.file.role, sequence)
     }

@@ -35,8 +35,8 @@ struct Located {
 
 pub fn run(arguments: &Verify) -> Result<Outcome> {
     let scope = &arguments.scope;
-    let ring = keys::open(scope)?;
-    let ring = ring.as_ref();
+    let keys = keys::open(scope)?;
+    let ring = keys.as_deref();
     let place = place::find(scope, ring)?;
     let streams = place.streams(ring, scope)?;
     let mut progress = Progress::new(streams.iter().map(Stream::bytes).sum());
@@ -79,13 +79,8 @@ impl Report {
         progress: &mut Progress,
     ) -> Result<()> {
         self.streams += 1;
-        for (first, last) in &stream.log.holes {
-            let problem = Problem::lost(format!("log entries {first} to {last} are lost"));
-            self.add(stream.directory.clone(), problem);
-        }
-        for moved in stream.log.moved.iter().filter(|moved| !moved.intact) {
-            let problem = Problem::lost(format!("{} is damaged", moved.file));
-            self.add(stream.directory.clone(), problem);
+        for problem in stream.log_problems() {
+            self.add(stream.directory.clone(), Problem::lost(problem));
         }
         let mut live = Some(0);
         for block in &stream.blocks {

@@ -33,4 +33,7 @@ pub use request::{
     ConsumerAction, ConsumerCreate, DirectQuery, InfoQuery, MessageQuery, Outgoing, Publish,
     PurgeQuery, StreamReply, StreamRequest,
 };
-pub use stream::{ApplyError, BeginError, Event, SNAPSHOT_VERSION, Step, StreamCore, limits};
+pub use stream::{
+    ApplyError, BeginError, Event, RecoverError, SNAPSHOT_VERSION, Salvaged, Step, StreamCore,
+    limits,
+};

@@ -189,20 +189,8 @@ impl Streams {
             entries,
             ..
         } = content;
-        let mut entries = entries.into_iter();
-        let store = Box::new(store);
-        let core = if core.is_empty() {
-            let (_, birth) = entries.next().unwrap_or_default();
-            StreamCore::begin(&birth, &self.domain, store)
-        } else {
-            StreamCore::restore(&core, &self.domain, store)
-        };
-        let mut core = core.map_err(|error| error.to_string())?;
-        for (index, entry) in entries {
-            core.replay(index, &entry)
-                .map_err(|error| error.to_string())?;
-        }
-        Ok(core)
+        StreamCore::recover(&core, entries, &self.domain, Box::new(store))
+            .map_err(|error| error.to_string())
     }
 
     /// Puts a stream on a shard and lets it listen.

@@ -2,16 +2,25 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use bytes::Bytes;
 
 use super::catalog::{Catalog, CatalogEntry};
 use super::meta::read_meta;
-use super::rescue::{self, RescuedEntries};
-use super::{JOURNAL_NAME, STREAMS_NAME, StreamId};
+use super::open::note_gaps;
+use super::rescue::{self, Entries, RescuedEntries};
+use super::{JOURNAL_NAME, RecoveredStore, RestoreError, STREAMS_NAME, StreamId};
+use crate::block::BlockCache;
 use crate::disk::{Disk, DiskError, DiskErrorKind};
+use crate::entropy::SystemEntropy;
+use crate::executor::InlineExecutor;
 use crate::journal::{self, Owner, OwnerReplay, Replay, SegmentSummary, SegmentUnreadable};
 use crate::seal::KeyRing;
+use crate::store::{FileOptions, FileStore, Limits};
+
+/// Unpacked chunks of a stream that is looked at.
+const VIEW_CACHE_BYTES: usize = 16 << 20;
 
 /// What a store directory holds.
 #[derive(Debug)]
@@ -43,8 +52,8 @@ pub struct StoredStream {
     pub removing: bool,
     /// The checkpoint that the journal carries for it.
     pub carried: Option<Bytes>,
-    /// Its entries in the journal, those before its checkpoint too: index and length.
-    pub entries: Vec<(u64, u64)>,
+    /// Its entries in the journal by index, those before its checkpoint too. They share memory with the journal as it was read.
+    pub entries: Vec<(u64, Bytes)>,
     /// Ranges of entries that are lost to damage.
     pub holes: Vec<(u64, u64)>,
     /// Entries that were moved to its directory, because it could not take a checkpoint.
@@ -87,7 +96,7 @@ impl StoreOutline {
             }
         }
         for stream in streams.values_mut() {
-            stream.rescued = rescue::inspect(disk, &stream.directory)?;
+            stream.rescued = rescue::inspect(disk, &stream.directory, stream.id, ring)?;
         }
         let mut other_owners = Vec::new();
         for (owner, replayed) in replay.owners {
@@ -111,10 +120,55 @@ impl StoredStream {
         self.carried = replayed.carry.map(|carry| carry.payload);
         self.entries = replayed
             .entries
-            .iter()
-            .map(|entry| (entry.index, entry.payload.len() as u64))
+            .into_iter()
+            .map(|entry| (entry.index, entry.payload))
             .collect();
         self.holes = replayed.holes;
+    }
+
+    /// The store as a start would restore it, and the log entries that the start would apply to it, as far as they can be read.
+    /// Nothing on disk changes, and whatever is done to the store stays in memory. What a server remembers of a store's
+    /// limits before its first checkpoint is not applied: there are none.
+    pub fn view(
+        &self,
+        disk: Arc<dyn Disk>,
+        ring: Option<Arc<KeyRing>>,
+    ) -> Result<RecoveredStore<FileStore>, RestoreError> {
+        let cache = Arc::new(BlockCache::new(VIEW_CACHE_BYTES));
+        let entropy = Arc::new(SystemEntropy);
+        let usual = FileOptions::new(self.id.0, entropy, cache, Arc::new(InlineExecutor));
+        let options = FileOptions {
+            cipher: ring.as_ref().map(|ring| ring.cipher()),
+            ring,
+            ..usual
+        };
+        let directory = self.directory.clone();
+        let carried = self.carried.clone();
+        let opened = FileStore::view(disk, directory, carried, options, Limits::default())?;
+        Ok(RecoveredStore {
+            store: opened.store,
+            index: opened.index,
+            core: opened.core,
+            entries: self.entries_after(opened.index),
+        })
+    }
+
+    /// Its log entries after an index: those that were moved to its directory, then those in the journal.
+    pub fn entries_after(&self, index: u64) -> Vec<(u64, Bytes)> {
+        let mut entries = Entries::new();
+        for rescued in &self.rescued {
+            rescue::follow(&mut entries, rescued.entries.iter().cloned());
+        }
+        rescue::follow(&mut entries, self.entries.iter().cloned());
+        entries.retain(|(at, _)| *at > index);
+        entries
+    }
+
+    /// Ranges of log entries after an index that are lost.
+    pub fn holes_after(&self, index: u64) -> Vec<(u64, u64)> {
+        let mut holes = self.holes.clone();
+        note_gaps(&mut holes, index, &self.entries_after(index));
+        holes
     }
 }
 

@@ -228,13 +228,12 @@ impl<S: Persistent> Engine<S> {
                 self.log
                     .post(Letter::DropMark(id.owner(), FrameKind::Carry));
             }
-            for entry in replayed.entries {
-                // The journal may repeat what was moved out of it.
-                while entries.last().is_some_and(|(last, _)| *last >= entry.index) {
-                    entries.pop();
-                }
-                entries.push((entry.index, entry.payload));
-            }
+            // The journal may repeat what was moved out of it.
+            let journal = replayed.entries.into_iter();
+            rescue::follow(
+                &mut entries,
+                journal.map(|entry| (entry.index, entry.payload)),
+            );
             entries.retain(|(index, _)| *index > restored.index);
             note_gaps(&mut holes, restored.index, &entries);
             RecoveredStore {
@@ -291,7 +290,7 @@ impl<S: Persistent> Engine<S> {
 }
 
 /// A stream's log has no gaps: where there is one, something is lost, even if the journal no longer remembers how.
-fn note_gaps(holes: &mut Vec<(u64, u64)>, cut: u64, entries: &[(u64, Bytes)]) {
+pub(super) fn note_gaps(holes: &mut Vec<(u64, u64)>, cut: u64, entries: &[(u64, Bytes)]) {
     let mut last = cut;
     for (index, _) in entries {
         let gap = (last.saturating_add(1), index.saturating_sub(1));

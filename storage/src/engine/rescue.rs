@@ -26,7 +26,7 @@ use super::{Engine, JOURNAL_NAME, Persistent, StreamId};
 use crate::disk::{Disk, DiskError, DiskErrorKind, OpenMode};
 use crate::engine::log::Letter;
 use crate::journal::{self, OwnerReplay};
-use crate::seal::{NONCE_BYTES, TAG_BYTES, WRAPPED_KEY_BYTES, WrappedKey, sealer};
+use crate::seal::{KeyRing, NONCE_BYTES, TAG_BYTES, WRAPPED_KEY_BYTES, WrappedKey, sealer};
 
 const PREFIX: &str = "entries-";
 const NEW_NAME: &str = "entries.new";
@@ -40,7 +40,8 @@ const CRC_AT: usize = TAG_AT + TAG_BYTES + 4; // + 4 zero
 const HEADER_BYTES: usize = CRC_AT + 4;
 const _: () = assert!(HEADER_BYTES == 128);
 
-type Entries = Vec<(u64, Bytes)>;
+/// Log entries by index, ascending.
+pub(super) type Entries = Vec<(u64, Bytes)>;
 
 impl<S: Persistent> Engine<S> {
     /// Whoever owns a stream cannot bring it back: it takes no checkpoints in this run. When the journal needs the room, the stream's entries
@@ -183,19 +184,32 @@ pub(super) fn load(place: &Place) -> Result<(Entries, u64), RestoreError> {
             .open(&place.directory.join(&name), OpenMode::Read)?;
         let mut bytes = vec![0; file.length()? as usize];
         file.read_exact_at(&mut bytes, 0)?;
-        for (index, payload) in decode(place, &name, bytes)? {
-            // A later file begins where the journal did then: it repeats, or takes back, what an earlier one has.
-            while entries.last().is_some_and(|(before, _)| *before >= index) {
-                entries.pop();
-            }
-            entries.push((index, payload));
-        }
+        // A later file begins where the journal did then.
+        follow(
+            &mut entries,
+            decode(place.id, place.keys.as_deref(), &name, bytes)?,
+        );
         upto = upto.max(last);
     }
     Ok((entries, upto))
 }
 
-fn decode(place: &Place, name: &str, mut bytes: Vec<u8>) -> Result<Entries, RestoreError> {
+/// Appends entries that may repeat, or take back, what is there already.
+pub(super) fn follow(entries: &mut Entries, later: impl IntoIterator<Item = (u64, Bytes)>) {
+    for (index, payload) in later {
+        while entries.last().is_some_and(|(before, _)| *before >= index) {
+            entries.pop();
+        }
+        entries.push((index, payload));
+    }
+}
+
+fn decode(
+    id: StreamId,
+    keys: Option<&KeyRing>,
+    name: &str,
+    mut bytes: Vec<u8>,
+) -> Result<Entries, RestoreError> {
     let damaged = || RestoreError::Damaged(format!("{name} is damaged"));
     if !is_intact(&bytes) {
         return Err(damaged());
@@ -212,12 +226,12 @@ fn decode(place: &Place, name: &str, mut bytes: Vec<u8>) -> Result<Entries, Rest
         )));
     }
     let (flags, zero) = (fields.get_u16_le(), fields.get_u32_le());
-    let (id, length) = (fields.get_u64_le(), fields.get_u64_le());
-    if flags > FLAG_SEALED || zero != 0 || id != place.id.0 || length != body.len() as u64 {
+    let (stream, length) = (fields.get_u64_le(), fields.get_u64_le());
+    if flags > FLAG_SEALED || zero != 0 || stream != id.0 || length != body.len() as u64 {
         return Err(damaged());
     }
     if flags == FLAG_SEALED {
-        open_body(place, name, checked, body)?;
+        open_body(id, keys, name, checked, body)?;
     }
     let mut rest = Bytes::from(bytes).split_off(HEADER_BYTES);
     let mut entries = Entries::new();
@@ -254,10 +268,17 @@ pub struct RescuedEntries {
     pub length: u64,
     /// Whether its checksum holds.
     pub intact: bool,
+    /// What is in it; nothing when it cannot be read.
+    pub(super) entries: Entries,
 }
 
 /// What a stream's directory has of such files.
-pub(super) fn inspect(disk: &dyn Disk, directory: &Path) -> Result<Vec<RescuedEntries>, DiskError> {
+pub(super) fn inspect(
+    disk: &dyn Disk,
+    directory: &Path,
+    id: StreamId,
+    keys: Option<&KeyRing>,
+) -> Result<Vec<RescuedEntries>, DiskError> {
     let inspect = |(upto, name): (u64, String)| {
         let file = disk.open(&directory.join(&name), OpenMode::Read)?;
         let length = file.length()?;
@@ -265,6 +286,7 @@ pub(super) fn inspect(disk: &dyn Disk, directory: &Path) -> Result<Vec<RescuedEn
         file.read_exact_at(&mut bytes, 0)?;
         Ok(RescuedEntries {
             intact: is_intact(&bytes),
+            entries: decode(id, keys, &name, bytes).unwrap_or_default(),
             name,
             upto,
             length,
@@ -274,7 +296,8 @@ pub(super) fn inspect(disk: &dyn Disk, directory: &Path) -> Result<Vec<RescuedEn
 }
 
 fn open_body(
-    place: &Place,
+    id: StreamId,
+    keys: Option<&KeyRing>,
     name: &str,
     header: &[u8],
     body: &mut [u8],
@@ -284,12 +307,10 @@ fn open_body(
     let wrapped = wrapped.ok_or_else(damaged)?;
     let tag = header.get(TAG_AT..).and_then(<[u8]>::first_chunk);
     let tag = tag.ok_or_else(damaged)?;
-    let keys = place
-        .keys
-        .as_ref()
-        .ok_or_else(|| RestoreError::Key(format!("{name} is encrypted and no key was given")))?;
+    let keys =
+        keys.ok_or_else(|| RestoreError::Key(format!("{name} is encrypted and no key was given")))?;
     let key = keys
-        .unwrap(&wrapped, &context(place.id))
+        .unwrap(&wrapped, &context(id))
         .map_err(|error| RestoreError::Key(format!("{name}: {error}")))?;
     let associated = header.get(..ASSOCIATED_BYTES).unwrap_or_default();
     sealer(wrapped.data_cipher, &key)

@@ -1,6 +1,7 @@
 //! `filestore inspect --records`: one line per record.
 
 use std::io::Write;
+use std::sync::Arc;
 
 use anyhow::Result;
 use serde::Serialize;
@@ -10,13 +11,14 @@ use storage::store::Expiry;
 
 use crate::Outcome;
 use crate::arguments::Inspect;
+use crate::present::{JOURNAL, Present};
 use crate::stream::Stream;
 use crate::text::{grouped, printable, time};
 
 #[derive(Debug, Serialize)]
 struct Line<'a> {
     stream: Option<u64>,
-    /// The file, `checkpoint` for messages that are in no block.
+    /// The file; `checkpoint` for messages that are in no block, `journal` for those that are in no checkpoint either.
     file: &'a str,
     sequence: u64,
     time: String,
@@ -29,7 +31,11 @@ struct Line<'a> {
 }
 
 /// Lists the records of all streams; what cannot be read is named in its place.
-pub fn list(arguments: &Inspect, streams: &[Stream], ring: Option<&KeyRing>) -> Result<Outcome> {
+pub fn list(
+    arguments: &Inspect,
+    streams: &[Stream],
+    keys: Option<&Arc<KeyRing>>,
+) -> Result<Outcome> {
     let mut out = std::io::BufWriter::new(std::io::stdout().lock());
     let mut listing = Listing {
         arguments,
@@ -40,7 +46,7 @@ pub fn list(arguments: &Inspect, streams: &[Stream], ring: Option<&KeyRing>) -> 
         listing.heading()?;
     }
     for stream in streams {
-        listing.stream(stream, ring)?;
+        listing.stream(stream, keys)?;
     }
     let outcome = listing.outcome;
     out.flush()?;
@@ -57,13 +63,50 @@ impl Listing<'_> {
     fn heading(&mut self) -> Result<()> {
         writeln!(
             self.out,
-            "{:>12}  {:<30}  {:>7}  {:>10}  {:<4}  subject",
-            "seq", "time", "headers", "payload", "live"
+            "{:>12}  {:<30}  {:>7}  {:>10}  {:<4}  {:<19}  subject",
+            "seq", "time", "headers", "payload", "live", "in"
         )?;
         Ok(())
     }
 
-    fn stream(&mut self, stream: &Stream, ring: Option<&KeyRing>) -> Result<()> {
+    fn stream(&mut self, stream: &Stream, keys: Option<&Arc<KeyRing>>) -> Result<()> {
+        let scope = &self.arguments.scope;
+        let present = match stream.removing {
+            true => None,
+            false => stream.present(keys)?,
+        };
+        let is_live =
+            |sequence| !stream.removing && present.as_ref().is_none_or(|now| now.is_live(sequence));
+        let problems = present.iter().flat_map(|now| &now.problems).cloned();
+        for problem in stream.log_problems().into_iter().chain(problems) {
+            self.unreadable(JOURNAL, &problem)?;
+        }
+        self.blocks(stream, keys.map(Arc::as_ref), &is_live)?;
+        for held in stream.held(scope) {
+            let sequence = held.message.sequence;
+            if scope.wants_sequence(sequence) {
+                self.record(stream, "checkpoint", held, is_live(sequence))?;
+            }
+        }
+        let present = present.filter(|_| stream.wants_unblocked(scope));
+        for record in present.iter().flat_map(Present::in_journal) {
+            match record {
+                Ok(record) if scope.wants_sequence(record.message.sequence) => {
+                    self.record(stream, JOURNAL, &record, true)?;
+                }
+                Ok(_) => {}
+                Err(error) => self.unreadable(JOURNAL, &error.to_string())?,
+            }
+        }
+        Ok(())
+    }
+
+    fn blocks(
+        &mut self,
+        stream: &Stream,
+        ring: Option<&KeyRing>,
+        is_live: &dyn Fn(u64) -> bool,
+    ) -> Result<()> {
         let scope = &self.arguments.scope;
         let from = scope.seq.map_or(0, |wanted| wanted.first);
         for block in &stream.blocks {
@@ -75,7 +118,8 @@ impl Listing<'_> {
             block.records(from, ring, &mut |record| {
                 let written = match record {
                     Ok(record) if scope.wants_sequence(record.message.sequence) => {
-                        let live = stream.is_live(block, record.message.sequence);
+                        let sequence = record.message.sequence;
+                        let live = stream.is_live(block, sequence) && is_live(sequence);
                         self.record(stream, &block.name, &record, live)
                     }
                     Ok(record) => {
@@ -88,11 +132,6 @@ impl Listing<'_> {
             })?;
             if let Some(error) = failed {
                 return Err(error);
-            }
-        }
-        for held in stream.held(scope) {
-            if scope.wants_sequence(held.message.sequence) {
-                self.record(stream, "checkpoint", held, true)?;
             }
         }
         Ok(())
@@ -121,12 +160,13 @@ impl Listing<'_> {
         } else {
             writeln!(
                 self.out,
-                "{:>12}  {:<30}  {:>7}  {:>10}  {:<4}  {}",
+                "{:>12}  {:<30}  {:>7}  {:>10}  {:<4}  {:<19}  {}",
                 grouped(line.sequence),
                 line.time,
                 grouped(line.headers_bytes as u64),
                 grouped(line.payload_bytes as u64),
                 if live { "yes" } else { "no" },
+                file,
                 printable(&message.subject),
             )?;
         }

@@ -1,7 +1,8 @@
 //! A stream with all its consumers.
 //!
 //! Reading order: [`StreamCore`] holds the state; `apply` changes it by entries from the log; `lead` is what its leader does
-//! between the log and the world; `publish`, `requests` and `direct` decide about events; `snapshot` writes it down.
+//! between the log and the world; `publish`, `requests` and `direct` decide about events; `snapshot` writes it down and `recover`
+//! takes it up again.
 
 mod apply;
 mod batch;
@@ -9,6 +10,7 @@ mod direct;
 mod lead;
 mod overlay;
 mod publish;
+mod recover;
 mod requests;
 mod retention;
 mod rules;
@@ -23,6 +25,7 @@ use hashbrown::HashMap;
 use storage::store::{ChangeError, Store};
 use thiserror::Error;
 
+pub use recover::{RecoverError, Salvaged};
 pub use rules::limits;
 pub use snapshot::{BeginError, SNAPSHOT_VERSION};
 

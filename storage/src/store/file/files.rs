@@ -34,6 +34,8 @@ pub(super) struct Ground {
     pub options: FileOptions,
     /// Made once, because it is asked for with every read.
     pub everything: Filter,
+    /// Nothing is written to the directory: changes stay in memory.
+    pub read_only: bool,
     /// The directory is known to exist.
     prepared: Mutex<bool>,
 }
@@ -45,7 +47,16 @@ impl Ground {
             directory,
             options,
             everything: Filter::everything(),
+            read_only: false,
             prepared: Mutex::new(false),
+        }
+    }
+
+    /// For looking only.
+    pub fn read_only(disk: Arc<dyn Disk>, directory: PathBuf, options: FileOptions) -> Self {
+        Self {
+            read_only: true,
+            ..Self::new(disk, directory, options)
         }
     }
 

@@ -16,15 +16,13 @@ impl FileStore {
     /// Quick, but for one case: when a message was erased and a job is out, that job is waited for, because the cut must not
     /// list a file that still has the message.
     pub fn freeze(&mut self, index: u64, core: Bytes, carry_bytes_max: usize) -> Frozen {
+        if self.shelf.ground.read_only {
+            return self.refuse("the store is open for reading only");
+        }
         self.shelf.take_in();
         let erasures = self.shelf.erasures();
         if let Some(reason) = &self.shelf.failed {
-            let error = DiskError {
-                operation: "checkpoint",
-                path: self.shelf.ground.directory.clone(),
-                kind: DiskErrorKind::Io(reason.clone()),
-            };
-            return Frozen::Files(Box::new(move || Err(error)));
+            return self.refuse(reason);
         }
         let files = &self.shelf;
         let has_files = files.has_checkpoint
@@ -75,6 +73,15 @@ impl FileStore {
         Frozen::Files(Box::new(move || {
             slot.run().map_err(|error| error.into_disk_error(&ground))
         }))
+    }
+
+    fn refuse(&self, reason: &str) -> Frozen {
+        let error = DiskError {
+            operation: "checkpoint",
+            path: self.shelf.ground.directory.clone(),
+            kind: DiskErrorKind::Io(reason.to_owned()),
+        };
+        Frozen::Files(Box::new(move || Err(error)))
     }
 
     fn cut(&self, index: u64, core: bytes::Bytes, extent: Extent) -> Cut {

@@ -32,7 +32,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::{Ledger, Limits};
+use super::{Expiry, Ledger, Limits};
 use crate::block::BlockCache;
 use crate::codec::Compression;
 use crate::disk::{Disk, DiskError};
@@ -127,6 +127,11 @@ impl FileStore {
     /// The stream's storage id.
     pub fn stream(&self) -> u64 {
         self.shelf.ground.options.stream
+    }
+
+    /// When a message dies by itself.
+    pub fn expiry(&self, sequence: u64) -> Expiry {
+        self.expiry.get(sequence)
     }
 
     /// Bytes of messages that are in memory only.

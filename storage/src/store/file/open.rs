@@ -71,32 +71,26 @@ impl FileStore {
         options: FileOptions,
         limits: Limits,
     ) -> Result<Opened, FileOpenError> {
-        let stream = options.stream;
-        let saved = checkpoint::load(&*disk, &directory, stream, options.ring.as_deref())?;
-        let has_checkpoint = saved.is_some();
-        let carried = carried
-            .map(|bytes| Cut::decode(bytes).map_err(|_| FileOpenError::Carried { stream }))
-            .transpose()?;
-        let cut = match (saved, carried) {
-            (Some(saved), Some(carried)) if carried.index > saved.index => Some(carried),
-            (Some(saved), _) => Some(saved),
-            (None, carried) => carried,
-        };
-        let ground = Arc::new(Ground::new(disk, directory, options));
-        set_aside_unlisted(&ground, cut.as_ref())?;
-        let Some(cut) = cut else {
-            return Ok(Opened {
-                store: Ledger::over(Files::new(ground), limits),
-                index: 0,
-                core: Bytes::new(),
-            });
-        };
-        remove_retired(&ground, &cut.retired)?;
-        let (index, core) = (cut.index, cut.core.clone());
-        let mut store = Ledger::over(Files::new(ground), cut.limits);
-        store.shelf.has_checkpoint = has_checkpoint;
-        store.restore(cut)?;
-        Ok(Opened { store, index, core })
+        let ground = Ground::new(disk, directory, options);
+        let newest = Newest::read(&ground, carried)?;
+        set_aside_unlisted(&ground, newest.cut.as_ref())?;
+        if let Some(cut) = &newest.cut {
+            remove_retired(&ground, &cut.retired)?;
+        }
+        newest.into_store(ground, limits)
+    }
+
+    /// As [`open`](Self::open), for looking only: nothing in the directory changes, now or later, and further changes stay in
+    /// memory. Checkpoints are refused.
+    pub fn view(
+        disk: Arc<dyn Disk>,
+        directory: PathBuf,
+        carried: Option<Bytes>,
+        options: FileOptions,
+        limits: Limits,
+    ) -> Result<Opened, FileOpenError> {
+        let ground = Ground::read_only(disk, directory, options);
+        Newest::read(&ground, carried)?.into_store(ground, limits)
     }
 
     fn restore(&mut self, cut: Cut) -> Result<(), FileOpenError> {
@@ -152,6 +146,50 @@ impl FileStore {
                 part.live_subjects(files.cache(), &live, &mut add);
             }
         }
+    }
+}
+
+/// The newest cut of a stream.
+struct Newest {
+    /// `None` when there was none yet.
+    cut: Option<Cut>,
+    /// Whether the directory holds a checkpoint.
+    has_checkpoint: bool,
+}
+
+impl Newest {
+    fn read(ground: &Ground, carried: Option<Bytes>) -> Result<Self, FileOpenError> {
+        let (stream, ring) = (ground.options.stream, ground.options.ring.as_deref());
+        let saved = checkpoint::load(&*ground.disk, &ground.directory, stream, ring)?;
+        let has_checkpoint = saved.is_some();
+        let carried = carried
+            .map(|bytes| Cut::decode(bytes).map_err(|_| FileOpenError::Carried { stream }))
+            .transpose()?;
+        let cut = match (saved, carried) {
+            (Some(saved), Some(carried)) if carried.index > saved.index => Some(carried),
+            (Some(saved), _) => Some(saved),
+            (None, carried) => carried,
+        };
+        Ok(Self {
+            cut,
+            has_checkpoint,
+        })
+    }
+
+    fn into_store(self, ground: Ground, limits: Limits) -> Result<Opened, FileOpenError> {
+        let files = Files::new(Arc::new(ground));
+        let Some(cut) = self.cut else {
+            return Ok(Opened {
+                store: Ledger::over(files, limits),
+                index: 0,
+                core: Bytes::new(),
+            });
+        };
+        let (index, core) = (cut.index, cut.core.clone());
+        let mut store = Ledger::over(files, cut.limits);
+        store.shelf.has_checkpoint = self.has_checkpoint;
+        store.restore(cut)?;
+        Ok(Opened { store, index, core })
     }
 }
 
@@ -289,7 +327,11 @@ fn open_open(ground: &Ground, listed: &ListedOpen) -> Result<Result<Open, Part>,
         ))
     };
     let path = ground.directory.join(listed.name.file_name());
-    let file = match ground.disk.open(&path, OpenMode::Write) {
+    let mode = match ground.read_only {
+        true => OpenMode::Read,
+        false => OpenMode::Write,
+    };
+    let file = match ground.disk.open(&path, mode) {
         Ok(file) => file,
         Err(error) if error.kind == DiskErrorKind::NotFound => {
             return Ok(gone("the file is missing".into()));

@@ -23,6 +23,9 @@ const DEAD_FRACTION: u64 = 2;
 impl Files {
     /// Takes in what is done, and hands out what is due.
     pub(super) fn look_after(&mut self, limits: &Limits, expiry: &ExpiryQueue) {
+        if self.ground.read_only {
+            return;
+        }
         self.take_in();
         let flush_due = !self.flushing && self.tail_bytes >= self.ground.options.flush_bytes;
         if self.job_out || self.failed.is_some() || !(flush_due || self.attention) {
