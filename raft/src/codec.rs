@@ -98,6 +98,12 @@ impl<'a> Reader<'a> {
             .map_err(|_| DecodeError::Short { what: self.what })
     }
 
+    pub(crate) fn u32(&mut self) -> Result<u32, DecodeError> {
+        self.bytes
+            .try_get_u32_le()
+            .map_err(|_| DecodeError::Short { what: self.what })
+    }
+
     pub(crate) fn u64(&mut self) -> Result<u64, DecodeError> {
         self.bytes
             .try_get_u64_le()

@@ -17,3 +17,4 @@ pub mod group;
 pub mod log;
 pub mod runtime;
 pub mod types;
+mod wire;

@@ -92,6 +92,9 @@ pub type StoredMembership = openraft::StoredMembership<CommittedLeaderId, NodeId
 /// The voters (two sets while they change) and learners of a group.
 pub type Membership = openraft::Membership<NodeId, Peer>;
 
+/// What a state machine holds, from the group's point of view.
+pub type SnapshotMeta = openraft::SnapshotMeta<CommittedLeaderId, NodeId, Peer>;
+
 impl RaftTypeConfig for Types {
     type D = Command;
     type R = Done;

@@ -99,6 +99,7 @@ pub trait Machine: Send + Sync + 'static {
     fn manifest(&self) -> ManifestWork<'_>;
 
     /// Makes the state the one that the manifest describes, by whatever has to be fetched from the server `from`; ready when that is durable. What
-    /// was there before may be kept as far as it is the same. It is asked again after a start, should it not have been ended.
+    /// was there before may be kept as far as it is the same. Entries may come by [`Machine::apply`] meanwhile: those that the manifest covers are
+    /// passed over.
     fn install(&self, manifest: Manifest, from: &str) -> Work<'_>;
 }

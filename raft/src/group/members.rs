@@ -6,7 +6,7 @@ use std::fmt;
 use bytes::{BufMut, Bytes, BytesMut};
 
 use crate::codec::{self, DecodeError, Reader};
-use crate::types::{LogId, Membership, NodeId};
+use crate::types::{LogId, Membership, NodeId, Peer, SnapshotMeta, StoredMembership};
 
 /// A place in a group's log: the term that the entry was written in, and its index. Places of one group are ordered.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -107,6 +107,15 @@ impl Members {
                 .collect(),
         }
     }
+
+    pub(crate) fn to_membership(&self) -> Result<Membership, DecodeError> {
+        let nodes = self.servers.iter().map(|(node, server)| {
+            let server = server.clone();
+            (*node, Peer { server })
+        });
+        Membership::new(self.voters.clone(), nodes.collect::<BTreeMap<_, _>>())
+            .map_err(|error| DecodeError::Membership(error.to_string()))
+    }
 }
 
 /// What a durable checkpoint of a state machine says to its group: how far it reaches, and who the members were there.
@@ -172,6 +181,35 @@ impl Checkpoint {
 
     fn voters(&self) -> Vec<&BTreeSet<NodeId>> {
         self.members.voters.iter().collect()
+    }
+
+    pub(crate) fn from_meta(meta: &SnapshotMeta) -> Self {
+        let members_at = meta.last_membership.log_id();
+        Self {
+            at: meta
+                .last_log_id
+                .as_ref()
+                .map_or_else(Position::default, Position::of),
+            members: Members::from_membership(meta.last_membership.membership()),
+            members_at: members_at
+                .as_ref()
+                .map_or_else(Position::default, Position::of),
+        }
+    }
+
+    pub(crate) fn to_meta(&self) -> Result<SnapshotMeta, DecodeError> {
+        Ok(SnapshotMeta {
+            last_log_id: Some(self.at.log_id()),
+            last_membership: self.stored_membership()?,
+        })
+    }
+
+    pub(crate) fn stored_membership(&self) -> Result<StoredMembership, DecodeError> {
+        let membership = self.members.to_membership()?;
+        Ok(StoredMembership::new(
+            Some(self.members_at.log_id()),
+            membership,
+        ))
     }
 }
 

@@ -81,8 +81,6 @@ pub struct Limits {
     pub apply_bytes_max: usize,
     /// Proposals that a group holds until they can be logged, in number.
     pub proposals_held_max: usize,
-    /// Bytes that wait for one peer on one channel; what does not fit is dropped, and Raft repeats it.
-    pub outbox_bytes_max: usize,
     /// A frame to a peer that has grown to this is handed over.
     pub frame_bytes_max: usize,
 }
@@ -95,7 +93,6 @@ impl Default for Limits {
             append_entries_max: 1024,
             apply_bytes_max: 1024 * 1024,
             proposals_held_max: 8192,
-            outbox_bytes_max: 32 * 1024 * 1024,
             frame_bytes_max: 256 * 1024,
         }
     }
@@ -134,6 +131,7 @@ pub enum Channel {
 
 /// What carries frames to other servers.
 pub trait Outbound: Send + Sync + 'static {
-    /// Sends a frame to the server of that name, in order with earlier ones of the channel. Never blocks: what cannot be sent is dropped.
+    /// Sends a frame to the server of that name, in order with earlier ones of the channel. Never blocks, and never calls the groups: what cannot be sent is
+    /// dropped, and Raft repeats it.
     fn send(&self, to: &str, channel: Channel, frame: Bytes);
 }

@@ -2,9 +2,10 @@
 
 use std::fmt::Debug;
 use std::io;
-use std::ops::RangeBounds;
+use std::ops::{Bound, RangeBounds};
 use std::sync::Arc;
 
+use futures_util::{Stream, stream};
 use openraft::{OptionalSend, RaftLogReader};
 use parking_lot::Mutex;
 
@@ -51,6 +52,24 @@ impl GroupLogReader {
     }
 }
 
+impl GroupLogReader {
+    /// The entries from `begin` up to before `end`, never more of them in memory than one message holds.
+    fn slices(self, begin: u64, end: u64) -> impl Stream<Item = Result<Entry, io::Error>> {
+        let start = (self, begin, Vec::new().into_iter());
+        stream::try_unfold(start, move |(reader, mut next, mut slice)| async move {
+            if slice.len() == 0 && next < end {
+                let entries = reader.entries(next..end, reader.append_bytes_max).await?;
+                slice = entries.into_iter();
+            }
+            let Some(entry): Option<Entry> = slice.next() else {
+                return Ok(None);
+            };
+            next = entry.log_id.index + 1;
+            Ok(Some((entry, (reader, next, slice))))
+        })
+    }
+}
+
 /// Reads from the journal what is not in memory, up to the limit and one entry at least.
 fn load(
     held: Vec<Held>,
@@ -88,6 +107,26 @@ impl RaftLogReader<Types> for GroupLogReader {
         RB: RangeBounds<u64> + Clone + Debug + OptionalSend,
     {
         self.entries(range, usize::MAX).await
+    }
+
+    async fn entries_stream<RB>(
+        &mut self,
+        range: RB,
+    ) -> impl Stream<Item = Result<Entry, io::Error>> + OptionalSend
+    where
+        RB: RangeBounds<u64> + Clone + Debug + OptionalSend,
+    {
+        let begin = match range.start_bound() {
+            Bound::Included(index) => *index,
+            Bound::Excluded(index) => index.saturating_add(1),
+            Bound::Unbounded => 0,
+        };
+        let end = match range.end_bound() {
+            Bound::Included(index) => index.saturating_add(1),
+            Bound::Excluded(index) => *index,
+            Bound::Unbounded => self.image.lock().next_index(),
+        };
+        Box::pin(self.clone().slices(begin, end))
     }
 
     async fn limited_get_log_entries(

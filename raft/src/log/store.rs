@@ -15,7 +15,7 @@ use super::journal::LogJournal;
 use super::reader::GroupLogReader;
 use super::state::LogImage;
 use crate::codec::{encode_mark, encode_vote, entry_parts};
-use crate::types::{Entry, LogId, Types, Vote};
+use crate::types::{Entry, LeaderId, LogId, NodeId, Types, Vote};
 
 /// How many bytes of entries a message to a follower takes, unless it is said otherwise.
 const APPEND_BYTES_MAX: usize = 1024 * 1024;
@@ -56,6 +56,18 @@ impl GroupLog {
         self.image.lock().set_tail_bytes_max(tail_bytes_max);
         self.append_bytes_max = append_bytes_max;
         self
+    }
+
+    /// Writes down, durably, that this node id was here: a vote in no term, which grants nothing to anybody.
+    pub async fn begin(&mut self, node: NodeId) -> Result<(), io::Error> {
+        let (term, voted_for) = (0, node);
+        let leader_id = LeaderId { term, voted_for };
+        let committed = false;
+        let here = Vote {
+            leader_id,
+            committed,
+        };
+        self.save_vote(&here).await
     }
 
     /// Writes down the committed mark that still waits for company, and returns when it and all before it are durable.

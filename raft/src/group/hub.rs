@@ -1,0 +1,132 @@
+//! What all groups of a server share.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use parking_lot::{Mutex, RwLock};
+use tokio::runtime::Handle;
+use tokio::time::Instant;
+
+use super::liveness::{Heard, Liveness};
+use super::options::GroupsOptions;
+use super::post::{Calls, Post};
+use super::replica::Replica;
+use super::spec::GroupNumber;
+use crate::log::LogJournal;
+
+pub(super) struct Hub {
+    pub options: GroupsOptions,
+    pub config: Arc<openraft::Config>,
+    pub journal: Arc<dyn LogJournal>,
+    pub post: Arc<Post>,
+    pub calls: Calls,
+    pub runtime: Handle,
+    /// The number of this run of the server: by another one, peers know that it was started anew.
+    pub run: u64,
+    liveness: Mutex<Liveness>,
+    replicas: RwLock<BTreeMap<GroupNumber, Arc<Replica>>>,
+}
+
+impl Hub {
+    pub fn new(
+        options: GroupsOptions,
+        config: openraft::Config,
+        journal: Arc<dyn LogJournal>,
+        post: Arc<Post>,
+        runtime: Handle,
+    ) -> Self {
+        Self {
+            liveness: Mutex::new(Liveness::new(&options.timing)),
+            options,
+            config: Arc::new(config),
+            journal,
+            post,
+            calls: Calls::default(),
+            runtime,
+            run: crate::runtime::random(),
+            replicas: RwLock::default(),
+        }
+    }
+
+    pub fn replica(&self, number: GroupNumber) -> Option<Arc<Replica>> {
+        self.replicas.read().get(&number).cloned()
+    }
+
+    pub fn replicas(&self) -> Vec<Arc<Replica>> {
+        self.replicas.read().values().cloned().collect()
+    }
+
+    /// Puts a replica in its place; false when there is one already.
+    pub fn insert(&self, replica: &Arc<Replica>) -> bool {
+        let mut replicas = self.replicas.write();
+        if replicas.contains_key(&replica.number) {
+            return false;
+        }
+        replicas.insert(replica.number, Arc::clone(replica));
+        true
+    }
+
+    pub fn remove(&self, number: GroupNumber) -> Option<Arc<Replica>> {
+        let removed = self.replicas.write().remove(&number);
+        self.want(number, BTreeSet::new());
+        removed
+    }
+
+    /// The group has members on these servers.
+    pub fn want(&self, number: GroupNumber, mut servers: BTreeSet<String>) {
+        servers.remove(&self.options.server);
+        self.liveness.lock().want(number, servers, Instant::now());
+    }
+
+    pub fn is_lost(&self, server: &str) -> bool {
+        self.liveness.lock().is_lost(server)
+    }
+
+    pub fn last_contact(&self, server: &str) -> Option<std::time::Duration> {
+        self.liveness.lock().last_contact(server, Instant::now())
+    }
+
+    /// Something came from that server.
+    pub fn heard(&self, server: &str, run: Option<u64>) {
+        let heard = self.liveness.lock().heard(server, run, Instant::now());
+        match heard {
+            Heard::Alive => {}
+            Heard::Back => {
+                for replica in self.replicas() {
+                    replica.peer_is_back(server);
+                }
+            }
+            Heard::Restarted => {
+                self.calls.fail(server);
+                for replica in self.replicas() {
+                    replica.leader_is_lost(server);
+                    replica.peer_is_back(server);
+                }
+            }
+        }
+    }
+
+    /// Looks after peers and replicas, for as long as the groups run.
+    pub async fn supervise(self: Arc<Self>) {
+        let period = self.options.timing.liveness_interval / 2;
+        loop {
+            tokio::time::sleep(period).await;
+            let now = Instant::now();
+            let changes = self.liveness.lock().look(now);
+            for server in &changes.signs_to {
+                self.post.send_liveness(server, self.run);
+            }
+            let replicas = self.replicas();
+            for server in &changes.lost {
+                tracing::info!(server, "not heard of any more");
+                self.calls.fail(server);
+                for replica in &replicas {
+                    replica.leader_is_lost(server);
+                }
+            }
+            for replica in &replicas {
+                replica.look_after(now);
+            }
+        }
+    }
+}

@@ -1,0 +1,214 @@
+//! Which servers live: one sign of life per pair of servers and interval, whatever the number of their groups.
+//!
+//! Pure: the moments are passed in.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::options::Timing;
+use super::spec::GroupNumber;
+
+/// What is known of the servers that this one shares groups with.
+pub(super) struct Liveness {
+    lost_after: Duration,
+    interval: Duration,
+    peers: BTreeMap<String, Peer>,
+    /// The servers that each group needs to know of.
+    wanted: HashMap<GroupNumber, BTreeSet<String>>,
+    last_look: Option<Instant>,
+    last_signs: Option<Instant>,
+}
+
+struct Peer {
+    /// When something was heard of it; when it came to be of interest, before that.
+    since: Instant,
+    heard: bool,
+    lost: bool,
+    /// The number of its run, as it last said.
+    run: Option<u64>,
+}
+
+/// What changed since the last look.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Changes {
+    /// Not heard of for too long.
+    pub lost: Vec<String>,
+    /// Whom to tell that this server lives.
+    pub signs_to: Vec<String>,
+}
+
+/// What a frame says about its sender.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Heard {
+    /// It lives on.
+    Alive,
+    /// It was lost, and is back.
+    Back,
+    /// It was started anew: what it led, it leads no more.
+    Restarted,
+}
+
+impl Liveness {
+    pub fn new(timing: &Timing) -> Self {
+        Self {
+            lost_after: timing.peer_lost_after,
+            interval: timing.liveness_interval,
+            peers: BTreeMap::new(),
+            wanted: HashMap::new(),
+            last_look: None,
+            last_signs: None,
+        }
+    }
+
+    /// The group needs to know of these servers; of none when it is gone.
+    pub fn want(&mut self, group: GroupNumber, servers: BTreeSet<String>, now: Instant) {
+        match servers.is_empty() {
+            true => self.wanted.remove(&group),
+            false => self.wanted.insert(group, servers),
+        };
+        let wanted: BTreeSet<&String> = self.wanted.values().flatten().collect();
+        self.peers.retain(|peer, _| wanted.contains(peer));
+        for server in wanted {
+            if !self.peers.contains_key(server) {
+                let peer = Peer {
+                    since: now,
+                    heard: false,
+                    lost: false,
+                    run: None,
+                };
+                self.peers.insert(server.clone(), peer);
+            }
+        }
+    }
+
+    /// A frame came from that server; with the number of its run if it held a sign of life.
+    pub fn heard(&mut self, server: &str, run: Option<u64>, now: Instant) -> Heard {
+        let Some(peer) = self.peers.get_mut(server) else {
+            return Heard::Alive;
+        };
+        let was_lost = std::mem::replace(&mut peer.lost, false);
+        peer.since = now;
+        peer.heard = true;
+        let restarted = run.is_some() && peer.run.is_some() && run != peer.run;
+        peer.run = run.or(peer.run);
+        match (restarted, was_lost) {
+            (true, _) => Heard::Restarted,
+            (false, true) => Heard::Back,
+            (false, false) => Heard::Alive,
+        }
+    }
+
+    /// Looks at all servers. When this one was itself held up, it gives the others the time back.
+    pub fn look(&mut self, now: Instant) -> Changes {
+        let held_up = match self.last_look.replace(now) {
+            Some(last) => (now - last).saturating_sub(self.interval),
+            None => Duration::ZERO,
+        };
+        let mut changes = Changes::default();
+        let signs_due = self
+            .last_signs
+            .is_none_or(|last| now - last >= self.interval);
+        if signs_due {
+            self.last_signs = Some(now);
+            changes.signs_to = self.peers.keys().cloned().collect();
+        }
+        for (name, peer) in &mut self.peers {
+            peer.since = (peer.since + held_up).min(now);
+            if !peer.lost && now - peer.since > self.lost_after {
+                peer.lost = true;
+                changes.lost.push(name.clone());
+            }
+        }
+        changes
+    }
+
+    /// Whether the server is taken for gone.
+    pub fn is_lost(&self, server: &str) -> bool {
+        self.peers.get(server).is_some_and(|peer| peer.lost)
+    }
+
+    /// How long ago anything was heard of it.
+    pub fn last_contact(&self, server: &str, now: Instant) -> Option<Duration> {
+        let peer = self.peers.get(server).filter(|peer| peer.heard)?;
+        Some(now.saturating_duration_since(peer.since))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GROUP: GroupNumber = GroupNumber(1);
+
+    fn servers(names: &[&str]) -> BTreeSet<String> {
+        names.iter().map(|name| (*name).to_owned()).collect()
+    }
+
+    /// Looks every 50 ms up to `ms`, hearing `alive` each time; says when who was lost.
+    fn run(
+        liveness: &mut Liveness,
+        begin: Instant,
+        ms: std::ops::Range<u64>,
+        alive: &[&str],
+    ) -> Vec<(u64, String)> {
+        let mut lost = Vec::new();
+        for ms in ms.step_by(50) {
+            let now = begin + Duration::from_millis(ms);
+            for server in alive {
+                liveness.heard(server, Some(1), now);
+            }
+            lost.extend(liveness.look(now).lost.into_iter().map(|name| (ms, name)));
+        }
+        lost
+    }
+
+    #[test]
+    fn a_silent_server_is_lost_once_and_one_that_speaks_is_not() {
+        let begin = Instant::now();
+        let mut liveness = Liveness::new(&Timing::default());
+        liveness.want(GROUP, servers(&["a", "b"]), begin);
+        assert_eq!(run(&mut liveness, begin, 0..1000, &["a", "b"]), []);
+        let lost = run(&mut liveness, begin, 1000..3000, &["a"]);
+        assert_eq!(lost, [(1500, "b".to_owned())]);
+        assert!(liveness.is_lost("b") && !liveness.is_lost("a"));
+        let now = begin + Duration::from_secs(3);
+        assert_eq!(liveness.heard("b", Some(1), now), Heard::Back);
+        assert_eq!(liveness.heard("b", Some(2), now), Heard::Restarted);
+        assert!(!liveness.is_lost("b"));
+    }
+
+    #[test]
+    fn a_server_that_was_held_up_itself_blames_nobody() {
+        let begin = Instant::now();
+        let mut liveness = Liveness::new(&Timing::default());
+        liveness.want(GROUP, servers(&["a"]), begin);
+        run(&mut liveness, begin, 0..1000, &["a"]);
+        // Stopped for ten seconds; nothing could be heard meanwhile.
+        assert_eq!(run(&mut liveness, begin, 11_000..11_300, &[]), []);
+        assert_eq!(run(&mut liveness, begin, 11_300..11_600, &["a"]), []);
+    }
+
+    #[test]
+    fn signs_go_to_those_with_whom_a_group_is_shared_and_once_per_interval() {
+        let begin = Instant::now();
+        let mut liveness = Liveness::new(&Timing::default());
+        for number in 0..1000 {
+            liveness.want(GroupNumber(number), servers(&["a", "b"]), begin);
+        }
+        let mut signs = 0;
+        for ms in (0..1000).step_by(50) {
+            signs += liveness
+                .look(begin + Duration::from_millis(ms))
+                .signs_to
+                .len();
+        }
+        assert_eq!(signs, 20);
+        for number in 0..1000 {
+            liveness.want(GroupNumber(number), BTreeSet::new(), begin);
+        }
+        let later = begin + Duration::from_secs(2);
+        assert_eq!(liveness.look(later), Changes::default());
+    }
+}
