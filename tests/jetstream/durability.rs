@@ -7,7 +7,7 @@ use async_nats::jetstream::consumer::PullConsumer;
 use async_nats::jetstream::stream::{Config, Stream};
 use futures_util::TryStreamExt;
 
-use super::common::{Server, ServerOptions, http_get};
+use super::common::{Server, ServerOptions, eventually, http_get};
 use super::consumers::{durable, fetch};
 use super::{connect, publish};
 
@@ -268,4 +268,42 @@ async fn a_full_store_refuses_publishes_and_takes_them_again_after_a_purge() {
     assert!(refusal.contains("insufficient resources"), "{refusal}");
     stream.purge().await.expect("purged");
     publish(&context, "S.a", "fits again").await;
+}
+
+#[tokio::test]
+async fn blocks_that_a_kill_left_behind_are_gone_after_the_next_checkpoint() {
+    let mut server = Server::jetstream();
+    create(&server).await;
+    let context = connect(&server).await;
+    let mut acks = Vec::new();
+    for _ in 0..1000 {
+        let payload = vec![7; 4000].into();
+        acks.push(context.publish("S.a", payload).await.expect("sent"));
+    }
+    for ack in acks {
+        ack.await.expect("an ack");
+    }
+    let streams = server.store_directory().join("jetstream/streams");
+    let blocks = |directory: &str| {
+        let streams = std::fs::read_dir(&streams).expect("a directory of streams");
+        let files = streams.flat_map(|stream| {
+            let directory = stream.expect("a stream").path().join(directory);
+            std::fs::read_dir(directory).into_iter().flatten()
+        });
+        let names = files.map(|file| file.expect("a file").file_name());
+        let names = names.map(|name| name.to_string_lossy().into_owned());
+        names.filter(|name| name.contains(".block")).count()
+    };
+    // They are written behind the acks.
+    eventually("a block is begun", || (blocks(".") > 0).then_some(()));
+    server.kill();
+    server.start_again();
+    assert_ne!(blocks("set-aside"), 0);
+    assert!(server.stop().success());
+    assert_eq!(blocks("set-aside"), 0);
+    server.start_again();
+    let stream = connect(&server).await.get_stream("S").await;
+    let mut stream = stream.expect("the stream is there");
+    let state = stream.info().await.expect("info").state.clone();
+    assert_eq!((state.messages, state.last_sequence), (1000, 1000));
 }

@@ -312,6 +312,10 @@ impl Block {
         depth: CheckDepth,
         progress: &mut dyn FnMut(u64),
     ) -> Result<Vec<Problem>> {
+        // A kill may have cut it short, and no message of the stream depends on it.
+        if self.file.role == BlockRole::SetAside {
+            return Ok(Vec::new());
+        }
         let bytes = match &self.bytes {
             Ok(bytes) => bytes,
             Err(problem) => return Ok(vec![Problem::lost(problem.clone())]),

@@ -1,5 +1,6 @@
 //! Making, bringing back and removing streams: storage, shard and subscriptions together.
 
+use std::any::Any;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::mpsc;
@@ -158,7 +159,7 @@ impl Streams {
         let stream = if config.storage == Storage::Memory {
             self.remember(account, id, content, birth)?
         } else {
-            let core = self.replay(content)?;
+            let core = self.replay(content, damaged)?;
             self.run(account, core, id, None)
         };
         Ok(Some(stream))
@@ -182,15 +183,25 @@ impl Streams {
         Ok(self.run(account, core, id, Some(remembered)))
     }
 
-    fn replay(&self, content: RecoveredStore<FileStore>) -> Result<StreamCore, String> {
+    fn replay(
+        &self,
+        content: RecoveredStore<FileStore>,
+        damaged: bool,
+    ) -> Result<StreamCore, String> {
         let RecoveredStore {
             store,
             core,
             entries,
             ..
         } = content;
-        StreamCore::recover(&core, entries, &self.domain, Box::new(store))
-            .map_err(|error| error.to_string())
+        let core = StreamCore::recover(&core, entries, &self.domain, Box::new(store));
+        let mut core = core.map_err(|error| error.to_string())?;
+        let index = core.applied_index();
+        let store: &mut dyn Any = core.store_mut();
+        if let (false, Some(files)) = (damaged, store.downcast_mut::<FileStore>()) {
+            files.caught_up(index);
+        }
+        Ok(core)
     }
 
     /// Puts a stream on a shard and lets it listen.

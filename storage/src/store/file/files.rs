@@ -13,6 +13,7 @@ use bytes::BytesMut;
 use parking_lot::Mutex;
 use roaring::RoaringTreemap;
 
+use super::aside::Aside;
 use super::checkpoint::CheckpointFile;
 use super::job::Slot;
 use super::name::BlockName;
@@ -159,6 +160,8 @@ pub struct Files {
     pub(super) checkpoint: Option<CheckpointFile>,
     /// Whether the directory holds a checkpoint file.
     pub(super) has_checkpoint: bool,
+    /// Files that the start did not need.
+    pub(super) aside: Aside,
     pub(super) failed: Option<String>,
 }
 
@@ -190,6 +193,7 @@ impl Files {
             erased: BTreeSet::new(),
             checkpoint: None,
             has_checkpoint: false,
+            aside: Aside::default(),
             failed: None,
         }
     }

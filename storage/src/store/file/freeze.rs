@@ -26,6 +26,7 @@ impl FileStore {
         }
         let files = &self.shelf;
         let has_files = files.has_checkpoint
+            || files.aside.is_covered(index)
             || files.flushing
             || files.open.is_some()
             || !files.sealed.is_empty()
@@ -62,6 +63,7 @@ impl FileStore {
             files: unsaved.files,
             names: unsaved.names,
             checkpoint: files.checkpoint.take(),
+            aside: files.aside.take_covered(index),
         };
         files.save.put(Job {
             ground: files.ground.clone(),

@@ -201,7 +201,11 @@ fn block_files(
     role: BlockRole,
 ) -> Result<Vec<BlockFile>, DiskError> {
     let entries = disk.list(directory)?.into_iter();
-    let blocks = entries.filter(|entry| !entry.is_directory && BlockName::is_block(&entry.name));
+    let is_block = match role {
+        BlockRole::SetAside => BlockName::is_set_aside,
+        _ => BlockName::is_block,
+    };
+    let blocks = entries.filter(|entry| !entry.is_directory && is_block(&entry.name));
     let file = |entry: crate::disk::DirectoryEntry| BlockFile {
         path: directory.join(&entry.name),
         length: Some(entry.length),

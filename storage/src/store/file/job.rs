@@ -15,6 +15,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use parking_lot::{Condvar, Mutex};
 use roaring::RoaringTreemap;
 
+use super::aside::Aside;
 use super::checkpoint::CheckpointFile;
 use super::cut::{Cut, Extent, Held, ListedBlock, ListedOpen};
 use super::files::Ground;
@@ -418,6 +419,8 @@ pub(super) struct Save {
     pub files: Vec<Arc<dyn DiskFile>>,
     pub names: bool,
     pub checkpoint: Option<CheckpointFile>,
+    /// Files that the cut makes useless.
+    pub aside: Option<Aside>,
 }
 
 pub(super) struct Saved {
@@ -464,6 +467,9 @@ impl Save {
             )?,
         };
         remove_retired(ground, &self.cut.retired)?;
+        if let Some(aside) = self.aside {
+            aside.remove(ground);
+        }
         Ok(Saved {
             erased,
             flushed,

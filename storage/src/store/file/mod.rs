@@ -9,13 +9,14 @@
 //! - `cut`: what a checkpoint remembers; `checkpoint`: the file it is in.
 //! - `part`: a block, whatever state it is in; `files`: the shelf made of parts and the tail; `answers`: what it tells its ledger.
 //! - `job`: work on files, done on a pool; `work`: which job is next and what it brings back; `freeze`: taking a cut.
-//! - `open`: a store from what is on disk; `inspect`: the same for tools, which change nothing.
+//! - `open`: a store from what is on disk; `aside`: files that it does not need; `inspect`: the same for tools, which change nothing.
 //!
 //! # Invariant
 //! The owner of a store never waits for the disk when it changes the store, and a job never sees a store
 //! that changes: what it needs is handed over, what it did is handed back.
 
 mod answers;
+mod aside;
 mod checkpoint;
 mod cut;
 mod files;
@@ -142,6 +143,16 @@ impl FileStore {
     /// Bytes that the stream's block files take.
     pub fn file_bytes(&self) -> u64 {
         self.shelf.parts_from(0).map(|part| part.file_length).sum()
+    }
+
+    /// Whoever owns the store has applied the log again up to `index`, and the log had lost nothing. Files that the start has
+    /// set aside because the checkpoint did not list them are removed with the next checkpoint; without this call they stay.
+    pub fn caught_up(&mut self, index: u64) {
+        // A damaged block is reason enough to keep whatever may have its messages.
+        if self.shelf.lost_ranges().is_empty() {
+            let last_sequence = self.totals.last_sequence;
+            self.shelf.aside.cover(index, last_sequence);
+        }
     }
 
     /// Sequence ranges that are known to be unreadable, ascending.

@@ -26,4 +26,11 @@ impl BlockName {
     pub fn is_block(file_name: &str) -> bool {
         file_name.ends_with(BLOCK_SUFFIX)
     }
+
+    /// Whether a file name is one of a block that was set aside.
+    pub fn is_set_aside(file_name: &str) -> bool {
+        file_name
+            .rsplit_once('.')
+            .is_some_and(|(block, _)| Self::is_block(block))
+    }
 }

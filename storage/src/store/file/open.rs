@@ -4,20 +4,20 @@
 //! messages were deleted one by one the posting lists are gone through.
 //!
 //! # Invariant
-//! Nothing that a checkpoint lists is removed because it is damaged, and nothing is removed because no
+//! Nothing that a checkpoint lists is removed because it is damaged, and nothing is removed only because no
 //! checkpoint lists it.
 
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use hashbrown::HashSet;
 
+use super::aside::Aside;
 use super::checkpoint::{self, CheckpointError};
 use super::cut::{Cut, ListedBlock, ListedOpen};
 use super::files::{Files, Ground, Open, Writer};
 use super::job::remove_retired;
-use super::name::{BlockName, SET_ASIDE};
+use super::name::BlockName;
 use super::part::{Content, Part};
 use super::work::sealed_part;
 use super::{FileOptions, FileStore};
@@ -73,11 +73,13 @@ impl FileStore {
     ) -> Result<Opened, FileOpenError> {
         let ground = Ground::new(disk, directory, options);
         let newest = Newest::read(&ground, carried)?;
-        set_aside_unlisted(&ground, newest.cut.as_ref())?;
+        let aside = Aside::collect(&ground, newest.cut.as_ref())?;
         if let Some(cut) = &newest.cut {
             remove_retired(&ground, &cut.retired)?;
         }
-        newest.into_store(ground, limits)
+        let mut opened = newest.into_store(ground, limits)?;
+        opened.store.shelf.aside = aside;
+        Ok(opened)
     }
 
     /// As [`open`](Self::open), for looking only: nothing in the directory changes, now or later, and further changes stay in
@@ -191,53 +193,6 @@ impl Newest {
         store.restore(cut)?;
         Ok(Opened { store, index, core })
     }
-}
-
-/// Moves block files that the cut does not list out of the way.
-fn set_aside_unlisted(ground: &Ground, cut: Option<&Cut>) -> Result<(), DiskError> {
-    let mut listed: HashSet<String> = HashSet::new();
-    if let Some(cut) = cut {
-        let sealed = cut.sealed.iter().map(|block| block.name);
-        let open = cut.open.iter().map(|open| open.name);
-        let names = sealed.chain(open).chain(cut.retired.iter().copied());
-        listed.extend(names.map(|name| name.file_name()));
-    }
-    let entries = match ground.disk.list(&ground.directory) {
-        Err(error) if error.kind == DiskErrorKind::NotFound => return Ok(()),
-        entries => entries?,
-    };
-    let mut moved = false;
-    for entry in entries {
-        if entry.is_directory || !BlockName::is_block(&entry.name) || listed.contains(&entry.name) {
-            continue;
-        }
-        let aside = ground.directory.join(SET_ASIDE);
-        ground.disk.create_directory(&aside)?;
-        let taken: HashSet<String> = ground
-            .disk
-            .list(&aside)?
-            .into_iter()
-            .map(|entry| entry.name)
-            .collect();
-        let name = (0..)
-            .map(|copy| format!("{}.{copy}", entry.name))
-            .find(|name| !taken.contains(name))
-            .unwrap_or_default();
-        tracing::warn!(
-            directory = %ground.directory.display(),
-            file = entry.name,
-            "setting a block aside that no checkpoint lists"
-        );
-        ground
-            .disk
-            .rename(&ground.directory.join(&entry.name), &aside.join(name))?;
-        ground.disk.sync_directory(&aside)?;
-        moved = true;
-    }
-    if moved {
-        ground.disk.sync_directory(&ground.directory)?;
-    }
-    Ok(())
 }
 
 fn lost(name: BlockName, first: u64, last: u64, file_length: u64, reason: String) -> Part {
