@@ -8,6 +8,7 @@ use parking_lot::RwLock;
 
 use super::interest::Watches;
 use super::internal::{InternalSubscription, InternalTarget};
+use super::members::Members;
 use super::subscription::{Subscription, Target};
 use crate::subject::{InvalidSubject, Matches, SubjectIndex};
 
@@ -18,6 +19,7 @@ pub struct Account {
     /// Rises with every change of the index; whoever keeps matches drops them when it has moved.
     generation: AtomicU64,
     pub(super) watches: Watches,
+    pub(super) members: Members,
 }
 
 impl std::fmt::Debug for Account {
@@ -33,6 +35,7 @@ impl Account {
             index: RwLock::default(),
             generation: AtomicU64::new(1),
             watches: Watches::default(),
+            members: Members::default(),
         }
     }
 

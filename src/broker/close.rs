@@ -29,6 +29,8 @@ pub enum CloseReason {
     StaleConnection,
     /// The server has as many connections as it may have.
     MaxConnectionsExceeded,
+    /// The account has as many connections as it may have.
+    MaxAccountConnectionsExceeded,
     /// A message larger than allowed.
     MaxPayloadExceeded,
     /// A line longer than allowed.
@@ -69,6 +71,7 @@ impl fmt::Display for CloseReason {
             Self::BadClientProtocolVersion => "Bad Client Protocol Version",
             Self::StaleConnection => "Stale Connection",
             Self::MaxConnectionsExceeded => "Maximum Connections Exceeded",
+            Self::MaxAccountConnectionsExceeded => "Maximum Account Connections Exceeded",
             Self::MaxPayloadExceeded => "Maximum Message Payload Exceeded",
             Self::MaxControlLineExceeded => "Maximum Control Line Exceeded",
             Self::NoRespondersRequiresHeaders => "No Responders Requires Headers",

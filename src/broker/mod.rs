@@ -14,6 +14,7 @@ pub mod close;
 pub mod delivery;
 pub mod interest;
 pub mod internal;
+pub mod members;
 pub mod outbox;
 pub mod permissions;
 pub mod subscription;
@@ -30,6 +31,7 @@ pub use close::CloseReason;
 pub use delivery::{Delivery, Flow, Message, Origin, Owner};
 pub use interest::{InterestTarget, InterestWatch};
 pub use internal::{Inbound, InternalSubscription, InternalTarget, Outgoing};
+pub use members::{AccountFull, ConnectionLimits, ConnectionTraffic, Membership};
 pub use outbox::{Outbox, OutboxLimits, Wire};
 pub use subscription::{Subscription, Target};
 pub use traffic::{Traffic, TrafficSnapshot};
@@ -68,6 +70,17 @@ impl Broker {
             system,
             traffic: Arc::default(),
         }
+    }
+
+    /// As it is, with the account of this name as the server's own; for a broker that nobody uses yet.
+    #[must_use]
+    pub fn with_system_account(mut self, name: &str) -> Self {
+        let default = self.system.name().to_owned();
+        if name != default {
+            self.system = self.ensure_account(name);
+            self.accounts.write().remove(&default);
+        }
+        self
     }
 
     /// The account of everyone who is in no other.

@@ -1,18 +1,31 @@
-//! Who may connect: users with passwords, or a token.
+//! Who may connect: users with passwords or keys, or a token, and which account each is in.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use base64::Engine;
+use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
+use nkeys::KeyPair;
+
 use crate::broker::permissions::Permissions;
-use crate::config::options::Authorization;
+use crate::broker::{Account, Broker, ConnectionLimits};
+use crate::config::options::{
+    AccountLimitOptions, NkeyUser, Options, Permissions as ConfiguredPermissions,
+    User as ConfiguredUser,
+};
 use crate::protocol::ConnectRequest;
 use crate::subject::InvalidSubject;
 
+/// Random bytes of a nonce.
+const NONCE_BYTES: usize = 11;
+
 /// Whom a client was recognised as.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Login {
-    /// The user's name, empty when nobody asked.
+    /// The user's name or public key, empty when nobody asked.
     pub user: String,
+    /// The account it is in.
+    pub account: Arc<Account>,
     /// What it may do; everything without it.
     pub permissions: Option<Arc<Permissions>>,
 }
@@ -93,18 +106,25 @@ struct User {
     login: Login,
 }
 
+/// Users of all accounts.
+#[derive(Default)]
+struct Users {
+    by_name: HashMap<String, User>,
+    by_key: HashMap<String, Login>,
+    without_credentials: Option<Login>,
+}
+
 enum Scheme {
-    Open,
-    Token(Secret),
-    Users {
-        by_name: HashMap<String, User>,
-        without_credentials: Option<Login>,
-    },
+    Open(Arc<Account>),
+    Token(Secret, Login),
+    Users(Users),
 }
 
 /// Decides who may connect.
 pub struct Authenticator {
     scheme: Scheme,
+    /// Whether clients are told that they have to say who they are.
+    is_announced: bool,
 }
 
 impl std::fmt::Debug for Authenticator {
@@ -114,103 +134,180 @@ impl std::fmt::Debug for Authenticator {
 }
 
 impl Authenticator {
-    /// Prepares what the configuration says.
-    pub fn new(authorization: &Authorization) -> Result<Self, InvalidSubject> {
-        let scheme = if !authorization.required() {
-            Scheme::Open
-        } else if let Some(token) = &authorization.token {
-            Scheme::Token(Secret::new(token))
+    /// Prepares what the configuration says; the accounts that it names are made.
+    pub fn new(options: &Options, broker: &Broker) -> Result<Self, InvalidSubject> {
+        for account in &options.accounts {
+            broker
+                .ensure_account(&account.name)
+                .set_limits(limits(&account.limits));
+        }
+        let global = Arc::clone(broker.global());
+        let anybody = Login {
+            user: String::new(),
+            account: Arc::clone(&global),
+            permissions: None,
+        };
+        let scheme = if !options.authorization_required() {
+            Scheme::Open(global)
+        } else if let Some(token) = &options.authorization.token {
+            Scheme::Token(Secret::new(token), anybody)
         } else {
-            Self::users(authorization)?
+            let mut users = Users::of(options, broker)?;
+            if options.only_system_has_users() {
+                users.without_credentials = Some(anybody);
+            }
+            Scheme::Users(users)
         };
-        Ok(Self { scheme })
-    }
-
-    fn users(authorization: &Authorization) -> Result<Scheme, InvalidSubject> {
-        let mut by_name = HashMap::new();
-        let mut add = |name: &str, password: &str, permissions| {
-            by_name.insert(
-                name.to_owned(),
-                User {
-                    secret: Secret::new(password),
-                    login: Login {
-                        user: name.to_owned(),
-                        permissions,
-                    },
-                },
-            );
-        };
-        for user in &authorization.users {
-            let permissions = user
-                .permissions
-                .as_ref()
-                .map(Permissions::new)
-                .transpose()?;
-            add(&user.name, &user.password, permissions.map(Arc::new));
-        }
-        if authorization.users.is_empty() {
-            add(
-                authorization.user.as_deref().unwrap_or_default(),
-                authorization.password.as_deref().unwrap_or_default(),
-                None,
-            );
-        }
-        let without_credentials = authorization
-            .no_auth_user
-            .as_ref()
-            .and_then(|name| by_name.get(name))
-            .map(|user| user.login.clone());
-        Ok(Scheme::Users {
-            by_name,
-            without_credentials,
+        let is_announced = !matches!(scheme, Scheme::Open(_)) && options.no_auth_user().is_none();
+        Ok(Self {
+            scheme,
+            is_announced,
         })
     }
 
     /// Whether a client must say who it is before it may do anything else.
     pub fn is_required(&self) -> bool {
-        !matches!(self.scheme, Scheme::Open)
+        !matches!(self.scheme, Scheme::Open(_))
+    }
+
+    /// Whether clients are told that they have to say who they are: not when one who does not is taken for a user.
+    pub fn is_announced(&self) -> bool {
+        self.is_announced
+    }
+
+    /// Whether each client needs something of its own to sign.
+    pub fn needs_nonce(&self) -> bool {
+        matches!(&self.scheme, Scheme::Users(users) if !users.by_key.is_empty())
     }
 
     /// Whom a client without credentials is taken for, when it need not say who it is.
     pub fn without_credentials(&self) -> Option<Login> {
         match &self.scheme {
-            Scheme::Users {
-                without_credentials,
-                ..
-            } => without_credentials.clone(),
+            Scheme::Users(users) => users.without_credentials.clone(),
             _ => None,
         }
     }
 
-    /// Checks what a client says about itself.
-    pub fn check(&self, request: &ConnectRequest) -> Verdict {
+    /// Checks what a client that was given this nonce says about itself.
+    pub fn check(&self, request: &ConnectRequest, nonce: &str) -> Verdict {
         match &self.scheme {
-            Scheme::Open => Verdict::Granted(Login {
+            Scheme::Open(account) => Verdict::Granted(Login {
                 user: request.user.clone().unwrap_or_default(),
+                account: Arc::clone(account),
                 permissions: None,
             }),
-            Scheme::Token(secret) => match &request.auth_token {
-                Some(token) => secret.check(token, Login::default()),
+            Scheme::Token(secret, login) => match &request.auth_token {
+                Some(token) => secret.check(token, login.clone()),
                 None => Verdict::Refused,
             },
-            Scheme::Users {
-                by_name,
-                without_credentials,
-            } => {
-                if let Some(login) = without_credentials
-                    && !has_credentials(request)
-                {
-                    return Verdict::Granted(login.clone());
-                }
-                let name = request.user.as_deref().unwrap_or_default();
-                let given = request.pass.as_deref().unwrap_or_default();
-                match by_name.get(name) {
-                    Some(user) => user.secret.check(given, user.login.clone()),
-                    None => Verdict::Refused,
-                }
-            }
+            Scheme::Users(users) => users.check(request, nonce),
         }
     }
+}
+
+impl Users {
+    fn of(options: &Options, broker: &Broker) -> Result<Self, InvalidSubject> {
+        let mut users = Self::default();
+        let authorization = &options.authorization;
+        let global = broker.global();
+        users.add(&authorization.users, &authorization.nkeys, global)?;
+        if authorization.user.is_some() || authorization.password.is_some() {
+            let text = |text: &Option<String>| text.clone().unwrap_or_default();
+            let single = ConfiguredUser {
+                name: text(&authorization.user),
+                password: text(&authorization.password),
+                permissions: None,
+            };
+            users.add(&[single], &[], global)?;
+        }
+        for account in &options.accounts {
+            let in_broker = broker.ensure_account(&account.name);
+            users.add(&account.users, &account.nkeys, &in_broker)?;
+        }
+        users.without_credentials = options.no_auth_user().and_then(|name| {
+            let by_name = users.by_name.get(name).map(|user| &user.login);
+            by_name.or_else(|| users.by_key.get(name)).cloned()
+        });
+        Ok(users)
+    }
+
+    fn add(
+        &mut self,
+        users: &[ConfiguredUser],
+        nkeys: &[NkeyUser],
+        account: &Arc<Account>,
+    ) -> Result<(), InvalidSubject> {
+        let login = |name: &str, permissions: &Option<ConfiguredPermissions>| {
+            let permissions = permissions.as_ref().map(Permissions::new).transpose()?;
+            Ok(Login {
+                user: name.to_owned(),
+                account: Arc::clone(account),
+                permissions: permissions.map(Arc::new),
+            })
+        };
+        for user in users {
+            let known = User {
+                secret: Secret::new(&user.password),
+                login: login(&user.name, &user.permissions)?,
+            };
+            self.by_name.insert(user.name.clone(), known);
+        }
+        for user in nkeys {
+            let login = login(&user.nkey, &user.permissions)?;
+            self.by_key.insert(user.nkey.clone(), login);
+        }
+        Ok(())
+    }
+
+    fn check(&self, request: &ConnectRequest, nonce: &str) -> Verdict {
+        if let Some(login) = &self.without_credentials
+            && !has_credentials(request)
+        {
+            return Verdict::Granted(login.clone());
+        }
+        if let Some(nkey) = request.nkey.as_deref().filter(|nkey| !nkey.is_empty()) {
+            return match self.by_key.get(nkey) {
+                Some(login) if has_signed(nkey, request, nonce) => Verdict::Granted(login.clone()),
+                _ => Verdict::Refused,
+            };
+        }
+        let name = request.user.as_deref().unwrap_or_default();
+        let given = request.pass.as_deref().unwrap_or_default();
+        match self.by_name.get(name) {
+            Some(user) => user.secret.check(given, user.login.clone()),
+            None => Verdict::Refused,
+        }
+    }
+}
+
+/// What an account allows its connections.
+fn limits(options: &AccountLimitOptions) -> ConnectionLimits {
+    ConnectionLimits {
+        connections_max: options.connections_max,
+        subscriptions_max: options.subscriptions_max,
+        payload_bytes_max: options.payload_bytes_max,
+    }
+}
+
+/// Whether the client holds the secret half of the key: only then could it sign the nonce.
+fn has_signed(nkey: &str, request: &ConnectRequest, nonce: &str) -> bool {
+    let signature = request.sig.as_deref().unwrap_or_default();
+    // Clients differ in whether they pad.
+    let signature = signature.trim_end_matches('=');
+    let bytes = URL_SAFE_NO_PAD
+        .decode(signature)
+        .or_else(|_| STANDARD_NO_PAD.decode(signature));
+    match (bytes, KeyPair::from_public_key(nkey)) {
+        (Ok(bytes), Ok(key)) => !nonce.is_empty() && key.verify(nonce.as_bytes(), &bytes).is_ok(),
+        _ => false,
+    }
+}
+
+/// Something to sign that was never given to anybody before.
+pub(super) fn new_nonce() -> Result<String, getrandom::Error> {
+    let mut bytes = [0; NONCE_BYTES];
+    getrandom::fill(&mut bytes)?;
+    Ok(URL_SAFE_NO_PAD.encode(bytes))
 }
 
 fn has_credentials(request: &ConnectRequest) -> bool {
@@ -228,7 +325,18 @@ fn has_credentials(request: &ConnectRequest) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::options::User as ConfiguredUser;
+    use crate::config::options::{AccountOptions, Authorization};
+
+    fn authenticator(options: &Options) -> Authenticator {
+        Authenticator::new(options, &Broker::new()).unwrap()
+    }
+
+    fn with_authorization(authorization: Authorization) -> Authenticator {
+        authenticator(&Options {
+            authorization,
+            ..Options::default()
+        })
+    }
 
     fn request(json: &str) -> ConnectRequest {
         ConnectRequest::parse(json.as_bytes()).unwrap()
@@ -250,13 +358,12 @@ mod tests {
             permissions: None,
         };
         let hash = bcrypt::hash("secret", 4).unwrap();
-        let authenticator = Authenticator::new(&Authorization {
+        let authenticator = with_authorization(Authorization {
             users: vec![user("a", "a"), user("h", &hash)],
             no_auth_user: Some("a".into()),
             ..Default::default()
-        })
-        .unwrap();
-        let check = |json| is_granted(authenticator.check(&request(json)));
+        });
+        let check = |json| is_granted(authenticator.check(&request(json), ""));
         assert!(authenticator.is_required());
         assert!(check(r#"{"user":"a","pass":"a"}"#));
         assert!(check(r#"{"user":"h","pass":"secret"}"#));
@@ -269,24 +376,85 @@ mod tests {
 
     #[test]
     fn a_token_stands_for_everybody() {
-        let authenticator = Authenticator::new(&Authorization {
+        let authenticator = with_authorization(Authorization {
             token: Some("t".into()),
             ..Default::default()
-        })
-        .unwrap();
-        assert!(is_granted(
-            authenticator.check(&request(r#"{"auth_token":"t"}"#))
-        ));
-        assert!(!is_granted(
-            authenticator.check(&request(r#"{"user":"t"}"#))
-        ));
-        assert!(!is_granted(authenticator.check(&request("{}"))));
+        });
+        let check = |json| is_granted(authenticator.check(&request(json), ""));
+        assert!(check(r#"{"auth_token":"t"}"#));
+        assert!(!check(r#"{"user":"t"}"#));
+        assert!(!check("{}"));
     }
 
     #[test]
     fn without_authorization_everybody_may_connect() {
-        let authenticator = Authenticator::new(&Authorization::default()).unwrap();
+        let authenticator = with_authorization(Authorization::default());
         assert!(!authenticator.is_required());
-        assert!(is_granted(authenticator.check(&request(r#"{"user":"x"}"#))));
+        assert!(is_granted(
+            authenticator.check(&request(r#"{"user":"x"}"#), "")
+        ));
+    }
+
+    fn account_of(verdict: Verdict) -> String {
+        match verdict {
+            Verdict::Granted(login) => login.account.name().to_owned(),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_user_with_a_key_signs_the_nonce_that_it_was_given() {
+        let key = KeyPair::new_user();
+        let authenticator = authenticator(&Options {
+            accounts: vec![AccountOptions {
+                name: "A".into(),
+                nkeys: vec![NkeyUser {
+                    nkey: key.public_key(),
+                    permissions: None,
+                }],
+                ..AccountOptions::default()
+            }],
+            ..Options::default()
+        });
+        assert!(authenticator.needs_nonce());
+        let nonce = new_nonce().unwrap();
+        assert_eq!(nonce.len(), 15);
+        let signed = |key: &KeyPair, text: &str| {
+            let signature = URL_SAFE_NO_PAD.encode(key.sign(text.as_bytes()).unwrap());
+            let nkey = key.public_key();
+            request(&format!(r#"{{"nkey":"{nkey}","sig":"{signature}"}}"#))
+        };
+        let mine = signed(&key, &nonce);
+        assert_eq!(account_of(authenticator.check(&mine, &nonce)), "A");
+        let another = new_nonce().unwrap();
+        assert!(!is_granted(authenticator.check(&mine, &another)));
+        assert!(!is_granted(authenticator.check(&mine, "")));
+        let stranger = signed(&KeyPair::new_user(), &nonce);
+        assert!(!is_granted(authenticator.check(&stranger, &nonce)));
+        let unsigned = request(&format!(r#"{{"nkey":"{}"}}"#, key.public_key()));
+        assert!(!is_granted(authenticator.check(&unsigned, &nonce)));
+    }
+
+    #[test]
+    fn with_users_for_the_system_account_alone_everybody_else_stays_in_the_global_one() {
+        let of_account = |name: &str| Options {
+            accounts: vec![AccountOptions {
+                name: name.into(),
+                users: vec![ConfiguredUser {
+                    name: "admin".into(),
+                    password: "s".into(),
+                    permissions: None,
+                }],
+                ..AccountOptions::default()
+            }],
+            ..Options::default()
+        };
+        let system = authenticator(&of_account("$SYS"));
+        let admin = request(r#"{"user":"admin","pass":"s"}"#);
+        assert_eq!(account_of(system.check(&admin, "")), "$SYS");
+        assert_eq!(account_of(system.check(&request("{}"), "")), "$G");
+        let other = authenticator(&of_account("A"));
+        assert_eq!(account_of(other.check(&admin, "")), "A");
+        assert!(!is_granted(other.check(&request("{}"), "")));
     }
 }

@@ -40,11 +40,11 @@ impl Clients {
         options: &Options,
         info: ServerInfo,
     ) -> Result<Arc<Self>, InvalidSubject> {
-        let authenticator = Authenticator::new(&options.authorization)?;
+        let authenticator = Authenticator::new(options, &broker)?;
         let options = ConnectionOptions::from(options);
         let info = ServerInfo {
             headers: options.headers,
-            auth_required: authenticator.is_required(),
+            auth_required: authenticator.is_announced(),
             max_payload: i32::try_from(options.payload_bytes_max).unwrap_or(i32::MAX),
             ..info
         };

@@ -10,7 +10,7 @@ use std::time::Duration;
 use hashbrown::HashMap;
 use tokio::time::Instant;
 
-use super::authentication::{HashCheck, Login, Verdict};
+use super::authentication::{HashCheck, Login, Verdict, new_nonce};
 use super::buffer::ReadBuffer;
 use super::clients::Clients;
 use super::ping::{Due, Pings};
@@ -19,7 +19,8 @@ use super::trace::Trace;
 use crate::broker::outbox::chunk::COPIED_BYTES_MAX;
 use crate::broker::permissions::Permissions;
 use crate::broker::{
-    Account, Client, ClientInfo, CloseReason, Delivery, Flow, Owner, Subscription, Traffic,
+    Account, Client, ClientInfo, CloseReason, Delivery, Flow, Membership, Owner, Subscription,
+    Traffic,
 };
 use crate::protocol::connect::PROTOCOL_WITH_INFO;
 use crate::protocol::{
@@ -57,11 +58,17 @@ pub(super) struct Session {
     pub(super) clients: Arc<Clients>,
     pub(super) client: Arc<Client>,
     pub(super) account: Arc<Account>,
+    /// Its place in the account, once it has introduced itself.
+    membership: Option<Membership>,
+    /// What it has to sign when it logs in with a key; empty when nobody does.
+    nonce: String,
     pub(super) info: Arc<ClientInfo>,
     pub(super) request: ConnectRequest,
     pub(super) permissions: Option<Arc<Permissions>>,
     pub(super) delivery: Delivery,
     pub(super) subscriptions: HashMap<Box<[u8]>, Arc<Subscription>>,
+    /// How many it may hold; `None` is no limit.
+    pub(super) subscriptions_max: Option<u64>,
     /// When ended subscriptions are looked for next, by how many there are.
     pub(super) sweep_at: usize,
     pub(super) publish_check: PublishCheck,
@@ -88,11 +95,14 @@ impl Session {
         };
         Self {
             account: Arc::clone(clients.broker.global()),
+            membership: None,
+            nonce: String::new(),
             info: client.info(),
             request: ConnectRequest::default(),
             permissions: None,
             delivery: Delivery::default(),
             subscriptions: HashMap::new(),
+            subscriptions_max: options.subscriptions_max,
             sweep_at: 0,
             publish_check: PublishCheck::default(),
             trace: Trace::new(options, &client),
@@ -113,6 +123,13 @@ impl Session {
 
     /// Says hello.
     pub(super) fn greet(&mut self) {
+        if self.clients.authenticator.needs_nonce() {
+            match new_nonce() {
+                Ok(nonce) => self.nonce = nonce,
+                // Whoever wants to log in with a key is refused then.
+                Err(error) => tracing::error!("No random bytes for a nonce: {error}"),
+            }
+        }
         let info = self.own_info();
         self.send_info(&info);
         self.hand_over();
@@ -226,10 +243,7 @@ impl Session {
     /// The client does something before it said who it is: some may.
     fn enter_without_credentials(&mut self) -> Result<(), CloseReason> {
         match self.clients.authenticator.without_credentials() {
-            Some(login) => {
-                self.enter(login);
-                Ok(())
-            }
+            Some(login) => self.enter(login),
             None => Err(self.refuse_login()),
         }
     }
@@ -242,7 +256,7 @@ impl Session {
         if self.stage == Stage::Connected {
             self.end_all_subscriptions();
         }
-        match self.clients.authenticator.check(&self.request) {
+        match self.clients.authenticator.check(&self.request, &self.nonce) {
             Verdict::Granted(login) => self.welcome(login).map_err(Step::Close),
             Verdict::Refused => Err(Step::Close(self.refuse_login())),
             Verdict::Hash(check) => Err(Step::Hash(check)),
@@ -277,7 +291,7 @@ impl Session {
         if self.request.asks_for_account() {
             return Err(self.refuse_login());
         }
-        self.enter(login);
+        self.enter(login)?;
         let request = &self.request;
         if !(0..=PROTOCOL_WITH_INFO).contains(&request.protocol_level()) {
             self.send_error("invalid client protocol");
@@ -294,7 +308,27 @@ impl Session {
     }
 
     /// Puts the client where it belongs.
-    fn enter(&mut self, login: Login) {
+    fn enter(&mut self, login: Login) -> Result<(), CloseReason> {
+        // A second CONNECT gives the first one's place back.
+        self.membership = None;
+        match login.account.join(&self.client) {
+            Ok(membership) => self.membership = Some(membership),
+            Err(full) => {
+                self.send_error(&full.to_string());
+                return Err(CloseReason::MaxAccountConnectionsExceeded);
+            }
+        }
+        self.account = login.account;
+        let limits = self.account.limits();
+        let options = &self.clients.options;
+        self.rules.payload_bytes_max = match limits.payload_bytes_max {
+            Some(max) => max.min(options.payload_bytes_max),
+            None => options.payload_bytes_max,
+        };
+        self.subscriptions_max = match (limits.subscriptions_max, options.subscriptions_max) {
+            (Some(one), Some(other)) => Some(one.min(other)),
+            (one, other) => one.or(other),
+        };
         let said = |field: &Option<String>| field.clone().unwrap_or_default();
         self.rules.headers = self.clients.options.headers && self.request.has_headers();
         self.client.set_headers(self.rules.headers);
@@ -326,6 +360,7 @@ impl Session {
         self.stage = Stage::Connected;
         self.pings.connected(now);
         self.deadline_changed = true;
+        Ok(())
     }
 
     fn ping(&mut self) {
@@ -439,12 +474,15 @@ impl Session {
     pub(super) fn end(&mut self) {
         self.hand_over();
         self.end_all_subscriptions();
+        self.membership = None;
     }
 
     fn own_info(&self) -> ServerInfo {
         ServerInfo {
             client_id: self.client.id,
             client_ip: self.info.address.ip().to_string(),
+            nonce: self.nonce.clone(),
+            max_payload: i32::try_from(self.rules.payload_bytes_max).unwrap_or(i32::MAX),
             ..ServerInfo::clone(&self.clients.info())
         }
     }

@@ -48,11 +48,11 @@ impl Session {
 
     /// Whether there is no room for another subscription, after ended ones are forgotten.
     fn is_at_subscription_limit(&mut self) -> bool {
-        let Some(max) = self.clients.options.subscriptions_max else {
+        let Some(max) = self.subscriptions_max else {
             return false;
         };
         let is_full = |session: &Self| session.subscriptions.len() as u64 >= max;
-        max > 0 && is_full(self) && {
+        is_full(self) && {
             self.forget_ended();
             is_full(self)
         }

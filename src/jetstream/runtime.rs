@@ -8,7 +8,7 @@ use storage::engine::EngineOptions;
 use thiserror::Error;
 
 use super::api::handler::{Server, StreamMaker};
-use super::api::route::PATTERNS;
+use super::api::route::{ACCOUNT_INFO, PATTERNS};
 use super::api::workers::{Accounts, ApiWorkers};
 use super::api::{ApiStats, now};
 use super::limits::{AccountLimits, ServerLimits};
@@ -51,6 +51,8 @@ pub struct Setup {
     pub limits: ServerLimits,
     /// The accounts that have it, and what they may use.
     pub accounts: Vec<(String, AccountLimits)>,
+    /// The accounts that do not have it, which are told so when they ask.
+    pub accounts_without: Vec<String>,
     /// API requests that may wait.
     pub requests_max: usize,
     /// Publishes that may wait for one stream.
@@ -119,6 +121,10 @@ impl JetStream {
                 // The patterns are ours and valid.
                 subscriptions.extend(account.subscribe(pattern, None, workers.queue(), 0));
             }
+        }
+        for name in &setup.accounts_without {
+            let account = broker.ensure_account(name);
+            subscriptions.extend(account.subscribe(ACCOUNT_INFO, None, workers.queue(), 0));
         }
         Ok(Self {
             server,

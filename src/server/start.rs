@@ -184,6 +184,7 @@ impl Server {
             None => (String::new(), 0),
         };
         let server_id = identity.id().to_owned();
+        let broker = Broker::new().with_system_account(options.system_account());
         Server {
             facts: Facts {
                 server_name: options
@@ -198,7 +199,7 @@ impl Server {
                 workers,
             },
             curve_public_key: identity.curve_public_key(),
-            broker: Arc::new(Broker::new()),
+            broker: Arc::new(broker),
             client_port: AtomicU16::new(0),
             ready: AtomicBool::new(false),
             clients: OnceLock::new(),
@@ -341,7 +342,7 @@ fn introduce(options: &Options, identity: &Identity) {
     for warning in &options.warnings {
         tracing::warn!("{warning}");
     }
-    if options.authorization.holds_plain_passwords() {
+    if options.holds_plain_passwords() {
         tracing::warn!("Plaintext passwords detected, use bcrypt");
     }
 }

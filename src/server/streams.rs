@@ -3,7 +3,9 @@
 use super::capacity::{disk_bytes, memory_bytes, readable_bytes};
 use crate::broker::{Broker, GLOBAL_ACCOUNT};
 use crate::config::Options;
-use crate::config::options::{AssetLimits, EncryptionCipher, JetStreamOptions, SyncPolicy};
+use crate::config::options::{
+    AccountJetStream, AssetLimits, EncryptionCipher, JetStreamOptions, SyncPolicy,
+};
 use crate::jetstream::limits::{AccountLimits, ServerLimits};
 use crate::jetstream::monitor::{JetStreamInfo, Overview, Query, Settings};
 use crate::jetstream::{JetStream, Setup, WaitingMax};
@@ -51,7 +53,7 @@ pub fn start(
     if jetstream.directory_is_temporary() {
         tracing::warn!("Temporary storage directory used, data could be lost on system reboot");
     }
-    let setup = setup(jetstream, server_name, &directory);
+    let setup = setup(options, server_name, &directory);
     announce(jetstream, &setup.settings);
     let engine = engine_options(jetstream, &directory);
     let began = Instant::now();
@@ -85,7 +87,9 @@ fn announce(options: &JetStreamOptions, settings: &Settings) {
     tracing::info!("-------------------------------------------");
 }
 
-fn setup(options: &JetStreamOptions, server_name: &str, directory: &Path) -> Setup {
+fn setup(options: &Options, server_name: &str, directory: &Path) -> Setup {
+    let (accounts, accounts_without) = accounts(options);
+    let options = &options.jetstream;
     let (sync_interval, sync_always) = match options.sync {
         SyncPolicy::Always => (SYNC_INTERVAL_SHOWN_NS, true),
         SyncPolicy::Interval(interval) => (
@@ -105,12 +109,49 @@ fn setup(options: &JetStreamOptions, server_name: &str, directory: &Path) -> Set
             strict: options.strict,
         },
         limits: server_limits(&options.limits),
-        accounts: vec![(GLOBAL_ACCOUNT.to_owned(), AccountLimits::default())],
+        accounts,
+        accounts_without,
         requests_max: options.request_queue_max,
         waiting: WaitingMax {
             messages: options.buffered_messages_max as u64,
             bytes: options.buffered_bytes_max,
         },
+    }
+}
+
+/// The accounts that have JetStream, and those that have not. With no account of its own the file leaves it to the global
+/// one; with accounts it is where the file says.
+fn accounts(options: &Options) -> (Vec<(String, AccountLimits)>, Vec<String>) {
+    let system = options.system_account();
+    let global = GLOBAL_ACCOUNT.to_owned();
+    let others = options.accounts.iter().filter(|a| a.name != system);
+    if others.clone().next().is_none() {
+        return (
+            vec![(global, AccountLimits::default())],
+            vec![system.to_owned()],
+        );
+    }
+    let mut with = Vec::new();
+    let mut without = vec![global, system.to_owned()];
+    for account in others {
+        match &account.jetstream {
+            Some(limits) => with.push((account.name.clone(), account_limits(limits))),
+            None => without.push(account.name.clone()),
+        }
+    }
+    (with, without)
+}
+
+fn account_limits(limits: &AccountJetStream) -> AccountLimits {
+    AccountLimits {
+        max_memory: limits.memory_bytes_max,
+        max_storage: limits.file_bytes_max,
+        max_streams: limits.streams_max,
+        max_consumers: limits.consumers_max,
+        max_ack_pending: limits.ack_pending_max,
+        memory_max_stream_bytes: limits.memory_stream_bytes_max,
+        storage_max_stream_bytes: limits.file_stream_bytes_max,
+        max_bytes_required: limits.max_bytes_required,
     }
 }
 

@@ -3,7 +3,7 @@
 use super::super::duration::parse_nanoseconds;
 use super::super::value::{Node, Value};
 use super::report::{Field, OptionProblem, Report, in_file_order};
-use std::collections::HashSet;
+use super::users::{self, NkeyUser, User, Users};
 use std::fmt;
 use std::time::Duration;
 
@@ -27,8 +27,10 @@ pub struct Authorization {
     pub token: Option<String>,
     /// How long a client may take to say who it is.
     pub timeout: Duration,
-    /// Several users.
+    /// Several users with passwords.
     pub users: Vec<User>,
+    /// Users with keys.
+    pub nkeys: Vec<NkeyUser>,
     /// The user that a client without credentials is taken for.
     pub no_auth_user: Option<String>,
 }
@@ -41,6 +43,7 @@ impl Default for Authorization {
             token: None,
             timeout: AUTHORIZATION_TIMEOUT_DEFAULT,
             users: Vec::new(),
+            nkeys: Vec::new(),
             no_auth_user: None,
         }
     }
@@ -54,6 +57,7 @@ impl fmt::Debug for Authorization {
             .field("token", &self.token.is_some())
             .field("timeout", &self.timeout)
             .field("users", &self.users)
+            .field("nkeys", &self.nkeys)
             .field("no_auth_user", &self.no_auth_user)
             .finish_non_exhaustive()
     }
@@ -66,6 +70,7 @@ impl Authorization {
             || self.password.is_some()
             || self.token.is_some()
             || !self.users.is_empty()
+            || !self.nkeys.is_empty()
     }
 
     /// Whether somebody who reads the configuration could log in.
@@ -83,18 +88,12 @@ impl Authorization {
         if single && self.token.is_some() {
             return Err("Cannot have a user/pass and token".into());
         }
-        if single && !self.users.is_empty() {
+        let several = !self.users.is_empty() || !self.nkeys.is_empty();
+        if single && several {
             return Err("Can not have a single user/pass and a users array".into());
         }
-        if self.token.is_some() && !self.users.is_empty() {
+        if self.token.is_some() && several {
             return Err("Can not have a token and a users array".into());
-        }
-        if let Some(name) = &self.no_auth_user
-            && !self.users.iter().any(|user| user.name == *name)
-        {
-            return Err(format!(
-                "no_auth_user: {name:?} not present as user or nkey in authorization block or account configuration"
-            ));
         }
         Ok(())
     }
@@ -105,27 +104,6 @@ pub fn is_bcrypt(secret: &str) -> bool {
     ["$2a$", "$2b$", "$2x$", "$2y$"]
         .iter()
         .any(|prefix| secret.starts_with(prefix))
-}
-
-/// One user. Shown without its password.
-#[derive(Clone, PartialEq, Eq)]
-pub struct User {
-    /// Name.
-    pub name: String,
-    /// Password, plain or bcrypt; empty is no password.
-    pub password: String,
-    /// What the user may do; everything without it.
-    pub permissions: Option<Permissions>,
-}
-
-impl fmt::Debug for User {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter
-            .debug_struct("User")
-            .field("name", &self.name)
-            .field("permissions", &self.permissions)
-            .finish_non_exhaustive()
-    }
 }
 
 /// What a user may do.
@@ -164,6 +142,7 @@ pub(super) fn read(target: &mut Authorization, field: &Field<'_>, report: &mut R
     };
     let mut defaults = None;
     let mut users_named = false;
+    let mut found = Users::default();
     for member in in_file_order(map) {
         match member.key().as_str() {
             "user" | "username" => target.user = text(&member, report),
@@ -176,7 +155,7 @@ pub(super) fn read(target: &mut Authorization, field: &Field<'_>, report: &mut R
             }
             "users" => {
                 users_named = true;
-                target.users = users(&member, report);
+                found = users::read(&member, report);
             }
             "default_permission" | "default_permissions" | "permissions" => {
                 defaults = permissions(&member, report);
@@ -204,11 +183,9 @@ pub(super) fn read(target: &mut Authorization, field: &Field<'_>, report: &mut R
             "default permissions apply to a users array, and there is none",
         );
     }
-    for user in &mut target.users {
-        if user.permissions.is_none() {
-            user.permissions.clone_from(&defaults);
-        }
-    }
+    found.apply_default(&defaults);
+    target.users = found.users;
+    target.nkeys = found.nkeys;
 }
 
 fn text(field: &Field<'_>, report: &mut Report) -> Option<String> {
@@ -244,97 +221,6 @@ fn timeout(field: &Field<'_>, report: &mut Report) -> Option<Duration> {
         report.warn(&field.node.position, field.name, reason);
     }
     Some(timeout).filter(|timeout| !timeout.is_zero())
-}
-
-fn users(field: &Field<'_>, report: &mut Report) -> Vec<User> {
-    let Value::Array(items) = field.value() else {
-        field.wrong_type(report, "a list of users");
-        return Vec::new();
-    };
-    let mut names = HashSet::new();
-    let mut users = Vec::with_capacity(items.len());
-    for item in items {
-        let entry = Field {
-            name: field.name,
-            node: item,
-        };
-        let Some(user) = user(&entry, report) else {
-            continue;
-        };
-        if !names.insert(user.name.clone()) {
-            entry.invalid(report, format!("Duplicate user {:?} detected", user.name));
-            continue;
-        }
-        users.push(user);
-    }
-    users
-}
-
-fn user(entry: &Field<'_>, report: &mut Report) -> Option<User> {
-    let Value::Map(map) = entry.value() else {
-        entry.wrong_type(report, "a list of maps");
-        return None;
-    };
-    let mut user = User {
-        name: String::new(),
-        password: String::new(),
-        permissions: None,
-    };
-    let mut refused = false;
-    for member in in_file_order(map) {
-        match member.key().as_str() {
-            "user" | "username" => user.name = member.string(report).unwrap_or_default(),
-            "pass" | "password" => user.password = member.string(report).unwrap_or_default(),
-            "permission" | "permissions" | "authorization" => {
-                user.permissions = permissions(&member, report);
-            }
-            "nkey" => {
-                refused = true;
-                member.not_supported(report, "users known by nkey are not built");
-            }
-            "allowed_connection_types" | "connection_types" | "clients" => {
-                connection_types(&member, report);
-            }
-            "proxy_required" => {
-                if member.bool(report) == Some(true) {
-                    member.not_supported(report, "trusted proxies are not built");
-                }
-            }
-            "account" => {
-                member.not_supported(report, "accounts are not built");
-            }
-            _ => member.unknown(report),
-        }
-    }
-    if user.name.is_empty() {
-        if !refused {
-            entry.invalid(report, "User entry requires a user");
-        }
-        return None;
-    }
-    Some(user)
-}
-
-/// Only plain client connections exist, so a list that admits them restricts nothing.
-fn connection_types(field: &Field<'_>, report: &mut Report) {
-    const KNOWN: [&str; 7] = [
-        "STANDARD",
-        "WEBSOCKET",
-        "LEAFNODE",
-        "LEAFNODE_WS",
-        "MQTT",
-        "MQTT_WS",
-        "IN_PROCESS",
-    ];
-    let Some(types) = field.strings(report) else {
-        return;
-    };
-    let types: Vec<String> = types.iter().map(|name| name.to_ascii_uppercase()).collect();
-    if let Some(unknown) = types.iter().find(|name| !KNOWN.contains(&name.as_str())) {
-        field.invalid(report, format!("invalid connection types [{unknown:?}]"));
-    } else if !types.is_empty() && !types.iter().any(|name| name == "STANDARD") {
-        field.not_supported(report, "a user that may not connect as a plain client");
-    }
 }
 
 /// Reads a permissions map.

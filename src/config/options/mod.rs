@@ -1,8 +1,9 @@
 //! The options the server runs with: defaults, then the configuration file, then the command line.
 //!
 //! [`report`] collects what is wrong with a file and reads single values, [`top`] walks the top level of the file,
-//! [`authorization`], [`jetstream`], [`tls`] and [`unsupported`] its parts, [`overrides`] lays the command line over it.
+//! [`authorization`], [`accounts`], [`users`], [`jetstream`], [`tls`] and [`unsupported`] its parts, [`overrides`] lays the command line over it.
 
+pub mod accounts;
 pub mod authorization;
 pub mod jetstream;
 mod overrides;
@@ -12,13 +13,16 @@ mod tests;
 pub mod tls;
 mod top;
 mod unsupported;
+pub mod users;
 
-pub use authorization::{Authorization, Permissions, ResponsePermission, SubjectPermission, User};
+pub use accounts::{AccountJetStream, AccountLimitOptions, AccountOptions};
+pub use authorization::{Authorization, Permissions, ResponsePermission, SubjectPermission};
 pub use jetstream::{
     AssetLimits, EncryptionCipher, EncryptionOptions, JetStreamOptions, StoreLimit, SyncPolicy,
 };
 pub use report::{OptionError, OptionProblem, Problems};
 pub use tls::{HandshakeFirst, PeerCertificate, TlsOptions, TlsVersion};
+pub use users::{NkeyUser, User};
 
 use super::digest::config_digest;
 use super::duration::format_duration;
@@ -37,6 +41,8 @@ pub const PAYLOAD_BYTES_DEFAULT: usize = 1 << 20;
 pub const PAYLOAD_BYTES_ADVISED_MAX: usize = 8 << 20;
 /// What may wait for one client before it counts as slow.
 pub const PENDING_BYTES_DEFAULT: u64 = 64 << 20;
+/// The account of the server itself, when the file names no other.
+pub const SYSTEM_ACCOUNT_DEFAULT: &str = "$SYS";
 /// Connections at one time.
 pub const CONNECTIONS_DEFAULT: u64 = 64 << 10;
 
@@ -152,8 +158,12 @@ pub struct Options {
     pub no_fast_producer_stall: bool,
     /// Headers are not offered to clients.
     pub no_header_support: bool,
-    /// Who may connect.
+    /// Who may connect, and is in the global account then.
     pub authorization: Authorization,
+    /// Accounts besides the global one, and who is in each.
+    pub accounts: Vec<AccountOptions>,
+    /// The account of the server itself, when the file names one.
+    pub system_account: Option<String>,
     /// Streams; [`Options::jetstream`] is the way to ask whether they are wanted.
     pub jetstream: JetStreamOptions,
     /// The configuration file as named on the command line.
@@ -203,6 +213,8 @@ impl Default for Options {
             no_fast_producer_stall: false,
             no_header_support: false,
             authorization: Authorization::default(),
+            accounts: Vec::new(),
+            system_account: None,
             jetstream: JetStreamOptions::default(),
             config_file: None,
             config_digest: String::new(),
@@ -301,6 +313,41 @@ impl Options {
         }
         self.authorization
             .check()
+            .and_then(|()| accounts::check(self))
             .map_err(ConfigError::Contradiction)
+    }
+
+    /// The name of the server's own account.
+    pub fn system_account(&self) -> &str {
+        self.system_account
+            .as_deref()
+            .unwrap_or(SYSTEM_ACCOUNT_DEFAULT)
+    }
+
+    /// Whether a client must say who it is.
+    pub fn authorization_required(&self) -> bool {
+        self.authorization.required() || self.accounts.iter().any(AccountOptions::has_users)
+    }
+
+    /// The user that a client without credentials is taken for; `None` when there is none.
+    pub fn no_auth_user(&self) -> Option<&str> {
+        self.authorization.no_auth_user.as_deref()
+    }
+
+    /// Whether somebody who reads the configuration could log in.
+    pub fn holds_plain_passwords(&self) -> bool {
+        let mut users = self.accounts.iter().flat_map(|account| &account.users);
+        self.authorization.holds_plain_passwords() || users.any(User::has_plain_password)
+    }
+
+    /// Whether clients without credentials are admitted to the global account although somebody has to say who it is:
+    /// with users for the system account alone, everybody else goes on as before.
+    pub fn only_system_has_users(&self) -> bool {
+        !self.authorization.required()
+            && self.no_auth_user().is_none()
+            && self
+                .accounts
+                .iter()
+                .all(|account| account.name == self.system_account())
     }
 }

@@ -626,3 +626,118 @@ fn what_is_wrong_in_a_tls_block_is_named_with_its_place() {
     let text = refusal("tls { insecure: false, verify_and_map: false, verify: true, first: auto }");
     assert_eq!(text.lines().count(), 1, "{text}");
 }
+
+#[test]
+fn accounts_have_users_limits_and_streams() {
+    let key = nkeys::KeyPair::new_account().public_key();
+    let options = options(
+        &r#"accounts {
+          A {
+            users: [{user: a, password: x}, {user: b, permissions: {publish: "b"}}]
+            default_permissions: { publish: "a" }
+            jetstream: { max_mem: 1MB, max_disk: 1G, streams: 3, max_consumers: 4, max_bytes_required: true
+                         max_ack_pending: 5, mem_max_stream_bytes: 6, store_max_stream_bytes: 7, cluster_traffic: system }
+            limits: { max_conn: 0, max_subs: 2, max_payload: -1 }
+          }
+          B { jetstream: enabled, nkey: @KEY@ }
+          S {}
+        }
+        system_account: S
+        no_auth_user: a"#
+            .replace("@KEY@", &key),
+    );
+    let [a, b, s] = options.accounts.as_slice() else {
+        panic!("{:?}", options.accounts);
+    };
+    let allowed = |user: &User| {
+        let publish = user.permissions.as_ref().unwrap().publish.clone();
+        publish.unwrap().allow.unwrap()
+    };
+    assert_eq!(allowed(&a.users[0]), ["a"]);
+    assert_eq!(allowed(&a.users[1]), ["b"]);
+    let expected = AccountJetStream {
+        memory_bytes_max: 1 << 20,
+        file_bytes_max: 1_000_000_000,
+        streams_max: 3,
+        consumers_max: 4,
+        ack_pending_max: 5,
+        memory_stream_bytes_max: 6,
+        file_stream_bytes_max: 7,
+        max_bytes_required: true,
+    };
+    assert_eq!(a.jetstream, Some(expected));
+    assert_eq!(a.limits.connections_max, Some(0));
+    assert_eq!(a.limits.subscriptions_max, Some(2));
+    assert_eq!(a.limits.payload_bytes_max, None);
+    assert_eq!(b.jetstream, Some(AccountJetStream::default()));
+    assert_eq!(s.jetstream, None);
+    assert_eq!(options.system_account(), "S");
+    assert!(options.authorization_required() && options.holds_plain_passwords());
+}
+
+#[test]
+fn accounts_that_make_no_sense_are_refused() {
+    let key = nkeys::KeyPair::new_user().public_key();
+    let twice = format!("accounts {{ A {{ users: [{{nkey: {key}}}, {{nkey: {key}}}] }} }}");
+    for (text, reason) in [
+        (twice.as_str(), "Duplicate nkey"),
+        ("accounts: [A, A]", "Duplicate Account Entry: A"),
+        ("accounts { $G {} }", "\"$G\" is a Reserved Account"),
+        ("accounts { 'a b' {} }", "cannot be the name of an account"),
+        ("accounts { A: 1 }", "Expected map entries for accounts"),
+        (
+            "accounts { A { nkey: U } }",
+            "Not a valid public nkey for an account",
+        ),
+        (
+            "accounts { A { users: [{nkey: U}] } }",
+            "Not a valid public nkey for a user",
+        ),
+        (
+            "accounts { A { users: [{user: a}] }, B { users: [{user: a}] } }",
+            "Duplicate user \"a\"",
+        ),
+        (
+            "authorization { users: [{user: a}] }, accounts { B { users: [{user: a}] } }",
+            "Duplicate user \"a\"",
+        ),
+        (
+            "authorization { token: t }, accounts { B { users: [{user: a}] } }",
+            "Can not have a token and accounts",
+        ),
+        (
+            "authorization { user: t }, accounts { B { users: [{user: a}] } }",
+            "Can not have a single user/pass and accounts",
+        ),
+        (
+            "accounts { A { jetstream: maybe } }",
+            "Expected 'enabled' or 'disabled'",
+        ),
+        (
+            "accounts { A { jetstream: { cluster_traffic: owner } } }",
+            "not supported",
+        ),
+        (
+            "accounts { A { jetstream: { max_pets: 1 } } }",
+            "unknown field \"max_pets\"",
+        ),
+        (
+            "accounts { A { limits: { max_leafs: 1 } } }",
+            "not supported",
+        ),
+        ("accounts { A { mappings: { a: b } } }", "not supported"),
+        ("accounts { A { msg_trace: a } }", "not supported"),
+        (
+            "accounts { A { nonsense: 1 } }",
+            "unknown field \"nonsense\"",
+        ),
+        (
+            "accounts { $SYS { jetstream: true } }",
+            "can not be enabled on the system account",
+        ),
+        ("system_account: S", "account \"S\" is missing"),
+    ] {
+        let refusal = refusal(text);
+        assert!(refusal.contains(reason), "{text}: {refusal}");
+    }
+}

@@ -4,8 +4,8 @@ use super::super::duration::format_duration;
 use super::super::value::Map;
 use super::report::{Field, Problems, Report, in_file_order};
 use super::{
-    MonitorOptions, Options, PAYLOAD_BYTES_ADVISED_MAX, Port, authorization, jetstream, tls,
-    unsupported,
+    MonitorOptions, Options, PAYLOAD_BYTES_ADVISED_MAX, Port, accounts, authorization, jetstream,
+    tls, unsupported,
 };
 use std::path::PathBuf;
 use std::time::Duration;
@@ -236,6 +236,10 @@ fn timing(options: &mut Options, key: &str, field: &Field<'_>, report: &mut Repo
 fn services(options: &mut Options, key: &str, field: &Field<'_>, report: &mut Report) -> bool {
     match key {
         "authorization" => authorization::read(&mut options.authorization, field, report),
+        "accounts" => options.accounts = accounts::read(field, report),
+        "system_account" | "system" => {
+            options.system_account = field.string(report).filter(|name| !name.is_empty());
+        }
         "no_auth_user" => {
             options.authorization.no_auth_user =
                 field.string(report).filter(|user| !user.is_empty());

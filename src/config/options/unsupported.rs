@@ -38,9 +38,7 @@ fn ask(key: &str) -> Option<Ask> {
     use Ask::{Feature, Switch, Word};
     Some(match key {
         "client_advertise" => Feature("advertising other addresses to clients is not built"),
-        "accounts" => Feature("accounts are not built; all clients share one account"),
         "mappings" | "maps" => Feature("subject mappings are not built"),
-        "system_account" | "system" => Word("only the system account $SYS exists", &["$SYS"]),
         "no_system_account" | "no_system" | "no_sys_acc" => {
             Switch("running without a system account is not built")
         }

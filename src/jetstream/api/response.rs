@@ -6,7 +6,8 @@ use serde::Serialize;
 
 use super::super::limits::AccountLimits;
 use super::super::types::{
-    API_LEVEL, ApiError, ConsumerInfo, StoredMessage, StreamInfo, Time, encode, is_false, is_zero,
+    API_LEVEL, ApiError, ConsumerInfo, ErrorCode, StoredMessage, StreamInfo, Time, encode,
+    is_false, is_zero,
 };
 
 /// The answer of one operation; its default is what an error reply carries beside the error.
@@ -253,6 +254,11 @@ pub(crate) struct ConsumerReset {
 
 #[derive(Debug, Default, Serialize)]
 pub(crate) struct ConsumerUnpinned {}
+
+/// What an account without JetStream is told when it asks what it may use.
+pub(crate) fn not_enabled_for_account() -> Vec<u8> {
+    encode_reply::<AccountInfo>(Err(ErrorCode::NotEnabledForAccount.into()))
+}
 
 #[cfg(test)]
 mod tests {

@@ -24,6 +24,9 @@ pub const PATTERNS: &[&str] = &[
     "$JS.API.ACCOUNT.>",
 ];
 
+/// What an account without JetStream listens to: it is told that it has none. Everything else has no listener there.
+pub const ACCOUNT_INFO: &str = "$JS.API.INFO";
+
 /// An operation of the API with what its subject says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Operation<'a> {

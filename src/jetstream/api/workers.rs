@@ -14,6 +14,7 @@ use parking_lot::{Condvar, Mutex};
 use super::super::advisory::{API_AUDIT, API_LIMIT_REACHED, ApiAudit, api_limit_reached};
 use super::super::registry::AccountStreams;
 use super::handler::{Context, Outcome, Server, handle};
+use super::response::not_enabled_for_account;
 use super::route::Operation;
 use crate::broker::{Account, Broker, Inbound, InternalTarget, Outgoing, PublishCache};
 use crate::protocol::headers;
@@ -184,7 +185,7 @@ impl Worker {
 
     fn serve(&mut self, request: &Inbound) {
         let Some(account) = self.accounts.get(request.account.name()) else {
-            return;
+            return self.refuse_account(request);
         };
         let Ok(subject) = std::str::from_utf8(&request.subject) else {
             return;
@@ -227,6 +228,20 @@ impl Worker {
         }
         self.broker
             .publish(&request.account, &messages, &mut self.cache);
+    }
+
+    /// The account has no JetStream.
+    fn refuse_account(&mut self, request: &Inbound) {
+        if request.reply.is_empty() {
+            return;
+        }
+        let answer = Outgoing {
+            subject: request.reply.clone(),
+            payload: not_enabled_for_account().into(),
+            ..Outgoing::default()
+        };
+        self.broker
+            .publish(&request.account, &[answer], &mut self.cache);
     }
 
     fn report_dropped(&mut self, account: &Arc<Account>, count: u64) {
