@@ -3,6 +3,7 @@
 pub mod broker;
 pub mod config;
 pub mod connection;
+pub mod fuzz;
 pub mod jetstream;
 pub mod logging;
 pub mod monitor;

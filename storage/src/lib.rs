@@ -16,6 +16,7 @@ pub mod engine;
 pub mod entropy;
 pub mod executor;
 pub mod filter;
+pub mod fuzz;
 pub mod index;
 pub mod journal;
 pub mod seal;

@@ -15,7 +15,7 @@ mod dedupe;
 mod draft;
 mod duration;
 mod effects;
-mod entry;
+pub(crate) mod entry;
 mod headers;
 mod pull;
 mod request;

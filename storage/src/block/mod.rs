@@ -20,6 +20,7 @@ mod cache;
 mod chunk;
 mod error;
 pub mod format;
+pub(crate) mod fuzz;
 mod index;
 mod keys;
 mod open;

@@ -87,7 +87,8 @@ pub fn read_meta(disk: &dyn Disk, directory: &Path) -> Result<StreamMeta, MetaEr
 }
 
 impl StreamMeta {
-    fn decode(mut bytes: &[u8]) -> Result<Self, MalformedCatalog> {
+    /// From what stands between a meta file's header and its checksum.
+    pub(super) fn decode(mut bytes: &[u8]) -> Result<Self, MalformedCatalog> {
         let bytes = &mut bytes;
         if bytes.try_get_u32_le()? as usize != bytes.remaining() {
             return Err(MalformedCatalog::Damaged);
@@ -107,7 +108,8 @@ impl StreamMeta {
         }
     }
 
-    fn encode(&self) -> Vec<u8> {
+    /// As it stands in its file.
+    pub(super) fn encode(&self) -> Vec<u8> {
         let mut body = Vec::new();
         body.put_u64_le(self.id.0);
         put_name(&mut body, &self.account);

@@ -21,6 +21,7 @@ mod catalog;
 mod checkpoint;
 mod file_store;
 mod foreign;
+pub(crate) mod fuzz;
 mod inspect;
 mod log;
 mod meta;

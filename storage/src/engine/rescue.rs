@@ -233,17 +233,22 @@ fn decode(
     if flags == FLAG_SEALED {
         open_body(id, keys, name, checked, body)?;
     }
-    let mut rest = Bytes::from(bytes).split_off(HEADER_BYTES);
+    let rest = Bytes::from(bytes).split_off(HEADER_BYTES);
+    read_entries(rest).ok_or_else(damaged)
+}
+
+/// The entries that follow a file's header; `None` when the last one is cut short.
+pub(super) fn read_entries(mut rest: Bytes) -> Option<Entries> {
     let mut entries = Entries::new();
     while rest.has_remaining() {
-        let index = rest.try_get_u64_le().map_err(|_| damaged())?;
-        let length = rest.try_get_u32_le().map_err(|_| damaged())? as usize;
+        let index = rest.try_get_u64_le().ok()?;
+        let length = rest.try_get_u32_le().ok()? as usize;
         if rest.len() < length {
-            return Err(damaged());
+            return None;
         }
         entries.push((index, rest.split_to(length)));
     }
-    Ok(entries)
+    Some(entries)
 }
 
 fn is_intact(bytes: &[u8]) -> bool {

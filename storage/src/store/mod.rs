@@ -20,6 +20,7 @@ use bytes::Bytes;
 
 use crate::filter::Filter;
 
+pub(crate) use file::fuzz;
 pub use file::{
     BLOCK_BYTES_MAX, CheckpointError, FLUSH_BYTES, FileOpenError, FileOptions, FileStore, Frozen,
     Opened, PrepareDirectory, SMALL_STREAM_BYTES, inspect,

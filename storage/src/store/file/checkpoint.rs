@@ -40,12 +40,12 @@ use crate::seal::{
 
 const MAGIC: [u8; 8] = *b"\x89NCP\r\n\x1a\n";
 const VERSION: u16 = 1;
-const HEADER_BYTES: usize = 100;
+pub(super) const HEADER_BYTES: usize = 100;
 const CRC_AT: usize = HEADER_BYTES - 4;
 const STREAM_AT: usize = 16;
 const KEY_AT: usize = STREAM_AT + 8;
 const _: () = assert!(KEY_AT + WRAPPED_KEY_BYTES == CRC_AT);
-const FRAME_HEADER_BYTES: usize = 12;
+pub(super) const FRAME_HEADER_BYTES: usize = 12;
 /// Changes may always grow to this before the file is written anew.
 const CHANGES_BYTES_MIN: u64 = 1 << 20;
 
@@ -210,7 +210,8 @@ pub(super) fn load(
     decode(&path, bytes.into(), stream, ring).map(Some)
 }
 
-fn decode(
+/// The newest cut in the bytes of a checkpoint file.
+pub(super) fn decode(
     path: &Path,
     mut bytes: Bytes,
     stream: u64,

@@ -21,6 +21,7 @@ mod checkpoint;
 mod cut;
 mod files;
 mod freeze;
+pub(crate) mod fuzz;
 pub mod inspect;
 mod job;
 mod name;

@@ -1,0 +1,24 @@
+//! Entry points for fuzzers: every parser of bytes that come from a peer, an operator or the log.
+//!
+//! They follow the rules of [`storage::fuzz`], whose targets stand beside these.
+
+mod configuration;
+mod jetstream;
+mod protocol;
+
+pub use storage::fuzz::Target;
+
+/// All decoders of the storage engine.
+pub fn storage_targets() -> Vec<Target> {
+    storage::fuzz::targets()
+}
+
+/// All parsers of this crate.
+pub fn targets() -> Vec<Target> {
+    let rooms: [&[Target]; 3] = [
+        protocol::TARGETS,
+        configuration::TARGETS,
+        jetstream::TARGETS,
+    ];
+    rooms.concat()
+}
