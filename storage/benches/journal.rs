@@ -1,6 +1,9 @@
 //! The journal beside the raw limit: group commits of 128-byte frames with 4,096 in flight, and the same payload bytes in batches of the same
 //! size through plain write and fdatasync.
 //!
+//! The submitter fills up to 4,096 frames in flight as commits complete, 256 to a call, as shards do: what it submits while a commit is
+//! written and synced is the next commit.
+//!
 //! `cargo bench -p storage --bench journal [-- DIRECTORY]`; the directory should be on the device that is of interest.
 
 use std::hint::black_box;
@@ -20,6 +23,8 @@ use storage::journal::{
 use storage::seal::{Cipher, KeyRing};
 
 const IN_FLIGHT: u64 = 4096;
+/// The most frames of one call.
+const CALL_FRAMES_MAX: u64 = 256;
 const PAYLOAD_BYTES: usize = 128;
 const OWNERS: u64 = 64;
 const ROUND: Duration = Duration::from_secs(2);
@@ -105,7 +110,8 @@ fn journal_round(directory: &Path, options: JournalOptions) -> Rate {
                 seconds: start.elapsed().as_secs_f64(),
             };
         }
-        let frames = (submitted..completed + IN_FLIGHT).map(|number| {
+        let upto = (completed + IN_FLIGHT).min(submitted + CALL_FRAMES_MAX);
+        let frames = (submitted..upto).map(|number| {
             let frame = Frame {
                 owner: Owner(16 + number % OWNERS),
                 index: number / OWNERS,
@@ -117,9 +123,9 @@ fn journal_round(directory: &Path, options: JournalOptions) -> Rate {
         journal
             .submit(frames, &sink)
             .expect("the journal takes frames");
-        submitted = completed + IN_FLIGHT;
+        submitted = upto;
         for owner in 0..OWNERS {
-            if submitted % 65536 < IN_FLIGHT {
+            if submitted % 65536 < CALL_FRAMES_MAX {
                 journal.release(Owner(16 + owner), (completed / OWNERS).saturating_sub(1));
             }
         }

@@ -211,18 +211,40 @@ impl BodyFacts {
     }
 }
 
-/// A chunk's plain body within `bytes`, beginning at `at`.
-pub(super) struct Body {
+/// A chunk's plain body.
+pub(super) struct Body<'a> {
     pub facts: BodyFacts,
     pub stream: u64,
-    /// What the body is a part of: the mapped file, or the opened and unpacked chunk alone.
-    pub holder: Bytes,
+    pub holder: Holder<'a>,
+    /// Where in the holder the body is.
     pub range: Range<usize>,
 }
 
-impl Body {
+/// What a body is a part of. A map is only borrowed: counting its users up and down would be a good part of a read.
+pub(super) enum Holder<'a> {
+    /// The mapped file.
+    Mapped(&'a Bytes),
+    /// The opened and unpacked chunk alone.
+    Unpacked(Bytes),
+}
+
+impl Holder<'_> {
+    #[inline]
+    fn bytes(&self) -> &Bytes {
+        match self {
+            Self::Mapped(bytes) => bytes,
+            Self::Unpacked(bytes) => bytes,
+        }
+    }
+}
+
+impl Body<'_> {
+    #[inline]
     pub fn bytes(&self) -> &[u8] {
-        self.holder.get(self.range.clone()).unwrap_or_default()
+        self.holder
+            .bytes()
+            .get(self.range.clone())
+            .unwrap_or_default()
     }
 
     /// The parts of the record at `offset`, after its checksum held.
@@ -260,7 +282,7 @@ impl Body {
             return Bytes::new();
         }
         let at = self.range.start;
-        self.holder.slice(at + part.start..at + part.end)
+        self.holder.bytes().slice(at + part.start..at + part.end)
     }
 
     /// Walks over all records in order, with their offsets, without checking them. Ends after the first that makes no sense.

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use bytes::Bytes;
 
-use super::body::{Body, BodyFacts};
+use super::body::{Body, BodyFacts, Holder};
 use super::error::Damage;
 use super::format::chunk::body_crc;
 use super::format::{BlockIdentity, CHUNK_HEADER_BYTES, ChunkHeader};
@@ -143,12 +143,12 @@ impl ChunkCodec {
     }
 
     /// A plain body for reading records from.
-    pub fn body(&self, header: &ChunkHeader, plain: Bytes) -> Body {
+    pub fn body(&self, header: &ChunkHeader, plain: Bytes) -> Body<'static> {
         Body {
             facts: header.facts(),
             stream: self.identity.stream,
             range: 0..plain.len(),
-            holder: plain,
+            holder: Holder::Unpacked(plain),
         }
     }
 }

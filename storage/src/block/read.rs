@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::body::{Body, Record};
+use super::body::{Body, Holder, Record};
 use super::cache::{BlockCache, BlockTicket, Cached, Part};
 use super::chunk::{ChunkCodec, PlacedChunk};
 use super::error::{BlockReadError, Damage};
@@ -26,7 +26,7 @@ pub(super) struct View<'a, I> {
     pub cache: &'a BlockCache,
 }
 
-impl<I: RecordIndex> View<'_, I> {
+impl<'a, I: RecordIndex> View<'a, I> {
     /// The record with this sequence.
     #[inline]
     pub fn load(&self, sequence: u64) -> Result<Option<Record>, BlockReadError> {
@@ -57,7 +57,7 @@ impl<I: RecordIndex> View<'_, I> {
 
     /// The plain body of a chunk: in place when it is plain and mapped, else through the cache.
     #[inline]
-    pub fn body(&self, placed: &PlacedChunk) -> Result<Body, BlockReadError> {
+    pub fn body(&self, placed: &PlacedChunk) -> Result<Body<'a>, BlockReadError> {
         if let Source::Mapped(mapped) = self.source
             && self.codec.is_plain(&placed.header)
         {
@@ -66,22 +66,24 @@ impl<I: RecordIndex> View<'_, I> {
             if start + length > mapped.bytes.len() {
                 return Err(chunk_error(placed, Damage::Truncated));
             }
-            let last = self.index.chunks().last();
-            let numbers = last.map_or(0, |last| last.placed.header.number + 1);
+            let numbers = || {
+                let last = self.index.chunks().last();
+                last.map_or(0, |last| last.placed.header.number + 1)
+            };
             mapped
                 .touch(placed.header.number, numbers, start as u64, length)
                 .map_err(|error| unreadable(placed, error))?;
             return Ok(Body {
                 facts: placed.header.facts(),
                 stream: self.codec.identity.stream,
-                holder: mapped.bytes.clone(),
+                holder: Holder::Mapped(&mapped.bytes),
                 range: start..start + length,
             });
         }
         self.cached_body(placed)
     }
 
-    fn cached_body(&self, placed: &PlacedChunk) -> Result<Body, BlockReadError> {
+    fn cached_body(&self, placed: &PlacedChunk) -> Result<Body<'a>, BlockReadError> {
         let header = &placed.header;
         let part = Part::Chunk(header.number);
         if let Some(Cached::Chunk(plain)) = self.cache.get(self.ticket, &part) {

@@ -205,12 +205,21 @@ impl SealedBlock {
         })
     }
 
+    #[inline]
     fn with_view<T>(&self, cache: &BlockCache, read: impl FnOnce(View<'_, SealedIndex>) -> T) -> T {
-        let index = self.index(cache);
+        let opened;
+        let index: &SealedIndex = match self.resident.get() {
+            // The usual case: nothing is counted up and down for it.
+            Some(resident) => &resident.index,
+            None => {
+                opened = self.index(cache);
+                &opened
+            }
+        };
         read(View {
             codec: &self.codec,
             source: &self.source,
-            index: &index,
+            index,
             lost: self.lost(),
             ticket: self.ticket,
             cache,

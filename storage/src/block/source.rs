@@ -121,12 +121,12 @@ impl Mapped {
         }
     }
 
-    /// Makes sure that a chunk was read from the medium once. `numbers` is above every chunk's number.
+    /// Makes sure that a chunk was read from the medium once. `numbers` says, the first time, what is above every chunk's number.
     #[inline]
     pub fn touch(
         &self,
         number: u32,
-        numbers: u32,
+        numbers: impl FnOnce() -> u32,
         offset: u64,
         length: usize,
     ) -> Result<(), SourceError> {
@@ -134,7 +134,7 @@ impl Mapped {
             return Ok(());
         }
         let touched = self.touched.get_or_init(|| {
-            let words = (numbers as usize).div_ceil(64);
+            let words = (numbers() as usize).div_ceil(64);
             (0..words).map(|_| AtomicU64::new(0)).collect()
         });
         let bit = 1 << (number % 64);

@@ -11,7 +11,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use bytes::Bytes;
-use parking_lot::{Condvar, Mutex};
+use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use super::buffer::CommitBuffer;
 use super::core::{JournalCore, Readers, SyncTicket, read};
@@ -23,6 +23,8 @@ use super::replay::Replay;
 use crate::disk::{Disk, DiskError};
 use crate::entropy::Entropy;
 
+/// How long a submitter lets the journal's thread go first: some ten microseconds, should that thread not be running at all.
+const YIELD_SPINS_MAX: u32 = 1000;
 /// How many emptied buffers are kept for reuse.
 const POOL_BUFFERS_MAX: usize = 8;
 
@@ -38,6 +40,9 @@ pub struct Journal {
 
 struct Shared {
     staging: Mutex<Staging>,
+    /// The journal's thread wants the lock: submitters let it go first. Between two of their calls a lock that is not fair would leave it
+    /// waiting until they have nothing more to say, and encoding would stand in line with the disk instead of running beside it.
+    wanted: AtomicBool,
     /// Wakes the journal's thread when it idles.
     work: Condvar,
     /// Wakes the timer's thread.
@@ -106,6 +111,7 @@ impl Journal {
                 closing: false,
                 ticket: None,
             }),
+            wanted: AtomicBool::new(false),
             work: Condvar::new(),
             timer: Condvar::new(),
             seed: AtomicU32::new(core.seed()),
@@ -138,24 +144,26 @@ impl Journal {
         frames: impl IntoIterator<Item = (Frame, u64)>,
         sink: &Arc<dyn CommitSink>,
     ) -> Result<(), JournalError> {
-        let mut staging = self.shared.staging.lock();
+        let mut staging = self.shared.lock_after_the_thread();
         if let Some(error) = &staging.ended {
             return Err(error.clone());
         }
         let seed = self.shared.seed.load(Ordering::Relaxed);
         let mut result = Ok(());
+        let mut grown = 0;
         for (frame, token) in frames {
             let before = staging.open.length();
             result = staging.open.push(&frame, seed, Some((token, sink)));
             if result.is_err() {
                 break;
             }
-            let grown = staging.open.length() - before;
-            self.shared.staged_bytes.fetch_add(grown, Ordering::Relaxed);
+            grown += staging.open.length() - before;
             if staging.open.length() >= self.shared.commit_bytes_max {
                 staging.close_buffer();
             }
         }
+        // Still under the lock: the journal's thread subtracts only what it has taken from here.
+        self.shared.staged_bytes.fetch_add(grown, Ordering::Relaxed);
         let wake = staging.idle;
         drop(staging);
         if wake {
@@ -257,6 +265,25 @@ impl Staging {
 }
 
 impl Shared {
+    /// The lock, once the journal's thread has what it wants; it holds it for moments only.
+    fn lock_after_the_thread(&self) -> MutexGuard<'_, Staging> {
+        for _ in 0..YIELD_SPINS_MAX {
+            if !self.wanted.load(Ordering::Acquire) {
+                break;
+            }
+            std::hint::spin_loop();
+        }
+        self.staging.lock()
+    }
+
+    /// The lock, before submitters that come now.
+    fn lock_first(&self) -> MutexGuard<'_, Staging> {
+        self.wanted.store(true, Ordering::Release);
+        let staging = self.staging.lock();
+        self.wanted.store(false, Ordering::Release);
+        staging
+    }
+
     fn post(&self, letter: Letter) {
         let mut staging = self.staging.lock();
         staging.letters.push(letter);
@@ -294,7 +321,7 @@ impl Shared {
 
     /// Waits until there is something to do, and takes all of it.
     fn wait_for(&self, work: &mut Work) {
-        let mut staging = self.staging.lock();
+        let mut staging = self.lock_first();
         while !staging.has_work() {
             staging.idle = true;
             self.work.wait(&mut staging);

@@ -70,7 +70,7 @@ impl List {
 
 impl MemoryIndex {
     /// Takes in the records of the next chunk; all of them or, when the body makes no sense, none.
-    pub fn absorb(&mut self, placed: PlacedChunk, body: &Body) -> Result<(), Malformed> {
+    pub fn absorb(&mut self, placed: PlacedChunk, body: &Body<'_>) -> Result<(), Malformed> {
         let bytes = body.bytes();
         let mut records = Vec::with_capacity((placed.header.records as usize).min(1 << 16));
         let mut previous = None;

@@ -14,6 +14,9 @@ pub(super) mod sealed;
 use super::chunk::PlacedChunk;
 use super::postings::Postings;
 
+/// How many chunks before and after the guessed one are looked at before all of them are.
+const GUESS_REACH: usize = 1;
+
 /// A chunk and the ordinal of its first record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct IndexedChunk {
@@ -122,10 +125,18 @@ pub(super) trait RecordIndex {
     /// The chunk that holds a record.
     #[inline]
     fn chunk_of(&self, ordinal: u32) -> Option<&IndexedChunk> {
-        let after = self
-            .chunks()
-            .partition_point(|chunk| chunk.first_ordinal <= ordinal);
-        self.chunks()
+        let chunks = self.chunks();
+        // Chunks mostly hold about the same number of records: the first guess is near, and each chunk looked at is a cache
+        // line or two that a binary search from the ends would have fetched ten of.
+        let guess = u64::from(ordinal) * chunks.len() as u64 / u64::from(self.records().max(1));
+        let guess = (guess as usize).min(chunks.len().checked_sub(1)?);
+        let first = guess.saturating_sub(GUESS_REACH);
+        let near = chunks.get(first..=(guess + GUESS_REACH).min(chunks.len() - 1))?;
+        let is_near =
+            near.first()?.first_ordinal <= ordinal && ordinal < near.last()?.end_ordinal();
+        let chunks = if is_near { near } else { chunks };
+        let after = chunks.partition_point(|chunk| chunk.first_ordinal <= ordinal);
+        chunks
             .get(after.checked_sub(1)?)
             .filter(|chunk| ordinal < chunk.end_ordinal())
     }

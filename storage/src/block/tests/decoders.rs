@@ -3,7 +3,7 @@
 
 use super::damage::mutate;
 use super::*;
-use crate::block::body::{Body, BodyFacts};
+use crate::block::body::{Body, BodyFacts, Holder};
 use crate::block::chunk::ChunkCodec;
 use crate::block::format::record::RawRecord;
 use crate::block::format::{ChunkHeader, FooterHeader, KeySlot, Trailer};
@@ -126,7 +126,7 @@ fn arbitrary_bytes_are_no_part_of_a_block() {
             facts,
             stream: 1,
             range: 0..bytes.len(),
-            holder: bytes.into(),
+            holder: Holder::Unpacked(bytes.into()),
         };
         assert!(body.walk().count() <= 3);
     }
