@@ -10,4 +10,5 @@ pub mod monitor;
 pub mod protocol;
 pub mod server;
 pub mod subject;
+pub mod system;
 pub mod tls;

@@ -12,6 +12,7 @@ use tokio::net::TcpStream;
 use tokio::sync::Notify;
 
 use super::authentication::Authenticator;
+use super::observer::{ConnectionObserver, Observer};
 use super::options::ConnectionOptions;
 use super::task;
 use crate::broker::outbox::{FlushBy, Staged};
@@ -31,6 +32,7 @@ pub struct Clients {
     last_id: AtomicU64,
     admitted: AtomicU64,
     left: Notify,
+    pub(super) observer: Observer,
 }
 
 impl Clients {
@@ -57,6 +59,7 @@ impl Clients {
             last_id: AtomicU64::new(0),
             admitted: AtomicU64::new(0),
             left: Notify::new(),
+            observer: Observer::default(),
         }))
     }
 
@@ -69,6 +72,11 @@ impl Clients {
     /// A number for a connection (or for a part of the server that counts as one).
     pub fn next_id(&self) -> u64 {
         self.last_id.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// Lets this one know who comes and goes, from now on. The first stays.
+    pub fn observe(&self, observer: Arc<dyn ConnectionObserver>) {
+        self.observer.set(observer);
     }
 
     /// What the server says about itself.

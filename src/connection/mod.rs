@@ -11,6 +11,7 @@
 pub mod authentication;
 mod buffer;
 pub mod clients;
+mod observer;
 pub mod options;
 mod ping;
 mod publish;
@@ -22,6 +23,7 @@ mod trace;
 
 pub use authentication::Authenticator;
 pub use clients::Clients;
+pub use observer::ConnectionObserver;
 pub use options::ConnectionOptions;
 
 #[cfg(test)]

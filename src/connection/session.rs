@@ -343,6 +343,9 @@ impl Session {
             ..ClientInfo::clone(&self.info)
         });
         self.info = self.client.info();
+        if let Some(observer) = self.clients.observer.get() {
+            observer.connected(&self.client);
+        }
         self.client.set_responses(
             login
                 .permissions
@@ -474,7 +477,22 @@ impl Session {
     pub(super) fn end(&mut self) {
         self.hand_over();
         self.end_all_subscriptions();
-        self.membership = None;
+    }
+
+    /// The connection has ended for this reason: its place in the account is free.
+    pub(super) fn leave_account(&mut self, reason: CloseReason) {
+        let was_member = self.membership.take().is_some();
+        let Some(observer) = self.clients.observer.get() else {
+            return;
+        };
+        if was_member {
+            observer.disconnected(&self.client, reason);
+        } else if matches!(
+            reason,
+            CloseReason::AuthenticationFailure | CloseReason::AuthenticationTimeout
+        ) {
+            observer.refused(&self.client, reason);
+        }
     }
 
     fn own_info(&self) -> ServerInfo {

@@ -85,7 +85,9 @@ impl Connection {
         self.session.end();
         // Whoever closed the outbox before has said why.
         client.outbox().close(reason);
-        client.outbox().closed().unwrap_or(reason)
+        let reason = client.outbox().closed().unwrap_or(reason);
+        self.session.leave_account(reason);
+        reason
     }
 
     async fn work(&mut self, client: &Arc<Client>) -> CloseReason {

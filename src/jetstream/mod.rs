@@ -14,4 +14,5 @@ mod shard;
 pub mod types;
 mod usage;
 
+pub(crate) use id::unique as unique_id;
 pub use runtime::{JetStream, Setup, StartError, WaitingMax};

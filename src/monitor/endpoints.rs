@@ -52,10 +52,8 @@ impl Monitor {
 }
 
 /// All endpoints of a server, below its base path.
-pub fn router(server: Arc<dyn Observed>) -> Router {
-    Router::new()
-        .fallback(answer)
-        .with_state(Arc::new(Monitor::new(server)))
+pub fn router(monitor: Arc<Monitor>) -> Router {
+    Router::new().fallback(answer).with_state(monitor)
 }
 
 async fn answer(

@@ -6,18 +6,26 @@ use super::observed::ObservedStreams;
 use crate::jetstream::monitor::Query;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// The API's words for JetStream that is off.
 const NOT_ENABLED: &str = "JetStream not enabled";
 
+/// How the server is.
 #[derive(Serialize)]
-struct Health {
+pub struct Health {
     status: &'static str,
+    /// As a status of HTTP; 0 is not shown.
+    #[serde(skip_serializing_if = "is_zero")]
+    status_code: u16,
     #[serde(skip_serializing_if = "String::is_empty")]
     error: String,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     errors: Vec<Problem>,
+}
+
+fn is_zero(code: &u16) -> bool {
+    *code == 0
 }
 
 /// One thing that is wrong.
@@ -74,8 +82,15 @@ impl Verdict {
 }
 
 /// What is asked for.
-struct Question {
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct Question {
+    /// The old name of what follows.
+    #[serde(rename = "js-enabled")]
+    enabled: bool,
+    #[serde(rename = "js-enabled-only")]
     enabled_only: bool,
+    #[serde(rename = "js-server-only")]
     server_only: bool,
     account: String,
     stream: String,
@@ -95,7 +110,8 @@ impl Question {
         parameters.bool("js-meta-only")?;
         let text = |name: &str| parameters.text(name).to_owned();
         Ok(Question {
-            enabled_only: enabled || enabled_only,
+            enabled,
+            enabled_only,
             server_only,
             account: text("account"),
             stream: text("stream"),
@@ -120,35 +136,45 @@ impl Question {
     }
 }
 
-/// Answers the question. May wait for streams.
+/// Answers over HTTP. May wait for streams.
 pub fn answer(monitor: &Monitor, parameters: &Parameters) -> Response {
     let question = match Question::read(parameters) {
         Ok(question) => question,
         Err(bad) => return bad.into_response(),
     };
-    let Some(problem) = check(monitor, &question) else {
-        let health = Health {
+    let mut health = health(monitor, &question);
+    // HTTP says it in its own way.
+    let code = std::mem::take(&mut health.status_code);
+    let status = StatusCode::from_u16(code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    compact_json(status, &health)
+}
+
+/// How the server is. May wait for streams.
+pub fn health(monitor: &Monitor, question: &Question) -> Health {
+    let Some(problem) = check(monitor, question) else {
+        return Health {
             status: "ok",
+            status_code: StatusCode::OK.as_u16(),
             error: String::new(),
             errors: Vec::new(),
         };
-        return compact_json(StatusCode::OK, &health);
     };
     let (status, word) = problem.verdict.status();
     tracing::warn!("Healthcheck failed: {:?}", problem.error);
-    let health = match question.details {
+    match question.details {
         true => Health {
             status: "error",
+            status_code: status.as_u16(),
             error: String::new(),
             errors: vec![problem],
         },
         false => Health {
             status: word,
+            status_code: status.as_u16(),
             error: problem.error,
             errors: Vec::new(),
         },
-    };
-    compact_json(status, &health)
+    }
 }
 
 fn check(monitor: &Monitor, question: &Question) -> Option<Problem> {
@@ -173,7 +199,7 @@ fn check(monitor: &Monitor, question: &Question) -> Option<Problem> {
     let Some(streams) = monitor.server.streams() else {
         return unavailable(NOT_ENABLED.into());
     };
-    if question.enabled_only {
+    if question.enabled || question.enabled_only {
         return None;
     }
     if let Some(fault) = streams.fault() {

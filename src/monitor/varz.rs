@@ -126,8 +126,13 @@ struct DiskWaits {
     max_wait_time: u64,
 }
 
-/// The server at a glance. May wait for streams.
+/// Answers over HTTP. May wait for streams.
 pub fn answer(monitor: &Monitor) -> Response {
+    json(&varz(monitor))
+}
+
+/// The server at a glance. May wait for streams.
+pub fn varz(monitor: &Monitor) -> impl Serialize {
     let facts = monitor.server.facts();
     let options = &facts.options;
     let counters = monitor.server.counters();
@@ -136,7 +141,7 @@ pub fn answer(monitor: &Monitor) -> Response {
         Some(streams) => JetStream::On(Box::new(streams.overview())),
         None => JetStream::Off(Empty {}),
     };
-    json(&Varz {
+    Varz {
         server_id: &facts.server_id,
         server_name: &facts.server_name,
         version: REFERENCE_VERSION,
@@ -201,5 +206,5 @@ pub fn answer(monitor: &Monitor) -> Response {
         slow_consumer_stats: ByKind::clients(counters.slow_consumers),
         stale_connection_stats: ByKind::clients(counters.stale_connections),
         disk_io_wait_stats: DiskWaits::default(),
-    })
+    }
 }

@@ -12,6 +12,7 @@ const PAUSE_MAX: Duration = Duration::from_secs(1);
 /// Lets the clients go. New ones are not accepted any more when this is called; the server ends when it is over.
 pub(super) async fn leave(server: Arc<Server>) {
     tracing::info!("Entering lame duck mode, stop accepting new clients");
+    server.announce_lame_duck();
     server.stop_jetstream().await;
     let Some(clients) = server.clients() else {
         return;

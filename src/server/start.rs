@@ -18,9 +18,11 @@ use crate::connection::Clients;
 use crate::jetstream::JetStream;
 use crate::logging::Logger;
 use crate::monitor;
+use crate::monitor::endpoints::Monitor;
 use crate::monitor::observed::{Counters, Facts, Observed, ObservedStreams};
 use crate::protocol::ServerInfo;
 use crate::subject::InvalidSubject;
+use crate::system::{self, System};
 use std::io;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
@@ -69,6 +71,9 @@ pub enum StartError {
     /// Streams cannot be brought back.
     #[error("Can't start JetStream: {0}")]
     JetStream(#[from] streams::StreamsError),
+    /// The system account's services do not start.
+    #[error(transparent)]
+    System(#[from] system::StartError),
     /// A listener cannot be watched.
     #[error("Could not watch a listener: {0}")]
     Listener(io::Error),
@@ -84,6 +89,7 @@ pub struct Server {
     ready: AtomicBool,
     clients: OnceLock<Arc<Clients>>,
     jetstream: OnceLock<Arc<JetStream>>,
+    system: OnceLock<Arc<System>>,
 }
 
 /// What has to be ended, in the order of the fields.
@@ -148,15 +154,20 @@ impl Server {
         }
         let monitor_listener = open_monitor(&options)?;
         let server = Arc::new(Self::new(options, &identity, &monitor_listener, workers));
+        let observed: Arc<dyn Observed> = Arc::clone(&server) as Arc<dyn Observed>;
+        let monitor = Arc::new(Monitor::new(observed));
         let (stop, stopped) = watch::channel(false);
         let monitoring = match monitor_listener {
-            Some((listener, _)) => Some(serve_monitor(&server, listener, stop.subscribe())?),
+            Some((listener, _)) => Some(serve_monitor(&monitor, listener, stop.subscribe())?),
             None => None,
         };
         server.start_jetstream().await?;
+        let system = Arc::new(System::start(monitor, &server.broker)?);
+        let _ = server.system.set(Arc::clone(&system));
         let listener = listen(&server.facts.options.host, server.facts.options.port)?;
         let listener = TcpListener::from_std(listener).map_err(StartError::Listener)?;
         let clients = server.open(&listener)?;
+        clients.observe(system);
         let ports_file = server.write_ports_file()?;
         let accepting = tokio::spawn(accept(listener, stopped, move |stream, address| {
             clients.admit(stream, address);
@@ -204,6 +215,7 @@ impl Server {
             ready: AtomicBool::new(false),
             clients: OnceLock::new(),
             jetstream: OnceLock::new(),
+            system: OnceLock::new(),
         }
     }
 
@@ -284,6 +296,13 @@ impl Server {
         self.clients.get()
     }
 
+    /// Tells others that this server lets its clients go.
+    pub(super) fn announce_lame_duck(&self) {
+        if let Some(system) = self.system.get() {
+            system.enter_lame_duck();
+        }
+    }
+
     pub(super) fn options(&self) -> &Options {
         &self.facts.options
     }
@@ -302,6 +321,10 @@ impl Server {
         let _ = running.stop.send(true);
         let _ = running.accepting.await;
         self.stop_jetstream().await;
+        if let Some(system) = self.system.get().cloned() {
+            // Joins a thread, which no connection's thread may do.
+            let _ = tokio::task::spawn_blocking(move || system.shutdown()).await;
+        }
         if let Some(clients) = self.clients.get() {
             clients
                 .close_all(CloseReason::ServerShutdown, CLIENTS_CLOSE_MAX)
@@ -358,18 +381,17 @@ fn open_monitor(options: &Options) -> Result<Option<(std::net::TcpListener, Stri
 }
 
 fn serve_monitor(
-    server: &Arc<Server>,
+    monitor: &Arc<Monitor>,
     listener: std::net::TcpListener,
     mut stop: watch::Receiver<bool>,
 ) -> Result<JoinHandle<()>, StartError> {
     let listener = TcpListener::from_std(listener).map_err(StartError::Listener)?;
-    let facts = &server.facts;
+    let facts = monitor.server.facts();
     tracing::info!(
         "Starting http monitor on {}",
         display_address(&facts.monitor_host, facts.monitor_port)
     );
-    let observed: Arc<dyn Observed> = Arc::clone(server) as Arc<dyn Observed>;
-    let router = monitor::router(observed);
+    let router = monitor::router(Arc::clone(monitor));
     Ok(tokio::spawn(async move {
         let stopped = async move {
             let _ = stop.wait_for(|stop| *stop).await;

@@ -1,0 +1,232 @@
+//! What happened: who came, who went, who was turned away, how many an account has.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use serde::Serialize;
+
+use super::envelope::{Sequence, ServerInfo, event};
+use crate::broker::{Account, Client, ClientInfo, CloseReason, ConnectionTraffic};
+use crate::jetstream::types::{Time, encode};
+use crate::monitor::observed::{Facts, json_time};
+
+/// A client as it was when something happened to it.
+#[derive(Debug, Clone)]
+pub(super) struct Snapshot {
+    pub(super) info: Arc<ClientInfo>,
+    pub(super) traffic: ConnectionTraffic,
+    round_trip_us: u64,
+    at: SystemTime,
+}
+
+impl Snapshot {
+    pub(super) fn of(client: &Client) -> Self {
+        Self {
+            info: client.info(),
+            traffic: ConnectionTraffic::of(client),
+            round_trip_us: client.round_trip_us(),
+            at: SystemTime::now(),
+        }
+    }
+}
+
+/// A client as events show it.
+#[derive(Serialize)]
+struct ShownClient<'a> {
+    start: Time,
+    host: String,
+    id: u64,
+    acc: &'a str,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    user: &'a str,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    name: &'a str,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    lang: &'a str,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    ver: &'a str,
+    /// Nanoseconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rtt: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stop: Option<Time>,
+    kind: &'static str,
+    client_type: &'static str,
+}
+
+impl<'a> ShownClient<'a> {
+    fn of(snapshot: &'a Snapshot) -> Self {
+        let info = &*snapshot.info;
+        Self {
+            start: json_time(info.started),
+            host: info.address.ip().to_string(),
+            id: info.id,
+            acc: &info.account,
+            user: &info.user,
+            name: &info.name,
+            lang: &info.lang,
+            ver: &info.version,
+            rtt: None,
+            stop: None,
+            kind: "Client",
+            client_type: "nats",
+        }
+    }
+
+    fn that_left(snapshot: &'a Snapshot) -> Self {
+        let round_trip = snapshot.round_trip_us.saturating_mul(1000);
+        Self {
+            rtt: Some(round_trip).filter(|round_trip| *round_trip > 0),
+            stop: Some(json_time(snapshot.at)),
+            ..Self::of(snapshot)
+        }
+    }
+}
+
+/// Messages and their bytes.
+#[derive(Clone, Copy, Default, Serialize)]
+pub(super) struct Amount {
+    pub(super) msgs: u64,
+    pub(super) bytes: u64,
+}
+
+/// What went one way over the connections of an account, by their kind; only clients exist.
+#[derive(Default, Serialize)]
+struct AmountByKind {
+    #[serde(flatten)]
+    all: Amount,
+    gateways: Amount,
+    routes: Amount,
+    leafs: Amount,
+}
+
+/// A client came: subject and payload.
+pub(super) fn connect(facts: &Facts, sequence: &Sequence, who: &Snapshot) -> (String, Vec<u8>) {
+    #[derive(Serialize)]
+    struct Connect<'a> {
+        server: ServerInfo<'a>,
+        client: ShownClient<'a>,
+    }
+    let connect = Connect {
+        server: sequence.info(facts),
+        client: ShownClient::of(who),
+    };
+    (
+        format!("$SYS.ACCOUNT.{}.CONNECT", who.info.account),
+        event("io.nats.server.advisory.v1.client_connect", &connect),
+    )
+}
+
+/// A client went: subject and payload.
+pub(super) fn disconnect(
+    facts: &Facts,
+    sequence: &Sequence,
+    who: &Snapshot,
+    reason: CloseReason,
+) -> (String, Vec<u8>) {
+    (
+        format!("$SYS.ACCOUNT.{}.DISCONNECT", who.info.account),
+        left(facts, sequence, who, reason),
+    )
+}
+
+/// A client was turned away: subject and payload.
+pub(super) fn refused(
+    facts: &Facts,
+    sequence: &Sequence,
+    who: &Snapshot,
+    reason: CloseReason,
+) -> (String, Vec<u8>) {
+    (
+        format!("$SYS.SERVER.{}.CLIENT.AUTH.ERR", facts.server_id),
+        left(facts, sequence, who, reason),
+    )
+}
+
+fn left(facts: &Facts, sequence: &Sequence, who: &Snapshot, reason: CloseReason) -> Vec<u8> {
+    #[derive(Serialize)]
+    struct Disconnect<'a> {
+        server: ServerInfo<'a>,
+        client: ShownClient<'a>,
+        sent: Amount,
+        received: Amount,
+        reason: String,
+    }
+    let disconnect = Disconnect {
+        server: sequence.info(facts),
+        client: ShownClient::that_left(who),
+        sent: Amount {
+            msgs: who.traffic.in_messages,
+            bytes: who.traffic.in_bytes,
+        },
+        received: Amount {
+            msgs: who.traffic.out_messages,
+            bytes: who.traffic.out_bytes,
+        },
+        reason: reason.to_string(),
+    };
+    event("io.nats.server.advisory.v1.client_disconnect", &disconnect)
+}
+
+/// What an account has and what passed through it.
+#[derive(Serialize)]
+pub(super) struct AccountFigures<'a> {
+    acc: &'a str,
+    name: &'a str,
+    conns: usize,
+    leafnodes: usize,
+    total_conns: usize,
+    num_subscriptions: usize,
+    sent: AmountByKind,
+    received: AmountByKind,
+    slow_consumers: u64,
+}
+
+impl<'a> AccountFigures<'a> {
+    pub(super) fn of(account: &'a Account) -> Self {
+        let traffic = account.connection_traffic();
+        let connections = account.connection_count();
+        let amount = |msgs, bytes| AmountByKind {
+            all: Amount { msgs, bytes },
+            ..AmountByKind::default()
+        };
+        Self {
+            acc: account.name(),
+            name: account.name(),
+            conns: connections,
+            leafnodes: 0,
+            total_conns: connections,
+            num_subscriptions: account.subscription_count(),
+            sent: amount(traffic.out_messages, traffic.out_bytes),
+            received: amount(traffic.in_messages, traffic.in_bytes),
+            slow_consumers: 0,
+        }
+    }
+}
+
+/// How many connections an account has: the payload.
+pub(super) fn account_connections(
+    facts: &Facts,
+    sequence: &Sequence,
+    account: &Account,
+) -> Vec<u8> {
+    #[derive(Serialize)]
+    struct Connections<'a> {
+        server: ServerInfo<'a>,
+        #[serde(flatten)]
+        figures: AccountFigures<'a>,
+    }
+    let connections = Connections {
+        server: sequence.info(facts),
+        figures: AccountFigures::of(account),
+    };
+    event(
+        "io.nats.server.advisory.v1.account_connections",
+        &connections,
+    )
+}
+
+/// The server itself, and nothing else: the payload of its last words.
+pub(super) fn server_alone(facts: &Facts, sequence: &Sequence) -> Vec<u8> {
+    encode(&sequence.info(facts))
+}

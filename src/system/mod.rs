@@ -1,0 +1,21 @@
+//! The system account: the server's own events, and what it answers when it is asked about itself over the protocol.
+//!
+//! Read in this order: [`envelope`] is what every message from here says about the server, [`events`] are the messages that
+//! tell what happened, [`statsz`] the figures that are sent again and again, [`requests`] the questions and their answers,
+//! [`user`] the one question that clients of every account may ask, [`service`] the thread that does it all.
+//!
+//! # Invariant
+//! This is an edge: it subscribes and publishes as any client of the system account could, and reaches the server through
+//! [`crate::monitor::observed::Observed`] only. Nothing waits for it: what does not fit into its queue is dropped and
+//! counted.
+
+mod envelope;
+mod events;
+mod requests;
+mod service;
+mod statsz;
+#[cfg(test)]
+mod tests;
+mod user;
+
+pub use service::{StartError, System};

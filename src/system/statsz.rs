@@ -1,0 +1,94 @@
+//! The figures of the server that others listen to.
+
+use serde::Serialize;
+
+use super::envelope::{Sequence, ServerInfo};
+use super::events::Amount;
+use crate::broker::Broker;
+use crate::jetstream::monitor::Overview;
+use crate::jetstream::types::{Time, encode};
+use crate::monitor::answer::decimal;
+use crate::monitor::endpoints::Monitor;
+use crate::monitor::observed::json_time;
+use crate::monitor::process::resident_bytes;
+
+#[derive(Serialize)]
+struct Figures {
+    start: Time,
+    mem: u64,
+    cores: usize,
+    #[serde(serialize_with = "decimal")]
+    cpu: f64,
+    connections: u64,
+    total_connections: u64,
+    active_accounts: usize,
+    subscriptions: u64,
+    sent: Amount,
+    sent_to_clients: Amount,
+    received: Amount,
+    received_from_clients: Amount,
+    slow_consumers: u64,
+    #[serde(skip_serializing_if = "is_zero")]
+    stale_connections: u64,
+    #[serde(skip_serializing_if = "is_zero")]
+    stalled_clients: u64,
+    active_servers: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    jetstream: Option<Overview>,
+    gomaxprocs: usize,
+}
+
+fn is_zero(value: &u64) -> bool {
+    *value == 0
+}
+
+/// The figures as they are now. May wait for streams.
+pub(super) fn payload(monitor: &Monitor, broker: &Broker, sequence: &Sequence) -> Vec<u8> {
+    #[derive(Serialize)]
+    struct Statsz<'a> {
+        server: ServerInfo<'a>,
+        statsz: Figures,
+    }
+    let facts = monitor.server.facts();
+    encode(&Statsz {
+        server: sequence.info(facts),
+        statsz: figures(monitor, broker),
+    })
+}
+
+fn figures(monitor: &Monitor, broker: &Broker) -> Figures {
+    let facts = monitor.server.facts();
+    let counters = monitor.server.counters();
+    let accounts = broker.accounts();
+    let sent = Amount {
+        msgs: counters.out_messages,
+        bytes: counters.out_bytes,
+    };
+    let received = Amount {
+        msgs: counters.in_messages,
+        bytes: counters.in_bytes,
+    };
+    Figures {
+        start: json_time(facts.started),
+        mem: resident_bytes(),
+        cores: std::thread::available_parallelism().map_or(1, usize::from),
+        cpu: monitor.processor.percent(),
+        connections: counters.connections,
+        total_connections: counters.connections_total,
+        active_accounts: accounts
+            .iter()
+            .filter(|account| account.connection_count() > 0)
+            .count(),
+        subscriptions: counters.subscriptions,
+        sent,
+        sent_to_clients: sent,
+        received,
+        received_from_clients: received,
+        slow_consumers: counters.slow_consumers,
+        stale_connections: counters.stale_connections,
+        stalled_clients: counters.stalled_clients,
+        active_servers: 1,
+        jetstream: monitor.server.streams().map(|streams| streams.overview()),
+        gomaxprocs: facts.workers,
+    }
+}

@@ -1,0 +1,236 @@
+//! The system account: what the server says of itself, and what it answers when it is asked.
+
+mod common;
+
+use std::time::Duration;
+
+use async_nats::{Client, ConnectOptions, Subscriber};
+use common::{Server, ServerOptions};
+use futures_util::StreamExt;
+use serde_json::{Value, json};
+
+const CONFIG: &str = r#"
+    server_name: lonely
+    jetstream { store_dir: "@DIR@/store" }
+    accounts {
+      A {
+        jetstream: enabled
+        users: [ {user: a, password: a, permissions: { publish: { deny: "secret" }, subscribe: [">", "x q"] }} ]
+      }
+      SYS { users: [ {user: admin, password: admin} ] }
+    }
+    system_account: SYS
+"#;
+const PATIENCE: Duration = Duration::from_secs(20);
+
+fn server() -> Server {
+    ServerOptions::default().config(CONFIG).start()
+}
+
+async fn connect(server: &Server, user: &str) -> Client {
+    ConnectOptions::with_user_and_password(user.into(), user.into())
+        .name("tester")
+        .connect(server.url())
+        .await
+        .expect("the user is known")
+}
+
+async fn ask(client: &Client, subject: &str, body: &str) -> Value {
+    let answer = client
+        .request(subject.to_owned(), body.to_owned().into())
+        .await
+        .unwrap_or_else(|error| panic!("{subject} {body}: {error}"));
+    serde_json::from_slice(&answer.payload).unwrap()
+}
+
+async fn listen(client: &Client, subject: &str) -> Subscriber {
+    let subscriber = client.subscribe(subject.to_owned()).await.unwrap();
+    let inbox = client.new_inbox();
+    let mut echo = client.subscribe(inbox.clone()).await.unwrap();
+    client.publish(inbox, "".into()).await.unwrap();
+    next(&mut echo).await;
+    subscriber
+}
+
+async fn next(subscriber: &mut Subscriber) -> (String, Value) {
+    let message = tokio::time::timeout(PATIENCE, subscriber.next()).await;
+    let message = message.expect("nothing came").expect("still subscribed");
+    let payload = serde_json::from_slice(&message.payload).unwrap_or_default();
+    (message.subject.to_string(), payload)
+}
+
+#[tokio::test]
+async fn a_server_answers_for_itself_and_when_all_are_asked() {
+    let server = server();
+    let admin = connect(&server, "admin").await;
+    let identity = ask(&admin, "$SYS.REQ.SERVER.PING.IDZ", "").await;
+    assert_eq!(identity["name"], "lonely");
+    let id = identity["id"].as_str().unwrap().to_owned();
+    for to in ["PING", id.as_str()] {
+        let varz = ask(&admin, &format!("$SYS.REQ.SERVER.{to}.VARZ"), "").await;
+        assert_eq!(varz["data"]["server_id"], id);
+        assert_eq!(varz["data"]["system_account"], "SYS");
+        let envelope = &varz["server"];
+        assert_eq!(envelope["name"], "lonely");
+        assert_eq!(envelope["id"], id);
+        assert_eq!(envelope["jetstream"], true);
+        let jsz = ask(
+            &admin,
+            &format!("$SYS.REQ.SERVER.{to}.JSZ"),
+            r#"{"accounts":true}"#,
+        )
+        .await;
+        assert_eq!(jsz["data"]["account_details"][0]["name"], "A");
+        let health = ask(&admin, &format!("$SYS.REQ.SERVER.{to}.HEALTHZ"), "").await;
+        assert_eq!(health["data"], json!({"status": "ok", "status_code": 200}));
+        let statsz = ask(&admin, &format!("$SYS.REQ.SERVER.{to}.STATSZ"), "").await;
+        assert_eq!(statsz["statsz"]["connections"], 1);
+        assert_eq!(statsz["statsz"]["active_accounts"], 1);
+    }
+    let old = ask(&admin, "$SYS.REQ.SERVER.PING", "").await;
+    assert_eq!(old["server"]["id"], id);
+    assert!(old["server"]["seq"].as_u64().unwrap() > 1);
+}
+
+#[tokio::test]
+async fn a_server_that_is_not_meant_keeps_silent_and_nonsense_is_refused() {
+    let server = server();
+    let admin = connect(&server, "admin").await;
+    let mut answers = listen(&admin, "answers.>").await;
+    for (name, body) in [
+        ("other", r#"{"server_name":"another"}"#),
+        ("exact", r#"{"server_name":"lone","exact_match":true}"#),
+        ("cluster", r#"{"cluster":"c"}"#),
+        ("tags", r#"{"tags":["t"]}"#),
+        ("nonsense", "{"),
+        ("part", r#"{"server_name":"lone"}"#),
+    ] {
+        let subject = "$SYS.REQ.SERVER.PING.VARZ";
+        let reply = format!("answers.{name}");
+        admin
+            .publish_with_reply(subject, reply, body.into())
+            .await
+            .unwrap();
+    }
+    let (subject, refused) = next(&mut answers).await;
+    assert_eq!(subject, "answers.nonsense");
+    assert_eq!(refused["error"]["code"], 400);
+    let (subject, answer) = next(&mut answers).await;
+    assert_eq!(subject, "answers.part");
+    assert_eq!(answer["data"]["server_name"], "lonely");
+}
+
+#[tokio::test]
+async fn nobody_outside_the_system_account_can_ask() {
+    let server = server();
+    let client = connect(&server, "a").await;
+    client
+        .request("$SYS.REQ.SERVER.PING.VARZ", "".into())
+        .await
+        .expect_err("nobody listens in this account");
+}
+
+#[tokio::test]
+async fn a_client_learns_who_it_is() {
+    let server = server();
+    let client = connect(&server, "a").await;
+    let info = ask(&client, "$SYS.REQ.USER.INFO", "").await;
+    assert_eq!(
+        info["data"],
+        json!({
+            "user": "a", "account": "A", "account_name": "A",
+            "permissions": {"publish": {"deny": ["secret"]}, "subscribe": {"allow": [">", "x q"]}}
+        })
+    );
+    let admin = connect(&server, "admin").await;
+    let info = ask(&admin, "$SYS.REQ.USER.INFO", "").await;
+    assert_eq!(
+        info["data"],
+        json!({"user": "admin", "account": "SYS", "account_name": "SYS"})
+    );
+}
+
+#[tokio::test]
+async fn who_comes_and_goes_is_told_with_what_it_said() {
+    let server = server();
+    let admin = connect(&server, "admin").await;
+    let mut of_a = listen(&admin, "$SYS.ACCOUNT.A.>").await;
+    let client = connect(&server, "a").await;
+    let (subject, event) = next(&mut of_a).await;
+    assert_eq!(subject, "$SYS.ACCOUNT.A.CONNECT");
+    assert_eq!(event["type"], "io.nats.server.advisory.v1.client_connect");
+    assert_eq!(event["server"]["name"], "lonely");
+    let who = &event["client"];
+    for (key, value) in [
+        ("acc", "A"),
+        ("user", "a"),
+        ("name", "tester"),
+        ("lang", "rust"),
+        ("kind", "Client"),
+        ("client_type", "nats"),
+    ] {
+        assert_eq!(who[key], value, "{key}");
+    }
+    let (subject, event) = next(&mut of_a).await;
+    assert_eq!(subject, "$SYS.ACCOUNT.A.SERVER.CONNS");
+    assert_eq!(event["conns"], 1);
+    assert_eq!(event["acc"], "A");
+    client.publish("x", "abc".into()).await.unwrap();
+    client.drain().await.unwrap();
+    let (subject, event) = next(&mut of_a).await;
+    assert_eq!(subject, "$SYS.ACCOUNT.A.DISCONNECT");
+    assert_eq!(event["reason"], "Client Closed");
+    assert_eq!(event["sent"], json!({"msgs": 1, "bytes": 3}));
+    assert!(event["client"]["stop"].is_string());
+    let (subject, event) = next(&mut of_a).await;
+    assert_eq!(subject, "$SYS.ACCOUNT.A.SERVER.CONNS");
+    assert_eq!(event["conns"], 0);
+    assert_eq!(event["received"]["msgs"], 1);
+}
+
+#[tokio::test]
+async fn who_is_turned_away_is_told() {
+    let server = server();
+    let admin = connect(&server, "admin").await;
+    let mut refusals = listen(&admin, "$SYS.SERVER.*.CLIENT.AUTH.ERR").await;
+    ConnectOptions::with_user_and_password("a".into(), "wrong".into())
+        .connect(server.url())
+        .await
+        .expect_err("the password is wrong");
+    let (_, event) = next(&mut refusals).await;
+    assert_eq!(
+        event["type"],
+        "io.nats.server.advisory.v1.client_disconnect"
+    );
+    assert_eq!(event["reason"], "Authentication Failure");
+}
+
+#[tokio::test]
+async fn figures_are_sent_again_and_again_and_the_end_is_told() {
+    let mut server = server();
+    let admin = connect(&server, "admin").await;
+    let mut said = listen(&admin, "$SYS.SERVER.*.STATSZ").await;
+    let (_, figures) = next(&mut said).await;
+    assert!(figures["statsz"]["jetstream"]["stats"].is_object());
+    let mut last_words = listen(&admin, "$SYS.SERVER.*.SHUTDOWN").await;
+    server.stop();
+    let (_, last) = next(&mut last_words).await;
+    assert_eq!(last["name"], "lonely");
+}
+
+#[tokio::test]
+async fn an_account_is_shown_to_who_asks_for_it() {
+    let server = server();
+    let admin = connect(&server, "admin").await;
+    let _client = connect(&server, "a").await;
+    let statz = ask(&admin, "$SYS.REQ.ACCOUNT.A.STATZ", "").await;
+    assert_eq!(statz["data"]["account_statz"][0]["conns"], 1);
+    let all = ask(&admin, "$SYS.REQ.ACCOUNT.PING.STATZ", "").await;
+    assert_eq!(all["data"]["account_statz"].as_array().unwrap().len(), 2);
+    let conns = ask(&admin, "$SYS.REQ.ACCOUNT.A.CONNS", "").await;
+    assert_eq!(conns["total_conns"], 1);
+    let jsz = ask(&admin, "$SYS.REQ.ACCOUNT.A.JSZ", "").await;
+    assert_eq!(jsz["data"]["name"], "A");
+    let none = ask(&admin, "$SYS.REQ.ACCOUNT.SYS.JSZ", "").await;
+    assert_eq!(none["error"]["code"], 500);
+}
