@@ -126,6 +126,7 @@ fn start_server(runtime: &Runtime) -> SocketAddr {
         let clients = Clients::new(
             Arc::new(Broker::new()),
             &Options::default(),
+            None,
             ServerInfo::default(),
         )
         .expect("valid options");

@@ -4,10 +4,10 @@ use nats_server::config::flags::USAGE;
 use nats_server::config::parser::Process;
 use nats_server::config::{Command, FlagError, Flags, Options};
 use nats_server::logging::{Logger, fatal};
-use nats_server::server::Server;
 use nats_server::server::capacity::raise_open_file_limit;
 use nats_server::server::send_signal::send_signal;
 use nats_server::server::version::version_text;
+use nats_server::server::{Server, client_tls};
 use std::process::ExitCode;
 
 #[cfg(feature = "mimalloc")]
@@ -52,16 +52,23 @@ fn check(flags: &Flags) -> ExitCode {
     let Some(path) = &flags.config else {
         return complain("must specify [-c, --config] option to check configuration file syntax");
     };
-    match Options::load(flags, &Process) {
-        Ok(options) if options.warnings.is_empty() => {
+    let options = match Options::load(flags, &Process) {
+        Ok(options) => options,
+        Err(error) => return complain(error),
+    };
+    // What the file names is looked at, too.
+    if let Err(error) = client_tls(&options) {
+        return complain(error);
+    }
+    match options.warnings.is_empty() {
+        true => {
             eprintln!(
                 "nats-server: configuration file {path} is valid ({})",
                 options.config_digest
             );
             ExitCode::SUCCESS
         }
-        Ok(options) => complain(options.warnings.join("\n")),
-        Err(error) => complain(error),
+        false => complain(options.warnings.join("\n")),
     }
 }
 

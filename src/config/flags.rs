@@ -336,8 +336,13 @@ Authorization:
        --pass <password>               Password of that user
        --auth <token>                  Token that clients must present
 
-TLS (not supported yet):
-       --tls, --tlscert <file>, --tlskey <file>, --tlsverify, --tlscacert <file>, --help_tls
+TLS:
+       --tls                           Encrypt client connections
+       --tlscert <file>                Certificate of this server, in PEM
+       --tlskey <file>                 Key of the certificate, in PEM
+       --tlsverify                     Clients must show certificates
+       --tlscacert <file>              Authorities that sign their certificates, in PEM
+       --help_tls                      More about TLS (not supported yet)
 
 Cluster (not supported yet):
        --routes <urls>, --cluster, --cluster_listen <url>, --cluster_name <name>,

@@ -11,13 +11,14 @@ use parking_lot::Mutex;
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
 
-use super::authentication::Authenticator;
+use super::authentication::{Authenticator, new_nonce};
 use super::observer::{ConnectionObserver, Observer};
 use super::options::ConnectionOptions;
 use super::task;
+use super::transport::{PlainText, TlsTerms};
 use crate::broker::outbox::{FlushBy, Staged};
 use crate::broker::{Broker, Client, CloseReason};
-use crate::config::options::Options;
+use crate::config::options::{Options, PeerCertificate};
 use crate::protocol::{ServerInfo, encode};
 use crate::subject::InvalidSubject;
 
@@ -27,6 +28,8 @@ pub struct Clients {
     pub(super) broker: Arc<Broker>,
     pub(super) options: ConnectionOptions,
     pub(super) authenticator: Authenticator,
+    /// How connections are encrypted; none of them is without.
+    pub(super) tls: Option<TlsTerms>,
     info: ArcSwap<ServerInfo>,
     connected: Mutex<HashMap<u64, Arc<Client>>>,
     last_id: AtomicU64,
@@ -40,13 +43,24 @@ impl Clients {
     pub fn new(
         broker: Arc<Broker>,
         options: &Options,
+        tls: Option<TlsTerms>,
         info: ServerInfo,
     ) -> Result<Arc<Self>, InvalidSubject> {
         let authenticator = Authenticator::new(options, &broker)?;
+        let verifies = options
+            .tls
+            .as_ref()
+            .is_some_and(|tls| tls.peer_certificate == PeerCertificate::Required);
+        let requires_tls = tls
+            .as_ref()
+            .is_some_and(|tls| tls.plain_text == PlainText::Refused);
         let options = ConnectionOptions::from(options);
         let info = ServerInfo {
             headers: options.headers,
             auth_required: authenticator.is_announced(),
+            tls_required: requires_tls,
+            tls_available: tls.is_some() && !requires_tls,
+            tls_verify: verifies,
             max_payload: i32::try_from(options.payload_bytes_max).unwrap_or(i32::MAX),
             ..info
         };
@@ -54,6 +68,7 @@ impl Clients {
             broker,
             options,
             authenticator,
+            tls,
             info: ArcSwap::from_pointee(info),
             connected: Mutex::default(),
             last_id: AtomicU64::new(0),
@@ -82,6 +97,28 @@ impl Clients {
     /// What the server says about itself.
     pub fn info(&self) -> Arc<ServerInfo> {
         self.info.load_full()
+    }
+
+    /// What one client is told about the server.
+    pub(super) fn info_for(&self, id: u64, address: SocketAddr, nonce: &str) -> ServerInfo {
+        ServerInfo {
+            client_id: id,
+            client_ip: address.ip().to_string(),
+            nonce: nonce.to_owned(),
+            ..ServerInfo::clone(&self.info())
+        }
+    }
+
+    /// Something for one client to sign; empty when no user has a key.
+    pub(super) fn nonce(&self) -> String {
+        if !self.authenticator.needs_nonce() {
+            return String::new();
+        }
+        new_nonce().unwrap_or_else(|error| {
+            // Whoever wants to log in with a key is refused then.
+            tracing::error!("No random bytes for a nonce: {error}");
+            String::new()
+        })
     }
 
     /// Says something new about the server to all who want to know.

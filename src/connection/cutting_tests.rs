@@ -42,7 +42,7 @@ fn converse(said: &[u8], cuts: &[usize]) -> (String, Option<CloseReason>) {
     options.limits.payload_bytes_max = 8192;
     options.limits.control_line_bytes_max = 128;
     let broker = Arc::new(Broker::new());
-    let clients = Clients::new(Arc::clone(&broker), &options, ServerInfo::default()).unwrap();
+    let clients = Clients::new(Arc::clone(&broker), &options, None, ServerInfo::default()).unwrap();
     let wire = Heard::default();
     let heard = Arc::clone(&wire.0);
     let info = ClientInfo {
@@ -57,7 +57,7 @@ fn converse(said: &[u8], cuts: &[usize]) -> (String, Option<CloseReason>) {
     };
     let outbox = Outbox::new(Box::new(wire), clients.options.outbox_limits());
     let client = Arc::new(Client::new(info, outbox, false));
-    let mut session = Session::new(clients, client);
+    let mut session = Session::new(clients, client, String::new());
     let mut buffer = ReadBuffer::new();
     let mut bounds: Vec<usize> = cuts.iter().map(|cut| cut % (said.len() + 1)).collect();
     bounds.extend([0, said.len()]);

@@ -20,11 +20,13 @@ mod socket;
 mod subscribe;
 mod task;
 mod trace;
+pub mod transport;
 
 pub use authentication::Authenticator;
 pub use clients::Clients;
 pub use observer::ConnectionObserver;
 pub use options::ConnectionOptions;
+pub use transport::{PlainText, TlsTerms};
 
 #[cfg(test)]
 mod cutting_tests;

@@ -54,7 +54,7 @@ impl From<&Options> for ConnectionOptions {
             ping_interval: options.timing.ping_interval,
             pings_outstanding_max: options.timing.pings_outstanding_max,
             write_deadline: options.timing.write_deadline,
-            authentication_timeout: options.authorization.timeout,
+            authentication_timeout: options.authentication_timeout(),
             no_fast_producer_stall: options.no_fast_producer_stall,
             headers: !options.no_header_support,
             trace: options.log.trace,

@@ -10,7 +10,7 @@ use std::time::Duration;
 use hashbrown::HashMap;
 use tokio::time::Instant;
 
-use super::authentication::{HashCheck, Login, Verdict, new_nonce};
+use super::authentication::{HashCheck, Login, Verdict};
 use super::buffer::ReadBuffer;
 use super::clients::Clients;
 use super::ping::{Due, Pings};
@@ -83,7 +83,8 @@ pub(super) struct Session {
 }
 
 impl Session {
-    pub(super) fn new(clients: Arc<Clients>, client: Arc<Client>) -> Self {
+    /// The client is told the nonce in its greeting.
+    pub(super) fn new(clients: Arc<Clients>, client: Arc<Client>, nonce: String) -> Self {
         let now = Instant::now();
         let options = &clients.options;
         let stage = if clients.authenticator.is_required() {
@@ -96,7 +97,7 @@ impl Session {
         Self {
             account: Arc::clone(clients.broker.global()),
             membership: None,
-            nonce: String::new(),
+            nonce,
             info: client.info(),
             request: ConnectRequest::default(),
             permissions: None,
@@ -123,13 +124,6 @@ impl Session {
 
     /// Says hello.
     pub(super) fn greet(&mut self) {
-        if self.clients.authenticator.needs_nonce() {
-            match new_nonce() {
-                Ok(nonce) => self.nonce = nonce,
-                // Whoever wants to log in with a key is refused then.
-                Err(error) => tracing::error!("No random bytes for a nonce: {error}"),
-            }
-        }
         let info = self.own_info();
         self.send_info(&info);
         self.hand_over();
@@ -497,11 +491,10 @@ impl Session {
 
     fn own_info(&self) -> ServerInfo {
         ServerInfo {
-            client_id: self.client.id,
-            client_ip: self.info.address.ip().to_string(),
-            nonce: self.nonce.clone(),
             max_payload: i32::try_from(self.rules.payload_bytes_max).unwrap_or(i32::MAX),
-            ..ServerInfo::clone(&self.clients.info())
+            ..self
+                .clients
+                .info_for(self.client.id, self.info.address, &self.nonce)
         }
     }
 

@@ -1,4 +1,4 @@
-//! The writing half of a TCP connection as an outbox needs it.
+//! The writing half of a connection as an outbox needs it.
 
 use std::io::{self, IoSlice};
 use std::net::Shutdown;
@@ -7,6 +7,7 @@ use std::task::{Context, Poll};
 use tokio::net::tcp::OwnedWriteHalf;
 
 use crate::broker::Wire;
+use crate::tls::TlsWriter;
 
 pub(super) struct TcpWire(pub(super) OwnedWriteHalf);
 
@@ -22,5 +23,25 @@ impl Wire for TcpWire {
     fn shutdown(&self) {
         // Nothing to be done when the peer was faster.
         let _ = socket2::SockRef::from(self.0.as_ref()).shutdown(Shutdown::Both);
+    }
+}
+
+pub(super) struct TlsWire(pub(super) TlsWriter);
+
+impl Wire for TlsWire {
+    fn try_write(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        self.0.try_write(slices)
+    }
+
+    fn try_flush(&self) -> io::Result<()> {
+        self.0.try_flush()
+    }
+
+    fn poll_writable(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.0.poll_writable(context)
+    }
+
+    fn shutdown(&self) {
+        self.0.shutdown();
     }
 }

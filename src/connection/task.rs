@@ -5,16 +5,16 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
-use tokio::net::tcp::OwnedReadHalf;
 use tokio::time::Instant;
 
 use super::buffer::ReadBuffer;
 use super::clients::Clients;
 use super::session::{Session, Step};
-use super::socket::TcpWire;
+use super::transport::{Greeting, Reader, Transport};
 use crate::broker::{Client, ClientInfo, CloseReason, Flow, GLOBAL_ACCOUNT, Outbox, Traffic};
+use crate::protocol::{ServerInfo, encode};
+use crate::tls::HandshakeError;
 
 /// How long the last bytes of a connection may take to leave.
 const LAST_FLUSH_MAX: Duration = Duration::from_secs(1);
@@ -29,10 +29,23 @@ const STALL_PER_READ_MAX: Duration = Duration::from_millis(10);
 pub(super) async fn run(clients: Arc<Clients>, stream: TcpStream, address: SocketAddr) {
     // Batches are made here; the kernel need not wait for more.
     let _ = stream.set_nodelay(true);
-    let (reader, writer) = stream.into_split();
-    let outbox = Outbox::new(Box::new(TcpWire(writer)), clients.options.outbox_limits());
+    let id = clients.next_id();
+    let nonce = clients.nonce();
+    let opened = open(&clients, stream, &clients.info_for(id, address, &nonce)).await;
+    let Transport {
+        reader,
+        wire,
+        greeting,
+    } = match opened {
+        Ok(transport) => transport,
+        Err(error) => {
+            tracing::error!("{address} - cid:{id} - {error}");
+            return;
+        }
+    };
+    let outbox = Outbox::new(wire, clients.options.outbox_limits());
     let info = ClientInfo {
-        id: clients.next_id(),
+        id,
         account: GLOBAL_ACCOUNT.to_owned(),
         user: String::new(),
         name: String::new(),
@@ -43,8 +56,10 @@ pub(super) async fn run(clients: Arc<Clients>, stream: TcpStream, address: Socke
     };
     let client = Arc::new(Client::new(info, outbox, clients.options.trace));
     tracing::debug!("{address} - cid:{} - Client connection created", client.id);
-    let mut session = Session::new(Arc::clone(&clients), Arc::clone(&client));
-    session.greet();
+    let mut session = Session::new(Arc::clone(&clients), Arc::clone(&client), nonce);
+    if greeting == Greeting::Due {
+        session.greet();
+    }
     let reason = if clients.enter(&client) {
         Connection {
             reader,
@@ -71,8 +86,22 @@ pub(super) async fn run(clients: Arc<Clients>, stream: TcpStream, address: Socke
     );
 }
 
+/// Encrypts the connection where that is to be.
+async fn open(
+    clients: &Clients,
+    stream: TcpStream,
+    info: &ServerInfo,
+) -> Result<Transport, HandshakeError> {
+    let Some(terms) = &clients.tls else {
+        return Ok(Transport::plain(stream, Greeting::Due));
+    };
+    let mut line = Vec::new();
+    encode::info(&mut line, info);
+    Transport::open(stream, terms, &line).await
+}
+
 struct Connection {
-    reader: OwnedReadHalf,
+    reader: Reader,
     session: Session,
     buffer: ReadBuffer,
 }

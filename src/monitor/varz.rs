@@ -4,6 +4,8 @@ use super::answer::{decimal, json, nanoseconds, uptime};
 use super::endpoints::Monitor;
 use super::observed::json_time;
 use super::process::resident_bytes;
+use crate::config::options::PeerCertificate;
+use crate::config::options::tls::TLS_TIMEOUT_DEFAULT;
 use crate::jetstream::monitor::Overview;
 use crate::jetstream::types::Time;
 use crate::server::version::{COMMIT, REFERENCE_VERSION, TOOLCHAIN};
@@ -11,9 +13,6 @@ use axum::response::Response;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
-
-/// Seconds a TLS handshake may take, shown although there is no TLS.
-const TLS_TIMEOUT_S: f64 = 2.0;
 
 #[derive(Serialize)]
 struct Varz<'a> {
@@ -27,6 +26,10 @@ struct Varz<'a> {
     port: u16,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     auth_required: bool,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    tls_required: bool,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    tls_verify: bool,
     max_connections: i64,
     #[serde(skip_serializing_if = "Option::is_none")]
     max_subscriptions: Option<u64>,
@@ -135,6 +138,7 @@ pub fn answer(monitor: &Monitor) -> Response {
 pub fn varz(monitor: &Monitor) -> impl Serialize {
     let facts = monitor.server.facts();
     let options = &facts.options;
+    let tls = options.tls.as_ref();
     let counters = monitor.server.counters();
     let now = SystemTime::now();
     let jetstream = match monitor.server.streams() {
@@ -151,6 +155,8 @@ pub fn varz(monitor: &Monitor) -> impl Serialize {
         host: &options.host,
         port: monitor.server.client_port(),
         auth_required: options.authorization_required(),
+        tls_required: tls.is_some() && !options.allow_non_tls,
+        tls_verify: tls.is_some_and(|tls| tls.peer_certificate == PeerCertificate::Required),
         max_connections: match options.limits.connections_max {
             None | Some(0) => -1,
             Some(count) => i64::try_from(count).unwrap_or(i64::MAX),
@@ -162,7 +168,7 @@ pub fn varz(monitor: &Monitor) -> impl Serialize {
         http_port: facts.monitor_port,
         http_base_path: options.monitor.as_ref().map_or("", |m| &m.base_path),
         https_port: 0,
-        auth_timeout: options.authorization.timeout.as_secs_f64(),
+        auth_timeout: options.authentication_timeout().as_secs_f64(),
         max_control_line: options.limits.control_line_bytes_max,
         max_payload: options.limits.payload_bytes_max,
         max_pending: options.limits.pending_bytes_max,
@@ -172,7 +178,9 @@ pub fn varz(monitor: &Monitor) -> impl Serialize {
         mqtt: Empty {},
         websocket: Empty {},
         jetstream,
-        tls_timeout: TLS_TIMEOUT_S,
+        tls_timeout: tls
+            .map_or(TLS_TIMEOUT_DEFAULT, |tls| tls.timeout)
+            .as_secs_f64(),
         write_deadline: options.timing.write_deadline,
         start: json_time(facts.started),
         now: json_time(now),

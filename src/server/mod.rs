@@ -18,4 +18,4 @@ pub mod streams;
 pub mod version;
 
 pub use identity::Identity;
-pub use start::{Server, StartError};
+pub use start::{Server, StartError, client_tls};

@@ -14,7 +14,7 @@ use super::streams;
 use super::version::{API_LEVEL, COMMIT, OWN_VERSION, REFERENCE_VERSION, TOOLCHAIN};
 use crate::broker::{Broker, CloseReason};
 use crate::config::Options;
-use crate::connection::Clients;
+use crate::connection::{Clients, PlainText, TlsTerms};
 use crate::jetstream::JetStream;
 use crate::logging::Logger;
 use crate::monitor;
@@ -23,6 +23,7 @@ use crate::monitor::observed::{Counters, Facts, Observed, ObservedStreams};
 use crate::protocol::ServerInfo;
 use crate::subject::InvalidSubject;
 use crate::system::{self, System};
+use crate::tls::TlsError;
 use std::io;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
@@ -59,6 +60,9 @@ pub enum StartError {
         /// What the system said.
         source: io::Error,
     },
+    /// The certificates for clients cannot be used.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// The port for monitoring cannot be opened.
     #[error("Can't start monitoring: {0}")]
     Monitor(ListenError),
@@ -152,6 +156,7 @@ impl Server {
                 source,
             })?;
         }
+        let tls = client_tls(&options)?;
         let monitor_listener = open_monitor(&options)?;
         let server = Arc::new(Self::new(options, &identity, &monitor_listener, workers));
         let observed: Arc<dyn Observed> = Arc::clone(&server) as Arc<dyn Observed>;
@@ -166,7 +171,7 @@ impl Server {
         let _ = server.system.set(Arc::clone(&system));
         let listener = listen(&server.facts.options.host, server.facts.options.port)?;
         let listener = TcpListener::from_std(listener).map_err(StartError::Listener)?;
-        let clients = server.open(&listener)?;
+        let clients = server.open(&listener, tls)?;
         clients.observe(system);
         let ports_file = server.write_ports_file()?;
         let accepting = tokio::spawn(accept(listener, stopped, move |stream, address| {
@@ -241,7 +246,11 @@ impl Server {
     }
 
     /// Says that clients may come, and prepares for them.
-    fn open(&self, listener: &TcpListener) -> Result<Arc<Clients>, StartError> {
+    fn open(
+        &self,
+        listener: &TcpListener,
+        tls: Option<TlsTerms>,
+    ) -> Result<Arc<Clients>, StartError> {
         let address = listener.local_addr().map_err(StartError::Listener)?;
         self.client_port.store(address.port(), Ordering::Release);
         let options = &self.facts.options;
@@ -258,12 +267,17 @@ impl Server {
             xkey: self.curve_public_key.clone(),
             ..ServerInfo::default()
         };
-        let clients = Clients::new(Arc::clone(&self.broker), options, info)?;
+        let clients = Clients::new(Arc::clone(&self.broker), options, tls, info)?;
         let _ = self.clients.set(Arc::clone(&clients));
         tracing::info!(
             "Listening for client connections on {}",
             display_address(&options.host, address.port())
         );
+        match (&options.tls, options.allow_non_tls) {
+            (Some(_), false) => tracing::info!("TLS required for client connections"),
+            (Some(_), true) => tracing::info!("TLS available for client connections"),
+            (None, _) => {}
+        }
         Ok(clients)
     }
 
@@ -368,6 +382,16 @@ fn introduce(options: &Options, identity: &Identity) {
     if options.holds_plain_passwords() {
         tracing::warn!("Plaintext passwords detected, use bcrypt");
     }
+}
+
+/// How client connections are encrypted, when that is asked for.
+pub fn client_tls(options: &Options) -> Result<Option<TlsTerms>, TlsError> {
+    let plain_text = match options.allow_non_tls {
+        true => PlainText::Allowed,
+        false => PlainText::Refused,
+    };
+    let tls = options.tls.as_ref();
+    tls.map(|tls| TlsTerms::new(tls, plain_text)).transpose()
 }
 
 /// The port for monitoring and the host it listens on, when monitoring is asked for.

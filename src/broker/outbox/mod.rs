@@ -269,7 +269,7 @@ impl Outbox {
             let idle = self.idle.notified();
             {
                 let mut state = self.state.lock();
-                if state.bytes == 0 {
+                if state.bytes == 0 && !self.holds_back() {
                     return false;
                 }
                 if state.writer == Writer::Nobody {
@@ -282,6 +282,12 @@ impl Outbox {
                 return false;
             }
         }
+    }
+
+    /// Whether the wire still has something that counts as written.
+    fn holds_back(&self) -> bool {
+        let flushed = self.wire.try_flush();
+        flushed.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
     }
 
     /// Writes until there is nothing left or the socket takes no more. The caller is the writer.
@@ -340,7 +346,7 @@ impl Outbox {
         let mut chunks = {
             let mut state = self.state.lock();
             if state.chunks.is_empty() {
-                return self.step_down(&mut state, Progress::Empty);
+                return self.flush(&mut state, 0);
             }
             std::mem::take(&mut state.chunks)
         };
@@ -363,8 +369,19 @@ impl Outbox {
                 Progress::Blocked { written: 0 }
             }
             Err(_) => self.step_down(&mut state, Progress::Failed),
-            Ok(_) if state.chunks.is_empty() => self.step_down(&mut state, Progress::Empty),
+            Ok(written) if state.chunks.is_empty() => self.flush(&mut state, written),
             Ok(written) => Progress::More { written },
+        }
+    }
+
+    /// Everything is written: the work is done when it has left the wire, too.
+    fn flush(&self, state: &mut State, written: usize) -> Progress {
+        match self.wire.try_flush() {
+            Ok(()) => self.step_down(state, Progress::Empty),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                Progress::Blocked { written }
+            }
+            Err(_) => self.step_down(state, Progress::Failed),
         }
     }
 

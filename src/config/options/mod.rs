@@ -24,6 +24,8 @@ pub use report::{OptionError, OptionProblem, Problems};
 pub use tls::{HandshakeFirst, PeerCertificate, TlsOptions, TlsVersion};
 pub use users::{NkeyUser, User};
 
+use authorization::AUTHORIZATION_TIMEOUT_DEFAULT;
+
 use super::digest::config_digest;
 use super::duration::format_duration;
 use super::flags::Flags;
@@ -158,6 +160,10 @@ pub struct Options {
     pub no_fast_producer_stall: bool,
     /// Headers are not offered to clients.
     pub no_header_support: bool,
+    /// How client connections are encrypted; they are not without it.
+    pub tls: Option<TlsOptions>,
+    /// With TLS, clients may do without all the same.
+    pub allow_non_tls: bool,
     /// Who may connect, and is in the global account then.
     pub authorization: Authorization,
     /// Accounts besides the global one, and who is in each.
@@ -212,6 +218,8 @@ impl Default for Options {
             },
             no_fast_producer_stall: false,
             no_header_support: false,
+            tls: None,
+            allow_non_tls: false,
             authorization: Authorization::default(),
             accounts: Vec::new(),
             system_account: None,
@@ -315,6 +323,17 @@ impl Options {
             .check()
             .and_then(|()| accounts::check(self))
             .map_err(ConfigError::Contradiction)
+    }
+
+    /// How long a client may take to say who it is. Where it has to encrypt first and nothing else is said, it may take as
+    /// long as the handshake and a second.
+    pub fn authentication_timeout(&self) -> Duration {
+        match &self.tls {
+            Some(tls) if self.authorization.timeout == AUTHORIZATION_TIMEOUT_DEFAULT => {
+                tls.timeout + Duration::from_secs(1)
+            }
+            _ => self.authorization.timeout,
+        }
     }
 
     /// The name of the server's own account.

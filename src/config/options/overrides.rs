@@ -2,12 +2,13 @@
 
 use super::super::flags::Flags;
 use super::top::{base_path, monitor};
-use super::{CLIENT_PORT_DEFAULT, ConfigError, Options, Port};
+use super::{CLIENT_PORT_DEFAULT, ConfigError, Options, PeerCertificate, Port};
 use std::path::PathBuf;
 
 /// A flag wins over the file; an empty or zero value is as if the flag were not there, as in the reference.
 pub(super) fn apply(options: &mut Options, flags: &Flags) -> Result<(), ConfigError> {
     listeners(options, flags)?;
+    tls(options, flags)?;
     logging(options, flags);
     let text = |value: &Option<String>| value.clone().filter(|text| !text.is_empty());
     if let Some(path) = text(&flags.pid) {
@@ -63,6 +64,32 @@ fn listeners(options: &mut Options, flags: &Flags) -> Result<(), ConfigError> {
         options.monitor = None;
     }
     Ok(())
+}
+
+/// Any of the flags asks for TLS, and with it for a certificate.
+fn tls(options: &mut Options, flags: &Flags) -> Result<(), ConfigError> {
+    let path = |flag: &Option<String>| {
+        let text = flag.clone().filter(|text| !text.is_empty());
+        text.map(PathBuf::from)
+    };
+    let files = [&flags.tlscert, &flags.tlskey, &flags.tlscacert];
+    let is_asked = flags.tls == Some(true) || flags.tlsverify == Some(true);
+    if !is_asked && files.into_iter().all(Option::is_none) {
+        return Ok(());
+    }
+    let tls = options.tls.get_or_insert_default();
+    tls.cert_file = path(&flags.tlscert).or(tls.cert_file.take());
+    tls.key_file = path(&flags.tlskey).or(tls.key_file.take());
+    tls.ca_file = path(&flags.tlscacert).or(tls.ca_file.take());
+    if flags.tlsverify == Some(true) {
+        tls.peer_certificate = PeerCertificate::Required;
+    }
+    let missing = match (&tls.cert_file, &tls.key_file) {
+        (None, _) => "TLS Server certificate must be present and valid",
+        (_, None) => "TLS Server private key must be present and valid",
+        _ => return Ok(()),
+    };
+    Err(ConfigError::Contradiction(missing.into()))
 }
 
 fn port(flag: &str, number: i64) -> Result<Port, ConfigError> {

@@ -477,8 +477,7 @@ fn a_flag_sets_the_path_in_front_of_monitoring() {
 #[test]
 fn flags_for_what_is_not_built_are_refused_by_name() {
     for flags in [
-        &["--tls"][..],
-        &["--tlscert", "x"],
+        &["--help_tls"][..],
         &["--cluster", "nats://0.0.0.0:6222"],
         &["--routes", "nats://a:1"],
         &["-ms", "8443"],
@@ -492,7 +491,32 @@ fn flags_for_what_is_not_built_are_refused_by_name() {
             "{flags:?}: {error}"
         );
     }
-    command_line(&["--tls=false", "--syslog=false"], None).unwrap();
+    command_line(&["--help_tls=false", "--syslog=false"], None).unwrap();
+}
+
+#[test]
+fn flags_for_tls_are_laid_over_the_file_and_need_a_certificate() {
+    assert!(command_line(&["--tls=false"], None).unwrap().tls.is_none());
+    let file = "tls { cert_file: a.pem, key_file: a.key, timeout: 5 }";
+    let flags = ["--tlsverify", "--tlskey", "b.key", "--tlscacert", "ca.pem"];
+    let options = command_line(&[&flags[..], &["-c", "test.conf"]].concat(), Some(file)).unwrap();
+    assert_eq!(options.authentication_timeout(), Duration::from_secs(6));
+    let tls = options.tls.unwrap();
+    assert_eq!(tls.cert_file, Some("a.pem".into()));
+    assert_eq!(tls.key_file, Some("b.key".into()));
+    assert_eq!(tls.ca_file, Some("ca.pem".into()));
+    assert_eq!(tls.peer_certificate, PeerCertificate::Required);
+    for (flags, reason) in [
+        (&["--tls"][..], "TLS Server certificate must be present"),
+        (&["--tlskey", "x"], "TLS Server certificate must be present"),
+        (
+            &["--tlscert", "x"],
+            "TLS Server private key must be present",
+        ),
+    ] {
+        let error = command_line(flags, None).unwrap_err().to_string();
+        assert!(error.contains(reason), "{flags:?}: {error}");
+    }
 }
 
 #[test]
@@ -623,8 +647,14 @@ fn what_is_wrong_in_a_tls_block_is_named_with_its_place() {
             "{text}"
         );
     }
-    let text = refusal("tls { insecure: false, verify_and_map: false, verify: true, first: auto }");
-    assert_eq!(text.lines().count(), 1, "{text}");
+    let taken =
+        options("tls { insecure: false, verify_and_map: false, verify: true, first: auto }");
+    let tls = taken.tls.unwrap();
+    assert_eq!(
+        tls.handshake_first,
+        HandshakeFirst::Within(Duration::from_millis(50))
+    );
+    assert_eq!(tls.peer_certificate, PeerCertificate::Required);
 }
 
 #[test]

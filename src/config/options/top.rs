@@ -244,10 +244,8 @@ fn services(options: &mut Options, key: &str, field: &Field<'_>, report: &mut Re
             options.authorization.no_auth_user =
                 field.string(report).filter(|user| !user.is_empty());
         }
-        "tls" => {
-            tls::read(field, report);
-            field.not_supported(report, "TLS for clients is not built");
-        }
+        "tls" => options.tls = tls::read(field, report),
+        "allow_non_tls" => set(&mut options.allow_non_tls, field.bool(report)),
         "no_fast_producer_stall" => {
             set(&mut options.no_fast_producer_stall, field.bool(report));
         }

@@ -60,8 +60,8 @@ fn ask(key: &str) -> Option<Ask> {
         "default_js_domain" => Feature("JetStream domains are not built"),
         "proxies" => Feature("trusted proxies are not built"),
         "proxy_protocol" => Switch("the proxy protocol is not built"),
-        "https" | "https_port" | "ocsp" | "ocsp_cache" => Feature("TLS is not built"),
-        "allow_non_tls" => Switch("TLS is not built"),
+        "https" | "https_port" => Feature("monitoring over HTTPS is not built"),
+        "ocsp" | "ocsp_cache" => Feature("OCSP is not built"),
         "cluster" => Feature("clusters are not built"),
         "gateway" => Feature("gateways are not built"),
         "leaf" | "leafnodes" => Feature("leaf nodes are not built"),
@@ -86,21 +86,12 @@ fn ask(key: &str) -> Option<Ask> {
 
 /// Refuses flags that ask for what is not built.
 pub(super) fn refuse_flags(flags: &Flags) -> Result<(), ConfigError> {
-    let asked: [(&'static str, bool, &'static str); 17] = [
+    let asked: [(&'static str, bool, &'static str); 12] = [
         (
             "https_port",
             flags.https_port.is_some_and(|port| port != 0),
-            "TLS is not built",
+            "monitoring over HTTPS is not built",
         ),
-        ("tls", flags.tls == Some(true), "TLS is not built"),
-        ("tlscert", flags.tlscert.is_some(), "TLS is not built"),
-        ("tlskey", flags.tlskey.is_some(), "TLS is not built"),
-        (
-            "tlsverify",
-            flags.tlsverify == Some(true),
-            "TLS is not built",
-        ),
-        ("tlscacert", flags.tlscacert.is_some(), "TLS is not built"),
         ("routes", flags.routes.is_some(), "clusters are not built"),
         ("cluster", flags.cluster.is_some(), "clusters are not built"),
         (
@@ -143,7 +134,11 @@ pub(super) fn refuse_flags(flags: &Flags) -> Result<(), ConfigError> {
             flags.profile.is_some_and(|port| port != 0),
             "profiling over HTTP is not built",
         ),
-        ("help_tls", flags.help_tls == Some(true), "TLS is not built"),
+        (
+            "help_tls",
+            flags.help_tls == Some(true),
+            "what there is of TLS is told by --help",
+        ),
     ];
     match asked.into_iter().find(|(_, asked, _)| *asked) {
         Some((flag, _, what)) => Err(ConfigError::FlagNotSupported { flag, what }),

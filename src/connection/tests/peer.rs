@@ -33,7 +33,7 @@ impl Server {
             server_id: "NSERVER".into(),
             ..ServerInfo::default()
         };
-        let clients = Clients::new(Arc::new(Broker::new()), &options, info).unwrap();
+        let clients = Clients::new(Arc::new(Broker::new()), &options, None, info).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let admitting = Arc::clone(&clients);

@@ -1,0 +1,158 @@
+//! How a connection begins: in plain text, encrypted, or as the client decides.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::BytesMut;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::net::tcp::OwnedReadHalf;
+use tokio::time::timeout;
+
+use super::socket::{TcpWire, TlsWire};
+use crate::broker::Wire;
+use crate::config::options::{HandshakeFirst, TlsOptions};
+use crate::tls::{self, HandshakeError, ServerConfig, TlsReader};
+
+/// The first byte of a TLS handshake; no operation of the protocol begins with it.
+const HANDSHAKE_BYTE: u8 = 0x16;
+/// What a client hears that does not begin a handshake where there has to be one.
+const TLS_REQUIRED: &[u8] = b"-ERR 'Secure Connection - TLS Required'\r\n";
+
+/// Whether clients may do without encryption.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PlainText {
+    /// They may.
+    Allowed,
+    /// They must not.
+    Refused,
+}
+
+/// How connections are encrypted.
+#[derive(Debug, Clone)]
+pub struct TlsTerms {
+    /// Certificates and what peers must show.
+    pub config: Arc<ServerConfig>,
+    /// How long a handshake may take.
+    pub timeout: Duration,
+    /// What the server says first.
+    pub first: HandshakeFirst,
+    /// Whether clients may do without.
+    pub plain_text: PlainText,
+}
+
+impl TlsTerms {
+    /// What the options say, with the certificates they name.
+    pub fn new(options: &TlsOptions, plain_text: PlainText) -> Result<Self, tls::TlsError> {
+        Ok(Self {
+            config: tls::server_config(options)?,
+            timeout: options.timeout,
+            first: options.handshake_first,
+            plain_text,
+        })
+    }
+}
+
+/// Where a connection's bytes come from.
+pub(super) enum Reader {
+    Tcp(OwnedReadHalf),
+    Tls(TlsReader),
+}
+
+impl Reader {
+    /// Appends what the peer sent to the buffer, waiting for the first byte of it; 0 is the end.
+    pub(super) async fn read_buf(&mut self, buffer: &mut BytesMut) -> io::Result<usize> {
+        match self {
+            Self::Tcp(reader) => reader.read_buf(buffer).await,
+            Self::Tls(reader) => reader.read_buf(buffer).await,
+        }
+    }
+}
+
+/// Whether the client has had its greeting.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Greeting {
+    Sent,
+    Due,
+}
+
+/// A connection that can be read and written.
+pub(super) struct Transport {
+    pub(super) reader: Reader,
+    pub(super) wire: Box<dyn Wire>,
+    pub(super) greeting: Greeting,
+}
+
+impl Transport {
+    pub(super) fn plain(stream: TcpStream, greeting: Greeting) -> Self {
+        let (reader, writer) = stream.into_split();
+        Self {
+            reader: Reader::Tcp(reader),
+            wire: Box::new(TcpWire(writer)),
+            greeting,
+        }
+    }
+
+    /// Begins a connection on these terms; `info` is what the server says in plain text before a handshake.
+    pub(super) async fn open(
+        mut stream: TcpStream,
+        terms: &TlsTerms,
+        info: &[u8],
+    ) -> Result<Self, HandshakeError> {
+        let mut greeting = Greeting::Due;
+        let mut first_byte = match terms.first {
+            HandshakeFirst::No => None,
+            HandshakeFirst::Always => Some(first_byte(&stream, terms.timeout).await?),
+            HandshakeFirst::Within(delay) => first_byte(&stream, delay).await.ok(),
+        };
+        if first_byte.is_none() {
+            timeout(terms.timeout, stream.write_all(info))
+                .await
+                .map_err(|_| HandshakeError::Timeout)??;
+            greeting = Greeting::Sent;
+            first_byte = self::first_byte(&stream, terms.timeout).await.ok();
+        }
+        if first_byte == Some(HANDSHAKE_BYTE) {
+            return Self::encrypted(stream, terms, greeting).await;
+        }
+        if greeting == Greeting::Sent && terms.plain_text == PlainText::Allowed {
+            return Ok(Self::plain(stream, greeting));
+        }
+        // The client may be gone already; it is refused all the same.
+        let _ = timeout(terms.timeout, stream.write_all(TLS_REQUIRED)).await;
+        Err(match first_byte {
+            None => HandshakeError::Timeout,
+            Some(_) => io::Error::new(
+                io::ErrorKind::InvalidData,
+                "first record does not look like a TLS handshake",
+            )
+            .into(),
+        })
+    }
+
+    async fn encrypted(
+        stream: TcpStream,
+        terms: &TlsTerms,
+        greeting: Greeting,
+    ) -> Result<Self, HandshakeError> {
+        let config = Arc::clone(&terms.config);
+        let socket = tls::accept(stream, config, terms.timeout).await?;
+        let (reader, writer) = socket.into_split();
+        Ok(Self {
+            reader: Reader::Tls(reader),
+            wire: Box::new(TlsWire(writer)),
+            greeting,
+        })
+    }
+}
+
+/// The first byte that comes, which stays where it is.
+async fn first_byte(stream: &TcpStream, at_most: Duration) -> Result<u8, HandshakeError> {
+    let mut byte = [0];
+    let read = timeout(at_most, stream.peek(&mut byte)).await;
+    match read.map_err(|_| HandshakeError::Timeout)?? {
+        0 => Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()),
+        _ => Ok(byte[0]),
+    }
+}

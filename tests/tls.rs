@@ -1,0 +1,204 @@
+//! Encrypted client connections.
+
+mod common;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use async_nats::{Client, ConnectOptions};
+use common::{Server, ServerOptions, Wire, http_get};
+use futures_util::StreamExt;
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, KeyUsagePurpose};
+use tempfile::TempDir;
+
+const PATIENCE: Duration = Duration::from_secs(20);
+const REFUSED: &str = "-ERR 'Secure Connection - TLS Required'\r\n";
+
+/// A folder with an authority, and what it signed for a server and for a client.
+struct Certificates(TempDir);
+
+impl Certificates {
+    fn new() -> Self {
+        let folder = TempDir::new().unwrap();
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+        let authority = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
+        let write = |name: &str, text: String| std::fs::write(folder.path().join(name), text);
+        write("ca.pem", authority.pem()).unwrap();
+        for (name, host) in [("server", "127.0.0.1"), ("client", "client")] {
+            let key = KeyPair::generate().unwrap();
+            let params = CertificateParams::new([host.to_owned()]).unwrap();
+            let certificate = params.signed_by(&key, &authority).unwrap();
+            write(&format!("{name}.pem"), certificate.pem()).unwrap();
+            write(&format!("{name}.key"), key.serialize_pem()).unwrap();
+        }
+        Self(folder)
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    /// A server with this in its `tls` block and this beside it.
+    fn server(&self, block: &str, beside: &str) -> Server {
+        let folder = self.0.path().display();
+        let config = format!(
+            "tls {{ cert_file: '{folder}/server.pem', key_file: '{folder}/server.key', \
+             ca_file: '{folder}/ca.pem'\n {block} }}\n{beside}"
+        );
+        ServerOptions::default()
+            .config(&config)
+            .monitoring()
+            .start()
+    }
+
+    fn options(&self) -> ConnectOptions {
+        ConnectOptions::new()
+            .add_root_certificates(self.path("ca.pem"))
+            .require_tls(true)
+    }
+}
+
+async fn talks(client: &Client, messages: usize, bytes: usize) {
+    let mut heard = client.subscribe("echo").await.unwrap();
+    let payload = bytes::Bytes::from(vec![b'x'; bytes]);
+    for _ in 0..messages {
+        client.publish("echo", payload.clone()).await.unwrap();
+    }
+    client.flush().await.unwrap();
+    for _ in 0..messages {
+        let message = tokio::time::timeout(PATIENCE, heard.next()).await.unwrap();
+        assert_eq!(message.unwrap().payload, payload);
+    }
+}
+
+#[tokio::test]
+async fn messages_small_and_large_pass_encrypted() {
+    let certificates = Certificates::new();
+    let server = certificates.server("", "");
+    let client = certificates.options().connect(server.url()).await.unwrap();
+    assert!(client.server_info().tls_required);
+    talks(&client, 1000, 16).await;
+    talks(&client, 32, 1 << 20).await;
+    let varz = http_get(server.monitor_address(), "/varz").unwrap().body;
+    assert!(varz.contains("\"tls_required\": true"), "{varz}");
+    assert!(varz.contains("\"auth_timeout\": 3"), "{varz}");
+}
+
+#[test]
+fn who_does_not_encrypt_is_refused() {
+    let certificates = Certificates::new();
+    let server = certificates.server("timeout: 0.3", "");
+    let mut wire = Wire::connect(server.address());
+    let info = wire.expect("\r\n");
+    assert!(info.contains(r#""tls_required":true"#), "{info}");
+    wire.send("CONNECT {}\r\nPING\r\n");
+    assert_eq!(wire.expect_closed(), REFUSED);
+    let mut silent = Wire::connect(server.address());
+    silent.expect("\r\n");
+    assert_eq!(silent.expect_closed(), REFUSED);
+    server.wait_for_log("TLS handshake timeout");
+}
+
+#[tokio::test]
+async fn where_it_is_asked_for_a_client_shows_a_certificate() {
+    let certificates = Certificates::new();
+    let server = certificates.server("verify: true", "");
+    certificates
+        .options()
+        .connect(server.url())
+        .await
+        .expect_err("it has no certificate");
+    let options = certificates.options().add_client_certificate(
+        certificates.path("client.pem"),
+        certificates.path("client.key"),
+    );
+    let client = options.connect(server.url()).await.unwrap();
+    assert!(client.server_info().tls_required);
+    talks(&client, 1, 16).await;
+    server.wait_for_log("TLS handshake error");
+}
+
+#[tokio::test]
+async fn clients_may_do_without_where_that_is_allowed() {
+    let certificates = Certificates::new();
+    let server = certificates.server("", "allow_non_tls: true");
+    let mut wire = Wire::connect(server.address());
+    let info = wire.expect("\r\n");
+    assert!(info.contains(r#""tls_available":true"#), "{info}");
+    assert!(!info.contains("tls_required"), "{info}");
+    wire.send("CONNECT {\"verbose\":false}\r\n");
+    wire.round_trip();
+    let client = certificates.options().connect(server.url()).await.unwrap();
+    talks(&client, 1, 16).await;
+}
+
+#[tokio::test]
+async fn with_the_handshake_first_nothing_is_said_in_plain_text() {
+    let certificates = Certificates::new();
+    let server = certificates.server("handshake_first: true", "");
+    let first = certificates.options().tls_first();
+    let client = first.connect(server.url()).await.unwrap();
+    talks(&client, 1, 16).await;
+    let mut wire = Wire::connect(server.address());
+    wire.send("CONNECT {}\r\n");
+    assert_eq!(wire.expect_closed(), REFUSED);
+}
+
+#[tokio::test]
+async fn a_server_that_waits_for_the_handshake_a_while_serves_both_kinds_of_clients() {
+    let certificates = Certificates::new();
+    let server = certificates.server("handshake_first: 200ms", "");
+    let first = certificates.options().tls_first();
+    talks(&first.connect(server.url()).await.unwrap(), 1, 16).await;
+    let later = certificates.options();
+    talks(&later.connect(server.url()).await.unwrap(), 1, 16).await;
+}
+
+#[tokio::test]
+async fn users_log_in_over_encrypted_connections() {
+    let certificates = Certificates::new();
+    let beside = "accounts { A { users: [{user: a, password: a}] } }";
+    let server = certificates.server("", beside);
+    let with = |password: &str| {
+        certificates
+            .options()
+            .user_and_password("a".into(), password.into())
+            .connect(server.url())
+    };
+    with("wrong").await.expect_err("the password is wrong");
+    talks(&with("a").await.unwrap(), 1, 16).await;
+}
+
+#[tokio::test]
+async fn the_command_line_asks_for_tls_too() {
+    let certificates = Certificates::new();
+    let path = |name: &str| certificates.path(name).display().to_string();
+    let server = ServerOptions::default()
+        .arguments(["--tls".to_owned(), "--tlscert".into(), path("server.pem")])
+        .arguments(["--tlskey".to_owned(), path("server.key")])
+        .start();
+    let client = certificates.options().connect(server.url()).await.unwrap();
+    talks(&client, 1, 16).await;
+    let missing = ServerOptions::default().arguments(["--tls"]).try_start();
+    let Err(said) = missing else {
+        panic!("it started without a certificate");
+    };
+    assert!(
+        said.contains("TLS Server certificate must be present and valid"),
+        "{said}"
+    );
+}
+
+#[test]
+fn a_certificate_that_cannot_be_used_is_named_at_the_start() {
+    let config = "tls { cert_file: '@DIR@/none.pem', key_file: '@DIR@/none.key' }";
+    let Err(said) = ServerOptions::default().config(config).try_start() else {
+        panic!("it started without a certificate");
+    };
+    assert!(
+        said.contains("none.key") || said.contains("none.pem"),
+        "{said}"
+    );
+}
