@@ -38,6 +38,27 @@ pub(super) struct CommitSummary {
     pub marks: Vec<(u64, FrameKind, u32)>,
 }
 
+impl CommitSummary {
+    /// What follows, with frames that stand `shift` bytes further on than it says.
+    fn append(&mut self, next: &Self, shift: u32) {
+        for &(owner, from) in &next.truncates {
+            if let Some(highest) = self.entries.get_mut(&owner) {
+                *highest = (*highest).min(from.saturating_sub(1));
+            }
+            self.truncates.push((owner, from));
+        }
+        for (&owner, &index) in &next.entries {
+            self.entries
+                .entry(owner)
+                .and_modify(|highest| *highest = index.max(*highest))
+                .or_insert(index);
+        }
+        let marks = next.marks.iter();
+        self.marks
+            .extend(marks.map(|&(owner, kind, at)| (owner, kind, at + shift)));
+    }
+}
+
 struct SinkCommits {
     sink: Arc<dyn CommitSink>,
     commits: Vec<Commit>,
@@ -195,6 +216,38 @@ impl CommitBuffer {
         };
         #[expect(clippy::indexing_slicing, reason = "found or pushed just above")]
         &mut self.sinks[at].commits
+    }
+
+    /// Takes over the frames of another buffer, behind its own, and tells `sink` of them by `commits`, whose places count from that buffer's start.
+    pub fn append(
+        &mut self,
+        other: &mut CommitBuffer,
+        commits: &[Commit],
+        sink: &Arc<dyn CommitSink>,
+    ) {
+        if self.is_empty() {
+            self.seed = other.seed;
+        } else if other.seed != self.seed {
+            other.reseed(self.seed);
+        }
+        let shift = (self.bytes.len() - COMMIT_HEADER_BYTES) as u32;
+        let frames = other.bytes.get(COMMIT_HEADER_BYTES..);
+        self.bytes.extend_from_slice(frames.unwrap_or_default());
+        self.frames += other.frames;
+        self.frame_bytes += other.frame_bytes;
+        self.urgent |= other.urgent;
+        self.summary.append(&other.summary, shift);
+        self.expect(commits, shift, sink);
+    }
+
+    /// Tells `sink` of its frames by `commits`, whose places are `shift` bytes further on than they say.
+    pub fn expect(&mut self, commits: &[Commit], shift: u32, sink: &Arc<dyn CommitSink>) {
+        let moved = commits.iter().map(|commit| {
+            let mut moved = *commit;
+            moved.location.frame_at += shift;
+            moved
+        });
+        self.commits_of(sink).extend(moved);
     }
 
     /// Puts the header in front, seals the frames and pads to whole pages: the bytes to write.

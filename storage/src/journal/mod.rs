@@ -4,6 +4,7 @@
 //! - `frame`: what is appended, and who hears of it.
 //! - `format`: the bytes: segment header, commit, frame.
 //! - `buffer`: frames encoded into a commit while the previous one is written.
+//! - `draft`: the frames of one call, encoded before they are appended to that.
 //! - `segment`: one segment file: begun, written, read.
 //! - `spares`: segments that are ready to be begun, filled with zeros in the background or recycled.
 //! - `ledger`: which owners still need which segment.
@@ -17,6 +18,7 @@
 
 mod buffer;
 mod core;
+mod draft;
 pub mod format;
 mod frame;
 mod ledger;

@@ -1,7 +1,7 @@
 //! The journal on a thread of its own: a commit starts when the previous one returns, and takes everything that waits.
 //!
-//! Submitters encode their frames into the buffer of the next commit while the current one is being written and synced. Nobody is woken per
-//! frame: the thread only when it idles, sinks once per commit.
+//! Submitters encode their frames beside each other and beside the disk, and hold the lock only to append what they encoded to the next commit.
+//! Nobody is woken per frame: the thread only when it idles, sinks once per commit.
 
 use std::collections::VecDeque;
 use std::path::Path;
@@ -15,6 +15,7 @@ use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use super::buffer::CommitBuffer;
 use super::core::{JournalCore, Readers, SyncTicket, read};
+use super::draft::Draft;
 use super::frame::{CommitSink, Frame, FrameKind, JournalError, Location, Owner};
 use super::ledger::{Pressure, PressureLevel};
 use super::options::{Durability, JournalOptions};
@@ -144,23 +145,16 @@ impl Journal {
         frames: impl IntoIterator<Item = (Frame, u64)>,
         sink: &Arc<dyn CommitSink>,
     ) -> Result<(), JournalError> {
+        let mut draft = Draft::take();
+        let seed = self.shared.seed.load(Ordering::Relaxed);
+        let result = draft.encode(frames, seed, self.shared.commit_bytes_max);
         let mut staging = self.shared.lock_after_the_thread();
         if let Some(error) = &staging.ended {
             return Err(error.clone());
         }
-        let seed = self.shared.seed.load(Ordering::Relaxed);
-        let mut result = Ok(());
-        let mut grown = 0;
-        for (frame, token) in frames {
-            let before = staging.open.length();
-            result = staging.open.push(&frame, seed, Some((token, sink)));
-            if result.is_err() {
-                break;
-            }
-            grown += staging.open.length() - before;
-            if staging.open.length() >= self.shared.commit_bytes_max {
-                staging.close_buffer();
-            }
+        let grown = staging.append(&mut draft, sink);
+        if staging.open.length() >= self.shared.commit_bytes_max {
+            staging.close_buffer();
         }
         // Still under the lock: the journal's thread subtracts only what it has taken from here.
         self.shared.staged_bytes.fetch_add(grown, Ordering::Relaxed);
@@ -169,6 +163,7 @@ impl Journal {
         if wake {
             self.shared.work.notify_one();
         }
+        draft.put_back();
         result
     }
 
@@ -252,6 +247,24 @@ fn start(name: &str, run: impl FnOnce() + Send + 'static) -> Result<JoinHandle<(
 }
 
 impl Staging {
+    /// Takes the frames of one call, one directly after another, and says how many bytes they are.
+    fn append(&mut self, draft: &mut Draft, sink: &Arc<dyn CommitSink>) -> usize {
+        let mut grown = 0;
+        for (mut buffer, commits) in draft.full.drain(..) {
+            if !self.open.is_empty() {
+                self.close_buffer();
+            }
+            grown += buffer.frame_bytes();
+            buffer.expect(&commits, 0, sink);
+            self.full.push_back(buffer);
+        }
+        if !draft.open.is_empty() {
+            grown += draft.open.frame_bytes();
+            self.open.append(&mut draft.open, &draft.commits, sink);
+        }
+        grown
+    }
+
     /// Ends the open commit and begins the next.
     fn close_buffer(&mut self) {
         let next = self.pool.pop().unwrap_or_else(CommitBuffer::new);
