@@ -11,7 +11,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use bytes::Bytes;
-use parking_lot::{Condvar, Mutex, MutexGuard};
+use parking_lot::{Condvar, Mutex};
 
 use super::buffer::CommitBuffer;
 use super::core::{JournalCore, Readers, SyncTicket, read};
@@ -24,8 +24,6 @@ use super::replay::Replay;
 use crate::disk::{Disk, DiskError};
 use crate::entropy::Entropy;
 
-/// How long a submitter lets the journal's thread go first: some ten microseconds, should that thread not be running at all.
-const YIELD_SPINS_MAX: u32 = 1000;
 /// How many emptied buffers are kept for reuse.
 const POOL_BUFFERS_MAX: usize = 8;
 
@@ -41,9 +39,6 @@ pub struct Journal {
 
 struct Shared {
     staging: Mutex<Staging>,
-    /// The journal's thread wants the lock: submitters let it go first. Between two of their calls a lock that is not fair would leave it
-    /// waiting until they have nothing more to say, and encoding would stand in line with the disk instead of running beside it.
-    wanted: AtomicBool,
     /// Wakes the journal's thread when it idles.
     work: Condvar,
     /// Wakes the timer's thread.
@@ -112,7 +107,6 @@ impl Journal {
                 closing: false,
                 ticket: None,
             }),
-            wanted: AtomicBool::new(false),
             work: Condvar::new(),
             timer: Condvar::new(),
             seed: AtomicU32::new(core.seed()),
@@ -148,7 +142,7 @@ impl Journal {
         let mut draft = Draft::take();
         let seed = self.shared.seed.load(Ordering::Relaxed);
         let result = draft.encode(frames, seed, self.shared.commit_bytes_max);
-        let mut staging = self.shared.lock_after_the_thread();
+        let mut staging = self.shared.staging.lock();
         if let Some(error) = &staging.ended {
             return Err(error.clone());
         }
@@ -278,25 +272,6 @@ impl Staging {
 }
 
 impl Shared {
-    /// The lock, once the journal's thread has what it wants; it holds it for moments only.
-    fn lock_after_the_thread(&self) -> MutexGuard<'_, Staging> {
-        for _ in 0..YIELD_SPINS_MAX {
-            if !self.wanted.load(Ordering::Acquire) {
-                break;
-            }
-            std::hint::spin_loop();
-        }
-        self.staging.lock()
-    }
-
-    /// The lock, before submitters that come now.
-    fn lock_first(&self) -> MutexGuard<'_, Staging> {
-        self.wanted.store(true, Ordering::Release);
-        let staging = self.staging.lock();
-        self.wanted.store(false, Ordering::Release);
-        staging
-    }
-
     fn post(&self, letter: Letter) {
         let mut staging = self.staging.lock();
         staging.letters.push(letter);
@@ -334,7 +309,7 @@ impl Shared {
 
     /// Waits until there is something to do, and takes all of it.
     fn wait_for(&self, work: &mut Work) {
-        let mut staging = self.lock_first();
+        let mut staging = self.staging.lock();
         while !staging.has_work() {
             staging.idle = true;
             self.work.wait(&mut staging);
