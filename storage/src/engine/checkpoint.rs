@@ -93,6 +93,7 @@ impl<S: Persistent> Engine<S> {
             return self.end_job();
         };
         activity.checkpointing = false;
+        let replicated = activity.form.is_replicated();
         let removed = activity.removed.load(Ordering::SeqCst);
         let before = activity.carried_bytes;
         if let (Ok(carried), false) = (&result, removed) {
@@ -121,7 +122,11 @@ impl<S: Persistent> Engine<S> {
             }
             Ok(carried) => {
                 drop(activities);
-                self.log.post(Letter::Release(id.owner(), index));
+                if !replicated {
+                    self.log.post(Letter::Release(id.owner(), index));
+                } else if let Some(listener) = &*self.checkpoints.lock() {
+                    listener(id, index);
+                }
                 if carried.is_none() {
                     self.log
                         .post(Letter::DropMark(id.owner(), FrameKind::Carry));

@@ -6,7 +6,7 @@ use super::catalog::{Catalog, CatalogEntry, Listed};
 use super::file_store::StoreOptions;
 use super::meta::StreamMeta;
 use super::persistent::Persistent;
-use super::{StreamId, rescue};
+use super::{Form, Replica, StreamId, rescue};
 use crate::codec::Compression;
 use crate::fuzz::Target;
 use crate::store::{Discard, FileStore, Limits};
@@ -47,7 +47,15 @@ fn listed(number: u64) -> Listed<StoreOptions> {
             compression: Compression::S2,
             block_bytes: Some(1 << 20),
         },
+        form: Form::Plain,
     }
+}
+
+fn replica(number: u64) -> Form {
+    Form::Replicated(Replica {
+        group: number,
+        node: number << 32,
+    })
 }
 
 fn entries() -> Vec<CatalogEntry<StoreOptions>> {
@@ -55,6 +63,14 @@ fn entries() -> Vec<CatalogEntry<StoreOptions>> {
         CatalogEntry::Created(StreamId(16), listed(1)),
         CatalogEntry::Created(StreamId(17), listed(2)),
         CatalogEntry::Changed(StreamId(16), listed(3).options),
+        CatalogEntry::Created(
+            StreamId(18),
+            Listed {
+                form: replica(7),
+                ..listed(4)
+            },
+        ),
+        CatalogEntry::Reformed(StreamId(17), replica(8)),
         CatalogEntry::Removed(StreamId(16)),
         CatalogEntry::Gone(StreamId(16)),
     ]

@@ -10,7 +10,7 @@ use super::catalog::{Catalog, CatalogEntry};
 use super::meta::read_meta;
 use super::open::note_gaps;
 use super::rescue::{self, Entries, RescuedEntries};
-use super::{JOURNAL_NAME, RecoveredStore, RestoreError, STREAMS_NAME, StreamId};
+use super::{Form, JOURNAL_NAME, RecoveredStore, RestoreError, STREAMS_NAME, StreamId};
 use crate::block::BlockCache;
 use crate::disk::{Disk, DiskError, DiskErrorKind};
 use crate::entropy::SystemEntropy;
@@ -48,12 +48,16 @@ pub struct StoredStream {
     pub name: Option<String>,
     /// Where its files are, if it has any.
     pub directory: PathBuf,
+    /// What its log consists of.
+    pub form: Form,
     /// Whether it is being removed.
     pub removing: bool,
     /// The checkpoint that the journal carries for it.
     pub carried: Option<Bytes>,
     /// Its entries in the journal by index, those before its checkpoint too. They share memory with the journal as it was read.
     pub entries: Vec<(u64, Bytes)>,
+    /// Of a stream that is replicated: its group's log as the journal has it. Entries and holes are empty then.
+    pub group_log: Option<OwnerReplay>,
     /// Ranges of entries that are lost to damage.
     pub holes: Vec<(u64, u64)>,
     /// Entries that were moved to its directory, because it could not take a checkpoint.
@@ -76,7 +80,8 @@ impl StoreOutline {
         let (catalog, damaged) = read_catalog(&mut replay);
         let mut streams = BTreeMap::new();
         for (id, listed) in catalog.streams {
-            let stream = stream(directory, id, Some((listed.account, listed.name)));
+            let mut stream = stream(directory, id, Some((listed.account, listed.name)));
+            stream.form = listed.form;
             streams.insert(id, stream);
         }
         for id in catalog.removing {
@@ -116,8 +121,12 @@ impl StoreOutline {
 }
 
 impl StoredStream {
-    fn take(&mut self, replayed: OwnerReplay) {
-        self.carried = replayed.carry.map(|carry| carry.payload);
+    fn take(&mut self, mut replayed: OwnerReplay) {
+        self.carried = replayed.carry.take().map(|carry| carry.payload);
+        if self.form.is_replicated() {
+            self.group_log = Some(replayed);
+            return;
+        }
         self.entries = replayed
             .entries
             .into_iter()
@@ -179,9 +188,11 @@ fn stream(directory: &Path, id: StreamId, names: Option<(String, String)>) -> St
         account,
         name,
         directory: directory.join(STREAMS_NAME).join(id.directory_name()),
+        form: Form::Plain,
         removing: false,
         carried: None,
         entries: Vec::new(),
+        group_log: None,
         holes: Vec::new(),
         rescued: Vec::new(),
     }

@@ -3,12 +3,13 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use bytes::Bytes;
 use parking_lot::{Condvar, Mutex};
 
 use super::StreamId;
 use crate::journal::{
-    Commit, CommitSink, Frame, FrameKind, Journal, JournalCore, JournalError, Owner, Payload,
-    Pressure, PressureLevel,
+    Commit, CommitSink, Frame, FrameKind, Journal, JournalCore, JournalError, Location, Owner,
+    Payload, Pressure, PressureLevel,
 };
 
 /// One entry of a stream's log.
@@ -93,6 +94,16 @@ impl Log {
                 Letter::Release(owner, upto) => journal.release(owner, upto),
                 Letter::Forget(owner) => journal.forget(owner),
                 Letter::DropMark(owner, kind) => journal.drop_mark(owner, kind),
+            },
+        }
+    }
+
+    pub fn read(&self, location: Location) -> Result<Bytes, JournalError> {
+        match self {
+            Self::Threaded(journal) => journal.read(location),
+            Self::Inline(inline) => match &*inline.core.lock() {
+                Some(core) => core.read(location),
+                None => Err(JournalError::Closed),
             },
         }
     }

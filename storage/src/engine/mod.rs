@@ -3,6 +3,8 @@
 //! - `persistent`: what a store must do to live here.
 //! - `options`: how an engine is to behave.
 //! - `catalog`: which streams there are, as entries and as a carried whole.
+//! - `form`: what a stream's log consists of.
+//! - `shared`: the journal for groups, which keep logs of their own in it.
 //! - `meta`: the file by which a stream's directory says whose it is.
 //! - `log`: the journal on its thread, or without one for a simulation.
 //! - `open`: from a directory to an engine and its recovered streams.
@@ -21,6 +23,7 @@ mod catalog;
 mod checkpoint;
 mod file_store;
 mod foreign;
+mod form;
 pub(crate) mod fuzz;
 mod inspect;
 mod log;
@@ -29,6 +32,7 @@ mod open;
 mod options;
 mod persistent;
 mod rescue;
+mod shared;
 mod streams;
 #[cfg(test)]
 mod tests;
@@ -42,6 +46,7 @@ use parking_lot::{Condvar, Mutex};
 
 pub use self::checkpoint::CheckpointStart;
 pub use self::file_store::StoreOptions;
+pub use self::form::{Form, Replica};
 pub use self::inspect::{StoreOutline, StoredStream};
 pub use self::log::LogEntry;
 pub use self::meta::{MetaError, StreamMeta, read_meta};
@@ -93,6 +98,7 @@ impl std::fmt::Display for StreamId {
 pub type FileEngine = Engine<crate::store::FileStore>;
 
 type FailureListener = Box<dyn Fn(StreamId, &str) + Send + Sync>;
+type CheckpointListener = Box<dyn Fn(StreamId, u64) + Send + Sync>;
 
 /// The storage of one server.
 pub struct Engine<S: Persistent> {
@@ -115,6 +121,7 @@ pub struct Engine<S: Persistent> {
     /// Signalled when a job has ended.
     idle: Condvar,
     failures: Mutex<Option<FailureListener>>,
+    checkpoints: Mutex<Option<CheckpointListener>>,
     /// Held as long as the engine lives.
     _lock: Box<dyn DiskLock>,
 }
@@ -136,6 +143,8 @@ struct Activity {
     checkpointing: bool,
     /// Bytes of its state in the journal, 0 when there is none.
     carried_bytes: u64,
+    /// What its log consists of.
+    form: Form,
     /// It could not be restored, or its checkpoint could not be written: it takes no more checkpoints.
     failed: bool,
     /// Its entries are being moved out of the journal.
@@ -198,6 +207,15 @@ impl<S: Persistent> Engine<S> {
     /// Whom to tell when the checkpoint of a stream could not be written. The stream's store refuses changes from then on.
     pub fn set_failure_listener(&self, listener: impl Fn(StreamId, &str) + Send + Sync + 'static) {
         *self.failures.lock() = Some(Box::new(listener));
+    }
+
+    /// Whom to tell when the checkpoint of a replicated stream is durable, and at which index of its log. The engine leaves that log as it is: whoever
+    /// replicates says what the journal may forget. Called on a thread that must not be held up.
+    pub fn set_checkpoint_listener(
+        &self,
+        listener: impl Fn(StreamId, u64) + Send + Sync + 'static,
+    ) {
+        *self.checkpoints.lock() = Some(Box::new(listener));
     }
 
     /// The store directory.

@@ -13,8 +13,8 @@ use super::foreign::find_reference_stream;
 use super::log::{Letter, Log};
 use super::meta::{StreamMeta, read_meta};
 use super::{
-    Activity, Engine, EngineOptions, JOURNAL_NAME, LOCK_NAME, Persistent, RestoreError,
-    STREAMS_NAME, StreamId, Threads, rescue,
+    Activity, Engine, EngineOptions, Form, JOURNAL_NAME, LOCK_NAME, Persistent, Replica,
+    RestoreError, STREAMS_NAME, StreamId, Threads, rescue,
 };
 use crate::block::BlockCache;
 use crate::disk::{Disk, DiskError, DiskErrorKind, DiskLock};
@@ -85,12 +85,10 @@ pub struct Recovered<S: Persistent> {
     pub content: Result<RecoveredStore<S>, RestoreError>,
     /// Log entries that are lost to damage, as ranges (first, last) of indexes.
     pub holes: Vec<(u64, u64)>,
-    /// The newest vote, of a stream that is replicated.
-    pub vote: Option<Bytes>,
-    /// The newest commit mark, of a stream that is replicated.
-    pub committed: Option<Bytes>,
-    /// The newest purge mark, of a stream that is replicated.
-    pub purged: Option<Bytes>,
+    /// What its log consists of.
+    pub form: Form,
+    /// Of a stream that is replicated: its group's log as it stands in the journal. [`RecoveredStore::entries`] and `holes` are empty then.
+    pub group_log: Option<OwnerReplay>,
 }
 
 /// A store at its last checkpoint, and what came after.
@@ -137,7 +135,9 @@ impl<S: Persistent> Engine<S> {
             // Ids are used once, whatever the catalog has forgotten.
             catalog.next_stream = catalog.next_stream.max(id.0.saturating_add(1));
             match read_meta(disk.as_ref(), &path) {
-                Ok(meta) if found.damaged && meta.id == id => adopt::<S>(&mut catalog, meta),
+                Ok(meta) if found.damaged && meta.id == id => {
+                    adopt::<S>(&mut catalog, meta, form_of(&replay, id));
+                }
                 _ => unknown.push(path),
             }
         }
@@ -160,6 +160,7 @@ impl<S: Persistent> Engine<S> {
             activities: Mutex::default(),
             idle: Condvar::new(),
             failures: Mutex::new(None),
+            checkpoints: Mutex::new(None),
             _lock: lock,
         });
         let streams = engine.recover_streams(&catalog, &mut replay);
@@ -200,7 +201,7 @@ impl<S: Persistent> Engine<S> {
         &self,
         id: StreamId,
         listed: &Listed<S::Options>,
-        replayed: OwnerReplay,
+        mut replayed: OwnerReplay,
     ) -> Recovered<S> {
         let meta = StreamMeta {
             id,
@@ -208,12 +209,17 @@ impl<S: Persistent> Engine<S> {
             name: listed.name.clone(),
             options: S::encode_options(&listed.options),
         };
-        let mut activity = Activity::default();
+        let form = listed.form;
+        let mut activity = Activity {
+            form,
+            ..Activity::default()
+        };
         let place = self.place_of(meta, &activity.removed);
         activity.place = Some(place.clone());
         // Copied: the store keeps parts of it, and they would keep the whole segment as it was read.
         let carried = replayed
             .carry
+            .take()
             .map(|carry| (carry.index, Bytes::copy_from_slice(&carry.payload)));
         let carried_index = carried.as_ref().map(|(index, _)| *index);
         activity.carried_bytes = carried.as_ref().map_or(0, |(_, bytes)| bytes.len() as u64);
@@ -221,12 +227,18 @@ impl<S: Persistent> Engine<S> {
             activity.rescued_upto = upto;
             S::restore(place, listed.options.clone(), carried).map(|store| (store, rescued))
         });
+        let group_log = form.is_replicated().then(|| std::mem::take(&mut replayed));
         let mut holes = replayed.holes;
         let content = restored.map(|(restored, mut entries)| {
-            self.log.post(Letter::Release(id.owner(), restored.index));
+            if group_log.is_none() {
+                self.log.post(Letter::Release(id.owner(), restored.index));
+            }
             if carried_index.is_some_and(|carried| carried < restored.index) {
                 self.log
                     .post(Letter::DropMark(id.owner(), FrameKind::Carry));
+            }
+            if group_log.is_some() {
+                entries.clear();
             }
             // The journal may repeat what was moved out of it.
             let journal = replayed.entries.into_iter();
@@ -258,9 +270,8 @@ impl<S: Persistent> Engine<S> {
             options: listed.options.clone(),
             content,
             holes,
-            vote: replayed.vote.map(|mark| mark.payload),
-            committed: replayed.committed.map(|mark| mark.payload),
-            purged: replayed.purged.map(|mark| mark.payload),
+            form,
+            group_log,
         }
     }
 
@@ -435,8 +446,17 @@ fn stream_directories(
         .collect())
 }
 
+/// What the log of a stream that the catalog forgot consists of, to go by the frames in the journal.
+fn form_of(replay: &Replay, id: StreamId) -> Form {
+    let votes = |log: &OwnerReplay| log.vote.is_some() || log.purged.is_some();
+    match replay.owners.get(&id.owner()).is_some_and(votes) {
+        true => Form::Replicated(Replica::UNKNOWN),
+        false => Form::Plain,
+    }
+}
+
 /// Takes a stream that only its directory remembers into the catalog.
-fn adopt<S: Persistent>(catalog: &mut Catalog<S::Options>, meta: StreamMeta) {
+fn adopt<S: Persistent>(catalog: &mut Catalog<S::Options>, meta: StreamMeta, form: Form) {
     let Some(options) = S::decode_options(&meta.options) else {
         return;
     };
@@ -448,6 +468,7 @@ fn adopt<S: Persistent>(catalog: &mut Catalog<S::Options>, meta: StreamMeta) {
         account: meta.account,
         name: meta.name,
         options,
+        form,
     };
     catalog.insert(meta.id, listed);
 }

@@ -7,7 +7,7 @@ use parking_lot::MutexGuard;
 use super::catalog::{CatalogEntry, Listed};
 use super::log::Letter;
 use super::meta::StreamMeta;
-use super::{Activities, Activity, Catalog, Engine, Persistent, StreamId, remove_tree};
+use super::{Activities, Activity, Catalog, Engine, Form, Persistent, StreamId, remove_tree};
 use crate::journal::{Frame, FrameKind, JournalError, Owner};
 
 /// The longest account or stream name.
@@ -46,6 +46,17 @@ impl<S: Persistent> Engine<S> {
         name: &str,
         options: S::Options,
     ) -> Result<(StreamId, S), CreateError> {
+        self.create_as(account, name, options, Form::Plain)
+    }
+
+    /// The same, for a stream whose log is of that form from the start.
+    pub fn create_as(
+        &self,
+        account: &str,
+        name: &str,
+        options: S::Options,
+        form: Form,
+    ) -> Result<(StreamId, S), CreateError> {
         let longest = account.len().max(name.len());
         if longest > NAME_BYTES_MAX {
             return Err(CreateError::NameTooLong(longest));
@@ -59,6 +70,7 @@ impl<S: Persistent> Engine<S> {
             account: account.to_owned(),
             name: name.to_owned(),
             options: options.clone(),
+            form,
         };
         self.change_catalog(&mut catalog, CatalogEntry::Created(id, listed))?;
         drop(catalog);
@@ -69,7 +81,10 @@ impl<S: Persistent> Engine<S> {
             name: name.to_owned(),
             options: S::encode_options(&options),
         };
-        let mut activity = Activity::default();
+        let mut activity = Activity {
+            form,
+            ..Activity::default()
+        };
         let place = self.place_of(meta, &activity.removed);
         activity.place = Some(place.clone());
         self.activities.lock().streams.insert(id, activity);
@@ -86,6 +101,33 @@ impl<S: Persistent> Engine<S> {
         drop(catalog);
         self.carry_if_wanted();
         Ok(())
+    }
+
+    /// Gives a stream's log another form. Durable when it returns. Before it is called a checkpoint has to be durable that covers every entry of the log in the old form,
+    /// and nothing more is submitted in that form: from then on its entries are passed over.
+    pub fn reform(&self, id: StreamId, form: Form) -> Result<(), RemoveError> {
+        let mut catalog = self.catalog.lock();
+        if !catalog.streams.contains_key(&id) {
+            return Err(RemoveError::Unknown);
+        }
+        self.change_catalog(&mut catalog, CatalogEntry::Reformed(id, form))?;
+        drop(catalog);
+        self.carry_if_wanted();
+        if let Some(activity) = self.activities.lock().streams.get_mut(&id) {
+            activity.form = form;
+        }
+        if !form.is_replicated() {
+            for mark in [FrameKind::Vote, FrameKind::Committed, FrameKind::Purged] {
+                self.log.post(Letter::DropMark(id.owner(), mark));
+            }
+        }
+        Ok(())
+    }
+
+    /// What a stream's log consists of.
+    pub fn form(&self, id: StreamId) -> Option<Form> {
+        let catalog = self.catalog.lock();
+        catalog.streams.get(&id).map(|listed| listed.form)
     }
 
     /// Removes a stream. Durable when it returns; its files go in the background. Whoever owns its store submits nothing more for it.

@@ -336,3 +336,68 @@ pub(super) fn carried(owner: Owner, index: u64, kind: FrameKind, payload: Bytes)
         payload: payload.into(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Nobody;
+
+    impl CommitSink for Nobody {
+        fn committed(&self, _commits: &[Commit]) {}
+        fn failed(&self, _error: &JournalError) {}
+    }
+
+    fn frame(owner: u64, index: u64, kind: FrameKind) -> Frame {
+        carried(
+            Owner(owner),
+            index,
+            kind,
+            Bytes::from(vec![owner as u8; index as usize * 7]),
+        )
+    }
+
+    #[test]
+    fn frames_that_were_encoded_apart_make_the_same_commit() {
+        use FrameKind::{Entry, Purged, Truncate, Vote};
+        let calls = [
+            vec![frame(16, 1, Entry), frame(16, 2, Entry), frame(17, 0, Vote)],
+            vec![frame(16, 2, Truncate), frame(16, 2, Entry)],
+            vec![
+                frame(17, 3, Purged),
+                frame(16, 3, Entry),
+                frame(16, 2, Truncate),
+            ],
+        ];
+        let sink: Arc<dyn CommitSink> = Arc::new(Nobody);
+        let (mut direct, mut apart) = (CommitBuffer::new(), CommitBuffer::new());
+        for (call, seed) in calls.iter().zip([7, 8, 7]) {
+            let (mut draft, mut commits) = (CommitBuffer::new(), Vec::new());
+            for frame in call {
+                commits.push(Commit {
+                    owner: frame.owner,
+                    index: frame.index,
+                    kind: frame.kind,
+                    token: frame.index,
+                    location: Location {
+                        segment: 0,
+                        commit_at: 0,
+                        frame_at: draft.length() as u32,
+                    },
+                });
+                draft.push(frame, seed, None).unwrap();
+                direct.push(frame, 7, Some((frame.index, &sink))).unwrap();
+            }
+            apart.append(&mut draft, &commits, &sink);
+        }
+        assert_eq!(direct.bytes, apart.bytes);
+        assert_eq!(
+            (direct.frames, direct.frame_bytes, direct.urgent),
+            (apart.frames, apart.frame_bytes, apart.urgent)
+        );
+        assert_eq!(direct.summary.entries, apart.summary.entries);
+        assert_eq!(direct.summary.truncates, apart.summary.truncates);
+        assert_eq!(direct.summary.marks, apart.summary.marks);
+        assert_eq!(direct.sinks[0].commits, apart.sinks[0].commits);
+    }
+}

@@ -21,7 +21,7 @@ pub struct Replay {
 }
 
 /// What survived of one owner.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct OwnerReplay {
     /// Its entries, ascending, without those that were taken back.
     pub entries: Vec<ReplayedFrame>,

@@ -9,6 +9,7 @@ fn listed(name: &str) -> Listed<String> {
         account: "A".to_owned(),
         name: name.to_owned(),
         options: "opts".to_owned(),
+        form: Form::Plain,
     }
 }
 
@@ -61,11 +62,41 @@ fn a_carried_catalog_comes_back_and_its_mutations_never_panic() {
         let _ = CatalogEntry::<String>::decode::<Toy>(&mut &mutated[..]);
     }
     let mut later = bytes.to_vec();
-    later[0] = 2;
+    later[0] = 3;
     assert_eq!(
         Catalog::<String>::decode::<Toy>(6, &mut &later[..]).err(),
-        Some(MalformedCatalog::LaterVersion(2))
+        Some(MalformedCatalog::LaterVersion(3))
     );
+}
+
+#[test]
+fn a_catalog_with_replicas_comes_back_whole_and_by_its_entries() {
+    let replica = |group| Form::Replicated(Replica { group, node: 9 });
+    let founded = Listed {
+        form: replica(3),
+        ..listed("founded")
+    };
+    let entries = [
+        CatalogEntry::Created(StreamId(16), listed("plain")),
+        CatalogEntry::Created(StreamId(17), founded),
+        CatalogEntry::Created(StreamId(18), listed("grown")),
+        CatalogEntry::Reformed(StreamId(18), replica(4)),
+        CatalogEntry::Created(StreamId(19), listed("shrunk")),
+        CatalogEntry::Reformed(StreamId(19), replica(5)),
+        CatalogEntry::Reformed(StreamId(19), Form::Plain),
+    ];
+    let mut catalog = Catalog::new();
+    for (index, entry) in (1..).zip(entries) {
+        let mut bytes = entry.encode::<Toy>();
+        let decoded = CatalogEntry::<String>::decode::<Toy>(&mut bytes).unwrap();
+        catalog.apply(index, decoded);
+    }
+    let back = Catalog::<String>::decode::<Toy>(7, &mut catalog.encode::<Toy>()).unwrap();
+    for catalog in [catalog, back] {
+        let forms = catalog.streams.values().map(|listed| listed.form);
+        let forms: Vec<Form> = forms.collect();
+        assert_eq!(forms, [Form::Plain, replica(3), replica(4), Form::Plain]);
+    }
 }
 
 #[test]

@@ -6,6 +6,7 @@ use super::*;
 use crate::disk::sim::Fault;
 use crate::disk::{DiskErrorKind, OpenMode, RealDisk};
 use crate::entropy::SystemEntropy;
+use crate::journal::{Frame, FrameKind};
 use crate::seal::Cipher;
 
 #[test]
@@ -435,4 +436,94 @@ fn a_hole_in_a_stream_is_still_a_hole_when_the_journal_has_gone_on() {
         disk.content(segment).is_none(),
         "the segment is no longer needed"
     );
+}
+
+#[test]
+fn the_log_of_a_replica_is_handed_over_whole_and_released_only_by_whoever_replicates() {
+    let disk = SimDisk::new(1);
+    let opened = open(&disk);
+    let engine = &opened.engine;
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let heard = Arc::clone(&told);
+    engine.set_checkpoint_listener(move |id, index| heard.lock().push((id, index)));
+    let form = Form::Replicated(Replica { group: 3, node: 7 });
+    let (id, toy) = engine
+        .create_as("account", "s", "s".to_owned(), form)
+        .unwrap();
+    let mut stream = Driven { id, toy, index: 0 };
+    let recorder: Arc<dyn CommitSink> = Arc::new(Recorder::default());
+    let vote = Frame {
+        owner: id.owner(),
+        index: 0,
+        kind: FrameKind::Vote,
+        payload: Bytes::from_static(b"vote").into(),
+    };
+    engine.submit_frames([(vote, 0)], &recorder).unwrap();
+    for _ in 0..50 {
+        stream.append(engine);
+    }
+    stream.checkpoint(engine).unwrap();
+    assert_eq!(*told.lock(), [(id, 50)]);
+    engine.release_frames(id.owner(), 20);
+    stream.append(engine);
+    drop(opened);
+    disk.crash();
+    let recovered = open(&disk).streams.remove(0);
+    assert_eq!(recovered.form, form);
+    let log = recovered.group_log.unwrap();
+    assert_eq!(log.vote.unwrap().payload, "vote");
+    let content = recovered.content.unwrap();
+    assert_eq!((content.index, content.entries.len()), (50, 0));
+    let indexes: Vec<u64> = log.entries.iter().map(|entry| entry.index).collect();
+    assert_eq!(indexes.last(), Some(&51));
+    assert!(
+        indexes.contains(&21),
+        "the checkpoint alone releases nothing"
+    );
+}
+
+#[test]
+fn a_stream_that_is_reformed_goes_on_from_its_checkpoint_in_the_new_form() {
+    let disk = SimDisk::new(1);
+    let opened = open(&disk);
+    let mut stream = Driven::create(&opened.engine, "s").unwrap();
+    for _ in 0..50 {
+        stream.append(&opened.engine);
+    }
+    stream.checkpoint(&opened.engine).unwrap();
+    let form = Form::Replicated(Replica { group: 3, node: 7 });
+    opened.engine.reform(stream.id, form).unwrap();
+    assert_eq!(opened.engine.form(stream.id), Some(form));
+    stream.append(&opened.engine);
+    drop(opened);
+    disk.crash();
+    let opened = open(&disk);
+    let recovered = &opened.streams[0];
+    assert_eq!(recovered.form, form);
+    assert_eq!(recovered.content.as_ref().unwrap().index, 50);
+    let indexes = recovered.group_log.as_ref().unwrap().entries.iter();
+    assert_eq!(indexes.last().unwrap().index, 51);
+    opened.engine.reform(stream.id, Form::Plain).unwrap();
+    drop(opened);
+    disk.crash();
+    let recovered = open(&disk).streams.remove(0);
+    assert_eq!(Driven::recovered(recovered).index, 51);
+}
+
+#[test]
+fn the_state_of_a_group_of_the_server_is_carried_in_the_journal() {
+    let disk = SimDisk::new(1);
+    let opened = open(&disk);
+    let recorder: Arc<dyn CommitSink> = Arc::new(Recorder::default());
+    let owner = Owner(1);
+    for index in [5, 9] {
+        let state = Bytes::from(format!("state {index}"));
+        let engine = &opened.engine;
+        engine.carry_state(owner, index, state, &recorder).unwrap();
+    }
+    drop(opened);
+    disk.crash();
+    let mut opened = open(&disk);
+    let found = opened.others.remove(&owner).unwrap().carry.unwrap();
+    assert_eq!((found.index, &found.payload[..]), (9, &b"state 9"[..]));
 }
