@@ -131,7 +131,7 @@ fn stream_logs() -> Vec<Vec<u8>> {
         ],
     ];
     let mut log = Vec::new();
-    let mut base_sequence = 0;
+    let (mut base_sequence, mut base_index) = (0, 0);
     for ops in batches {
         let mut writer = EntryWriter::new();
         let mut messages = 0;
@@ -143,7 +143,10 @@ fn stream_logs() -> Vec<Vec<u8>> {
             term: 1,
             time_ns: 1_700_000_000_000_000_000,
             base_sequence,
+            base_index,
+            ordinal: 1,
         });
+        base_index += 1;
         base_sequence += messages;
         log.extend_from_slice(&(entry.len() as u32).to_le_bytes());
         log.extend_from_slice(&entry);

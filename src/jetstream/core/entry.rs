@@ -3,12 +3,15 @@
 //! An entry is a header and operations without padding:
 //!
 //! ```text
-//! version u8 | term u64 | time i64 | base u64 | operations…
+//! version u8 | term u64 | time i64 | base sequence u64 | base index u64 | ordinal u64 | operations…
 //! ```
 //!
 //! Integers are little-endian; `number` is a variable-length integer and `blob` a number followed by as many bytes. `time` is
-//! the leader's clock in nanoseconds since the epoch and `base` the stream's last sequence before the entry. Each operation
-//! starts with its kind in one byte. An entry is applied as a whole or, when term or base do not fit, not at all.
+//! the leader's clock in nanoseconds since the epoch. Each operation starts with its kind in one byte.
+//!
+//! What a leader decides on top of one applied state is a chain: all its entries name that state by its index, the base index, and are
+//! counted from 1. An entry is applied as a whole or, when it does not follow what was applied before, not at all: so that one of
+//! which a predecessor was lost, or on which another chain got ahead, changes nothing, on no replica.
 
 use bytes::Bytes;
 use storage::store::Expiry;
@@ -16,9 +19,9 @@ use storage::store::Expiry;
 use super::codec::{DecodeError, Reader, Writer};
 
 /// The version written.
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 /// Bytes before the first operation.
-pub(crate) const HEADER_BYTES: usize = 1 + 8 + 8 + 8;
+pub(crate) const HEADER_BYTES: usize = 1 + 5 * 8;
 
 /// The start of an entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,6 +32,10 @@ pub struct EntryHeader {
     pub time_ns: i64,
     /// The stream's last sequence before it.
     pub base_sequence: u64,
+    /// The index of the last entry that was applied when its chain began.
+    pub base_index: u64,
+    /// Its place in its chain, from 1.
+    pub ordinal: u64,
 }
 
 /// What a message replaces.
@@ -164,6 +171,13 @@ pub enum Op<'a> {
         /// At this stream sequence.
         stream_sequence: u64,
     },
+    /// What the leader's digest was at an earlier entry. Changes nothing; whoever had another one there is not equal.
+    Compare {
+        /// At which entry.
+        index: u64,
+        /// The digest.
+        digest: u64,
+    },
 }
 
 mod kind {
@@ -181,6 +195,7 @@ mod kind {
     pub(super) const TOUCHED: u8 = 12;
     pub(super) const RESERVED: u8 = 13;
     pub(super) const RESET: u8 = 14;
+    pub(super) const COMPARE: u8 = 15;
 }
 
 mod flag {
@@ -321,6 +336,11 @@ impl EntryWriter {
                 writer.number(id);
                 writer.number(stream_sequence);
             }
+            Op::Compare { index, digest } => {
+                writer.u8(kind::COMPARE);
+                writer.number(index);
+                writer.u64(digest);
+            }
         }
         let operation = self.operations;
         self.operations += 1;
@@ -338,6 +358,8 @@ impl EntryWriter {
         head.u64(header.term);
         head.i64(header.time_ns);
         head.u64(header.base_sequence);
+        head.u64(header.base_index);
+        head.u64(header.ordinal);
         if let Some(space) = bytes.get_mut(..HEADER_BYTES) {
             space.copy_from_slice(&head.bytes);
         }
@@ -396,6 +418,8 @@ impl<'a> EntryReader<'a> {
             term: reader.u64()?,
             time_ns: reader.i64()?,
             base_sequence: reader.u64()?,
+            base_index: reader.u64()?,
+            ordinal: reader.u64()?,
         };
         Ok(Self { reader, header })
     }
@@ -473,6 +497,10 @@ fn read_op<'a>(reader: &mut Reader<'a>) -> Result<Op<'a>, DecodeError> {
             id: reader.number()?,
             stream_sequence: reader.number()?,
         },
+        kind::COMPARE => Op::Compare {
+            index: reader.number()?,
+            digest: reader.u64()?,
+        },
         _ => return Err(DecodeError::Range { what: "operation" }),
     })
 }
@@ -521,6 +549,8 @@ mod tests {
         term: 3,
         time_ns: -5,
         base_sequence: 7,
+        base_index: 11,
+        ordinal: 2,
     };
 
     fn samples() -> Vec<Op<'static>> {
@@ -587,6 +617,10 @@ mod tests {
             Op::Reset {
                 id: 1,
                 stream_sequence: 5,
+            },
+            Op::Compare {
+                index: 300,
+                digest: u64::MAX,
             },
         ]
     }

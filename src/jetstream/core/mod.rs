@@ -3,6 +3,9 @@
 //! Events go in and become entries ([`StreamCore::handle`], [`StreamCore::take_entries`]); entries that are durable change the
 //! state ([`StreamCore::committed`], [`StreamCore::replay`]); what the world gets to see comes out as [`Effects`].
 //!
+//! With one replica the log is the stream's own, and what is submitted is what becomes durable. With several, anything may be committed:
+//! [`StreamCore::take_committed`] applies it on leader and follower alike, and tells the leader by its content which of its own it was.
+//!
 //! # Invariant
 //! Nothing here reads a clock, does I/O, starts a thread or knows the broker. Time, events and the store are handed in. Durable
 //! state changes only when an entry is applied; what a leader knows beyond that (pull requests, redelivery queues, flow
@@ -12,6 +15,7 @@ mod ack;
 mod codec;
 mod consumer;
 mod dedupe;
+mod digest;
 mod draft;
 mod duration;
 mod effects;
@@ -27,6 +31,7 @@ mod tests;
 pub use ack::{AckKind, AckSubject};
 pub use codec::DecodeError;
 pub use consumer::{Pending, Place, Progress};
+pub use digest::{Divergence, Mark};
 pub use effects::{Advisory, ConsumerChange, Effects, World};
 pub use pull::PullRequest;
 pub use request::{
@@ -34,6 +39,6 @@ pub use request::{
     PurgeQuery, StreamReply, StreamRequest,
 };
 pub use stream::{
-    ApplyError, BeginError, Event, RecoverError, SNAPSHOT_VERSION, Salvaged, Step, StreamCore,
-    limits,
+    ApplyError, BeginError, Event, LogPlace, RecoverError, Retirement, SNAPSHOT_VERSION, Salvaged,
+    Step, StreamCore, limits,
 };

@@ -67,6 +67,20 @@ pub enum StreamRequest {
     },
 }
 
+impl StreamRequest {
+    /// Whether it changes nothing, so that any replica that is current can answer.
+    pub fn is_read(&self) -> bool {
+        matches!(
+            self,
+            Self::Info(_)
+                | Self::Get(_)
+                | Self::ConsumerInfo { .. }
+                | Self::ConsumerNames
+                | Self::ConsumerInfos { .. }
+        )
+    }
+}
+
 /// What [`StreamRequest::Info`] asks for beyond the totals.
 #[derive(Debug, Clone, Default)]
 pub struct InfoQuery {

@@ -14,8 +14,8 @@ use crate::broker::{
 };
 use crate::jetstream::advisory::consumer as advisory;
 use crate::jetstream::core::{
-    self, Advisory, ConsumerChange, Effects, Event, Step, StreamCore, StreamReply, StreamRequest,
-    World,
+    self, Advisory, ConsumerChange, Effects, Event, Retirement, Step, StreamCore, StreamReply,
+    StreamRequest, World,
 };
 use crate::jetstream::intake::{self, Intake, Purpose};
 use crate::jetstream::log::{Checkpoint, Entry, Log, LogError};
@@ -212,8 +212,7 @@ impl Slot {
         for (_, answer) in self.requests.drain() {
             answer(refusal.clone());
         }
-        self.core
-            .retire("409 Server Shutdown", true, &mut self.effects);
+        self.core.retire(Retirement::Shutdown, &mut self.effects);
     }
 
     /// Lets deadlines and consumers run, and hands what was decided to the log.
@@ -267,8 +266,8 @@ impl Slot {
     }
 
     /// Ends the stream on this server.
-    pub(super) fn retire(&mut self, status: &str, with_remaining: bool) {
-        self.core.retire(status, with_remaining, &mut self.effects);
+    pub(super) fn retire(&mut self, reason: Retirement) {
+        self.core.retire(reason, &mut self.effects);
         self.watches.clear();
         self.pulls.clear();
     }

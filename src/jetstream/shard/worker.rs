@@ -10,6 +10,7 @@ use storage::journal::CommitSink;
 use super::inbox::{Done, Inbox, Item, Work, measure};
 use super::slot::Slot;
 use crate::broker::{Broker, PublishCache};
+use crate::jetstream::core::Retirement;
 use crate::jetstream::log::{Checkpoint, Entry, Log};
 
 /// How long a checkpoint that could not begin is put off.
@@ -167,7 +168,7 @@ impl Worker {
             Item::Remove { slot, done } => {
                 if let Some(mut stream) = self.slots.remove(&slot) {
                     self.slot_of.remove(&stream.storage);
-                    stream.retire("409 Consumer Deleted", false);
+                    stream.retire(Retirement::Removed);
                     stream.carry_out(&self.broker, &mut self.cache, now_ns);
                     stream.port.faults.forget(slot);
                 }
@@ -309,7 +310,7 @@ impl Worker {
     /// Everything is durable: says goodbye, writes checkpoints, and is gone.
     fn end(mut self) {
         for stream in self.slots.values_mut() {
-            stream.retire("409 Server Shutdown", true);
+            stream.retire(Retirement::Shutdown);
             stream.carry_out(&self.broker, &mut self.cache, self.clock_ns);
             if stream.offline.is_some() {
                 continue;

@@ -114,6 +114,18 @@ impl Live {
         live
     }
 
+    /// Takes over what does not rest on the log from an earlier lead of the same server: who waits, who listens, who is pinned.
+    pub(crate) fn keep_waiting(&mut self, before: Self) {
+        self.waiting = before.waiting;
+        self.push = before.push;
+        self.pin = before.pin;
+        self.active_ns = before.active_ns;
+        self.not_before_ns = before.not_before_ns;
+        self.last_sent = before.last_sent;
+        self.replay_upto = before.replay_upto;
+        self.reserve_ahead = before.reserve_ahead;
+    }
+
     /// Finds again which last messages are still to be delivered first.
     fn list_last_messages(&mut self, consumer: &Consumer, store: &dyn Store) {
         let resume = self.progress.resume;

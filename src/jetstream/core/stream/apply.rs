@@ -10,11 +10,13 @@ use bytes::Bytes;
 use storage::filter::Filter;
 use storage::store::{ChangeError, Deletion, NewMessage, Purge, accounted_bytes};
 
+use super::chain::LogPlace;
 use super::retention::Gone;
 use super::start::starting_progress;
 use super::{ApplyError, StreamCore, limits};
 use crate::jetstream::core::codec::DecodeError;
 use crate::jetstream::core::consumer::{Consumer, Live, Place};
+use crate::jetstream::core::digest::Mark;
 use crate::jetstream::core::draft::Waiter;
 use crate::jetstream::core::effects::{Advisory, ConsumerChange, Effects, World};
 use crate::jetstream::core::entry::{EntryHeader, EntryReader, MessageOp, Op, Rollup};
@@ -72,12 +74,13 @@ impl StreamCore {
     /// Applies an entry once; one that was applied before, or does not fit, changes nothing.
     pub(super) fn apply(
         &mut self,
-        index: u64,
+        at: LogPlace,
         entry: &Bytes,
         waiters: Vec<Waiter>,
         world: Option<&dyn World>,
         effects: &mut Effects,
     ) -> Result<Applied, ApplyError> {
+        let index = at.index;
         if index <= self.applied_index {
             return Ok(Applied::Before);
         }
@@ -85,11 +88,16 @@ impl StreamCore {
             EntryReader::new(entry).map_err(|source| ApplyError::Decode { index, source })?;
         let header = reader.header();
         self.applied_index = index;
-        if header.term < self.term || header.base_sequence != self.store.state().last_sequence {
+        let last_sequence = self.store.state().last_sequence;
+        if !self.chain.fits(at, &header) || header.base_sequence != last_sequence {
+            if at.term.is_some() {
+                self.digest.mark(index);
+            }
             return Ok(Applied::Unfit);
         }
-        self.term = header.term;
+        self.chain.follow(index, &header);
         self.applied_ns = self.applied_ns.max(header.time_ns);
+        self.removed_sum = 0;
         let mut waiters: VecDeque<Waiter> = waiters.into();
         let mut operation = 0u32;
         loop {
@@ -119,6 +127,10 @@ impl StreamCore {
         for waiter in waiters {
             self.resolve(waiter.waiting, Outcome::Nothing, effects);
         }
+        if at.term.is_some() {
+            let state = self.store.state();
+            self.digest.fold(index, entry, &state, self.removed_sum);
+        }
         Ok(Applied::Changed)
     }
 
@@ -141,7 +153,7 @@ impl StreamCore {
                 let mut gone = Gone::default();
                 let found = self.store.delete(sequence, deletion, &mut gone)?;
                 self.structural_applied();
-                self.settle_gone(&gone, time_ns, effects);
+                self.settle_gone(gone, time_ns, effects);
                 Ok(if found {
                     Outcome::Removed(1)
                 } else {
@@ -159,7 +171,9 @@ impl StreamCore {
                     below_sequence: (below_sequence > 0).then_some(below_sequence),
                     keep,
                 };
-                let removed = self.store.purge(&purge, &mut ())?;
+                let mut gone = Gone::only_sum();
+                let removed = self.store.purge(&purge, &mut gone)?;
+                self.removed_sum = self.removed_sum.wrapping_add(gone.sum);
                 self.structural_applied();
                 self.reconcile(time_ns);
                 Ok(Outcome::Removed(removed))
@@ -169,7 +183,7 @@ impl StreamCore {
                 let removed = self.store.expire(time_ns, removals_max, &mut gone)?;
                 self.dedupe.expire(time_ns);
                 self.structural_applied();
-                self.settle_gone(&gone, time_ns, effects);
+                self.settle_gone(gone, time_ns, effects);
                 Ok(Outcome::Removed(removed))
             }
             Op::Config { json } => {
@@ -180,7 +194,7 @@ impl StreamCore {
                 self.config = Arc::new(config);
                 self.sweep(&mut gone)?;
                 self.structural_applied();
-                self.settle_gone(&gone, time_ns, effects);
+                self.settle_gone(gone, time_ns, effects);
                 Ok(Outcome::Nothing)
             }
             Op::ConsumerCreate { id, name, json } => {
@@ -212,6 +226,10 @@ impl StreamCore {
                 self.structural_applied();
                 Ok(Outcome::Nothing)
             }
+            Op::Compare { index, digest } => {
+                self.digest.compare(Mark { index, digest });
+                Ok(Outcome::Nothing)
+            }
             _ => self.apply_progress(op, time_ns, effects),
         }
     }
@@ -227,7 +245,10 @@ impl StreamCore {
         // Messages of a stream are ordered by time as well, whatever the clocks of its leaders.
         let time_ns = time_ns.max(state.last_time_ns);
         let wanted = self.is_wanted(message.subject);
-        let mut gone = Gone::default();
+        let mut gone = match self.consumers.is_empty() {
+            true => Gone::only_sum(),
+            false => Gone::default(),
+        };
         if wanted {
             let new = NewMessage {
                 sequence,
@@ -237,11 +258,7 @@ impl StreamCore {
                 payload: message.payload,
                 expiry: message.expiry,
             };
-            if self.consumers.is_empty() {
-                self.store.append(&new, &mut ())?;
-            } else {
-                self.store.append(&new, &mut gone)?;
-            }
+            self.store.append(&new, &mut gone)?;
         } else {
             self.store.skip(sequence, time_ns)?;
         }
@@ -263,9 +280,7 @@ impl StreamCore {
             lead.overlay
                 .applied(message.subject, message.id, sequence, bytes);
         }
-        if !gone.is_empty() {
-            self.settle_gone(&gone, time_ns, effects);
-        }
+        self.settle_gone(gone, time_ns, effects);
         self.apply_rollup(message, sequence, u64::from(wanted), time_ns)?;
         Ok(Outcome::Sequence(sequence))
     }
@@ -287,7 +302,9 @@ impl StreamCore {
             below_sequence: (keep > 0).then_some(sequence),
             keep: 0,
         };
-        self.store.purge(&purge, &mut ())?;
+        let mut gone = Gone::only_sum();
+        self.store.purge(&purge, &mut gone)?;
+        self.removed_sum = self.removed_sum.wrapping_add(gone.sum);
         self.structural_applied();
         self.reconcile(time_ns);
         Ok(())
@@ -318,12 +335,13 @@ impl StreamCore {
     }
 
     /// Consumers learn what has left the stream.
-    pub(super) fn settle_gone(&mut self, gone: &Gone, now_ns: i64, effects: &mut Effects) {
+    pub(super) fn settle_gone(&mut self, mut gone: Gone, now_ns: i64, effects: &mut Effects) {
+        self.removed_sum = self.removed_sum.wrapping_add(gone.sum);
         if gone.is_empty() {
             return;
         }
         for consumer in self.consumers.values_mut() {
-            gone.each(|sequence, subject| {
+            gone.each_in_order(|sequence, subject| {
                 let deliveries = consumer.progress.redelivered.get(&sequence).copied();
                 let pending = consumer.progress.pending.get(&sequence).copied();
                 if consumer.message_gone(sequence, subject, now_ns)
@@ -435,7 +453,7 @@ impl StreamCore {
         if refiltered {
             let mut gone = Gone::default();
             self.sweep(&mut gone)?;
-            self.settle_gone(&gone, time_ns, effects);
+            self.settle_gone(gone, time_ns, effects);
         }
         Ok(())
     }
@@ -462,7 +480,7 @@ impl StreamCore {
         }
         let mut gone = Gone::default();
         self.sweep(&mut gone)?;
-        self.settle_gone(&gone, time_ns, effects);
+        self.settle_gone(gone, time_ns, effects);
         Ok(true)
     }
 
@@ -491,7 +509,7 @@ impl StreamCore {
         }
         let mut gone = Gone::default();
         self.sweep(&mut gone)?;
-        self.settle_gone(&gone, time_ns, effects);
+        self.settle_gone(gone, time_ns, effects);
         Ok(())
     }
 
@@ -579,7 +597,7 @@ impl StreamCore {
             for sequence in settled {
                 self.release(sequence, &mut gone)?;
             }
-            self.settle_gone(&gone, time_ns, effects);
+            self.settle_gone(gone, time_ns, effects);
         }
         Ok(Outcome::Nothing)
     }

@@ -7,6 +7,7 @@ use bytes::Bytes;
 
 use super::apply::{Applied, Outcome, present};
 use super::batch::Batches;
+use super::chain::LogPlace;
 use super::overlay::Overlay;
 use super::{ApplyError, Event, Step, StreamCore};
 use crate::jetstream::core::ack::{AckKind, AckSubject};
@@ -30,33 +31,38 @@ const EXPIRE_MESSAGES_MAX: u64 = 4096;
 
 /// An entry on its way to the log.
 #[derive(Debug)]
-struct Flight {
-    index: u64,
-    entry: Bytes,
-    waiters: Vec<Waiter>,
+pub(super) struct Flight {
+    /// Its place in its chain.
+    pub(super) ordinal: u64,
+    pub(super) entry: Bytes,
+    pub(super) waiters: Vec<Waiter>,
 }
 
 /// The leader's side of a stream.
 pub(super) struct Lead {
-    term: u64,
+    pub(super) term: u64,
     pub(super) draft: Draft,
     /// The last sequence before the draft.
     draft_base: u64,
-    flights: VecDeque<Flight>,
+    pub(super) flights: VecDeque<Flight>,
     /// Closed entries that were not handed out yet; they are in flight already.
     outbox: Vec<(u64, Bytes)>,
-    index_next: u64,
+    /// What was applied when this chain of entries began.
+    base_index: u64,
+    ordinal_last: u64,
     pub(super) overlay: Overlay,
     /// Events that wait until nothing is in flight.
     pub(super) parked: VecDeque<Event>,
     /// Reads, and after which entry they are answered.
-    reads: VecDeque<(u64, u64, StreamRequest)>,
+    pub(super) reads: VecDeque<(u64, u64, StreamRequest)>,
     /// Consumers that may have something to deliver.
     pub(super) ready: BTreeSet<u64>,
     /// When consumers want to look at the clock; may hold what is no longer so.
     timers: BinaryHeap<Reverse<(i64, u64)>>,
     /// Whether an expiry is in flight.
     expiring: bool,
+    /// The last digest that the followers were told, or are about to be.
+    pub(super) told: u64,
     pub(super) batches: Batches,
 }
 
@@ -84,11 +90,11 @@ impl Lead {
         self.draft.push(op)
     }
 
-    fn index_of_last(&self) -> u64 {
+    fn ordinal_of_last(&self) -> u64 {
         if self.draft.urgent {
-            self.index_next
+            self.ordinal_last + 1
         } else {
-            self.flights.back().map_or(0, |flight| flight.index)
+            self.flights.back().map_or(0, |flight| flight.ordinal)
         }
     }
 
@@ -97,18 +103,21 @@ impl Lead {
         if self.draft.is_empty() {
             return;
         }
+        self.ordinal_last += 1;
+        let ordinal = self.ordinal_last;
         let header = EntryHeader {
             term: self.term,
             time_ns: now_ns,
             base_sequence: self.draft_base,
+            base_index: self.base_index,
+            ordinal,
         };
         let (entry, waiters) = self.draft.finish(header);
         self.draft_base = self.overlay.last_sequence;
-        let index = self.index_next;
-        self.index_next += 1;
+        let index = self.base_index + ordinal;
         self.outbox.push((index, entry.clone()));
         self.flights.push_back(Flight {
-            index,
+            ordinal,
             entry,
             waiters,
         });
@@ -125,25 +134,7 @@ impl Lead {
 impl StreamCore {
     /// Starts to lead: what only a leader knows is built from durable state.
     pub fn lead(&mut self, term: u64, step: &mut Step<'_>) {
-        let last_sequence = self.store.state().last_sequence;
-        let mut lead = Lead {
-            term: term.max(self.term),
-            draft: Draft::new(),
-            draft_base: last_sequence,
-            flights: VecDeque::new(),
-            outbox: Vec::new(),
-            index_next: self.applied_index + 1,
-            overlay: Overlay::new(last_sequence),
-            parked: VecDeque::new(),
-            reads: VecDeque::new(),
-            ready: BTreeSet::new(),
-            timers: BinaryHeap::new(),
-            expiring: false,
-            batches: Batches::default(),
-        };
-        if self.config.discard_new_per_subject {
-            lead.overlay.track_subjects();
-        }
+        let mut lead = self.fresh_lead(term);
         for consumer in self.consumers.values_mut() {
             let store = self.store.as_ref();
             let live = Live::new(&self.name, consumer, store, step.world, step.now_ns);
@@ -154,25 +145,36 @@ impl StreamCore {
         self.lead = Some(Box::new(lead));
     }
 
-    /// Stops leading; whoever waits for messages is told so.
-    pub fn retire(&mut self, status: &str, with_remaining: bool, effects: &mut Effects) {
-        self.lead = None;
-        for consumer in self.consumers.values_mut() {
-            if let Some(mut live) = consumer.live.take() {
-                live.waiting.end_all(status, with_remaining, effects);
-            }
+    /// A leader's side with nothing in flight.
+    pub(super) fn fresh_lead(&self, term: u64) -> Lead {
+        let last_sequence = self.store.state().last_sequence;
+        let mut lead = Lead {
+            term: term.max(self.chain.term),
+            draft: Draft::new(),
+            draft_base: last_sequence,
+            flights: VecDeque::new(),
+            outbox: Vec::new(),
+            base_index: self.applied_index,
+            ordinal_last: 0,
+            overlay: Overlay::new(last_sequence),
+            parked: VecDeque::new(),
+            reads: VecDeque::new(),
+            ready: BTreeSet::new(),
+            timers: BinaryHeap::new(),
+            expiring: false,
+            told: 0,
+            batches: Batches::default(),
+        };
+        if self.config.discard_new_per_subject {
+            lead.overlay.track_subjects();
         }
-    }
-
-    /// Whether this is the leader.
-    pub fn is_leading(&self) -> bool {
-        self.lead.is_some()
+        lead
     }
 
     /// Decides about an event.
     pub fn handle(&mut self, event: Event, step: &mut Step<'_>) {
         let Some(lead) = self.lead.as_deref_mut() else {
-            return;
+            return self.handle_following(event, step);
         };
         if !lead.parked.is_empty() && matches!(event, Event::Publish(_) | Event::Request { .. }) {
             lead.parked.push_back(event);
@@ -325,7 +327,7 @@ impl StreamCore {
             .is_some_and(|lead| !lead.ready.is_empty())
     }
 
-    /// The entries to submit now, in order.
+    /// The entries to submit now, in order, each with the index that it takes in a log of one replica.
     pub fn take_entries(&mut self, now_ns: i64) -> Vec<(u64, Bytes)> {
         let Some(lead) = self.lead.as_deref_mut() else {
             return Vec::new();
@@ -362,7 +364,7 @@ impl StreamCore {
         self.lead.as_deref().is_none_or(Lead::is_settled)
     }
 
-    /// The next entry in flight is durable.
+    /// The next entry in flight is durable in a log of one replica.
     pub fn committed(&mut self, index: u64, step: &mut Step<'_>) -> Result<(), ApplyError> {
         let Some(lead) = self.lead.as_deref_mut() else {
             return Ok(());
@@ -370,20 +372,32 @@ impl StreamCore {
         let Some(flight) = lead.flights.pop_front() else {
             return Ok(());
         };
-        debug_assert_eq!(flight.index, index, "entries are committed in order");
-        let applied = self.apply(
-            flight.index,
-            &flight.entry,
-            flight.waiters,
-            Some(step.world),
-            step.effects,
-        )?;
+        debug_assert_eq!(
+            lead.base_index + flight.ordinal,
+            index,
+            "entries are committed in order"
+        );
+        self.land(LogPlace { index, term: None }, flight, step)
+    }
+
+    /// Applies the first entry in flight, and does what waited for it.
+    pub(super) fn land(
+        &mut self,
+        at: LogPlace,
+        flight: Flight,
+        step: &mut Step<'_>,
+    ) -> Result<(), ApplyError> {
+        let Flight {
+            ordinal,
+            entry,
+            waiters,
+        } = flight;
+        let applied = self.apply(at, &entry, waiters, Some(step.world), step.effects)?;
         if applied == Applied::Unfit {
-            let term = self.lead.as_deref().map_or(self.term, |lead| lead.term);
-            self.lead(term, step);
+            self.lead_anew(step);
             return Ok(());
         }
-        self.answer_reads(index, step);
+        self.answer_reads(ordinal, step);
         if let Some(lead) = self.lead.as_deref_mut() {
             lead.expiring = lead.expiring && !lead.is_settled();
         }
@@ -394,14 +408,14 @@ impl StreamCore {
     /// Puts off a read until all that is in flight has been applied.
     pub(super) fn read_later(&mut self, token: u64, request: StreamRequest) {
         if let Some(lead) = self.lead.as_deref_mut() {
-            let index = lead.index_of_last();
-            lead.reads.push_back((index, token, request));
+            let ordinal = lead.ordinal_of_last();
+            lead.reads.push_back((ordinal, token, request));
         }
     }
 
-    fn answer_reads(&mut self, index: u64, step: &mut Step<'_>) {
+    fn answer_reads(&mut self, ordinal: u64, step: &mut Step<'_>) {
         while let Some(lead) = self.lead.as_deref_mut() {
-            if lead.reads.front().is_none_or(|read| read.0 > index) {
+            if lead.reads.front().is_none_or(|read| read.0 > ordinal) {
                 return;
             }
             if let Some((_, token, request)) = lead.reads.pop_front() {
@@ -419,7 +433,7 @@ impl StreamCore {
     }
 
     /// Looks again at events that were put off.
-    fn unpark(&mut self, step: &mut Step<'_>) {
+    pub(super) fn unpark(&mut self, step: &mut Step<'_>) {
         let Some(lead) = self.lead.as_deref_mut() else {
             return;
         };

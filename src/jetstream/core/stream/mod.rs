@@ -1,12 +1,14 @@
 //! A stream with all its consumers.
 //!
-//! Reading order: [`StreamCore`] holds the state; `apply` changes it by entries from the log; `lead` is what its leader does
-//! between the log and the world; `publish`, `requests` and `direct` decide about events; `snapshot` writes it down and `recover`
+//! Reading order: [`StreamCore`] holds the state; `apply` changes it by entries from the log, and `chain` says which of them fit; `lead` is
+//! what its leader does between the log and the world, `follow` what a replica does that may lose its lead; `publish`, `requests` and `direct` decide about events; `snapshot` writes it down and `recover`
 //! takes it up again.
 
 mod apply;
 mod batch;
+mod chain;
 mod direct;
+mod follow;
 mod lead;
 mod overlay;
 mod publish;
@@ -25,6 +27,8 @@ use hashbrown::HashMap;
 use storage::store::{ChangeError, Store};
 use thiserror::Error;
 
+pub use chain::LogPlace;
+pub use follow::Retirement;
 pub use recover::{RecoverError, Salvaged};
 pub use rules::limits;
 pub use snapshot::{BeginError, SNAPSHOT_VERSION};
@@ -32,9 +36,11 @@ pub use snapshot::{BeginError, SNAPSHOT_VERSION};
 use super::codec::DecodeError;
 use super::consumer::Consumer;
 use super::dedupe::Dedupe;
+use super::digest::Digest;
 use super::effects::{Effects, World};
 use super::request::{DirectQuery, Publish, StreamRequest};
 use crate::jetstream::types::StreamConfig;
+use chain::Chain;
 use lead::Lead;
 
 /// Something for a stream to decide about.
@@ -133,9 +139,11 @@ pub struct StreamCore {
     consumers: BTreeMap<u64, Consumer>,
     names: HashMap<String, u64>,
     consumer_id_last: u64,
-    /// The term of the last entry applied.
-    term: u64,
-    /// The last entry applied.
+    chain: Chain,
+    digest: Digest,
+    /// What the entry that is being applied has removed so far, as a sum.
+    removed_sum: u64,
+    /// The last entry applied, or passed over.
     applied_index: u64,
     /// The time of the last entry applied.
     applied_ns: i64,
@@ -164,7 +172,9 @@ impl StreamCore {
             consumers: BTreeMap::new(),
             names: HashMap::new(),
             consumer_id_last: 0,
-            term: 0,
+            chain: Chain::default(),
+            digest: Digest::default(),
+            removed_sum: 0,
             applied_index: 0,
             applied_ns: created_ns,
             ack_prefix: ack_prefix(&config.name),
@@ -211,10 +221,11 @@ impl StreamCore {
         self.consumers.len()
     }
 
-    /// Applies an entry without leading: replay after a restart, or following.
+    /// Applies an entry of a log of one replica again, after a restart.
     pub fn replay(&mut self, index: u64, entry: &Bytes) -> Result<(), ApplyError> {
         let mut effects = Effects::default();
-        self.apply(index, entry, Vec::new(), None, &mut effects)?;
+        let at = LogPlace { index, term: None };
+        self.apply(at, entry, Vec::new(), None, &mut effects)?;
         Ok(())
     }
 

@@ -120,6 +120,7 @@ impl StreamCore {
         let header = EntryReader::new(entry)
             .map_err(|source| ApplyError::Decode { index, source })?
             .header();
+        self.chain.skip_to(&header);
         if header.base_sequence > self.store.state().last_sequence {
             self.store
                 .skip(header.base_sequence, header.time_ns)

@@ -19,14 +19,7 @@ use crate::jetstream::types::{
 
 impl StreamCore {
     pub(super) fn request(&mut self, token: u64, request: StreamRequest, step: &mut Step<'_>) {
-        let is_read = matches!(
-            request,
-            StreamRequest::Info(_)
-                | StreamRequest::Get(_)
-                | StreamRequest::ConsumerInfo { .. }
-                | StreamRequest::ConsumerNames
-                | StreamRequest::ConsumerInfos { .. }
-        );
+        let is_read = request.is_read();
         let settled = self.is_settled();
         if is_read && settled {
             let reply = self.read(&request, step);

@@ -4,36 +4,64 @@ use storage::filter::Filter;
 use storage::store::{ChangeError, Deletion, Removal, Removals};
 
 use super::StreamCore;
+use crate::jetstream::core::digest::mix;
 use crate::jetstream::types::Retention;
 
 /// Collects what a change removes, with the subjects.
 #[derive(Debug, Default)]
 pub(super) struct Gone {
-    /// Sequence, and where its subject ends in `subjects`.
-    items: Vec<(u64, usize)>,
+    /// Sequence, and where its subject begins and ends in `subjects`.
+    items: Vec<(u64, usize, usize)>,
     subjects: Vec<u8>,
+    /// Nobody asks which ones: only their sum is kept.
+    only_sum: bool,
+    /// The sequences, mixed and summed.
+    pub(super) sum: u64,
 }
 
 impl Removals for Gone {
     fn removed(&mut self, removal: Removal<'_>) {
+        self.sum = self.sum.wrapping_add(mix(removal.sequence));
+        if self.only_sum {
+            return;
+        }
+        let begin = self.subjects.len();
         self.subjects.extend_from_slice(removal.subject);
-        self.items.push((removal.sequence, self.subjects.len()));
+        self.items
+            .push((removal.sequence, begin, self.subjects.len()));
+    }
+
+    fn cleared(&mut self, messages: u64, bytes: u64, last_sequence: u64) -> bool {
+        if self.only_sum {
+            self.sum = self
+                .sum
+                .wrapping_add(mix(messages ^ mix(bytes ^ mix(last_sequence))));
+        }
+        self.only_sum
     }
 }
 
 impl Gone {
+    /// Keeps no more than the sum.
+    pub(super) fn only_sum() -> Self {
+        Self {
+            only_sum: true,
+            ..Self::default()
+        }
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.items.is_empty()
     }
 
-    pub(super) fn each(&self, mut visit: impl FnMut(u64, &[u8])) {
-        let mut start = 0;
-        for (sequence, end) in &self.items {
-            visit(
-                *sequence,
-                self.subjects.get(start..*end).unwrap_or_default(),
-            );
-            start = *end;
+    /// Goes through what is gone in the order of sequences, which stores do not promise and consumers may notice.
+    pub(super) fn each_in_order(&mut self, mut visit: impl FnMut(u64, &[u8])) {
+        if !self.items.is_sorted() {
+            self.items.sort_unstable();
+        }
+        for (sequence, begin, end) in &self.items {
+            let subject = self.subjects.get(*begin..*end).unwrap_or_default();
+            visit(*sequence, subject);
         }
     }
 }
@@ -75,9 +103,14 @@ impl StreamCore {
                 Ok(Some(message)) => Some(message.subject),
                 _ => None,
             });
-            subject
-                .as_ref()
-                .is_some_and(|subject| consumer.rules.matches(subject))
+            match subject {
+                Some(subject) => consumer.rules.matches(subject),
+                // Damage here must not decide what stays: the index knows the subject still.
+                None => {
+                    let filter = &consumer.rules.filter;
+                    self.store.next_sequence(sequence, filter) == Some(sequence)
+                }
+            }
         })
     }
 

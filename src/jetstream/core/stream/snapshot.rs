@@ -1,7 +1,9 @@
 //! The core's own state at one point of the log: everything that is not in the store.
 //!
 //! ```text
-//! version u8 | applied index u64 | applied time i64 | term u64 | created i64
+//! version u8 | applied index u64 | applied time i64 | created i64
+//! chain: term u64, base index number, ordinal number, changed index number
+//! digest u64, last mark told number
 //! configuration (JSON) blob | last message id blob
 //! duplicate window: count number, each time i64, sequence number, id blob
 //! last consumer id number | consumers: count number, each
@@ -16,14 +18,16 @@ use hashbrown::HashMap;
 use storage::store::{ChangeError, Store};
 use thiserror::Error;
 
+use super::chain::Chain;
 use super::{StreamCore, ack_prefix, limits};
 use crate::jetstream::core::codec::{DecodeError, Reader, Writer};
 use crate::jetstream::core::consumer::{Consumer, Progress};
 use crate::jetstream::core::dedupe::Dedupe;
+use crate::jetstream::core::digest::Digest;
 use crate::jetstream::types::{ConsumerConfig, StreamConfig, Strictness, decode, encode};
 
 /// The version written.
-pub const SNAPSHOT_VERSION: u8 = 1;
+pub const SNAPSHOT_VERSION: u8 = 2;
 
 /// A stream that could not be taken up.
 #[derive(Debug, Clone, Error)]
@@ -43,8 +47,9 @@ impl StreamCore {
         writer.u8(SNAPSHOT_VERSION);
         writer.u64(self.applied_index);
         writer.i64(self.applied_ns);
-        writer.u64(self.term);
         writer.i64(self.created_ns);
+        self.chain.write(&mut writer);
+        self.digest.write(&mut writer);
         writer.blob(&encode(self.config.as_ref()));
         writer.blob(&self.last_id);
         self.dedupe.write(&mut writer);
@@ -63,6 +68,7 @@ impl StreamCore {
     /// Writes down what a new stream is born with, as its first entry.
     pub fn birth(&mut self, index: u64) -> Bytes {
         self.applied_index = index;
+        self.chain = Chain::born(index);
         self.snapshot()
     }
 
@@ -90,7 +96,9 @@ impl StreamCore {
         if version != SNAPSHOT_VERSION {
             return Err(DecodeError::Version(version));
         }
-        reader.take(8 + 8 + 8 + 8)?;
+        reader.take(8 + 8 + 8)?;
+        Chain::read(&mut reader)?;
+        Digest::read(&mut reader)?;
         read_config(&mut reader)
     }
 
@@ -107,8 +115,9 @@ impl StreamCore {
         }
         let applied_index = reader.u64()?;
         let applied_ns = reader.i64()?;
-        let term = reader.u64()?;
         let created_ns = reader.i64()?;
+        let chain = Chain::read(&mut reader)?;
+        let digest = Digest::read(&mut reader)?;
         let config: StreamConfig = read_config(&mut reader)?;
         let last_id = Box::from(reader.blob()?);
         let dedupe = Dedupe::read(config.duplicate_window, &mut reader)?;
@@ -136,7 +145,9 @@ impl StreamCore {
             consumers,
             names,
             consumer_id_last,
-            term,
+            chain,
+            digest,
+            removed_sum: 0,
             applied_index,
             applied_ns,
             lead: None,

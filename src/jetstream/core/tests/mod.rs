@@ -2,7 +2,9 @@
 
 mod acks;
 mod consumers;
+mod following;
 mod publishing;
+mod replicas;
 mod requests;
 mod retention;
 mod simulation;
