@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
+use storage::engine::{Engine, Persistent};
 use storage::journal::{CommitSink, Frame, Journal, JournalCore, JournalError, Location, Owner};
 
 /// A journal, as far as groups are concerned.
@@ -50,6 +51,28 @@ impl LogJournal for Journal {
 
     fn read(&self, location: Location) -> Result<Bytes, JournalError> {
         Self::read(self, location)
+    }
+}
+
+impl<S: Persistent> LogJournal for Engine<S> {
+    fn submit(
+        &self,
+        frames: Vec<(Frame, u64)>,
+        sink: &Arc<dyn CommitSink>,
+    ) -> Result<(), JournalError> {
+        self.submit_frames(frames, sink)
+    }
+
+    fn release(&self, owner: Owner, upto: u64) {
+        self.release_frames(owner, upto);
+    }
+
+    fn forget(&self, owner: Owner) {
+        self.forget_owner(owner);
+    }
+
+    fn read(&self, location: Location) -> Result<Bytes, JournalError> {
+        self.read_frame(location)
     }
 }
 

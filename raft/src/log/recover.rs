@@ -3,10 +3,12 @@
 //! A group may take part only with all it has voted on: damage to its vote or its entries, or damage whose victims
 //! cannot be named, is an error here, and the caller lets the server come back as a learner.
 
-use storage::journal::{FrameKind, Owner, OwnerReplay, Replay, ReplayedFrame, Victim};
+use bytes::Bytes;
+use storage::journal::{Damage, FrameKind, Owner, OwnerReplay, Replay, ReplayedFrame, Victim};
 
 use super::state::{Hole, LogImage};
 use crate::codec::{DecodeError, decode_entry, decode_mark, decode_vote};
+use crate::types::Payload;
 
 /// Why a group cannot go on with the log it has.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -62,16 +64,64 @@ pub enum OpenGroupError {
 
 /// Takes the frames of `owner` out of `replay` and makes its log of them; an empty log when there are none.
 pub fn recover(owner: Owner, replay: &mut Replay) -> Result<LogImage, OpenGroupError> {
-    check_damage(owner, replay)?;
     let frames = replay.owners.remove(&owner).unwrap_or_default();
+    recover_from(owner, frames, &replay.damage)
+}
+
+/// The same of frames that were taken out already, and the damage of the whole journal.
+pub fn recover_from(
+    owner: Owner,
+    frames: OwnerReplay,
+    damage: &[Damage],
+) -> Result<LogImage, OpenGroupError> {
+    check_damage(owner, damage)?;
     if let Some((first, last)) = frames.holes.first().copied() {
         return Err(OpenGroupError::EntriesLost { owner, first, last });
     }
     image_of(owner, frames)
 }
 
-fn check_damage(owner: Owner, replay: &Replay) -> Result<(), OpenGroupError> {
-    for damage in &replay.damage {
+/// An entry of a group's log that is not running, for tools.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredEntry {
+    /// Its place.
+    pub index: u64,
+    /// The term that it was written in.
+    pub term: u64,
+    /// What was proposed; `None` for entries of Raft's own.
+    pub command: Option<Bytes>,
+    /// Whether this log alone tells that it is committed.
+    pub committed: bool,
+}
+
+/// The entries of a group's log as they lie in the journal, in order, up to the first that does not decode.
+pub fn stored_entries(owner: Owner, frames: &OwnerReplay) -> Vec<StoredEntry> {
+    let committed = read(
+        owner,
+        FrameKind::Committed,
+        frames.committed.clone(),
+        decode_mark,
+    );
+    let committed = committed.ok().flatten().flatten();
+    let committed = committed.map_or(0, |id| id.index);
+    let decoded = frames
+        .entries
+        .iter()
+        .map_while(|frame| decode_entry(frame.index, &frame.payload).ok());
+    let stored = decoded.map(|entry| StoredEntry {
+        index: entry.log_id.index,
+        term: entry.log_id.leader_id.term,
+        committed: entry.log_id.index <= committed,
+        command: match entry.payload {
+            Payload::Normal(command) => Some(command.0),
+            Payload::Blank | Payload::Membership(_) => None,
+        },
+    });
+    stored.collect()
+}
+
+fn check_damage(owner: Owner, damage: &[Damage]) -> Result<(), OpenGroupError> {
+    for damage in damage {
         let of_group = |victim: &&Victim| {
             victim.owner == owner && matches!(victim.kind, FrameKind::Vote | FrameKind::Purged)
         };
