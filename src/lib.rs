@@ -1,6 +1,7 @@
 //! The server as a library: every room of it, so that tests and tools can reach them.
 
 pub mod broker;
+pub mod cluster;
 pub mod config;
 pub mod connection;
 pub mod fuzz;

@@ -15,10 +15,11 @@ pub fn storage_targets() -> Vec<Target> {
 
 /// All parsers of this crate.
 pub fn targets() -> Vec<Target> {
-    let rooms: [&[Target]; 3] = [
+    let rooms: [&[Target]; 4] = [
         protocol::TARGETS,
         configuration::TARGETS,
         jetstream::TARGETS,
+        crate::cluster::link::fuzz::TARGETS,
     ];
     rooms.concat()
 }

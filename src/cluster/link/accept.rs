@@ -1,0 +1,85 @@
+//! A peer dialled us: from its `LINK` line to a connection that counts.
+
+use std::io;
+use std::sync::Arc;
+
+use bytes::BytesMut;
+use tokio::time::timeout;
+
+use super::hello::{Hello, HelloError, refusal};
+use super::links::{Core, Links};
+use super::options::Credentials;
+use super::session::Session;
+use super::socket::{Socket, Writer};
+
+/// Why a peer's link was not taken.
+#[derive(Debug, thiserror::Error)]
+pub enum AcceptError {
+    /// It is no peer of ours.
+    #[error(transparent)]
+    Hello(#[from] HelloError),
+    /// The connection broke.
+    #[error(transparent)]
+    Failed(#[from] io::Error),
+    /// Its credentials could not be looked at in time.
+    #[error("the handshake took too long")]
+    TimedOut,
+}
+
+impl Links {
+    /// Takes over a connection on which a peer, after our `INFO`, said `line` (a `LINK` line without its end) and then `rest`. Ready when the link
+    /// stands or is refused, which the peer is told.
+    pub async fn accept(
+        &self,
+        socket: Socket,
+        line: &[u8],
+        rest: BytesMut,
+    ) -> Result<(), AcceptError> {
+        let core = Arc::clone(self.core());
+        let (reader, writer) = socket.into_split();
+        let session = match timeout(core.options.timing.handshake_timeout, admit(&core, line)).await
+        {
+            Ok(Ok(session)) => session,
+            Ok(Err(error)) => return refuse(&core, writer, error).await,
+            Err(_) => return Err(AcceptError::TimedOut),
+        };
+        let greeting = core.hello(session.channel, None).line();
+        tracing::info!(
+            "{:?} link with {:?} stands, dialled by it",
+            session.channel,
+            session.peer.name
+        );
+        tokio::spawn(session.run(reader, writer, rest, greeting));
+        Ok(())
+    }
+}
+
+async fn admit(core: &Arc<Core>, line: &[u8]) -> Result<Arc<Session>, HelloError> {
+    let hello = Hello::parse(line)?;
+    hello.check(&core.options.server_name, &core.options.cluster)?;
+    let credentials = match (hello.user, hello.pass) {
+        (None, None) => None,
+        (user, password) => Some(Credentials {
+            user: user.unwrap_or_default(),
+            password: password.unwrap_or_default(),
+        }),
+    };
+    let authorize = Arc::clone(&core.options.authorize);
+    // A hash takes longer than a task may be busy.
+    let allowed = tokio::task::spawn_blocking(move || authorize(credentials.as_ref())).await;
+    if !allowed.unwrap_or(false) {
+        return Err(HelloError::Authorization);
+    }
+    let peer = core.peer(&hello.server_name);
+    let by_lesser = *peer.name < *core.options.server_name;
+    let session = Session::new(core, &peer, hello.channel, hello.server_id, by_lesser);
+    core.adopt(&session)?;
+    Ok(session)
+}
+
+async fn refuse(core: &Core, writer: Writer, error: HelloError) -> Result<(), AcceptError> {
+    let at_most = core.options.timing.handshake_timeout;
+    // It may be gone already.
+    let _ = writer.write_line(&refusal(&error), at_most).await;
+    Err(error.into())
+}

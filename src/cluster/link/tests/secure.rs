@@ -1,0 +1,92 @@
+//! Links of an encrypted cluster.
+
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, KeyUsagePurpose};
+
+use super::*;
+use crate::config::options::{PeerCertificate, TlsOptions};
+use crate::tls;
+
+/// A folder with an authority and a certificate for loopback.
+fn certificates() -> (tempfile::TempDir, TlsOptions) {
+    let mut params = CertificateParams::new(Vec::new()).unwrap();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+    let authority = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
+    let key = KeyPair::generate().unwrap();
+    let host = "127.0.0.1".to_owned();
+    let certificate = CertificateParams::new([host]).unwrap();
+    let certificate = certificate.signed_by(&key, &authority).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str, text: String| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        Some(path)
+    };
+    let options = TlsOptions {
+        ca_file: path("ca.pem", authority.pem()),
+        cert_file: path("own.pem", certificate.pem()),
+        key_file: path("own.key", key.serialize_pem()),
+        peer_certificate: PeerCertificate::Required,
+        ..TlsOptions::default()
+    };
+    (folder, options)
+}
+
+/// What the listener of an encrypted cluster does with a link.
+async fn listen_encrypted(listener: TcpListener, links: Arc<Links>, options: TlsOptions) {
+    let config = tls::server_config(&options).unwrap();
+    loop {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let (links, config) = (Arc::clone(&links), Arc::clone(&config));
+        tokio::spawn(async move {
+            stream
+                .write_all(b"INFO {\"tls_required\":true}\r\n")
+                .await
+                .unwrap();
+            let socket = tls::accept(stream, config, PATIENCE).await.unwrap();
+            let mut socket = LinkSocket::tls(socket);
+            let mut buffer = BytesMut::new();
+            let line = socket.line(&mut buffer, 4096).await.unwrap();
+            let _ = links.accept(socket, &line, buffer).await;
+        });
+    }
+}
+
+#[tokio::test]
+async fn an_encrypted_cluster_is_linked_over_tls() {
+    let (_folder, options) = certificates();
+    let a = {
+        let mut own = quick("a", 1);
+        own.dialling.tls = Some(tls::client_config(&options).unwrap());
+        Node::start(own).await
+    };
+    let plain = Node::start(quick("c", 1)).await;
+    let b = Node::start(quick("b", 1)).await;
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let listening = tokio::spawn(listen_encrypted(listener, Arc::clone(&b.links), options));
+    plain.links.know(&[b.known_at(port)]);
+    a.links.know(&[b.known_at(port)]);
+    a.linked_with("b").await;
+    let long = Bytes::from(vec![9; 3 << 20]);
+    for _ in 0..3 {
+        a.send("b", Channel::Bulk, long.clone());
+        b.send("a", Channel::Bulk, long.clone());
+    }
+    until("all arrived", || {
+        let arrived = |node: &Node| node.heard.frames.lock().len() == 3;
+        arrived(&a) && arrived(&b)
+    })
+    .await;
+    assert!(
+        b.heard
+            .from("a", Channel::Bulk)
+            .iter()
+            .all(|frame| *frame == long)
+    );
+    assert!(
+        !plain.links.is_connected("b", Channel::Bulk),
+        "it does not encrypt"
+    );
+    listening.abort();
+}
