@@ -272,8 +272,8 @@ fn stream_detail(
         name: info.config.name.clone(),
         created: info.created,
         cluster: ClusterInfo {
-            name: String::new(),
             leader: server_name.to_owned(),
+            ..ClusterInfo::default()
         },
         config: query.config.then_some(info.config),
         state: info.state,

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    ApiError, ConsumerConfig, ExternalStream, StreamConfig, SubjectTransform, Time, is_false,
-    is_none_or_zero, is_zero,
+    ApiError, ClusterInfo, ConsumerConfig, ExternalStream, StreamConfig, SubjectTransform, Time,
+    is_false, is_none_or_zero, is_zero,
 };
 
 /// Messages a stream has lost through damage.
@@ -51,17 +51,6 @@ pub struct StreamState {
     pub lost: Option<LostStreamData>,
     /// Consumers.
     pub consumer_count: u64,
-}
-
-/// Who holds copies.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
-pub struct ClusterInfo {
-    /// The cluster.
-    #[serde(skip_serializing_if = "String::is_empty")]
-    pub name: String,
-    /// The server that leads.
-    #[serde(skip_serializing_if = "String::is_empty")]
-    pub leader: String,
 }
 
 /// How far a mirror or source has come.

@@ -5,6 +5,7 @@
 //! Nothing here decides anything or knows a stream's insides: these are plain values that serialise to the same bytes the
 //! reference writes (key order, omitted fields, escapes).
 
+mod cluster;
 mod consumer;
 mod duration;
 mod error;
@@ -15,13 +16,14 @@ mod level;
 mod stream;
 mod time;
 
+pub use cluster::{ClusterInfo, MetaClusterInfo, MetaSnapshotStats, PeerId, PeerInfo};
 pub use consumer::{AckPolicy, ConsumerConfig, DeliverPolicy, PriorityPolicy, ReplayPolicy};
 pub use duration::go_duration;
 pub use error::ApiError;
 pub use error_codes::ErrorCode;
 pub use info::{
-    ClusterInfo, ConsumerInfo, LostStreamData, PriorityGroupState, SequenceInfo, StoredMessage,
-    StreamInfo, StreamSourceInfo, StreamState,
+    ConsumerInfo, LostStreamData, PriorityGroupState, SequenceInfo, StoredMessage, StreamInfo,
+    StreamSourceInfo, StreamState,
 };
 pub use json::{
     DecodeError, Strictness, decode, decode_optional, encode, encode_into, is_empty_request,

@@ -251,8 +251,8 @@ pub(super) fn info(context: &Context<'_>, name: &str) -> Result<StreamShown, Api
     };
     let (mut info, subjects_total) = show(context, &stream, query)?;
     info.cluster = Some(ClusterInfo {
-        name: String::new(),
         leader: context.server.name.clone(),
+        ..ClusterInfo::default()
     });
     let paged = if asks_subjects && subjects_total > 0 {
         Paged {
