@@ -25,6 +25,9 @@ pub(super) type Snapshot = openraft::Snapshot<CommittedLeaderId, NodeId, Peer, D
 pub(super) struct Shared {
     /// The last checkpoint known to be durable. `None` for a replica that was given no state yet.
     pub released: Mutex<Option<Checkpoint>>,
+    /// The same, as far as openraft may be told: a state that was fetched can be ahead of the entries that openraft has handed over, and openraft takes no
+    /// snapshot for possible that it has not reached. What is held back is told with the next one.
+    pub reached: Mutex<Option<Checkpoint>>,
     /// Set when the replica runs: before, a snapshot is only asked for to learn where it stands.
     pub running: AtomicBool,
 }
@@ -134,6 +137,12 @@ impl RaftStateMachine<Types> for Applier {
     }
 
     async fn get_snapshot_builder(&mut self) -> Builder {
+        let released = self.shared.released.lock();
+        let applied = self.applied.as_ref().map(Position::of);
+        if released.as_ref().map(|released| released.at) <= applied {
+            self.shared.reached.lock().clone_from(&released);
+        }
+        drop(released);
         Builder(Arc::clone(&self.shared))
     }
 
@@ -147,7 +156,12 @@ impl RaftStateMachine<Types> for Applier {
         self.membership = meta.last_membership.clone();
         let checkpoint = Checkpoint::from_meta(meta);
         self.roles.applied(checkpoint.at.term);
-        *self.shared.released.lock() = Some(checkpoint);
+        let mut released = self.shared.released.lock();
+        let known = released.as_ref().map(|known| known.at);
+        if known.is_none_or(|known| known < checkpoint.at) {
+            *released = Some(checkpoint.clone());
+        }
+        *self.shared.reached.lock() = Some(checkpoint);
         Ok(())
     }
 
@@ -175,9 +189,9 @@ impl RaftSnapshotBuilder<Types> for Builder {
     type SnapshotData = Described;
 
     async fn build_snapshot(&mut self) -> Result<Snapshot, io::Error> {
-        let released = self.0.released.lock().clone();
-        let meta = match &released {
-            Some(released) => Applier::meta_of(released)?,
+        let reached = self.0.reached.lock().clone();
+        let meta = match &reached {
+            Some(reached) => Applier::meta_of(reached)?,
             None => SnapshotMeta::default(),
         };
         Ok(Snapshot {

@@ -45,7 +45,7 @@ pub(super) fn config(options: &GroupsOptions) -> Result<openraft::Config, openra
 /// Starts a replica. Runs on the runtime of the groups.
 pub(super) async fn start(
     hub: Arc<Hub>,
-    mut spec: GroupSpec,
+    spec: GroupSpec,
     machine: Arc<dyn Machine>,
 ) -> Result<Arc<Replica>, StartError> {
     check(&spec)?;
@@ -53,9 +53,6 @@ pub(super) async fn start(
     let failed = |reason: String| StartError::Failed { group, reason };
     if hub.replica(group).is_some() {
         return Err(StartError::Running(group));
-    }
-    if let Some(checkpoint) = &spec.checkpoint {
-        spec.image.begin_after(checkpoint.at.log_id());
     }
     let limits = &hub.options.limits;
     let journal = Arc::clone(&hub.journal);
@@ -67,7 +64,12 @@ pub(super) async fn start(
             .await
             .map_err(|error| failed(error.to_string()))?;
     }
+    if let Some(checkpoint) = &spec.checkpoint {
+        let begun = log.begin_after(checkpoint.at.log_id()).await;
+        begun.map_err(|error| failed(error.to_string()))?;
+    }
     let shared = Arc::new(Shared {
+        reached: Mutex::new(spec.checkpoint.clone()),
         released: Mutex::new(spec.checkpoint),
         running: AtomicBool::new(false),
     });

@@ -112,6 +112,13 @@ impl LogImage {
         slots.map(move |(at, slot)| log_id(slot.term, first + at as u64))
     }
 
+    /// The term of the entry at that index, if the log holds it.
+    pub fn term_of(&self, index: u64) -> Option<u64> {
+        let at = index.checked_sub(self.first_index())?;
+        let slot = self.slots.get(usize::try_from(at).ok()?)?;
+        Some(slot.term)
+    }
+
     /// Bytes of entries that are held in memory.
     pub fn held_bytes(&self) -> usize {
         self.held_bytes

@@ -14,7 +14,7 @@ use super::completion::{Completions, Waiter};
 use super::journal::LogJournal;
 use super::reader::GroupLogReader;
 use super::state::LogImage;
-use crate::codec::{encode_mark, encode_vote, entry_parts};
+use crate::codec::{encode_mark, encode_vote, entry_parts, log_id};
 use crate::types::{Entry, LeaderId, LogId, NodeId, Types, Vote};
 
 /// How many bytes of entries a message to a follower takes, unless it is said otherwise.
@@ -68,6 +68,25 @@ impl GroupLog {
             committed,
         };
         self.save_vote(&here).await
+    }
+
+    /// The state machine stands at `at`, durably: the log goes on after it. What it holds up to there is purged, durably too, or a later start would find entries that
+    /// do not follow each other; and should it hold another entry there, what comes after is not of the group's history either.
+    pub async fn begin_after(&mut self, at: LogId) -> Result<(), io::Error> {
+        let conflicts = {
+            let mut image = self.image.lock();
+            image.begin_after(at);
+            if image.purged.is_some_and(|purged| purged.index >= at.index) {
+                return Ok(());
+            }
+            let held = image.term_of(at.index);
+            held.is_some_and(|term| term != at.leader_id.term)
+        };
+        if conflicts {
+            let before = at.index.checked_sub(1).map(|index| log_id(0, index));
+            self.truncate_after(before).await?;
+        }
+        self.purge(at).await
     }
 
     /// Writes down the committed mark that still waits for company, and returns when it and all before it are durable.
@@ -207,7 +226,6 @@ mod tests {
     use storage::journal::{JournalError, Location};
 
     use super::*;
-    use crate::codec::log_id;
 
     /// Refuses everything.
     struct Closed;

@@ -14,11 +14,11 @@ use raft::log::{InlineJournal, LogJournal, recover};
 use storage::disk::RealDisk;
 use storage::disk::sim::SimDisk;
 use storage::entropy::{SeededEntropy, SystemEntropy};
-use storage::journal::{Journal, JournalCore, JournalOptions, Owner, Replay};
+use storage::journal::{Durability, Journal, JournalCore, JournalOptions, Owner, Replay};
 use tempfile::TempDir;
 
 use super::network::{Link, Network};
-use super::store::{State, Store, Stores};
+use super::store::{Durable, Store, Stores};
 use super::{PATIENCE, until};
 
 /// Where a server keeps its journal.
@@ -44,8 +44,9 @@ pub struct Server {
     own_runtime: Option<tokio::runtime::Runtime>,
     running: Mutex<Option<Running>>,
     /// What a checkpoint made durable, per group.
-    durable: Mutex<BTreeMap<GroupNumber, State>>,
+    durable: Durable,
     incarnation: Mutex<u64>,
+    pub durability: Mutex<Durability>,
 }
 
 struct Running {
@@ -66,12 +67,16 @@ fn journal_options() -> JournalOptions {
 }
 
 impl AnyJournal {
-    fn open(media: &Media, seed: u64) -> (Self, Replay) {
+    fn open(media: &Media, seed: u64, durability: Durability) -> (Self, Replay) {
+        let options = JournalOptions {
+            durability,
+            ..journal_options()
+        };
         match media {
             Media::Real(directory) => {
                 let disk = Arc::new(RealDisk);
                 let entropy = Arc::new(SystemEntropy);
-                let opened = Journal::open(disk, directory.path(), journal_options(), entropy);
+                let opened = Journal::open(disk, directory.path(), options, entropy);
                 let (journal, replay) = opened.expect("a journal opens on a healthy disk");
                 (Self::Threaded(Arc::new(journal)), replay)
             }
@@ -79,7 +84,7 @@ impl AnyJournal {
                 let entropy = Arc::new(SeededEntropy::new(seed));
                 let disk = Arc::new(disk.clone());
                 let path = Path::new(JOURNAL);
-                let opened = JournalCore::open(disk, path, journal_options(), entropy);
+                let opened = JournalCore::open(disk, path, options, entropy);
                 let (core, replay) = opened.expect("a journal opens on a healthy disk");
                 (Self::Inline(Arc::new(InlineJournal::new(core))), replay)
             }
@@ -139,7 +144,7 @@ impl Server {
             *incarnation += 1;
             *incarnation
         };
-        let (journal, replay) = AnyJournal::open(&self.media, seed);
+        let (journal, replay) = AnyJournal::open(&self.media, seed, *self.durability.lock());
         let link = Arc::new(Link {
             from: self.name.clone(),
             network: Arc::clone(&self.network),
@@ -188,7 +193,7 @@ impl Server {
             image: image.expect("the log is sound"),
             checkpoint: checkpoint.filter(|checkpoint| !checkpoint.members.servers().is_empty()),
         };
-        let store = Store::new(&self.name, group, &self.stores, state);
+        let store = Store::new(&self.name, group, &self.stores, state, &self.durable);
         let machine: Arc<Store> = Arc::clone(&store);
         let started = groups.start(spec, machine).await?;
         self.with_running(|running| running.stores.insert(group, (started.clone(), store)));
@@ -199,10 +204,8 @@ impl Server {
     pub fn checkpoint(&self, number: u64) -> u64 {
         let group = GroupNumber(number);
         let (handle, store) = self.with_running(|running| running.stores[&group].clone());
-        let mut state = store.state();
+        let state = store.state().kept();
         let (checkpoint, index) = (state.checkpoint.clone(), state.checkpoint.at.index);
-        state.roles.clear();
-        (state.repeated, state.installed) = (0, 0);
         self.durable.lock().insert(group, state);
         handle.released(checkpoint);
         index
@@ -226,6 +229,19 @@ impl Server {
         if let Media::Simulated(disk) = &self.media {
             disk.crash();
         }
+    }
+
+    /// Ends as when the power goes: nothing more reaches the disk, and what was not synced may be lost.
+    pub async fn power_off(&self) {
+        self.network.leave(&self.name);
+        let Media::Simulated(disk) = &self.media else {
+            panic!("only a simulated disk loses its power");
+        };
+        disk.halt_at(disk.changes());
+        let running = self.running.lock().take().expect("the server runs");
+        running.groups.close().await;
+        running.journal.close();
+        disk.crash();
     }
 
     /// The network lets it through again after [`Server::kill`].
@@ -328,8 +344,9 @@ impl Cluster {
                 runtime,
                 own_runtime,
                 running: Mutex::new(None),
-                durable: Mutex::default(),
+                durable: Durable::default(),
                 incarnation: Mutex::new(at as u64 * 1000),
+                durability: Mutex::new(Durability::Always),
             };
             server.boot();
             server

@@ -19,7 +19,11 @@ pub struct Store {
     group: GroupNumber,
     stores: Arc<Stores>,
     state: Mutex<State>,
+    durable: Durable,
 }
+
+/// What is durable of the states of a server.
+pub type Durable = Arc<Mutex<BTreeMap<GroupNumber, State>>>;
 
 /// What a store is, and what its last checkpoint is.
 #[derive(Debug, Clone, Default)]
@@ -35,13 +39,31 @@ pub struct State {
     pub broken: bool,
 }
 
+impl State {
+    /// What a checkpoint makes durable of it.
+    pub fn kept(&self) -> Self {
+        Self {
+            checkpoint: self.checkpoint.clone(),
+            commands: self.commands.clone(),
+            ..Self::default()
+        }
+    }
+}
+
 impl Store {
-    pub fn new(server: &str, group: GroupNumber, stores: &Arc<Stores>, state: State) -> Arc<Self> {
+    pub fn new(
+        server: &str,
+        group: GroupNumber,
+        stores: &Arc<Stores>,
+        state: State,
+        durable: &Durable,
+    ) -> Arc<Self> {
         let store = Arc::new(Self {
             server: server.to_owned(),
             group,
             stores: Arc::clone(stores),
             state: Mutex::new(state),
+            durable: Arc::clone(durable),
         });
         let key = (server.to_owned(), group);
         stores.0.lock().insert(key, Arc::clone(&store));
@@ -139,6 +161,7 @@ impl Machine for Store {
                 state.checkpoint = fetched.checkpoint;
                 state.commands = fetched.commands;
             }
+            self.durable.lock().insert(self.group, state.kept());
             state.installed += 1;
             Ok(())
         })
