@@ -9,6 +9,14 @@ pub mod limits;
 pub mod log;
 pub mod monitor;
 mod registry;
+#[cfg_attr(
+    not(test),
+    expect(
+        dead_code,
+        reason = "a server of a cluster starts it once there are routes"
+    )
+)]
+mod replication;
 mod runtime;
 mod shard;
 pub mod types;

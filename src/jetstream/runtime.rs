@@ -113,7 +113,7 @@ impl JetStream {
             maker: Arc::clone(&backend) as Arc<dyn StreamMaker>,
             now,
         });
-        let workers = ApiWorkers::start(&server, &accounts, broker, setup.requests_max)?;
+        let workers = ApiWorkers::start(&server, &accounts, broker, None, setup.requests_max)?;
         let mut subscriptions = Vec::new();
         for account in accounts.values() {
             let account = broker.ensure_account(&account.name);

@@ -45,4 +45,6 @@ pub use socket::Socket;
 pub use statistics::{ChannelStatistics, PeerStatistics};
 
 #[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
 mod tests;

@@ -2,6 +2,7 @@
 
 mod body;
 pub(crate) mod direct;
+pub(crate) mod elsewhere;
 pub(crate) mod handler;
 pub mod response;
 pub mod route;

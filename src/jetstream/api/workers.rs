@@ -13,7 +13,9 @@ use parking_lot::{Condvar, Mutex};
 
 use super::super::advisory::{API_AUDIT, API_LIMIT_REACHED, ApiAudit, api_limit_reached};
 use super::super::registry::AccountStreams;
-use super::handler::{Context, Outcome, Server, handle};
+use super::super::types::ErrorCode;
+use super::elsewhere::{Asked, Carried, Elsewhere, Whither};
+use super::handler::{Answer, Context, Outcome, Server, handle, refuse_operation};
 use super::response::not_enabled_for_account;
 use super::route::Operation;
 use crate::broker::{Account, Broker, Inbound, InternalTarget, Outgoing, PublishCache};
@@ -34,7 +36,7 @@ pub(crate) struct ApiQueue {
 
 #[derive(Default)]
 struct Waiting {
-    requests: VecDeque<Inbound>,
+    requests: VecDeque<Asked>,
     /// Requests that were dropped and not yet reported, with an account of those who asked.
     dropped: Option<(Arc<Account>, u64)>,
     closed: bool,
@@ -44,6 +46,18 @@ impl ApiQueue {
     /// Requests that wait or are being answered.
     pub(crate) fn inflight(&self) -> u64 {
         self.inflight.load(Ordering::Relaxed)
+    }
+
+    /// Takes a request that another server carried here; `done` hears the answer, unless the request is dropped.
+    pub(crate) fn carried(&self, carried: Carried, done: Box<dyn FnOnce(Answer) + Send>) {
+        let mut waiting = self.waiting.lock();
+        if waiting.closed || waiting.requests.len() >= self.requests_max {
+            return;
+        }
+        self.inflight.fetch_add(1, Ordering::Relaxed);
+        waiting.requests.push_back(Asked::Server(carried, done));
+        drop(waiting);
+        self.ready.notify_one();
     }
 
     fn close(&self) {
@@ -63,7 +77,9 @@ impl InternalTarget for ApiQueue {
         self.inflight
             .fetch_add(batch.len() as u64, Ordering::Relaxed);
         let account = batch.first().map(|request| Arc::clone(&request.account));
-        waiting.requests.extend(batch);
+        waiting
+            .requests
+            .extend(batch.into_iter().map(Asked::Client));
         let length = waiting.requests.len();
         if let Some(account) = account.filter(|_| length >= self.requests_max) {
             waiting.requests.clear();
@@ -96,6 +112,7 @@ impl ApiWorkers {
         server: &Arc<Server>,
         accounts: &Arc<Accounts>,
         broker: &Arc<Broker>,
+        elsewhere: Option<&Arc<dyn Elsewhere>>,
         requests_max: usize,
     ) -> std::io::Result<Self> {
         let queue = Arc::new(ApiQueue {
@@ -110,10 +127,13 @@ impl ApiWorkers {
         };
         for number in 0..THREADS {
             let worker = Worker {
-                server: Arc::clone(server),
+                voice: Arc::new(Voice {
+                    server: Arc::clone(server),
+                    broker: Arc::clone(broker),
+                    queue: Arc::clone(&workers.queue),
+                }),
                 accounts: Arc::clone(accounts),
-                broker: Arc::clone(broker),
-                queue: Arc::clone(&workers.queue),
+                elsewhere: elsewhere.map(Arc::clone),
                 cache: PublishCache::new(),
             };
             let thread = std::thread::Builder::new()
@@ -142,15 +162,14 @@ impl Drop for ApiWorkers {
 }
 
 struct Worker {
-    server: Arc<Server>,
+    voice: Arc<Voice>,
     accounts: Arc<Accounts>,
-    broker: Arc<Broker>,
-    queue: Arc<ApiQueue>,
+    elsewhere: Option<Arc<dyn Elsewhere>>,
     cache: PublishCache,
 }
 
 enum Work {
-    Request(Inbound),
+    Request(Asked),
     Dropped(Arc<Account>, u64),
 }
 
@@ -158,17 +177,27 @@ impl Worker {
     fn run(mut self) {
         while let Some(work) = self.next() {
             match work {
-                Work::Request(request) => {
-                    self.serve(&request);
-                    self.queue.inflight.fetch_sub(1, Ordering::Relaxed);
+                Work::Request(Asked::Client(request)) => {
+                    if self.serve(&request) == Progress::Answered {
+                        self.voice.queue.inflight.fetch_sub(1, Ordering::Relaxed);
+                    }
                 }
-                Work::Dropped(account, count) => self.report_dropped(&account, count),
+                Work::Request(Asked::Server(carried, done)) => {
+                    if let Some(answer) = self.serve_server(&carried) {
+                        done(answer);
+                    }
+                    self.voice.queue.inflight.fetch_sub(1, Ordering::Relaxed);
+                }
+                Work::Dropped(account, count) => {
+                    self.voice.report_dropped(&account, count, &mut self.cache);
+                }
             }
         }
     }
 
     fn next(&self) -> Option<Work> {
-        let mut waiting = self.queue.waiting.lock();
+        let queue = &self.voice.queue;
+        let mut waiting = queue.waiting.lock();
         loop {
             if waiting.closed {
                 return None;
@@ -179,27 +208,131 @@ impl Worker {
             if let Some(request) = waiting.requests.pop_front() {
                 return Some(Work::Request(request));
             }
-            self.queue.ready.wait(&mut waiting);
+            queue.ready.wait(&mut waiting);
         }
     }
 
-    fn serve(&mut self, request: &Inbound) {
+    fn serve(&mut self, request: &Inbound) -> Progress {
         let Some(account) = self.accounts.get(request.account.name()) else {
-            return self.refuse_account(request);
+            self.voice.refuse_account(request, &mut self.cache);
+            return Progress::Answered;
         };
         let Ok(subject) = std::str::from_utf8(&request.subject) else {
-            return;
+            return Progress::Answered;
         };
         let Some(operation) = Operation::parse(subject) else {
+            return Progress::Answered;
+        };
+        let required_level = headers::get(&request.headers, REQUIRED_LEVEL).unwrap_or_default();
+        let whither = match &self.elsewhere {
+            Some(elsewhere) => elsewhere.whither(&account.name, operation),
+            None => Whither::Here,
+        };
+        let answer = match whither {
+            Whither::Here => handle(
+                &Context {
+                    server: &self.voice.server,
+                    account,
+                    required_level,
+                    body: &request.payload,
+                },
+                operation,
+            ),
+            Whither::Refused(error) => refuse_operation(operation, error),
+            Whither::Elsewhere(way) => {
+                let carried = Carried {
+                    account: account.name.clone(),
+                    subject: subject.to_owned(),
+                    required_level: Bytes::copy_from_slice(required_level),
+                    body: request.payload.clone(),
+                };
+                self.have_answered(way, carried, request, account);
+                return Progress::UnderWay;
+            }
+        };
+        let (voice, cache) = (&self.voice, &mut self.cache);
+        voice.answer(request, subject, account, answer, cache);
+        Progress::Answered
+    }
+
+    /// Another server answers, and this one passes the answer on.
+    fn have_answered(
+        &self,
+        way: super::elsewhere::Way,
+        carried: Carried,
+        request: &Inbound,
+        account: &Arc<AccountStreams>,
+    ) {
+        let Some(elsewhere) = &self.elsewhere else {
             return;
         };
-        let context = Context {
-            server: &self.server,
-            account,
-            required_level: headers::get(&request.headers, REQUIRED_LEVEL).unwrap_or_default(),
-            body: &request.payload,
+        let (voice, account, request) = (
+            Arc::clone(&self.voice),
+            Arc::clone(account),
+            request.clone(),
+        );
+        let done = Box::new(move |answer: Result<Answer, ErrorCode>| {
+            voice.queue.inflight.fetch_sub(1, Ordering::Relaxed);
+            let subject = String::from_utf8_lossy(&request.subject).into_owned();
+            let Some(operation) = Operation::parse(&subject) else {
+                return;
+            };
+            let answer = answer.unwrap_or_else(|code| refuse_operation(operation, code.into()));
+            let mut cache = PublishCache::new();
+            voice.answer(&request, &subject, &account, answer, &mut cache);
+        });
+        elsewhere.ask(way, carried, done);
+    }
+
+    /// A request that another server carried here because it belongs here; it is not carried any further. `None` when there is nothing to answer.
+    fn serve_server(&self, carried: &Carried) -> Option<Answer> {
+        let operation = Operation::parse(&carried.subject)?;
+        let Some(account) = self.accounts.get(&carried.account) else {
+            let error = ErrorCode::NotEnabledForAccount.into();
+            return Some(refuse_operation(operation, error));
         };
-        let answer = handle(&context, operation);
+        let whither = match &self.elsewhere {
+            Some(elsewhere) => elsewhere.whither(&account.name, operation),
+            None => Whither::Here,
+        };
+        let context = Context {
+            server: &self.voice.server,
+            account,
+            required_level: &carried.required_level,
+            body: &carried.body,
+        };
+        Some(match whither {
+            Whither::Here => handle(&context, operation),
+            Whither::Refused(error) => refuse_operation(operation, error),
+            // It moved meanwhile.
+            Whither::Elsewhere(_) => refuse_operation(operation, ErrorCode::ClusterNotAvail.into()),
+        })
+    }
+}
+
+/// Whether a request is done with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Progress {
+    Answered,
+    UnderWay,
+}
+
+/// What says something to clients.
+struct Voice {
+    server: Arc<Server>,
+    broker: Arc<Broker>,
+    queue: Arc<ApiQueue>,
+}
+
+impl Voice {
+    fn answer(
+        &self,
+        request: &Inbound,
+        subject: &str,
+        account: &AccountStreams,
+        answer: Answer,
+        cache: &mut PublishCache,
+    ) {
         if answer.outcome != Outcome::Unreported {
             account.api.count(answer.outcome == Outcome::Refused);
         }
@@ -226,12 +359,11 @@ impl Worker {
                 ..Outgoing::default()
             });
         }
-        self.broker
-            .publish(&request.account, &messages, &mut self.cache);
+        self.broker.publish(&request.account, &messages, cache);
     }
 
     /// The account has no JetStream.
-    fn refuse_account(&mut self, request: &Inbound) {
+    fn refuse_account(&self, request: &Inbound, cache: &mut PublishCache) {
         if request.reply.is_empty() {
             return;
         }
@@ -240,11 +372,10 @@ impl Worker {
             payload: not_enabled_for_account().into(),
             ..Outgoing::default()
         };
-        self.broker
-            .publish(&request.account, &[answer], &mut self.cache);
+        self.broker.publish(&request.account, &[answer], cache);
     }
 
-    fn report_dropped(&mut self, account: &Arc<Account>, count: u64) {
+    fn report_dropped(&self, account: &Arc<Account>, count: u64, cache: &mut PublishCache) {
         tracing::warn!("JetStream API queue limit reached, dropping {count} requests");
         let payload = api_limit_reached(&self.server.name, count, (self.server.now)());
         let message = Outgoing {
@@ -252,7 +383,7 @@ impl Worker {
             payload: payload.into(),
             ..Outgoing::default()
         };
-        self.broker.publish(account, &[message], &mut self.cache);
+        self.broker.publish(account, &[message], cache);
     }
 }
 

@@ -20,18 +20,8 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use super::socket::Socket as LinkSocket;
+use super::testing::{PATIENCE, at, listen, until};
 use super::*;
-
-/// Nothing that is waited for takes longer, unless it never comes.
-const PATIENCE: Duration = Duration::from_secs(30);
-
-async fn until(what: &str, so: impl Fn() -> bool) {
-    let begun = tokio::time::Instant::now();
-    while !so() {
-        assert!(begun.elapsed() < PATIENCE, "waited in vain until {what}");
-        tokio::time::sleep(Duration::from_millis(2)).await;
-    }
-}
 
 async fn soon<T>(what: impl Future<Output = T>) -> T {
     timeout(PATIENCE, what).await.expect("it comes in time")
@@ -153,31 +143,6 @@ impl Drop for Node {
     fn drop(&mut self) {
         self.listening.abort();
         self.links.close();
-    }
-}
-
-fn at(port: u16) -> Address {
-    Address {
-        host: "127.0.0.1".to_owned(),
-        port,
-        credentials: None,
-    }
-}
-
-/// What the listener of a cluster does with a link.
-async fn listen(listener: TcpListener, links: Arc<Links>) {
-    loop {
-        let (mut stream, _) = listener.accept().await.unwrap();
-        let links = Arc::clone(&links);
-        tokio::spawn(async move {
-            stream.write_all(b"INFO {}\r\n").await?;
-            let mut socket = LinkSocket::tcp(stream);
-            let mut buffer = BytesMut::new();
-            let line = socket.line(&mut buffer, HELLO_LINE_BYTES_MAX).await?;
-            // A refused link is told to the peer, which is what tests look at.
-            let _ = links.accept(socket, &line, buffer).await;
-            Ok::<(), std::io::Error>(())
-        });
     }
 }
 

@@ -19,8 +19,11 @@ use super::super::types::{
     ApiError, ErrorCode, StreamConfig, Strictness, Time, header_exceeds_level,
 };
 use super::response::{
-    Body, ConsumerSteppedDown, PeerRemoved, StreamRestore, StreamSnapshot, StreamSteppedDown,
-    encode_reply,
+    AccountInfo, Body, ConsumerCreated, ConsumerDeleted, ConsumerListPage, ConsumerNamesPage,
+    ConsumerPaused, ConsumerReset, ConsumerShown, ConsumerSteppedDown, ConsumerUnpinned,
+    MessageDeleted, MessageShown, PeerRemoved, StreamCreated, StreamDeleted, StreamListPage,
+    StreamNamesPage, StreamPurged, StreamRestore, StreamShown, StreamSnapshot, StreamSteppedDown,
+    StreamUpdated, encode_reply,
 };
 use super::route::Operation;
 use super::validate::{Adjust, Rules};
@@ -125,6 +128,35 @@ fn answer<B: Body>(result: Result<B, ApiError>) -> Answer {
 
 fn refuse<B: Body>(code: ErrorCode) -> Answer {
     answer::<B>(Err(code.into()))
+}
+
+/// Refuses an operation whoever would do it, in the form of its answer.
+pub(crate) fn refuse_operation(operation: Operation<'_>, error: ApiError) -> Answer {
+    match operation {
+        Operation::AccountInfo => answer::<AccountInfo>(Err(error)),
+        Operation::StreamCreate(_) => answer::<StreamCreated>(Err(error)),
+        Operation::StreamUpdate(_) => answer::<StreamUpdated>(Err(error)),
+        Operation::StreamInfo(_) => answer::<StreamShown>(Err(error)),
+        Operation::StreamDelete(_) => answer::<StreamDeleted>(Err(error)),
+        Operation::StreamPurge(_) => answer::<StreamPurged>(Err(error)),
+        Operation::StreamNames => answer::<StreamNamesPage>(Err(error)),
+        Operation::StreamList => answer::<StreamListPage>(Err(error)),
+        Operation::MessageGet(_) => answer::<MessageShown>(Err(error)),
+        Operation::MessageDelete(_) => answer::<MessageDeleted>(Err(error)),
+        Operation::StreamSnapshot(_) => answer::<StreamSnapshot>(Err(error)),
+        Operation::StreamRestore(_) => answer::<StreamRestore>(Err(error)),
+        Operation::StreamPeerRemove(_) => answer::<PeerRemoved>(Err(error)),
+        Operation::StreamStepDown(_) => answer::<StreamSteppedDown>(Err(error)),
+        Operation::ConsumerCreate(_) => answer::<ConsumerCreated>(Err(error)),
+        Operation::ConsumerInfo(..) => answer::<ConsumerShown>(Err(error)),
+        Operation::ConsumerDelete(..) => answer::<ConsumerDeleted>(Err(error)),
+        Operation::ConsumerNames(_) => answer::<ConsumerNamesPage>(Err(error)),
+        Operation::ConsumerList(_) => answer::<ConsumerListPage>(Err(error)),
+        Operation::ConsumerPause(..) => answer::<ConsumerPaused>(Err(error)),
+        Operation::ConsumerReset(..) => answer::<ConsumerReset>(Err(error)),
+        Operation::ConsumerUnpin(..) => answer::<ConsumerUnpinned>(Err(error)),
+        Operation::ConsumerStepDown(..) => answer::<ConsumerSteppedDown>(Err(error)),
+    }
 }
 
 /// Does what `operation` says.

@@ -1,0 +1,481 @@
+//! Servers coming together: each asks the others what they are, until all belong to one meta group.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use futures_util::future::join_all;
+use parking_lot::Mutex;
+use raft::group::Channel;
+use raft::types::NodeId;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use super::founding::{Proposal, Standing, State, Step, View, accepts};
+use super::kinds::{GREET, JOIN, PROMISE};
+use crate::cluster::link::{Links, Request};
+
+/// How often a server without a group looks around.
+const LOOK_INTERVAL: Duration = Duration::from_millis(100);
+/// How long a question to another server may take.
+const QUESTION_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long being taken into a group may take: a new member has to catch up first.
+const JOIN_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a server that was not taken in waits before it asks again.
+const JOIN_PAUSE: Duration = Duration::from_millis(500);
+
+/// Work that ends with a reason when it fails.
+pub(super) type Attempt<'a> = Pin<Box<dyn Future<Output = Result<(), String>> + Send + 'a>>;
+
+/// Starts this server's replica of the meta group, and takes others in.
+pub(super) trait MetaHost: Send + Sync + 'static {
+    /// Begins as one of the founders, under that id.
+    fn found(&self, node: NodeId, proposal: Proposal) -> Attempt<'_>;
+    /// Begins without knowing anybody, under that id, in the group of that founding.
+    fn join(&self, node: NodeId, founding: u64) -> Attempt<'_>;
+    /// Takes a server in as a voter under that id, in the place of any id that it had. Only the leader does.
+    fn admit(&self, server: String, node: NodeId) -> Attempt<'_>;
+    /// Whether this server's replica is among the voters, as far as it knows.
+    fn is_member(&self) -> bool;
+}
+
+/// A server that wants to be taken in.
+#[derive(Debug, Serialize, Deserialize)]
+struct Joining {
+    server: String,
+    node: NodeId,
+    founding: u64,
+}
+
+/// What this server is to the meta group, told to whoever asks.
+pub(super) struct Assembly {
+    links: Arc<Links>,
+    host: Arc<dyn MetaHost>,
+    runtime: tokio::runtime::Handle,
+    own: Mutex<Own>,
+}
+
+struct Own {
+    standing: Standing,
+    since: Instant,
+}
+
+impl Assembly {
+    /// A server of that standing. Questions of others are answered from now on.
+    pub fn new(
+        links: Arc<Links>,
+        host: Arc<dyn MetaHost>,
+        standing: Standing,
+        runtime: tokio::runtime::Handle,
+    ) -> Arc<Self> {
+        let assembly = Arc::new(Self {
+            links,
+            host,
+            runtime,
+            own: Mutex::new(Own {
+                standing,
+                since: Instant::now(),
+            }),
+        });
+        assembly.listen();
+        assembly
+    }
+
+    fn listen(self: &Arc<Self>) {
+        let weak = Arc::downgrade(self);
+        let greeted = move |request: Request| {
+            if let Some(assembly) = weak.upgrade() {
+                request.responder.answer(encode(&assembly.standing()));
+            }
+        };
+        self.links.handle(GREET, Arc::new(greeted));
+        let weak = Arc::downgrade(self);
+        let promised = move |request: Request| {
+            if let Some(assembly) = weak.upgrade() {
+                match decode::<Proposal>(&request.body) {
+                    Some(proposal) if proposal.by == *request.from => {
+                        match assembly.promise(proposal) {
+                            true => request.responder.answer(Bytes::new()),
+                            false => request.responder.refuse("not free"),
+                        }
+                    }
+                    _ => request.responder.refuse("malformed"),
+                }
+            }
+        };
+        self.links.handle(PROMISE, Arc::new(promised));
+        let weak = Arc::downgrade(self);
+        let joining = move |request: Request| {
+            if let Some(assembly) = weak.upgrade() {
+                assembly.asked_to_admit(request);
+            }
+        };
+        self.links.handle(JOIN, Arc::new(joining));
+    }
+
+    /// What this server says of itself.
+    pub fn standing(&self) -> Standing {
+        self.own.lock().standing.clone()
+    }
+
+    fn change(&self, state: State) {
+        let mut own = self.own.lock();
+        if own.standing.state != state {
+            own.standing.state = state;
+            own.since = Instant::now();
+        }
+    }
+
+    fn promise(&self, proposal: Proposal) -> bool {
+        let mut own = self.own.lock();
+        if !accepts(&own.standing, &proposal) {
+            return false;
+        }
+        own.standing.state = State::Promised(proposal);
+        own.since = Instant::now();
+        true
+    }
+
+    fn asked_to_admit(self: &Arc<Self>, request: Request) {
+        let founding = match self.standing().state {
+            State::Belongs { founding } => founding,
+            _ => return request.responder.refuse("no group here"),
+        };
+        let Some(joining) = decode::<Joining>(&request.body) else {
+            return request.responder.refuse("malformed");
+        };
+        if joining.server != *request.from || joining.founding != founding {
+            return request.responder.refuse("another group");
+        }
+        let assembly = Arc::clone(self);
+        self.runtime.spawn(async move {
+            match assembly.host.admit(joining.server, joining.node).await {
+                Ok(()) => request.responder.answer(Bytes::new()),
+                Err(reason) => request.responder.refuse(reason),
+            }
+        });
+    }
+
+    /// Looks around until this server belongs to a group and is one of its members.
+    pub async fn run(self: Arc<Self>) {
+        let mut changes = self.links.changes();
+        loop {
+            if let State::Belongs { founding } = self.standing().state {
+                if self.host.is_member() {
+                    return;
+                }
+                self.ask_to_be_admitted(founding).await;
+                continue;
+            }
+            self.look_around().await;
+            let pause = tokio::time::sleep(LOOK_INTERVAL);
+            tokio::select! {
+                () = pause => {}
+                _ = changes.changed() => {}
+            }
+        }
+    }
+
+    async fn look_around(&self) {
+        let others = self.greet_all().await;
+        let (own, since) = {
+            let own = self.own.lock();
+            (own.standing.clone(), own.since.elapsed())
+        };
+        let view = View {
+            own: &own,
+            others: &others,
+            since,
+        };
+        match view.step() {
+            Step::Wait => {}
+            Step::Withdraw => {
+                tracing::info!("The founding of the JetStream meta group was given up");
+                self.change(State::Blank);
+            }
+            Step::Propose(founders) => self.propose(own, founders).await,
+            Step::Found(proposal) => self.found(own.node, proposal).await,
+            Step::Join { founding } => self.join(own.node, founding).await,
+        }
+    }
+
+    async fn greet_all(&self) -> Vec<Standing> {
+        let connected = self.links.connected();
+        let asking = connected.iter().map(|server| async move {
+            let question = self.links.request(
+                server,
+                Channel::Control,
+                GREET,
+                Bytes::new(),
+                QUESTION_TIMEOUT,
+            );
+            let standing = decode::<Standing>(&question.await.ok()?)?;
+            (standing.server == **server).then_some(standing)
+        });
+        join_all(asking).await.into_iter().flatten().collect()
+    }
+
+    /// Asks all for their promise, and begins the group when all have given it.
+    async fn propose(&self, own: Standing, founders: std::collections::BTreeMap<NodeId, String>) {
+        let proposal = Proposal {
+            founding: random_id(),
+            by: own.server.clone(),
+            founders,
+        };
+        {
+            let mut mine = self.own.lock();
+            if mine.standing.state != State::Blank {
+                return;
+            }
+            mine.standing.state = State::Promised(proposal.clone());
+            mine.since = Instant::now();
+        }
+        let others = proposal.founders.values();
+        let asking = others.filter(|name| **name != own.server).map(|server| {
+            let body = encode(&proposal);
+            self.links
+                .request(server, Channel::Control, PROMISE, body, QUESTION_TIMEOUT)
+        });
+        if join_all(asking).await.iter().all(Result::is_ok) {
+            self.found(own.node, proposal).await;
+        } else {
+            self.change(State::Blank);
+        }
+    }
+
+    async fn found(&self, node: NodeId, proposal: Proposal) {
+        let (founding, servers) = (proposal.founding, proposal.founders.len());
+        match self.host.found(node, proposal).await {
+            Ok(()) => {
+                tracing::info!("JetStream meta group founded by {servers} servers");
+                self.change(State::Belongs { founding });
+            }
+            Err(error) => {
+                tracing::error!("The JetStream meta group could not be founded: {error}");
+                tokio::time::sleep(JOIN_PAUSE).await;
+            }
+        }
+    }
+
+    async fn join(&self, node: NodeId, founding: u64) {
+        match self.host.join(node, founding).await {
+            Ok(()) => self.change(State::Belongs { founding }),
+            Err(error) => {
+                tracing::error!("The JetStream meta group could not be joined: {error}");
+                tokio::time::sleep(JOIN_PAUSE).await;
+            }
+        }
+    }
+
+    /// Asks the servers in turn; the leader is among them, or will be.
+    async fn ask_to_be_admitted(&self, founding: u64) {
+        let own = self.standing();
+        let joining = encode(&Joining {
+            server: own.server,
+            node: own.node,
+            founding,
+        });
+        for server in self.links.connected() {
+            let body = joining.clone();
+            let asked = self
+                .links
+                .request(&server, Channel::Control, JOIN, body, JOIN_TIMEOUT);
+            match asked.await {
+                Ok(_) => {
+                    tracing::info!("JetStream meta group joined, admitted by {server:?}");
+                    break;
+                }
+                Err(error) => tracing::debug!("{server:?} does not admit this server: {error}"),
+            }
+            if self.host.is_member() {
+                return;
+            }
+        }
+        tokio::time::sleep(JOIN_PAUSE).await;
+    }
+}
+
+/// A number that nobody else has; never 0.
+pub(super) fn random_id() -> u64 {
+    getrandom::u64().map_or_else(|_| u64::from_le_bytes(time_seed()), |random| random.max(1))
+}
+
+/// Where the system has no randomness, the clock must do.
+fn time_seed() -> [u8; 8] {
+    let now = std::time::SystemTime::UNIX_EPOCH.elapsed();
+    let nanoseconds = now.map_or(1, |now| now.as_nanos());
+    let mut seed = [1; 8];
+    for (to, from) in seed.iter_mut().zip(nanoseconds.to_le_bytes()) {
+        *to = from;
+    }
+    seed
+}
+
+fn encode<T: Serialize>(value: &T) -> Bytes {
+    // Numbers and strings only: there is always JSON of it.
+    Bytes::from(serde_json::to_vec(value).unwrap_or_default())
+}
+
+fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Option<T> {
+    serde_json::from_slice(bytes).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use tokio::net::TcpListener;
+
+    use super::*;
+    use crate::cluster::link::testing::{Neighbour, until};
+
+    /// A meta group that consists of who was told to be in it.
+    #[derive(Default)]
+    struct Group {
+        voters: Mutex<BTreeSet<(String, NodeId)>>,
+        leader: Mutex<Option<String>>,
+        foundings: Mutex<BTreeSet<u64>>,
+    }
+
+    struct Host {
+        server: String,
+        group: Arc<Group>,
+        node: Mutex<Option<NodeId>>,
+    }
+
+    impl MetaHost for Host {
+        fn found(&self, node: NodeId, proposal: Proposal) -> Attempt<'_> {
+            Box::pin(async move {
+                let mut voters = self.group.voters.lock();
+                for (node, server) in &proposal.founders {
+                    voters.insert((server.clone(), *node));
+                }
+                self.group.foundings.lock().insert(proposal.founding);
+                self.group.leader.lock().get_or_insert(proposal.by);
+                *self.node.lock() = Some(node);
+                Ok(())
+            })
+        }
+
+        fn join(&self, node: NodeId, founding: u64) -> Attempt<'_> {
+            Box::pin(async move {
+                self.group.foundings.lock().insert(founding);
+                *self.node.lock() = Some(node);
+                Ok(())
+            })
+        }
+
+        fn admit(&self, server: String, node: NodeId) -> Attempt<'_> {
+            Box::pin(async move {
+                if self.group.leader.lock().as_deref() != Some(self.server.as_str()) {
+                    return Err("not the leader".to_owned());
+                }
+                let mut voters = self.group.voters.lock();
+                voters.retain(|(name, _)| *name != server);
+                voters.insert((server, node));
+                Ok(())
+            })
+        }
+
+        fn is_member(&self) -> bool {
+            let Some(node) = *self.node.lock() else {
+                return false;
+            };
+            let me = (self.server.clone(), node);
+            self.group.voters.lock().contains(&me)
+        }
+    }
+
+    struct Member {
+        neighbour: Neighbour,
+        host: Arc<Host>,
+        _assembly: Arc<Assembly>,
+        running: tokio::task::JoinHandle<()>,
+    }
+
+    impl Drop for Member {
+        fn drop(&mut self) {
+            self.running.abort();
+        }
+    }
+
+    async fn member(name: &str, expected: usize, group: &Arc<Group>) -> Member {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let neighbour = Neighbour::start(name, listener);
+        let host = Arc::new(Host {
+            server: name.to_owned(),
+            group: Arc::clone(group),
+            node: Mutex::default(),
+        });
+        let standing = Standing {
+            server: name.to_owned(),
+            node: random_id(),
+            expected,
+            state: State::Blank,
+        };
+        let runtime = tokio::runtime::Handle::current();
+        let links = Arc::clone(&neighbour.links);
+        let as_host: Arc<dyn MetaHost> = host.clone();
+        let assembly = Assembly::new(links, as_host, standing, runtime);
+        let running = tokio::spawn(Arc::clone(&assembly).run());
+        Member {
+            neighbour,
+            host,
+            _assembly: assembly,
+            running,
+        }
+    }
+
+    fn introduce(members: &[&Member]) {
+        let known: Vec<_> = members.iter().map(|m| m.neighbour.known()).collect();
+        for member in members {
+            member.neighbour.links.know(&known);
+        }
+    }
+
+    #[tokio::test]
+    async fn all_that_are_expected_found_one_group_and_a_later_one_joins() {
+        let group = Arc::new(Group::default());
+        let (a, b, c) = (
+            member("a", 3, &group).await,
+            member("b", 3, &group).await,
+            member("c", 3, &group).await,
+        );
+        introduce(&[&a, &b]);
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        assert!(group.foundings.lock().is_empty(), "one is still missing");
+        introduce(&[&a, &b, &c]);
+        until("all are members", || {
+            [&a, &b, &c].iter().all(|m| m.running.is_finished())
+        })
+        .await;
+        assert!(a.host.is_member() && b.host.is_member() && c.host.is_member());
+        assert_eq!(group.foundings.lock().len(), 1);
+        assert_eq!(group.voters.lock().len(), 3);
+        let d = member("d", 3, &group).await;
+        introduce(&[&a, &b, &c, &d]);
+        until("the fourth is a member", || d.running.is_finished()).await;
+        assert_eq!(group.foundings.lock().len(), 1);
+        assert_eq!(group.voters.lock().len(), 4);
+    }
+
+    #[tokio::test]
+    async fn a_server_that_lost_everything_comes_back_under_another_id() {
+        let group = Arc::new(Group::default());
+        let (a, b) = (member("a", 2, &group).await, member("b", 2, &group).await);
+        introduce(&[&a, &b]);
+        until("both are members", || {
+            a.running.is_finished() && b.running.is_finished()
+        })
+        .await;
+        let before = b.host.node.lock().unwrap();
+        drop(b);
+        let b = member("b", 2, &group).await;
+        introduce(&[&a, &b]);
+        until("it is a member again", || b.running.is_finished()).await;
+        assert_ne!(b.host.node.lock().unwrap(), before);
+        assert_eq!(group.voters.lock().len(), 2);
+    }
+}

@@ -1,0 +1,14 @@
+//! What servers ask each other over links, by number.
+
+use crate::cluster::link::RequestKind;
+
+/// What are you to the meta group?
+pub(super) const GREET: RequestKind = RequestKind(1);
+/// Promise yourself to a founding.
+pub(super) const PROMISE: RequestKind = RequestKind(2);
+/// Take me into the meta group.
+pub(super) const JOIN: RequestKind = RequestKind(3);
+/// Answer an API request.
+pub(super) const API: RequestKind = RequestKind(4);
+/// What do you have of an account?
+pub(super) const GATHER: RequestKind = RequestKind(5);

@@ -1,0 +1,212 @@
+//! Which server answers an API request, and how it gets there.
+
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use bytes::Bytes;
+use raft::group::Channel;
+
+use super::super::api::elsewhere::{Answered, Carried, Elsewhere, Way, Whither};
+use super::super::api::handler::Answer;
+use super::super::api::route::Operation;
+use super::super::api::workers::ApiQueue;
+use super::super::types::ErrorCode;
+use super::carry::{decode_answer, decode_request, encode_answer, encode_request};
+use super::gather;
+use super::kinds::{API, GATHER};
+use crate::cluster::link::{Links, Request};
+
+/// How long another server may take to answer a request.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long all servers may take to say what they have.
+const GATHER_TIMEOUT: Duration = Duration::from_secs(4);
+
+/// Who leads a stream.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum StreamLeader {
+    /// There is no such stream, as far as this server knows.
+    NoStream,
+    /// Nobody, for now.
+    Nobody,
+    /// The server of that name.
+    Server(Arc<str>),
+}
+
+/// What is known here of who leads what.
+pub(crate) trait Directory: Send + Sync + 'static {
+    /// The server that leads the meta group.
+    fn meta_leader(&self) -> Option<Arc<str>>;
+    /// The server that leads a stream.
+    fn stream_leader(&self, account: &str, stream: &str) -> StreamLeader;
+    /// What this server has of an account, for an operation that is answered by all; opaque to everybody but [`Directory::merge`].
+    fn share(&self, carried: &Carried) -> Bytes;
+    /// The answer to an operation, of the shares of all servers that gave one; and how many did not.
+    fn merge(&self, carried: &Carried, shares: Vec<Bytes>, silent: usize) -> Answer;
+    /// The other servers that are to give their share.
+    fn sharers(&self) -> Vec<Arc<str>>;
+}
+
+/// Knows where requests belong, and has other servers answer them.
+pub(crate) struct Router {
+    own: Arc<str>,
+    links: Arc<Links>,
+    directory: Arc<dyn Directory>,
+    runtime: tokio::runtime::Handle,
+    queue: OnceLock<Arc<ApiQueue>>,
+}
+
+impl Router {
+    /// Of the server of that name.
+    pub fn new(
+        own: impl Into<Arc<str>>,
+        links: Arc<Links>,
+        directory: Arc<dyn Directory>,
+        runtime: tokio::runtime::Handle,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            own: own.into(),
+            links,
+            directory,
+            runtime,
+            queue: OnceLock::new(),
+        })
+    }
+
+    /// Answers what other servers carry here, from now on.
+    pub fn listen(self: &Arc<Self>, queue: Arc<ApiQueue>) {
+        // Once per server: a second call changes nothing.
+        let _ = self.queue.set(queue);
+        let weak = Arc::downgrade(self);
+        let api = move |request: Request| match (weak.upgrade(), decode_request(request.body)) {
+            (Some(router), Ok(carried)) => router.carried(carried, request.responder),
+            (_, Err(error)) => request.responder.refuse(error.to_string()),
+            (None, _) => {}
+        };
+        self.links.handle(API, Arc::new(api));
+        let weak = Arc::downgrade(self);
+        let gathered = move |request: Request| {
+            let Some(router) = weak.upgrade() else {
+                return;
+            };
+            match decode_request(request.body) {
+                Err(error) => request.responder.refuse(error.to_string()),
+                Ok(carried) => {
+                    // Asks shards, which a link's task must not wait for.
+                    let runtime = router.runtime.clone();
+                    runtime.spawn_blocking(move || {
+                        request.responder.answer(router.directory.share(&carried));
+                    });
+                }
+            }
+        };
+        self.links.handle(GATHER, Arc::new(gathered));
+    }
+
+    fn carried(&self, carried: Carried, responder: crate::cluster::link::Responder) {
+        match self.queue.get() {
+            Some(queue) => queue.carried(
+                carried,
+                Box::new(move |answer| responder.answer(encode_answer(&answer))),
+            ),
+            None => responder.refuse("not ready"),
+        }
+    }
+
+    fn to(&self, server: Arc<str>) -> Whither {
+        match server == self.own {
+            true => Whither::Here,
+            false => Whither::Elsewhere(Way::Server(server)),
+        }
+    }
+
+    fn to_meta_leader(&self) -> Whither {
+        match self.directory.meta_leader() {
+            Some(server) => self.to(server),
+            None => Whither::Refused(ErrorCode::ClusterNotAvail.into()),
+        }
+    }
+
+    fn to_stream_leader(&self, account: &str, stream: &str) -> Whither {
+        match self.directory.stream_leader(account, stream) {
+            StreamLeader::Server(server) => self.to(server),
+            StreamLeader::Nobody => Whither::Refused(ErrorCode::ClusterNotAvail.into()),
+            // What this server has not heard of yet its leader may have.
+            StreamLeader::NoStream => self.to_meta_leader(),
+        }
+    }
+}
+
+impl Elsewhere for Router {
+    fn whither(&self, account: &str, operation: Operation<'_>) -> Whither {
+        match scope(operation) {
+            Scope::Meta => self.to_meta_leader(),
+            Scope::Stream(stream) => self.to_stream_leader(account, stream),
+            Scope::All => match self.directory.meta_leader() {
+                Some(_) => Whither::Elsewhere(Way::All),
+                None => Whither::Refused(ErrorCode::ClusterNotAvail.into()),
+            },
+        }
+    }
+
+    fn ask(&self, way: Way, carried: Carried, done: Answered) {
+        let (links, directory) = (Arc::clone(&self.links), Arc::clone(&self.directory));
+        self.runtime.spawn(async move {
+            match way {
+                Way::Server(server) => done(ask_server(&links, &server, &carried).await),
+                Way::All => done(gather::from_all(links, directory, carried, GATHER_TIMEOUT).await),
+            }
+        });
+    }
+}
+
+async fn ask_server(links: &Links, server: &str, carried: &Carried) -> Result<Answer, ErrorCode> {
+    let unavailable = ErrorCode::ClusterNotAvail;
+    let body = encode_request(carried).map_err(|_| unavailable)?;
+    let asked = links.request(server, Channel::Control, API, body, ANSWER_TIMEOUT);
+    let answer = asked.await.map_err(|error| {
+        tracing::debug!("{server:?} did not answer {}: {error}", carried.subject);
+        unavailable
+    })?;
+    decode_answer(answer).map_err(|error| {
+        tracing::warn!("The answer of {server:?} cannot be read: {error}");
+        unavailable
+    })
+}
+
+/// Whom an operation concerns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Scope<'a> {
+    /// Which streams there are.
+    Meta,
+    /// One stream.
+    Stream(&'a str),
+    /// What each server has.
+    All,
+}
+
+fn scope(operation: Operation<'_>) -> Scope<'_> {
+    match operation {
+        Operation::AccountInfo | Operation::StreamList => Scope::All,
+        Operation::StreamCreate(_)
+        | Operation::StreamUpdate(_)
+        | Operation::StreamDelete(_)
+        | Operation::StreamNames
+        | Operation::StreamRestore(_)
+        | Operation::StreamPeerRemove(_) => Scope::Meta,
+        Operation::StreamInfo(stream)
+        | Operation::StreamPurge(stream)
+        | Operation::MessageGet(stream)
+        | Operation::MessageDelete(stream)
+        | Operation::StreamSnapshot(stream)
+        | Operation::StreamStepDown(stream)
+        | Operation::ConsumerInfo(stream, _)
+        | Operation::ConsumerDelete(stream, _)
+        | Operation::ConsumerNames(stream)
+        | Operation::ConsumerList(stream)
+        | Operation::ConsumerPause(stream, _)
+        | Operation::ConsumerReset(stream, _)
+        | Operation::ConsumerUnpin(stream, _)
+        | Operation::ConsumerStepDown(stream, _) => Scope::Stream(stream),
+        Operation::ConsumerCreate(subject) => Scope::Stream(subject.stream()),
+    }
+}
