@@ -9,12 +9,9 @@ pub mod limits;
 pub mod log;
 pub mod monitor;
 mod registry;
-#[cfg_attr(
-    not(test),
-    expect(
-        dead_code,
-        reason = "a server of a cluster starts it once there are routes"
-    )
+#[expect(
+    dead_code,
+    reason = "a server of a cluster starts it once there are routes"
 )]
 mod replication;
 mod runtime;

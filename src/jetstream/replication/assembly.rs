@@ -1,5 +1,6 @@
 //! Servers coming together: each asks the others what they are, until all belong to one meta group.
 
+use std::collections::BTreeSet;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -27,16 +28,20 @@ const JOIN_TIMEOUT: Duration = Duration::from_secs(30);
 const JOIN_PAUSE: Duration = Duration::from_millis(500);
 
 /// Work that ends with a reason when it fails.
-pub(super) type Attempt<'a> = Pin<Box<dyn Future<Output = Result<(), String>> + Send + 'a>>;
+pub(super) type Attempt<'a, T> = Pin<Box<dyn Future<Output = Result<T, String>> + Send + 'a>>;
 
 /// Starts this server's replica of the meta group, and takes others in.
 pub(super) trait MetaHost: Send + Sync + 'static {
-    /// Begins as one of the founders, under that id.
-    fn found(&self, node: NodeId, proposal: Proposal) -> Attempt<'_>;
+    /// Begins as one of the founders.
+    fn found(&self, proposal: Proposal) -> Attempt<'_, ()>;
     /// Begins without knowing anybody, under that id, in the group of that founding.
-    fn join(&self, node: NodeId, founding: u64) -> Attempt<'_>;
-    /// Takes a server in as a voter under that id, in the place of any id that it had. Only the leader does.
-    fn admit(&self, server: String, node: NodeId) -> Attempt<'_>;
+    fn join(&self, node: NodeId, founding: u64) -> Attempt<'_, ()>;
+    /// Gives a server that wants to join an id of its own. Only the leader does.
+    fn register(&self, server: String) -> Attempt<'_, NodeId>;
+    /// Takes a server in as a voter under the id that it was given, in the place of any earlier one. Only the leader does.
+    fn admit(&self, server: String, node: NodeId) -> Attempt<'_, ()>;
+    /// This server's id in the group, once it has begun.
+    fn node(&self) -> Option<NodeId>;
     /// Whether this server's replica is among the voters, as far as it knows.
     fn is_member(&self) -> bool;
 }
@@ -45,8 +50,9 @@ pub(super) trait MetaHost: Send + Sync + 'static {
 #[derive(Debug, Serialize, Deserialize)]
 struct Joining {
     server: String,
-    node: NodeId,
     founding: u64,
+    /// The id that it was given and has begun under; before that it asks for one.
+    node: Option<NodeId>,
 }
 
 /// What this server is to the meta group, told to whoever asks.
@@ -151,8 +157,13 @@ impl Assembly {
         }
         let assembly = Arc::clone(self);
         self.runtime.spawn(async move {
-            match assembly.host.admit(joining.server, joining.node).await {
-                Ok(()) => request.responder.answer(Bytes::new()),
+            let host = &assembly.host;
+            let done = match joining.node {
+                None => host.register(joining.server).await,
+                Some(node) => host.admit(joining.server, node).await.map(|()| node),
+            };
+            match done {
+                Ok(node) => request.responder.answer(encode(&node)),
                 Err(reason) => request.responder.refuse(reason),
             }
         });
@@ -196,8 +207,8 @@ impl Assembly {
                 self.change(State::Blank);
             }
             Step::Propose(founders) => self.propose(own, founders).await,
-            Step::Found(proposal) => self.found(own.node, proposal).await,
-            Step::Join { founding } => self.join(own.node, founding).await,
+            Step::Found(proposal) => self.found(proposal).await,
+            Step::Join { founding } => self.join(founding).await,
         }
     }
 
@@ -218,7 +229,7 @@ impl Assembly {
     }
 
     /// Asks all for their promise, and begins the group when all have given it.
-    async fn propose(&self, own: Standing, founders: std::collections::BTreeMap<NodeId, String>) {
+    async fn propose(&self, own: Standing, founders: BTreeSet<String>) {
         let proposal = Proposal {
             founding: random_id(),
             by: own.server.clone(),
@@ -232,22 +243,22 @@ impl Assembly {
             mine.standing.state = State::Promised(proposal.clone());
             mine.since = Instant::now();
         }
-        let others = proposal.founders.values();
+        let others = proposal.founders.iter();
         let asking = others.filter(|name| **name != own.server).map(|server| {
             let body = encode(&proposal);
             self.links
                 .request(server, Channel::Control, PROMISE, body, QUESTION_TIMEOUT)
         });
         if join_all(asking).await.iter().all(Result::is_ok) {
-            self.found(own.node, proposal).await;
+            self.found(proposal).await;
         } else {
             self.change(State::Blank);
         }
     }
 
-    async fn found(&self, node: NodeId, proposal: Proposal) {
+    async fn found(&self, proposal: Proposal) {
         let (founding, servers) = (proposal.founding, proposal.founders.len());
-        match self.host.found(node, proposal).await {
+        match self.host.found(proposal).await {
             Ok(()) => {
                 tracing::info!("JetStream meta group founded by {servers} servers");
                 self.change(State::Belongs { founding });
@@ -259,7 +270,10 @@ impl Assembly {
         }
     }
 
-    async fn join(&self, node: NodeId, founding: u64) {
+    async fn join(&self, founding: u64) {
+        let Some(node) = self.ask_to_join(founding, None).await else {
+            return;
+        };
         match self.host.join(node, founding).await {
             Ok(()) => self.change(State::Belongs { founding }),
             Err(error) => {
@@ -270,30 +284,39 @@ impl Assembly {
     }
 
     /// Asks the servers in turn; the leader is among them, or will be.
-    async fn ask_to_be_admitted(&self, founding: u64) {
-        let own = self.standing();
+    async fn ask_to_join(&self, founding: u64, node: Option<NodeId>) -> Option<NodeId> {
         let joining = encode(&Joining {
-            server: own.server,
-            node: own.node,
+            server: self.standing().server,
             founding,
+            node,
         });
         for server in self.links.connected() {
             let body = joining.clone();
             let asked = self
                 .links
                 .request(&server, Channel::Control, JOIN, body, JOIN_TIMEOUT);
-            match asked.await {
-                Ok(_) => {
-                    tracing::info!("JetStream meta group joined, admitted by {server:?}");
-                    break;
-                }
+            match asked.await.map(|answer| decode::<NodeId>(&answer)) {
+                Ok(Some(node)) => return Some(node),
+                Ok(None) => tracing::warn!("The answer of {server:?} cannot be read"),
                 Err(error) => tracing::debug!("{server:?} does not admit this server: {error}"),
             }
-            if self.host.is_member() {
-                return;
+            if node.is_some() && self.host.is_member() {
+                return node;
             }
         }
         tokio::time::sleep(JOIN_PAUSE).await;
+        None
+    }
+
+    async fn ask_to_be_admitted(&self, founding: u64) {
+        let node = self.host.node();
+        if self.ask_to_join(founding, node).await.is_some() {
+            tracing::info!("JetStream meta group joined");
+        }
+        if !self.host.is_member() {
+            // Admitted, and not told yet by the group itself.
+            tokio::time::sleep(LOOK_INTERVAL).await;
+        }
     }
 }
 
@@ -324,7 +347,6 @@ fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Option<T> {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
 
     use tokio::net::TcpListener;
 
@@ -334,6 +356,7 @@ mod tests {
     /// A meta group that consists of who was told to be in it.
     #[derive(Default)]
     struct Group {
+        nodes_next: Mutex<NodeId>,
         voters: Mutex<BTreeSet<(String, NodeId)>>,
         leader: Mutex<Option<String>>,
         foundings: Mutex<BTreeSet<u64>>,
@@ -345,21 +368,33 @@ mod tests {
         node: Mutex<Option<NodeId>>,
     }
 
+    impl Host {
+        fn leads(&self) -> Result<(), String> {
+            match self.group.leader.lock().as_deref() == Some(self.server.as_str()) {
+                true => Ok(()),
+                false => Err("not the leader".to_owned()),
+            }
+        }
+    }
+
     impl MetaHost for Host {
-        fn found(&self, node: NodeId, proposal: Proposal) -> Attempt<'_> {
+        fn found(&self, proposal: Proposal) -> Attempt<'_, ()> {
             Box::pin(async move {
-                let mut voters = self.group.voters.lock();
-                for (node, server) in &proposal.founders {
-                    voters.insert((server.clone(), *node));
+                for (at, server) in proposal.founders.iter().enumerate() {
+                    let node = at as u64 + 1;
+                    self.group.voters.lock().insert((server.clone(), node));
+                    if *server == self.server {
+                        *self.node.lock() = Some(node);
+                    }
                 }
+                *self.group.nodes_next.lock() = proposal.founders.len() as u64 + 1;
                 self.group.foundings.lock().insert(proposal.founding);
                 self.group.leader.lock().get_or_insert(proposal.by);
-                *self.node.lock() = Some(node);
                 Ok(())
             })
         }
 
-        fn join(&self, node: NodeId, founding: u64) -> Attempt<'_> {
+        fn join(&self, node: NodeId, founding: u64) -> Attempt<'_, ()> {
             Box::pin(async move {
                 self.group.foundings.lock().insert(founding);
                 *self.node.lock() = Some(node);
@@ -367,11 +402,18 @@ mod tests {
             })
         }
 
-        fn admit(&self, server: String, node: NodeId) -> Attempt<'_> {
+        fn register(&self, _server: String) -> Attempt<'_, NodeId> {
             Box::pin(async move {
-                if self.group.leader.lock().as_deref() != Some(self.server.as_str()) {
-                    return Err("not the leader".to_owned());
-                }
+                self.leads()?;
+                let mut next = self.group.nodes_next.lock();
+                *next += 1;
+                Ok(*next - 1)
+            })
+        }
+
+        fn admit(&self, server: String, node: NodeId) -> Attempt<'_, ()> {
+            Box::pin(async move {
+                self.leads()?;
                 let mut voters = self.group.voters.lock();
                 voters.retain(|(name, _)| *name != server);
                 voters.insert((server, node));
@@ -379,8 +421,12 @@ mod tests {
             })
         }
 
+        fn node(&self) -> Option<NodeId> {
+            *self.node.lock()
+        }
+
         fn is_member(&self) -> bool {
-            let Some(node) = *self.node.lock() else {
+            let Some(node) = self.node() else {
                 return false;
             };
             let me = (self.server.clone(), node);
@@ -411,7 +457,6 @@ mod tests {
         });
         let standing = Standing {
             server: name.to_owned(),
-            node: random_id(),
             expected,
             state: State::Blank,
         };

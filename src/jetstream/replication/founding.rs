@@ -10,11 +10,9 @@
 //! # Invariant
 //! A group is founded by a majority of the servers that are to be, each of which promised itself to it alone: two groups cannot come to be.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::time::Duration;
 
-use raft::group::Members;
-use raft::types::NodeId;
 use serde::{Deserialize, Serialize};
 
 /// A majority goes ahead when the others are not there for so long.
@@ -31,24 +29,15 @@ pub(super) struct Proposal {
     pub founding: u64,
     /// The server that proposes it.
     pub by: String,
-    /// The founders' ids and servers.
-    pub founders: BTreeMap<NodeId, String>,
+    /// The founders.
+    pub founders: BTreeSet<String>,
 }
 
 impl Proposal {
-    /// The group's first members.
-    pub fn members(&self) -> Members {
-        Members::of_voters(self.founders.clone())
-    }
-
     /// Whether it can be what a blank server promises itself to.
     pub fn is_sound(&self) -> bool {
-        let mut servers: Vec<&String> = self.founders.values().collect();
-        servers.sort_unstable();
-        servers.dedup();
-        let distinct = servers.len() == self.founders.len();
-        let within = (1..=FOUNDERS_MAX).contains(&servers.len());
-        distinct && within && !self.founders.contains_key(&0) && servers.contains(&&self.by)
+        let within = (1..=FOUNDERS_MAX).contains(&self.founders.len());
+        within && self.founders.contains(&self.by)
     }
 }
 
@@ -72,8 +61,6 @@ pub(super) enum State {
 pub(super) struct Standing {
     /// Its name.
     pub server: String,
-    /// Its id in the meta group, or the one that it would have.
-    pub node: NodeId,
     /// How many servers it expects.
     pub expected: usize,
     /// What it is.
@@ -86,7 +73,7 @@ pub(super) enum Step {
     /// Nothing, for now.
     Wait,
     /// Ask these for their promise.
-    Propose(BTreeMap<NodeId, String>),
+    Propose(BTreeSet<String>),
     /// Begin the group as one of its founders.
     Found(Proposal),
     /// Join the group of that founding.
@@ -157,14 +144,14 @@ impl View<'_> {
         if !enough || least != Some(&self.own.server) {
             return Step::Wait;
         }
-        let founders = blank().map(|standing| (standing.node, standing.server.clone()));
+        let founders = blank().map(|standing| standing.server.clone());
         Step::Propose(founders.take(FOUNDERS_MAX).collect())
     }
 }
 
 /// Whether a server that says this of itself promises itself to a founding.
 pub(super) fn accepts(own: &Standing, proposal: &Proposal) -> bool {
-    let named = proposal.founders.get(&own.node) == Some(&own.server);
+    let named = proposal.founders.contains(&own.server);
     let free = match &own.state {
         State::Blank => true,
         // It asks again, having given the earlier founding up.
@@ -181,7 +168,6 @@ mod tests {
     fn standing(server: &str, state: State) -> Standing {
         Standing {
             server: server.to_owned(),
-            node: u64::from(server.as_bytes()[0]),
             expected: 3,
             state,
         }
@@ -192,7 +178,7 @@ mod tests {
     }
 
     fn proposal(by: &str, founding: u64) -> Proposal {
-        let founders = ["a", "b", "c"].map(|name| (u64::from(name.as_bytes()[0]), name.to_owned()));
+        let founders = ["a", "b", "c"].map(str::to_owned);
         Proposal {
             founding,
             by: by.to_owned(),
@@ -267,12 +253,6 @@ mod tests {
         let proposes = standing("b", State::Promised(proposal("b", 1)));
         assert!(!accepts(&proposes, &proposal("b", 2)));
         assert!(!accepts(&blank("d"), &proposal("a", 1)));
-        let mut renamed = proposal("a", 1);
-        renamed.founders.insert(u64::from(b'b'), "x".to_owned());
-        assert!(!accepts(&own, &renamed));
-        let mut twice = proposal("a", 1);
-        twice.founders.insert(9, "c".to_owned());
-        assert!(!accepts(&own, &twice));
         assert!(!accepts(&own, &proposal("z", 1)), "it is not among them");
         let belongs = standing("b", State::Belongs { founding: 1 });
         assert!(!accepts(&belongs, &proposal("a", 1)));

@@ -1,29 +1,29 @@
 //! Who this server is in the meta group, kept in the journal.
 //!
 //! ```text
-//! version u8 (1) | node u64 | founding u64 | founders: u16 count, each: node u64, u16 length and bytes of the server's name
+//! version u8 (1) | owner u8 | node u64 | founding u64 | founders: u16 count, each: u16 length and bytes of the server's name
 //! ```
 //!
-//! A joiner has no founders. All numbers are little-endian.
+//! The owner is the one in whose name the group's log lies in the journal. A joiner has no founders. All numbers are little-endian.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use raft::types::NodeId;
-
-use super::founding::Proposal;
 
 const VERSION: u8 = 1;
 
 /// Who this server is in the meta group.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Identity {
-    /// Its id there.
+    /// Whose frames the group's log is in the journal. A server that lost its log begins another one under another owner.
+    pub owner: u8,
+    /// Its id in the group.
     pub node: NodeId,
     /// Which founding the group comes from.
     pub founding: u64,
     /// The first members, when it is one of them.
-    pub founders: BTreeMap<NodeId, String>,
+    pub founders: BTreeSet<String>,
 }
 
 /// Bytes that are no identity.
@@ -32,34 +32,16 @@ pub(super) struct Identity {
 pub(super) struct MalformedIdentity;
 
 impl Identity {
-    /// Of a founder.
-    pub fn of_founder(node: NodeId, proposal: &Proposal) -> Self {
-        Self {
-            node,
-            founding: proposal.founding,
-            founders: proposal.founders.clone(),
-        }
-    }
-
-    /// Of one that joins.
-    pub fn of_joiner(node: NodeId, founding: u64) -> Self {
-        Self {
-            node,
-            founding,
-            founders: BTreeMap::new(),
-        }
-    }
-
     /// As bytes.
     pub fn encode(&self) -> Bytes {
         let mut out = BytesMut::with_capacity(64);
         out.put_u8(VERSION);
+        out.put_u8(self.owner);
         out.put_u64_le(self.node);
         out.put_u64_le(self.founding);
         // A sound proposal has some dozens of founders, with names that a link takes.
         out.put_u16_le(u16::try_from(self.founders.len()).unwrap_or(u16::MAX));
-        for (node, server) in self.founders.iter().take(usize::from(u16::MAX)) {
-            out.put_u64_le(*node);
+        for server in self.founders.iter().take(usize::from(u16::MAX)) {
             out.put_u16_le(u16::try_from(server.len()).unwrap_or(u16::MAX));
             out.put_slice(server.as_bytes());
         }
@@ -75,18 +57,19 @@ impl Identity {
         if bytes.try_get_u8().ok()? != VERSION {
             return None;
         }
+        let owner = bytes.try_get_u8().ok()?;
         let node = bytes.try_get_u64_le().ok()?;
         let founding = bytes.try_get_u64_le().ok()?;
         let count = bytes.try_get_u16_le().ok()?;
-        let mut founders = BTreeMap::new();
+        let mut founders = BTreeSet::new();
         for _ in 0..count {
-            let node = bytes.try_get_u64_le().ok()?;
             let length = usize::from(bytes.try_get_u16_le().ok()?);
             let (name, rest) = bytes.split_at_checked(length)?;
-            founders.insert(node, String::from_utf8(name.to_vec()).ok()?);
+            founders.insert(String::from_utf8(name.to_vec()).ok()?);
             bytes = rest;
         }
         bytes.is_empty().then_some(Self {
+            owner,
             node,
             founding,
             founders,
@@ -100,16 +83,14 @@ mod tests {
 
     #[test]
     fn an_identity_comes_back_as_it_was_and_nothing_else_is_one() {
-        let founders = BTreeMap::from([(1, "a".to_owned()), (2, "b".to_owned())]);
-        let proposal = Proposal {
-            founding: 7,
-            by: "a".to_owned(),
-            founders,
-        };
-        for identity in [
-            Identity::of_founder(2, &proposal),
-            Identity::of_joiner(3, 7),
-        ] {
+        let founders = BTreeSet::from(["a".to_owned(), "b".to_owned()]);
+        for founders in [founders, BTreeSet::new()] {
+            let identity = Identity {
+                owner: 2,
+                node: 3,
+                founding: 7,
+                founders,
+            };
             let bytes = identity.encode();
             assert_eq!(Identity::decode(&bytes), Ok(identity));
             for cut in 0..bytes.len() {

@@ -6,6 +6,7 @@
 //! - `router`: which server answers an API request, and how it gets there.
 //! - `carry`: requests and answers on that way, as bytes.
 //! - `gather`: answers that no server has alone.
+//! - `leaders`: who leads which group, as servers tell each other.
 //! - `kinds`: what servers ask each other.
 
 mod assembly;
@@ -14,4 +15,5 @@ mod founding;
 mod gather;
 mod identity;
 mod kinds;
+mod leaders;
 mod router;

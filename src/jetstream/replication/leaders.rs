@@ -1,0 +1,160 @@
+//! Who leads which group, as servers tell each other.
+//!
+//! A server tells all others when it begins to lead a group, and a server that it is newly linked with all that it leads. Of two that say that they
+//! lead, the one of the later term does.
+//!
+//! ```text
+//! report: version u8 (1) | u32 count, each: group u64, term u64
+//! ```
+//!
+//! All numbers are little-endian.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use parking_lot::RwLock;
+use raft::group::GroupNumber;
+
+const VERSION: u8 = 1;
+const LED_BYTES: usize = 16;
+/// Groups in one report; more take several.
+pub(super) const REPORT_GROUPS_MAX: usize = 16 * 1024;
+
+/// A group that the sender of a report leads, and in which term.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Led {
+    pub group: GroupNumber,
+    pub term: u64,
+}
+
+/// Bytes that are no report.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a report of leaders cannot be read")]
+pub(super) struct MalformedReport;
+
+/// A report as bytes.
+pub(super) fn encode(led: &[Led]) -> Bytes {
+    let mut out = BytesMut::with_capacity(5 + led.len() * LED_BYTES);
+    out.put_u8(VERSION);
+    out.put_u32_le(u32::try_from(led.len()).unwrap_or(u32::MAX));
+    for led in led {
+        out.put_u64_le(led.group.0);
+        out.put_u64_le(led.term);
+    }
+    out.freeze()
+}
+
+/// Reads what [`encode`] wrote.
+pub(super) fn decode(mut bytes: Bytes) -> Result<Vec<Led>, MalformedReport> {
+    if bytes.try_get_u8() != Ok(VERSION) {
+        return Err(MalformedReport);
+    }
+    let count = bytes.try_get_u32_le().map_err(|_| MalformedReport)?;
+    let count = usize::try_from(count).map_err(|_| MalformedReport)?;
+    if count.checked_mul(LED_BYTES) != Some(bytes.len()) {
+        return Err(MalformedReport);
+    }
+    let mut led = Vec::with_capacity(count);
+    while bytes.has_remaining() {
+        led.push(Led {
+            group: GroupNumber(bytes.get_u64_le()),
+            term: bytes.get_u64_le(),
+        });
+    }
+    Ok(led)
+}
+
+/// Who leads which group, as far as it is known here.
+#[derive(Default)]
+pub(super) struct Leaders {
+    known: RwLock<HashMap<GroupNumber, (u64, Arc<str>)>>,
+}
+
+impl Leaders {
+    /// A server says that it leads.
+    pub fn leads(&self, server: &Arc<str>, led: Led) {
+        let mut known = self.known.write();
+        let entry = known
+            .entry(led.group)
+            .or_insert_with(|| (led.term, Arc::clone(server)));
+        if led.term >= entry.0 {
+            *entry = (led.term, Arc::clone(server));
+        }
+    }
+
+    /// It does not lead any more; who does instead is not known.
+    pub fn leads_no_more(&self, server: &str, group: GroupNumber) {
+        let mut known = self.known.write();
+        if known
+            .get(&group)
+            .is_some_and(|(_, leader)| **leader == *server)
+        {
+            known.remove(&group);
+        }
+    }
+
+    /// The group is gone.
+    pub fn forget(&self, group: GroupNumber) {
+        self.known.write().remove(&group);
+    }
+
+    /// Who leads the group.
+    pub fn leader(&self, group: GroupNumber) -> Option<Arc<str>> {
+        let known = self.known.read();
+        known.get(&group).map(|(_, leader)| Arc::clone(leader))
+    }
+
+    /// What that server leads.
+    pub fn led_by(&self, server: &str) -> Vec<Led> {
+        let known = self.known.read();
+        let led = known.iter().filter(|(_, (_, leader))| **leader == *server);
+        led.map(|(group, (term, _))| Led {
+            group: *group,
+            term: *term,
+        })
+        .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn led(group: u64, term: u64) -> Led {
+        Led {
+            group: GroupNumber(group),
+            term,
+        }
+    }
+
+    #[test]
+    fn the_later_term_leads_and_who_gave_up_does_not() {
+        let leaders = Leaders::default();
+        let (a, b) = (Arc::<str>::from("a"), Arc::<str>::from("b"));
+        leaders.leads(&a, led(1, 3));
+        leaders.leads(&b, led(1, 2));
+        assert_eq!(leaders.leader(GroupNumber(1)).as_deref(), Some("a"));
+        leaders.leads(&b, led(1, 4));
+        leaders.leads_no_more("a", GroupNumber(1));
+        assert_eq!(leaders.leader(GroupNumber(1)).as_deref(), Some("b"));
+        assert_eq!(leaders.led_by("b"), [led(1, 4)]);
+        leaders.leads_no_more("b", GroupNumber(1));
+        assert_eq!(leaders.leader(GroupNumber(1)), None);
+        leaders.leads(&a, led(2, 1));
+        leaders.forget(GroupNumber(2));
+        assert!(leaders.led_by("a").is_empty());
+    }
+
+    #[test]
+    fn a_report_comes_back_as_it_was_and_its_count_is_not_believed() {
+        let all = [led(1, 2), led(3, u64::MAX)];
+        let bytes = encode(&all);
+        assert_eq!(decode(bytes.clone()), Ok(all.to_vec()));
+        for cut in 0..bytes.len() {
+            assert_eq!(decode(bytes.slice(..cut)), Err(MalformedReport));
+        }
+        let many = Bytes::from_static(b"\x01\xff\xff\xff\xff");
+        assert_eq!(decode(many), Err(MalformedReport));
+    }
+}
