@@ -7,6 +7,7 @@ mod id;
 mod intake;
 pub mod limits;
 pub mod log;
+pub mod meta;
 pub mod monitor;
 mod registry;
 #[expect(

@@ -12,7 +12,7 @@
 //! control) is rebuilt from durable state when it starts to lead.
 
 mod ack;
-mod codec;
+pub(in crate::jetstream) mod codec;
 mod consumer;
 mod dedupe;
 mod digest;

@@ -1,0 +1,33 @@
+//! The meta layer: which servers, streams and consumers there are, on which servers they live, and what follows from that.
+//!
+//! Reading order:
+//! - `peer`: servers; `assignment`: streams, their groups and consumers.
+//! - `command`: what can be asked of the state; `change`: what became of it.
+//! - `state` and `apply`: the state, and how commands change it; `course`: how a group goes from one set of members to another.
+//! - `codec`: commands and the state as bytes.
+//!
+//! # Invariant
+//! A pure state machine: it reads no clock, draws no randomness, does no I/O and knows no broker. The same commands in the same order lead to the same state on
+//! every server. Nothing is deleted on an inference: a server may delete a replica only when the state names it as released.
+
+mod apply;
+mod assignment;
+mod change;
+mod codec;
+mod command;
+mod course;
+mod peer;
+mod state;
+#[cfg(test)]
+mod tests;
+
+pub use apply::ORPHANS_MAX;
+pub use assignment::{
+    ChangeKind, ConsumerAssignment, Form, Group, Orphan, Stored, StreamAssignment, StreamRef,
+    consumer_replicas, replicas,
+};
+pub use change::{Change, Refusal};
+pub use codec::{COMMAND_BYTES_MAX, DecodeError};
+pub use command::{Command, NewMembers};
+pub use peer::{Peer, PeerProfile, Sighting, Sightings, is_online};
+pub use state::{Meta, Streams};
