@@ -27,6 +27,7 @@ mod status;
 mod stream;
 #[cfg(test)]
 mod tests;
+mod transfer;
 
 pub use ack::{AckKind, AckSubject};
 pub use codec::DecodeError;
@@ -39,6 +40,7 @@ pub use request::{
     PurgeQuery, StreamReply, StreamRequest,
 };
 pub use stream::{
-    ApplyError, BeginError, Event, LogPlace, RecoverError, Retirement, SNAPSHOT_VERSION, Salvaged,
-    Step, StreamCore, limits,
+    ApplyError, BeginError, Event, LogPlace, ReceiveError, Receiving, ReceivingNeeds, RecoverError,
+    Retirement, SNAPSHOT_VERSION, Salvaged, Step, StreamCore, limits,
 };
+pub use transfer::Manifest;

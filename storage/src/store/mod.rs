@@ -328,6 +328,8 @@ pub trait Store: Send + std::any::Any {
     /// The first live sequence whose time is at or after `time_ns`, `None` when there is none. Found by bisection: where times
     /// go back (a leader's clock did), a later sequence than the first may be found.
     fn sequence_at(&self, time_ns: i64) -> Option<u64>;
+    /// When a live message dies by itself.
+    fn expiry(&self, sequence: u64) -> Expiry;
     /// When [`Store::expire`] next has something to do.
     fn next_expiry_ns(&self) -> Option<i64>;
 }

@@ -427,6 +427,12 @@ impl Store for ModelStore {
             .map(|held| held.message.sequence)
     }
 
+    fn expiry(&self, sequence: u64) -> Expiry {
+        let mut held = self.held.iter();
+        let found = held.find(|held| held.message.sequence == sequence);
+        found.map_or(Expiry::ByAge, |held| held.expiry)
+    }
+
     fn next_expiry_ns(&self) -> Option<i64> {
         let own = self.held.iter().filter_map(|held| match held.expiry {
             Expiry::At(at) => Some(at),

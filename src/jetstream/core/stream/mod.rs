@@ -18,6 +18,7 @@ mod retention;
 mod rules;
 mod snapshot;
 mod start;
+mod transfer;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -32,6 +33,7 @@ pub use follow::Retirement;
 pub use recover::{RecoverError, Salvaged};
 pub use rules::limits;
 pub use snapshot::{BeginError, SNAPSHOT_VERSION};
+pub use transfer::{ReceiveError, Receiving, ReceivingNeeds};
 
 use super::codec::DecodeError;
 use super::consumer::Consumer;
@@ -150,6 +152,8 @@ pub struct StreamCore {
     /// The start of every publish ack.
     ack_prefix: Bytes,
     domain: Arc<str>,
+    /// What a replica's group has to find with the state again; nothing for a log of one replica.
+    group: Bytes,
     lead: Option<Box<Lead>>,
 }
 
@@ -179,6 +183,7 @@ impl StreamCore {
             applied_ns: created_ns,
             ack_prefix: ack_prefix(&config.name),
             domain: Arc::from(domain),
+            group: Bytes::new(),
             config: Arc::new(config),
             created_ns,
             store,
@@ -214,6 +219,16 @@ impl StreamCore {
     /// The last entry applied.
     pub fn applied_index(&self) -> u64 {
         self.applied_index
+    }
+
+    /// What the group of a replica has stored with the state.
+    pub fn group(&self) -> &Bytes {
+        &self.group
+    }
+
+    /// Has something stored with the state for the group of a replica.
+    pub fn set_group(&mut self, group: Bytes) {
+        self.group = group;
     }
 
     /// How many consumers it has.

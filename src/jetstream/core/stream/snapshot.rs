@@ -8,6 +8,7 @@
 //! duplicate window: count number, each time i64, sequence number, id blob
 //! last consumer id number | consumers: count number, each
 //!   id number, name blob, created i64, configuration (JSON) blob, progress
+//! what a replica's group keeps with it blob
 //! ```
 
 use std::collections::BTreeMap;
@@ -15,7 +16,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use hashbrown::HashMap;
-use storage::store::{ChangeError, Store};
+use storage::store::{ChangeError, Limits, MemStore, Store};
 use thiserror::Error;
 
 use super::chain::Chain;
@@ -62,6 +63,7 @@ impl StreamCore {
             writer.blob(&encode(consumer.config.as_ref()));
             consumer.progress.write(&mut writer);
         }
+        writer.blob(&self.group);
         Bytes::from(writer.bytes)
     }
 
@@ -102,6 +104,18 @@ impl StreamCore {
         read_config(&mut reader)
     }
 
+    /// Takes another replica's state over its own. The messages are that state's already; their limits come with it.
+    pub(super) fn take_over(&mut self, snapshot: &[u8]) -> Result<(), BeginError> {
+        // In the way of the exchange only: a stream always has a store.
+        let spare = || Box::new(MemStore::new(Limits::default()));
+        let mut taken = Self::restore(snapshot, &self.domain, spare())?;
+        std::mem::swap(&mut taken.store, &mut self.store);
+        let limits = limits(&taken.config);
+        let set = taken.store.set_limits(limits, &mut ());
+        *self = taken;
+        Ok(set?)
+    }
+
     /// Takes up a stream where a snapshot left it. The store must be as it was then.
     pub fn restore(
         snapshot: &[u8],
@@ -133,10 +147,12 @@ impl StreamCore {
             names.insert(name.clone(), id);
             consumers.insert(id, Consumer::new(id, name, created_ns, config, progress));
         }
+        let group = Bytes::copy_from_slice(reader.blob()?);
         Ok(Self {
             name: Arc::from(config.name.as_str()),
             ack_prefix: ack_prefix(&config.name),
             domain: Arc::from(domain),
+            group,
             config: Arc::new(config),
             created_ns,
             store,

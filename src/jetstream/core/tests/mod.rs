@@ -9,6 +9,7 @@ mod requests;
 mod retention;
 mod simulation;
 mod snapshots;
+mod transfer;
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashSet;

@@ -16,8 +16,8 @@ use std::cell::Cell;
 
 use super::shelf::{Shelf, Span, Topic};
 use super::{
-    ChangeError, Counting, Deletion, Limits, Message, NewMessage, Purge, ReadError, Removals,
-    State, Store, SubjectState,
+    ChangeError, Counting, Deletion, Expiry, Limits, Message, NewMessage, Purge, ReadError,
+    Removals, State, Store, SubjectState,
 };
 use crate::filter::Filter;
 use crate::index::{ExpiryQueue, SubjectId, SubjectTree};
@@ -219,6 +219,10 @@ impl<S: Shelf> Store for Ledger<S> {
 
     fn sequence_at(&self, time_ns: i64) -> Option<u64> {
         self.shelf.sequence_at(time_ns)
+    }
+
+    fn expiry(&self, sequence: u64) -> Expiry {
+        self.expiry.get(sequence)
     }
 
     fn next_expiry_ns(&self) -> Option<i64> {
