@@ -31,6 +31,11 @@ pub(crate) enum Purpose {
 }
 
 impl Purpose {
+    /// Whether it only reads, so that any replica can answer.
+    pub(crate) fn is_direct(self) -> bool {
+        matches!(self, Self::Direct | Self::DirectBySubject)
+    }
+
     fn of(tag: u64) -> Option<Self> {
         [
             Self::Publish,

@@ -37,6 +37,17 @@ pub enum Checkpoint {
     Pointless,
 }
 
+/// Whether submitters of new data should wait.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pressure {
+    /// No.
+    None,
+    /// Until checkpoints have caught up; one of the stream helps.
+    Checkpoints,
+    /// Until what is on its way has arrived.
+    Wait,
+}
+
 /// Makes entries durable, in order, and says so to the sink they came with.
 pub trait Log: Send + Sync {
     /// Takes entries. Does not wait.
@@ -49,8 +60,8 @@ pub trait Log: Send + Sync {
         index: u64,
         core: Bytes,
     ) -> Result<Checkpoint, LogError>;
-    /// Whether submitters of new data should wait until checkpoints have caught up.
-    fn is_pressed(&self) -> bool;
+    /// Whether submitters of new data should wait.
+    fn pressure(&self) -> Pressure;
     /// Whether there is room for new data.
     fn has_room(&self) -> bool;
     /// Waits until every checkpoint that was begun has ended.
@@ -91,8 +102,8 @@ impl Log for InstantLog {
         Ok(Checkpoint::Pointless)
     }
 
-    fn is_pressed(&self) -> bool {
-        false
+    fn pressure(&self) -> Pressure {
+        Pressure::None
     }
 
     fn has_room(&self) -> bool {

@@ -135,6 +135,8 @@ pub struct Effects {
     pub advisories: Vec<Advisory>,
     /// Consumers that came, changed or went.
     pub consumers: Vec<ConsumerChange>,
+    /// Whether the stream has another configuration now.
+    pub reconfigured: bool,
     /// One buffer that many small payloads and subjects share.
     pub(crate) scratch: BytesMut,
 }

@@ -3,7 +3,7 @@
 //! ```text
 //! manifest: version u8 | first, last sequence number | last time i64 | messages, bytes number
 //!           core (a snapshot) blob | records that come with it blob | count of runs number, each: gap number, length number
-//! records:  version u8 | covered up to number | count number, each:
+//! records:  version u8 | from number | covered up to number | count number, each:
 //!           sequence number, time i64, expiry u8 (0 by age, 1 at a time i64, 2 never), subject blob, headers blob, payload blob
 //!           crc32 u32 of all before
 //! ```
@@ -15,6 +15,7 @@ use bytes::Bytes;
 use storage::store::{Expiry, Message, NewMessage, State};
 
 use super::codec::{DecodeError, Reader, Writer};
+use super::{BeginError, StreamCore};
 
 const VERSION: u8 = 1;
 
@@ -53,6 +54,16 @@ impl Manifest {
             records,
             live,
         }
+    }
+
+    /// The core's snapshot.
+    pub fn core(&self) -> &[u8] {
+        &self.core
+    }
+
+    /// What the group of the replica keeps with the state.
+    pub fn group(&self) -> Result<Bytes, BeginError> {
+        StreamCore::group_of(&self.core)
     }
 
     /// How many messages the state holds.
@@ -133,13 +144,16 @@ impl Manifest {
 /// Records being written.
 #[derive(Debug)]
 pub(crate) struct RecordsWriter {
+    from: u64,
     writer: Writer,
     count: u64,
 }
 
 impl RecordsWriter {
-    pub(crate) fn new() -> Self {
+    /// Of live records at or after a sequence.
+    pub(crate) fn new(from: u64) -> Self {
         Self {
+            from,
             writer: Writer::default(),
             count: 0,
         }
@@ -172,6 +186,7 @@ impl RecordsWriter {
         let mut all = Writer::default();
         all.bytes.reserve(self.writer.bytes.len() + 32);
         all.u8(VERSION);
+        all.number(self.from);
         all.number(covered);
         all.number(self.count);
         all.bytes.extend_from_slice(&self.writer.bytes);
@@ -186,7 +201,9 @@ impl RecordsWriter {
 pub(crate) struct Records<'a> {
     reader: Reader<'a>,
     left: u64,
-    /// Everything live up to here is in them.
+    /// Everything live from here on is in them.
+    pub(crate) from: u64,
+    /// Up to here.
     pub(crate) covered: u64,
 }
 
@@ -202,6 +219,7 @@ impl<'a> Records<'a> {
         let mut reader = Reader::new(body);
         version(&mut reader)?;
         Ok(Self {
+            from: reader.number()?,
             covered: reader.number()?,
             left: reader.number()?,
             reader,
@@ -259,7 +277,7 @@ mod tests {
     }
 
     fn records() -> Bytes {
-        let mut writer = RecordsWriter::new();
+        let mut writer = RecordsWriter::new(3);
         for (sequence, expiry) in [(3, Expiry::ByAge), (4, Expiry::At(7)), (7, Expiry::Never)] {
             let message = Message {
                 sequence,

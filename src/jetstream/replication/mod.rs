@@ -8,6 +8,7 @@
 //! - `gather`: answers that no server has alone.
 //! - `leaders`: who leads which group, as servers tell each other.
 //! - `kinds`: what servers ask each other.
+//! - `stream`: a stream on several servers.
 
 mod assembly;
 mod carry;
@@ -17,3 +18,4 @@ mod identity;
 mod kinds;
 mod leaders;
 mod router;
+pub(crate) mod stream;

@@ -373,6 +373,12 @@ fn listen_to(streams: &Arc<Streams>) {
         }));
     });
     let weak = Arc::downgrade(streams);
+    engine.set_checkpoint_listener(move |id, index| {
+        if let Some(streams) = weak.upgrade() {
+            streams.shards.checkpointed(id.0, index);
+        }
+    });
+    let weak = Arc::downgrade(streams);
     engine.set_failure_listener(move |id, reason| {
         if let Some(streams) = weak.upgrade() {
             streams.shards.fail(id.0, reason);

@@ -8,10 +8,10 @@ use storage::engine::{CheckpointStart, FileEngine, LogEntry, StreamId};
 use storage::journal::{CommitSink, JournalError, PressureLevel};
 use storage::store::FileStore;
 
-use crate::jetstream::log::{Checkpoint, Entry, Log, LogError};
+use crate::jetstream::log::{Checkpoint, Entry, Log, LogError, Pressure};
 
 /// Streams whose entries go to the journal and whose messages go to block files.
-pub(super) struct EngineLog(pub(super) Arc<FileEngine>);
+pub(crate) struct EngineLog(pub(crate) Arc<FileEngine>);
 
 fn log_error(error: JournalError) -> LogError {
     LogError(error.to_string())
@@ -48,8 +48,11 @@ impl Log for EngineLog {
         })
     }
 
-    fn is_pressed(&self) -> bool {
-        self.0.pressure_level() == PressureLevel::Hard
+    fn pressure(&self) -> Pressure {
+        match self.0.pressure_level() {
+            PressureLevel::Hard => Pressure::Checkpoints,
+            _ => Pressure::None,
+        }
     }
 
     fn has_room(&self) -> bool {

@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::{Condvar, Mutex};
+use raft::group::{Applied, MachineFailed, Role};
 use storage::journal::{Commit, CommitSink, JournalError};
+use tokio::sync::oneshot;
 
 use super::slot::Slot;
 use crate::broker::Inbound;
@@ -15,6 +17,11 @@ use crate::jetstream::core::{StreamReply, StreamRequest};
 pub(crate) type Answer = Box<dyn FnOnce(StreamReply) + Send>;
 /// Called when something is done.
 pub(crate) type Done = Box<dyn FnOnce() + Send>;
+
+/// Hears when a replica has taken what was committed; dropped when it never will.
+pub(crate) type Taken = oneshot::Sender<Result<(), MachineFailed>>;
+/// What a replica is to do, and at which time.
+pub(crate) type Act = Box<dyn FnOnce(&mut Slot, i64) + Send>;
 
 /// Something for a shard to do.
 pub(super) enum Item {
@@ -38,6 +45,20 @@ pub(super) enum Item {
     },
     /// Write a checkpoint when possible; by the stream's number in storage.
     Checkpoint { stream: u64 },
+    /// A checkpoint is durable; by the stream's number in storage.
+    Checkpointed { stream: u64, index: u64 },
+    /// Entries that a replica's group has committed.
+    Committed {
+        slot: u64,
+        batch: Vec<Applied>,
+        done: Taken,
+    },
+    /// A replica has another role in its group.
+    Role { slot: u64, role: Role },
+    /// Every proposal of a replica is answered, and of some it is not known what became of them.
+    InDoubt { slot: u64 },
+    /// Something that concerns a replica alone.
+    Replica { slot: u64, act: Act },
     /// The stream's store takes no changes any more.
     Fail { stream: u64, reason: String },
     /// Let a stream go.
@@ -64,7 +85,7 @@ impl Work {
 
 /// The inbox of a shard: one lock and at most one wake-up per hand-over.
 #[derive(Default)]
-pub(super) struct Inbox {
+pub(crate) struct Inbox {
     work: Mutex<Work>,
     ready: Condvar,
 }

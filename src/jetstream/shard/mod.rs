@@ -7,6 +7,9 @@
 //! - `shards`: all of them; `faults`: those that are offline.
 //! - `engine_log`: the storage engine as the log of file streams.
 //! - `backend`: making, bringing back and removing streams.
+//! - `replica`: what a stream's slot does beyond that as one of several replicas.
+//! - `replica_port`: how others reach a replica.
+//! - `replicated_log`: the stream's group as its log.
 //! - `remembered`: what of a memory stream outlives the process.
 //!
 //! A shard takes everything that has come since it last looked, lets the cores decide, submits one entry per stream to the
@@ -21,6 +24,12 @@ mod faults;
 mod inbox;
 mod port;
 mod remembered;
+#[allow(dead_code, reason = "the controller of a cluster starts replicas")]
+mod replica;
+#[allow(dead_code, reason = "the controller of a cluster starts replicas")]
+mod replica_port;
+#[allow(dead_code, reason = "the controller of a cluster starts replicas")]
+mod replicated_log;
 mod shards;
 mod slot;
 #[cfg(test)]
@@ -28,5 +37,10 @@ mod tests;
 mod worker;
 
 pub(crate) use backend::Streams;
+#[cfg(test)]
+pub(crate) use engine_log::EngineLog;
 pub use inbox::WaitingMax;
+pub(crate) use replica::{ReplicaSetup, ReplicaStatus};
+pub(crate) use replica_port::{ReplicaGone, ReplicaPort};
+pub(crate) use replicated_log::Proposer;
 pub(crate) use shards::Shards;

@@ -11,6 +11,9 @@ use parking_lot::Mutex;
 use super::faults::Faults;
 use super::inbox::{Gauge, Inbox, Item, WaitingMax};
 use super::port::Port;
+use super::replica::ReplicaSetup;
+use super::replica_port::ReplicaPort;
+use super::replicated_log::ReplicatedLog;
 use super::slot::Slot;
 use super::worker::Worker;
 use crate::broker::{Account, Broker};
@@ -73,21 +76,39 @@ impl Shards {
         storage: u64,
         meter: Meter,
     ) -> Port {
+        let port = self.new_port();
+        let stream = Slot::new(core, account, log, storage, port.clone(), meter);
+        port.inbox.push(Item::Adopt(Box::new(stream)));
+        port
+    }
+
+    #[allow(dead_code, reason = "the controller of a cluster starts replicas")]
+    /// Lets a replica of a stream live on one of the shards. It follows until its group says otherwise.
+    pub(crate) fn adopt_replica(&self, setup: ReplicaSetup) -> ReplicaPort {
+        let port = self.new_port();
+        let log = ReplicatedLog::new(
+            Arc::clone(&setup.storage_log),
+            Arc::clone(&port.inbox),
+            port.slot,
+        );
+        let (stream, status) = Slot::new_replica(setup, Arc::new(log), port.clone());
+        port.inbox.push(Item::Adopt(Box::new(stream)));
+        ReplicaPort { port, status }
+    }
+
+    fn new_port(&self) -> Port {
         let slot = self.slot_last.fetch_add(1, Ordering::Relaxed) + 1;
         let at = slot as usize % self.inboxes.len();
         let inbox = match self.inboxes.get(at) {
             Some(inbox) => Arc::clone(inbox),
             None => Arc::default(),
         };
-        let port = Port {
-            inbox: Arc::clone(&inbox),
+        Port {
+            inbox,
             slot,
             gauge: Arc::new(Gauge::new(self.waiting)),
             faults: Arc::clone(&self.faults),
-        };
-        let stream = Slot::new(core, account, log, storage, port.clone(), meter);
-        inbox.push(Item::Adopt(Box::new(stream)));
-        port
+        }
     }
 
     /// The streams that are offline.
@@ -99,6 +120,13 @@ impl Shards {
     pub(crate) fn checkpoint(&self, stream: u64) {
         for inbox in &self.inboxes {
             inbox.push(Item::Checkpoint { stream });
+        }
+    }
+
+    /// The checkpoint of a stream is durable, by its number in storage.
+    pub(crate) fn checkpointed(&self, stream: u64, index: u64) {
+        for inbox in &self.inboxes {
+            inbox.push(Item::Checkpointed { stream, index });
         }
     }
 

@@ -8,6 +8,7 @@ use bytes::Bytes;
 
 use super::inbox::Answer;
 use super::port::Port;
+use super::replica::Replica;
 use crate::broker::{
     Account, Broker, Inbound, InterestWatch, InternalSubscription, InternalTarget, Outgoing,
     PublishCache,
@@ -29,8 +30,10 @@ pub(crate) struct Offline(pub(crate) String);
 /// A stream on its shard.
 pub(crate) struct Slot {
     pub(super) core: StreamCore,
-    account: Arc<Account>,
+    pub(super) account: Arc<Account>,
     log: Arc<dyn Log>,
+    /// Present for one of several replicas.
+    pub(super) replica: Option<Box<Replica>>,
     /// Its number in storage.
     pub(super) storage: u64,
     pub(super) port: Port,
@@ -38,10 +41,10 @@ pub(crate) struct Slot {
     requests: HashMap<u64, Answer>,
     token: u64,
     /// Interest in the deliver subjects of push consumers.
-    watches: HashMap<u64, InterestWatch>,
+    pub(super) watches: HashMap<u64, InterestWatch>,
     /// Where pull requests are heard, by consumer.
-    pulls: HashMap<u64, InternalSubscription>,
-    effects: Effects,
+    pub(super) pulls: HashMap<u64, InternalSubscription>,
+    pub(super) effects: Effects,
     outgoing: Vec<Outgoing>,
     pub(super) offline: Option<Offline>,
     /// For when the stream is on the shard's list of deadlines.
@@ -89,6 +92,7 @@ impl Slot {
             core,
             account,
             log,
+            replica: None,
             storage,
             port,
             meter,
@@ -105,7 +109,11 @@ impl Slot {
         }
     }
 
-    fn step<R>(&mut self, now_ns: i64, act: impl FnOnce(&mut StreamCore, &mut Step<'_>) -> R) -> R {
+    pub(super) fn step<R>(
+        &mut self,
+        now_ns: i64,
+        act: impl FnOnce(&mut StreamCore, &mut Step<'_>) -> R,
+    ) -> R {
         let world = AccountWorld {
             account: &self.account,
             random: std::cell::Cell::new(self.random),
@@ -133,9 +141,11 @@ impl Slot {
             None if !takes_new => Some(ErrorCode::InsufficientResources.into()),
             None => self.meter.refusal().map(ApiError::from),
         };
+        // Who follows hears no publishes but those that were on their way when it stopped to lead.
+        let hears = self.replica.is_none() || self.core.is_leading();
         for inbound in batch {
             let is_publish = inbound.tag == Purpose::Publish as u64;
-            if let Some(refusal) = refusal.as_ref().filter(|_| is_publish) {
+            if let Some(refusal) = refusal.as_ref().filter(|_| is_publish && hears) {
                 self.core.reject(inbound.reply, refusal, &mut self.effects);
                 continue;
             }
@@ -153,6 +163,9 @@ impl Slot {
 
     /// Tells publishers that too much waits for this stream.
     pub(super) fn overrun(&mut self, replies: Vec<Bytes>) {
+        if self.replica.is_some() && !self.core.is_leading() {
+            return;
+        }
         let error: ApiError = ErrorCode::StreamTooManyRequests.into();
         for reply in replies {
             self.core.reject(reply, &error, &mut self.effects);
@@ -167,6 +180,10 @@ impl Slot {
             answer(StreamReply::Refused(
                 ErrorCode::StreamStoreFailed.with(reason),
             ));
+            return;
+        }
+        if self.is_receiving() {
+            answer(StreamReply::Refused(ErrorCode::ClusterNotAvail.into()));
             return;
         }
         self.token += 1;
@@ -213,6 +230,7 @@ impl Slot {
             answer(refusal.clone());
         }
         self.core.retire(Retirement::Shutdown, &mut self.effects);
+        self.replica_failed(reason);
     }
 
     /// Lets deadlines and consumers run, and hands what was decided to the log.
@@ -229,13 +247,14 @@ impl Slot {
             self.step(now_ns, |core, step| core.tick(step));
         }
         self.is_busy = self.step(now_ns, |core, step| core.run(step));
+        self.propose_again_when_due(now_ns);
         let entries = self.core.take_entries(now_ns);
         self.entries(slot, entries)
     }
 
     /// The last entries before a clean stop.
     pub(super) fn last_entries(&mut self, slot: u64, now_ns: i64) -> Vec<Entry> {
-        if self.offline.is_some() {
+        if self.offline.is_some() || self.replica.is_some() {
             return Vec::new();
         }
         let entries = self.step(now_ns, |core, step| core.take_last_entries(step));
@@ -259,6 +278,9 @@ impl Slot {
 
     /// Begins a checkpoint.
     pub(super) fn checkpoint(&mut self) -> Result<Checkpoint, LogError> {
+        if self.replica.is_some() {
+            return self.checkpoint_replica();
+        }
         let core = self.core.snapshot();
         let index = self.core.applied_index();
         let store: &mut dyn Any = self.core.store_mut();
@@ -270,11 +292,25 @@ impl Slot {
         self.core.retire(reason, &mut self.effects);
         self.watches.clear();
         self.pulls.clear();
+        self.stop_listening();
+    }
+
+    /// When there is something to do although nothing comes.
+    pub(super) fn next_deadline_ns(&self) -> Option<i64> {
+        let again_ns = self.replica.as_ref().and_then(|replica| replica.again_ns);
+        let core_ns = self.core.next_deadline_ns();
+        [again_ns, core_ns].into_iter().flatten().min()
+    }
+
+    /// Whether everything decided is durable. What a replica has decided is in the hands of its group.
+    pub(super) fn is_settled(&self) -> bool {
+        self.replica.is_some() || self.core.is_settled()
     }
 
     /// Carries out what the core wants done in the world.
     pub(super) fn carry_out(&mut self, broker: &Broker, cache: &mut PublishCache, now_ns: i64) {
         self.meter.note(self.core.store().state().bytes);
+        self.replica_changed();
         for change in std::mem::take(&mut self.effects.consumers) {
             self.consumer_changed(change);
         }

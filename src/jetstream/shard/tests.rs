@@ -20,7 +20,7 @@ use crate::jetstream::core::{
     ConsumerAction, ConsumerCreate, StreamCore, StreamReply, StreamRequest,
 };
 use crate::jetstream::intake;
-use crate::jetstream::log::{Checkpoint, Entry, InstantLog, Log, LogError};
+use crate::jetstream::log::{Checkpoint, Entry, InstantLog, Log, LogError, Pressure};
 use crate::jetstream::types::{AckPolicy, ConsumerConfig, StreamConfig};
 
 const WAITING_MAX: WaitingMax = WaitingMax {
@@ -103,8 +103,8 @@ impl Log for HeldLog {
         Ok(Checkpoint::Begun)
     }
 
-    fn is_pressed(&self) -> bool {
-        false
+    fn pressure(&self) -> Pressure {
+        Pressure::None
     }
 
     fn has_room(&self) -> bool {

@@ -11,7 +11,7 @@ use super::inbox::{Done, Inbox, Item, Work, measure};
 use super::slot::Slot;
 use crate::broker::{Broker, PublishCache};
 use crate::jetstream::core::Retirement;
-use crate::jetstream::log::{Checkpoint, Entry, Log};
+use crate::jetstream::log::{Checkpoint, Entry, Log, Pressure};
 
 /// How long a checkpoint that could not begin is put off.
 const CHECKPOINT_RETRY: Duration = Duration::from_millis(20);
@@ -135,7 +135,9 @@ impl Worker {
         let slot = match item {
             Item::Adopt(mut stream) => {
                 let slot = stream.port.slot;
-                stream.lead(now_ns);
+                if stream.replica.is_none() {
+                    stream.lead(now_ns);
+                }
                 if stream.storage != 0 {
                     self.slot_of.insert(stream.storage, slot);
                 }
@@ -165,6 +167,16 @@ impl Worker {
                 let slot = self.slot_of.get(&stream).copied();
                 slot.and_then(|slot| self.with(slot, |stream| stream.fail(&reason)))
             }
+            Item::Checkpointed { stream, index } => {
+                let slot = self.slot_of.get(&stream).copied();
+                slot.and_then(|slot| self.with(slot, |stream| stream.checkpointed(index)))
+            }
+            Item::Committed { slot, batch, done } => {
+                self.with(slot, |stream| stream.take_committed(batch, done, now_ns))
+            }
+            Item::Role { slot, role } => self.with(slot, |stream| stream.take_role(role, now_ns)),
+            Item::InDoubt { slot } => self.with(slot, |stream| stream.is_in_doubt(now_ns)),
+            Item::Replica { slot, act } => self.with(slot, |stream| act(stream, now_ns)),
             Item::Remove { slot, done } => {
                 if let Some(mut stream) = self.slots.remove(&slot) {
                     self.slot_of.remove(&stream.storage);
@@ -198,9 +210,12 @@ impl Worker {
         else {
             return;
         };
-        if stream.log().is_pressed() && stream.offline.is_none() {
+        let pressure = stream.log().pressure();
+        if pressure != Pressure::None && stream.offline.is_none() {
             // The queue's limits count what is held here too.
-            self.checkpoints_wanted.insert(slot);
+            if pressure == Pressure::Checkpoints {
+                self.checkpoints_wanted.insert(slot);
+            }
             self.held.push(Item::Inbound { slot, batch });
             return;
         }
@@ -251,7 +266,10 @@ impl Worker {
         if stream.is_busy {
             self.touched.insert(slot);
         }
-        let next_ns = stream.core.next_deadline_ns();
+        if stream.wants_checkpoint() {
+            self.checkpoints_wanted.insert(slot);
+        }
+        let next_ns = stream.next_deadline_ns();
         if let Some(next_ns) = next_ns.filter(|_| stream.offline.is_none())
             && stream
                 .scheduled_ns
@@ -304,7 +322,7 @@ impl Worker {
     fn is_settled(&self) -> bool {
         self.slots
             .values()
-            .all(|stream| stream.offline.is_some() || stream.core.is_settled())
+            .all(|stream| stream.offline.is_some() || stream.is_settled())
     }
 
     /// Everything is durable: says goodbye, writes checkpoints, and is gone.

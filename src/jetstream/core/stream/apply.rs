@@ -192,6 +192,7 @@ impl StreamCore {
                 self.store.set_limits(limits(&config), &mut gone)?;
                 self.dedupe.set_window(config.duplicate_window);
                 self.config = Arc::new(config);
+                effects.reconfigured = true;
                 self.sweep(&mut gone)?;
                 self.structural_applied();
                 self.settle_gone(gone, time_ns, effects);

@@ -104,6 +104,12 @@ impl StreamCore {
         read_config(&mut reader)
     }
 
+    /// What the group of a replica has stored with a state.
+    pub fn group_of(snapshot: &[u8]) -> Result<Bytes, BeginError> {
+        let store = Box::new(MemStore::new(Limits::default()));
+        Ok(Self::restore(snapshot, "", store)?.group)
+    }
+
     /// Takes another replica's state over its own. The messages are that state's already; their limits come with it.
     pub(super) fn take_over(&mut self, snapshot: &[u8]) -> Result<(), BeginError> {
         // In the way of the exchange only: a stream always has a store.

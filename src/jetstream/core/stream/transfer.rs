@@ -93,7 +93,7 @@ impl StreamCore {
     /// Live records from one sequence to another, as many as have room, at least one.
     pub fn records(&self, from: u64, upto: u64, bytes_max: usize) -> Result<Bytes, ReadError> {
         let everything = Filter::everything();
-        let mut writer = RecordsWriter::new();
+        let mut writer = RecordsWriter::new(from);
         let mut next = from;
         let mut count = 0;
         while let Some(message) = self.store.next(next, &everything)? {
@@ -187,6 +187,12 @@ impl StreamCore {
     pub fn receive(&mut self, receiving: &Receiving, records: &[u8]) -> Result<u64, ReceiveError> {
         let manifest = &receiving.manifest;
         let mut records = Records::new(records)?;
+        let last = self.store.state().last_sequence;
+        let missing = manifest.run_at(last + 1);
+        if missing.is_some_and(|(first, _)| first.max(last + 1) < records.from) {
+            // They do not follow what is here.
+            return Ok(last);
+        }
         while let Some(record) = records.next()? {
             let state = self.store.state();
             let (last, sequence) = (state.last_sequence, record.sequence);

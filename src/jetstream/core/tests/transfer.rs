@@ -76,7 +76,8 @@ fn change(bench: &mut Bench, dice: &mut Dice, number: u64) {
 
 /// Applies what the other applied, up to an index.
 fn follow(core: &mut StreamCore, bench: &mut Bench, upto: usize) {
-    for (index, entry) in bench.log[..upto].to_vec() {
+    let entries: Vec<_> = bench.log.iter().take(upto).cloned().collect();
+    for (index, entry) in entries {
         let at = LogPlace {
             index,
             term: Some(1),
@@ -139,8 +140,8 @@ fn whatever_it_had_a_replica_ends_equal_and_goes_on_from_there() {
         for number in 0..100 {
             change(&mut sender, &mut dice, number);
         }
-        for (index, entry) in sender.log[before..].to_vec() {
-            core.replay(index, &entry).expect("applies");
+        for (index, entry) in &sender.log[before..] {
+            core.replay(*index, entry).expect("applies");
         }
         assert_equal(&core, &sender);
     }

@@ -1,0 +1,95 @@
+//! One replica of a stream from its start to its end: shard, group and what others may ask, together.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use raft::group::{Group, GroupNumber, GroupSpec, Groups, StartError, TransferError};
+use raft::types::NodeId;
+
+use super::fetch::{Fetch, Sources};
+use super::machine::{Pace, StreamMachine};
+use crate::jetstream::shard::{ReplicaPort, ReplicaSetup, ReplicaStatus, Shards};
+
+/// How long a leader that hands over waits for others to take what it gives back.
+const GIVE_BACK: Duration = Duration::from_millis(20);
+
+/// What replicas of one server share.
+#[derive(Clone)]
+pub(crate) struct Replicas {
+    pub groups: Arc<Groups>,
+    pub shards: Arc<Shards>,
+    /// Whom other servers ask here.
+    pub sources: Arc<Sources>,
+    /// How other servers are asked.
+    pub fetch: Arc<dyn Fetch>,
+    pub pace: Pace,
+}
+
+/// A replica that runs.
+#[derive(Clone)]
+pub(crate) struct StreamReplica {
+    replicas: Replicas,
+    /// The stream on its shard.
+    pub port: ReplicaPort,
+    /// Its group.
+    pub group: Group,
+}
+
+impl Replicas {
+    /// Starts a replica: it follows, applies what is committed after its checkpoint, and leads when its group says so.
+    pub(crate) async fn start(
+        &self,
+        setup: ReplicaSetup,
+        spec: GroupSpec,
+    ) -> Result<StreamReplica, StartError> {
+        let number = spec.number;
+        let port = self.shards.adopt_replica(setup);
+        let machine = StreamMachine::new(number, port.clone(), Arc::clone(&self.fetch), self.pace);
+        let group = match self.groups.start(spec, Arc::new(machine)).await {
+            Ok(group) => group,
+            Err(error) => {
+                self.end(number, &port).await;
+                return Err(error);
+            }
+        };
+        port.join(Arc::new(group.clone()));
+        self.sources.add(number, port.clone());
+        Ok(StreamReplica {
+            replicas: self.clone(),
+            port,
+            group,
+        })
+    }
+
+    async fn end(&self, number: GroupNumber, port: &ReplicaPort) {
+        self.sources.remove(number);
+        let (done, gone) = tokio::sync::oneshot::channel();
+        port.port.remove(Box::new(move || {
+            // Whoever waits is there until it has heard.
+            let _ = done.send(());
+        }));
+        // A shard that has ended holds nothing any more.
+        let _ = gone.await;
+    }
+}
+
+impl StreamReplica {
+    /// How it stands. What its group knows beyond that says [`Group::status`].
+    pub(crate) fn status(&self) -> ReplicaStatus {
+        self.port.status()
+    }
+
+    /// Hands its lead over to another voter.
+    pub(crate) async fn hand_over(&self, to: NodeId) -> Result<(), TransferError> {
+        self.port.give_back();
+        tokio::time::sleep(GIVE_BACK).await;
+        self.group.transfer_leadership(to).await
+    }
+
+    /// Ends it on this server. What storage holds of it stays; nothing of its store is in use any more.
+    pub(crate) async fn stop(self) {
+        let number = self.group.number();
+        self.replicas.groups.stop(number).await;
+        self.replicas.end(number, &self.port).await;
+    }
+}

@@ -1,0 +1,525 @@
+//! Servers in one process: a broker, shards, a store directory and groups each, and a network between them that can be cut.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use raft::group::{
+    Begin, Channel, Checkpoint, GroupNumber, GroupSpec, Groups, GroupsOptions, Members, Outbound,
+    Role, Timing,
+};
+use raft::log::{LogImage, recover_from};
+use storage::disk::RealDisk;
+use storage::engine::{EngineOptions, FileEngine, Form, Opened, Replica, StoreOptions};
+use storage::entropy::SystemEntropy;
+use storage::filter::Filter;
+use storage::store::{FileStore, Limits, MemStore, Message, Store};
+use tempfile::TempDir;
+use tokio::runtime::Runtime;
+
+use crate::broker::{
+    Broker, Inbound, InternalSubscription, InternalTarget, Outgoing, PublishCache,
+};
+use crate::jetstream::core::{StreamCore, StreamReply, StreamRequest};
+use crate::jetstream::log::{InstantLog, Log};
+use crate::jetstream::replication::stream::fetch::{Fetch, FetchError, Fetching, Sources};
+use crate::jetstream::replication::stream::machine::Pace;
+use crate::jetstream::replication::stream::replica::{Replicas, StreamReplica};
+use crate::jetstream::shard::{EngineLog, ReplicaSetup, Shards, WaitingMax};
+use crate::jetstream::types::{Storage, StreamConfig};
+use crate::jetstream::usage::Meter;
+
+pub(super) const GROUP: GroupNumber = GroupNumber(3);
+pub(super) const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Waits until something is so.
+pub(super) fn until(what: &str, mut so: impl FnMut() -> bool) {
+    let begun = Instant::now();
+    while !so() {
+        assert!(begun.elapsed() < PATIENCE, "waited in vain until {what}");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// What reaches a server.
+type Connected = (Weak<Groups>, Arc<Sources>);
+
+#[derive(Default)]
+pub(super) struct Network {
+    servers: Mutex<BTreeMap<String, Connected>>,
+    cuts: Mutex<BTreeSet<(String, String)>>,
+    pub(super) fetched_bytes: AtomicU64,
+}
+
+impl Network {
+    pub(super) fn isolate(&self, name: &str) {
+        let others: Vec<String> = self.servers.lock().keys().cloned().collect();
+        let mut cuts = self.cuts.lock();
+        for other in others {
+            cuts.insert((name.to_owned(), other.clone()));
+            cuts.insert((other, name.to_owned()));
+        }
+    }
+
+    pub(super) fn heal(&self) {
+        self.cuts.lock().clear();
+    }
+
+    fn is_cut(&self, from: &str, to: &str) -> bool {
+        self.cuts.lock().contains(&(from.to_owned(), to.to_owned()))
+    }
+}
+
+struct Link {
+    from: String,
+    network: Arc<Network>,
+}
+
+impl Outbound for Link {
+    fn send(&self, to: &str, channel: Channel, frame: Bytes) {
+        if self.network.is_cut(&self.from, to) {
+            return;
+        }
+        let servers = self.network.servers.lock();
+        let groups = servers.get(to).and_then(|server| server.0.upgrade());
+        drop(servers);
+        if let Some(groups) = groups {
+            groups.received(&self.from, channel, frame);
+        }
+    }
+}
+
+impl Fetch for Link {
+    fn fetch<'a>(&'a self, server: &'a str, request: Bytes) -> Fetching<'a> {
+        Box::pin(async move {
+            let lost = || FetchError("not connected".to_owned());
+            if self.network.is_cut(&self.from, server) {
+                return Err(lost());
+            }
+            let sources = {
+                let servers = self.network.servers.lock();
+                let server = servers.get(server).ok_or_else(lost)?;
+                Arc::clone(&server.1)
+            };
+            let answer = sources.answer(request).await;
+            if self.network.is_cut(&self.from, server) {
+                return Err(lost());
+            }
+            let length = answer.len() as u64;
+            self.network
+                .fetched_bytes
+                .fetch_add(length, Ordering::Relaxed);
+            Ok(answer)
+        })
+    }
+}
+
+/// Keeps what it receives.
+#[derive(Default)]
+struct Ear(Mutex<Vec<Inbound>>);
+
+impl InternalTarget for Ear {
+    fn deliver(&self, batch: Vec<Inbound>) {
+        self.0.lock().extend(batch);
+    }
+}
+
+pub(super) struct Server {
+    pub(super) name: String,
+    at: usize,
+    directory: TempDir,
+    config: StreamConfig,
+    network: Arc<Network>,
+    running: Option<Running>,
+}
+
+struct Running {
+    broker: Arc<Broker>,
+    engine: Arc<FileEngine>,
+    shards: Arc<Shards>,
+    groups: Arc<Groups>,
+    runtime: Runtime,
+    replica: StreamReplica,
+    ear: Arc<Ear>,
+    _ears: Vec<InternalSubscription>,
+}
+
+pub(super) fn node_of(at: usize) -> u64 {
+    at as u64 + 1
+}
+
+impl Server {
+    pub(super) fn replica(&self) -> &StreamReplica {
+        &self.running.as_ref().expect("the server runs").replica
+    }
+
+    pub(super) fn leads(&self) -> bool {
+        self.term_led().is_some()
+    }
+
+    pub(super) fn term_led(&self) -> Option<u64> {
+        self.running.as_ref()?;
+        match self.replica().status().role {
+            Role::Leader { term } => Some(term),
+            _ => None,
+        }
+    }
+
+    pub(super) fn applied(&self) -> u64 {
+        self.replica().status().position.at.index
+    }
+
+    pub(super) fn is_running(&self) -> bool {
+        self.running.is_some()
+    }
+
+    /// Starts the server. What it has is found again; `begin` says whether the replica is new.
+    pub(super) fn start(&mut self, begin: Begin, founding: Option<Checkpoint>) {
+        let mut options = EngineOptions::new(self.directory.path().join("store"));
+        options.journal.segment_bytes = 4 * 1024 * 1024;
+        let opened = FileEngine::open(Arc::new(RealDisk), options, Arc::new(SystemEntropy));
+        let opened = opened.expect("the store opens");
+        let engine = Arc::clone(&opened.engine);
+        let broker = Arc::new(Broker::new());
+        let waiting = WaitingMax {
+            messages: 100_000,
+            bytes: 1 << 30,
+        };
+        let shards = Arc::new(Shards::start(1, &broker, waiting).expect("threads start"));
+        let weak = Arc::downgrade(&shards);
+        engine.set_checkpoint_listener(move |id, index| {
+            if let Some(shards) = weak.upgrade() {
+                shards.checkpointed(id.0, index);
+            }
+        });
+        let runtime = raft::runtime::start(1).expect("a runtime starts");
+        let link = Arc::new(Link {
+            from: self.name.clone(),
+            network: Arc::clone(&self.network),
+        });
+        let options = GroupsOptions {
+            timing: Timing {
+                quiet_after: Duration::from_millis(500),
+                ..Timing::default()
+            },
+            ..GroupsOptions::new(self.name.clone())
+        };
+        let journal = Arc::clone(&engine);
+        let outbound: Arc<dyn Outbound> = Arc::<Link>::clone(&link);
+        let groups = Groups::new(options, journal, outbound, runtime.handle().clone());
+        let groups = Arc::new(groups.expect("the options make sense"));
+        let sources = Arc::new(Sources::default());
+        let entry = (Arc::downgrade(&groups), Arc::clone(&sources));
+        self.network.servers.lock().insert(self.name.clone(), entry);
+        let replicas = Replicas {
+            groups: Arc::clone(&groups),
+            shards: Arc::clone(&shards),
+            sources,
+            fetch: link,
+            pace: Pace::default(),
+        };
+        let (setup, spec) = self.recover(opened, &broker, begin, founding);
+        let started = runtime.block_on(replicas.start(setup, spec));
+        let replica = started.expect("the replica starts");
+        let ear = Arc::new(Ear::default());
+        let target: Arc<dyn InternalTarget> = Arc::<Ear>::clone(&ear);
+        let heard = broker.global().subscribe("inbox.>", None, target, 0);
+        self.running = Some(Running {
+            broker,
+            engine,
+            shards,
+            groups,
+            runtime,
+            replica,
+            ear,
+            _ears: vec![heard.expect("a subject")],
+        });
+    }
+
+    /// Finds the stream in the store, or makes it.
+    fn recover(
+        &self,
+        opened: Opened<FileStore>,
+        broker: &Arc<Broker>,
+        begin: Begin,
+        founding: Option<Checkpoint>,
+    ) -> (ReplicaSetup, GroupSpec) {
+        let Opened {
+            engine,
+            mut streams,
+            damage,
+            ..
+        } = opened;
+        let newborn = |store: Box<dyn Store>| {
+            StreamCore::create(self.config.clone(), "", 1_000, store).expect("creates")
+        };
+        let in_memory = self.config.storage == Storage::Memory;
+        let (id, core, image) = match streams.pop() {
+            Some(found) => {
+                let content = found.content.expect("restores");
+                let frames = found.group_log.expect("a replicated stream");
+                let image = recover_from(found.id.owner(), frames, &damage).expect("a sound log");
+                let core = match content.core.is_empty() {
+                    true => newborn(Box::new(content.store)),
+                    false => StreamCore::restore(&content.core, "", Box::new(content.store))
+                        .expect("restores"),
+                };
+                (found.id, core, image)
+            }
+            None => {
+                let form = Form::Replicated(Replica {
+                    group: GROUP.0,
+                    node: node_of(self.at),
+                });
+                let made = engine.create_as("$G", "S", StoreOptions::default(), form);
+                let (id, store) = made.expect("creates");
+                let store: Box<dyn Store> = match in_memory {
+                    true => Box::new(MemStore::new(Limits::default())),
+                    false => Box::new(store),
+                };
+                (id, newborn(store), LogImage::default())
+            }
+        };
+        let kept = Checkpoint::decode(core.group()).ok();
+        let checkpoint = kept.or(founding);
+        let log: Arc<dyn Log> = match in_memory {
+            true => Arc::new(InstantLog),
+            false => Arc::new(EngineLog(engine)),
+        };
+        let setup = ReplicaSetup {
+            core,
+            account: Arc::clone(broker.global()),
+            storage_log: log,
+            storage: if in_memory { 0 } else { id.0 },
+            meter: Meter::default(),
+            position: checkpoint.clone().unwrap_or_default(),
+            keeps_nothing: false,
+        };
+        let spec = GroupSpec {
+            number: GROUP,
+            owner: id.owner(),
+            node: node_of(self.at),
+            begin,
+            image,
+            checkpoint,
+        };
+        (setup, spec)
+    }
+
+    /// Ends as a process that is killed: nothing more of it is heard, and what is not durable is lost.
+    pub(super) fn kill(&mut self) {
+        self.network.isolate(&self.name);
+        self.network.servers.lock().remove(&self.name);
+        let running = self.running.take().expect("the server runs");
+        running.runtime.block_on(running.groups.close());
+        running.engine.set_checkpoint_listener(|_, _| {});
+        running.engine.close();
+        let Running {
+            shards,
+            runtime,
+            replica,
+            ..
+        } = running;
+        runtime.shutdown_background();
+        drop(replica);
+        // The store must be closed before another process opens it.
+        shards.stop();
+    }
+
+    /// Ends in order.
+    pub(super) fn stop(&mut self) {
+        let running = self.running.take().expect("the server runs");
+        let runtime = &running.runtime;
+        runtime.block_on(running.replica.stop());
+        runtime.block_on(running.groups.close());
+        self.network.servers.lock().remove(&self.name);
+        running.shards.stop();
+        running.engine.close();
+        running.runtime.shutdown_background();
+    }
+
+    /// Publishes and says to which subject the ack goes.
+    pub(super) fn publish(&self, subject: &str, reply: &str, headers: &str, payload: &str) {
+        let running = self.running.as_ref().expect("the server runs");
+        let message = Outgoing {
+            to: Bytes::from(subject.to_owned()),
+            subject: Bytes::from(subject.to_owned()),
+            reply: Bytes::from(reply.to_owned()),
+            headers: Bytes::from(headers.to_owned()),
+            payload: Bytes::from(payload.to_owned()),
+        };
+        let account = running.broker.global();
+        running
+            .broker
+            .publish(account, &[message], &mut PublishCache::new());
+    }
+
+    /// What came to a subject.
+    pub(super) fn heard(&self, subject: &str) -> Vec<Inbound> {
+        let Some(running) = &self.running else {
+            return Vec::new();
+        };
+        let mut heard = running.ear.0.lock();
+        let (matching, rest) = std::mem::take(&mut *heard)
+            .into_iter()
+            .partition(|one| one.subject == subject || one.subject.starts_with(b"s."));
+        *heard = rest;
+        matching
+    }
+
+    pub(super) fn request(&self, request: StreamRequest) -> StreamReply {
+        let (sender, receiver) = std::sync::mpsc::sync_channel(1);
+        let answer = Box::new(move |reply| {
+            let _ = sender.try_send(reply);
+        });
+        self.replica().port.port.request(request, answer);
+        receiver.recv_timeout(PATIENCE).expect("an answer")
+    }
+
+    /// Whether anybody listens for publishes here.
+    pub(super) fn listens(&self, subject: &str) -> bool {
+        let running = self.running.as_ref().expect("the server runs");
+        running.broker.global().has_interest(subject)
+    }
+
+    /// The records and the snapshot as they are now, and the digest.
+    pub(super) fn content(&self) -> (Vec<Message>, Bytes, u64) {
+        let port = self.replica().port.clone();
+        let (sender, receiver) = std::sync::mpsc::sync_channel(1);
+        port.look(move |core| {
+            // What a group keeps with the state is not the same everywhere.
+            core.set_group(Bytes::new());
+            let (store, everything) = (core.store(), Filter::everything());
+            let mut records = Vec::new();
+            let mut next = 0;
+            while let Ok(Some(message)) = store.next(next, &everything) {
+                next = message.sequence + 1;
+                records.push(message);
+            }
+            let _ = sender.try_send((records, core.snapshot(), core.digest().digest));
+        });
+        receiver.recv_timeout(PATIENCE).expect("the shard answers")
+    }
+
+    /// Makes a checkpoint durable, and waits until the group has let its entries go.
+    pub(super) fn checkpoint(&self) {
+        let at = self.applied();
+        self.replica().port.checkpoint();
+        let group = &self.replica().group;
+        until("the log is purged", || group.status().purged_index >= at);
+    }
+
+    pub(super) fn runtime(&self) -> &Runtime {
+        &self.running.as_ref().expect("the server runs").runtime
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        if self.running.is_some() {
+            self.kill();
+        }
+    }
+}
+
+/// Three servers with a replica each, and perhaps more servers without.
+pub(super) struct Cluster {
+    pub(super) servers: Vec<Server>,
+    pub(super) network: Arc<Network>,
+    replies: u64,
+}
+
+impl Cluster {
+    pub(super) fn new(servers: usize, config: StreamConfig) -> Self {
+        let network = Arc::new(Network::default());
+        let servers = (0..servers).map(|at| Server {
+            name: format!("s{}", at + 1),
+            at,
+            directory: tempfile::tempdir().expect("there is room"),
+            config: config.clone(),
+            network: Arc::clone(&network),
+            running: None,
+        });
+        let mut cluster = Self {
+            servers: servers.collect(),
+            network,
+            replies: 0,
+        };
+        let founding = cluster.founding();
+        for server in cluster.servers.iter_mut().take(3) {
+            server.start(Begin::Founder, Some(founding.clone()));
+        }
+        cluster
+    }
+
+    pub(super) fn founding(&self) -> Checkpoint {
+        let voters = (0..3).map(|at| (node_of(at), format!("s{}", at + 1)));
+        Checkpoint::founding(0, Members::of_voters(voters))
+    }
+
+    pub(super) fn again(&mut self, at: usize) {
+        self.network.heal();
+        let founding = Some(self.founding());
+        self.servers[at].start(Begin::Again, founding);
+    }
+
+    /// Waits until one leads.
+    pub(super) fn leader(&self) -> usize {
+        let mut found = None;
+        until("somebody leads", || {
+            // One that was cut off may not know yet that another one does.
+            let terms = self.servers.iter().enumerate();
+            let terms = terms.filter_map(|(at, server)| Some((server.term_led()?, at)));
+            found = terms.max();
+            found.is_some()
+        });
+        found.expect("somebody leads").1
+    }
+
+    /// Publishes until it is acknowledged, on whoever leads; the sequence.
+    pub(super) fn publish(&mut self, subject: &str, id: &str, payload: &str) -> u64 {
+        let headers = match id {
+            "" => String::new(),
+            id => format!("NATS/1.0\r\nNats-Msg-Id: {id}\r\n\r\n"),
+        };
+        let begun = Instant::now();
+        loop {
+            assert!(begun.elapsed() < PATIENCE, "{payload} is not acknowledged");
+            self.replies += 1;
+            let reply = format!("inbox.{}", self.replies);
+            let at = self.leader();
+            self.servers[at].publish(subject, &reply, &headers, payload);
+            let sent = Instant::now();
+            while sent.elapsed() < Duration::from_millis(700) {
+                if let Some(ack) = self.servers[at].heard(&reply).first() {
+                    let text = String::from_utf8_lossy(&ack.payload).into_owned();
+                    let number = text
+                        .strip_prefix("{\"stream\":\"S\",\"seq\":")
+                        .and_then(|rest| rest.split([',', '}']).next()?.parse().ok());
+                    return number.unwrap_or_else(|| panic!("{text}"));
+                }
+                std::thread::sleep(Duration::from_micros(200));
+            }
+        }
+    }
+
+    /// Waits until these have applied the same, and compares all of it.
+    pub(super) fn equal(&self, which: &[usize]) -> Vec<Message> {
+        let leader = self.leader();
+        until("all have applied the same", || {
+            let index = self.servers[leader].applied();
+            which.iter().all(|at| self.servers[*at].applied() == index)
+        });
+        let (records, snapshot, digest) = self.servers[leader].content();
+        for at in which {
+            let (other, core, other_digest) = self.servers[*at].content();
+            assert_eq!(other, records, "{}", self.servers[*at].name);
+            assert_eq!(core, snapshot, "{}", self.servers[*at].name);
+            assert_eq!(other_digest, digest);
+        }
+        records
+    }
+}

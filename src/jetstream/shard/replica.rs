@@ -1,0 +1,633 @@
+//! What a stream's slot does as one of several replicas: takes what its group commits, leads or follows, gives and takes states.
+//!
+//! # Invariant
+//! Its core applies what the group commits, in order, and nothing else. It listens to clients only while it leads, but for direct gets. A cut is told
+//! to the group when it is durable, never before.
+
+use std::any::Any;
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use raft::group::{Applied, Content, MachineFailed, Role};
+use tokio::sync::oneshot;
+
+use super::inbox::Taken;
+use super::port::Port;
+use super::replicated_log::ReplicatedLog;
+use super::slot::Slot;
+use crate::broker::{Account, InternalSubscription, InternalTarget};
+use crate::jetstream::core::{
+    Divergence, LogPlace, Manifest, Mark, ReceiveError, Receiving, ReceivingNeeds, StreamCore,
+};
+use crate::jetstream::intake::{self, Purpose};
+use crate::jetstream::log::{Checkpoint, Log, LogError};
+use crate::jetstream::usage::Meter;
+
+/// How long a leader waits before it proposes again what is in doubt.
+const AGAIN_NS: i64 = 20_000_000;
+/// A replica in memory lets its group forget entries when there are so many bytes of them.
+const VOLATILE_ENTRY_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Manifests that are kept for those who fetch them piece by piece.
+const PREPARED_MAX: usize = 4;
+/// The queue group in which replicas share direct gets.
+const DIRECT_QUEUE: &str = "_sys_";
+
+/// A replica about to live on a shard.
+pub(crate) struct ReplicaSetup {
+    /// The stream as of its checkpoint.
+    pub core: StreamCore,
+    /// Whose stream it is.
+    pub account: Arc<Account>,
+    /// Where its checkpoints go.
+    pub storage_log: Arc<dyn Log>,
+    /// Its number in storage, 0 for a stream in memory.
+    pub storage: u64,
+    /// Counts what it holds.
+    pub meter: Meter,
+    /// Where its group stands with the checkpoint.
+    pub position: raft::group::Checkpoint,
+    /// Its messages cannot be trusted: when it is given a state it keeps none of them.
+    pub keeps_nothing: bool,
+}
+
+/// How far a replica is that is given another's state.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Catchup {
+    /// Messages of the state.
+    pub messages: u64,
+    /// Messages that are here.
+    pub present: u64,
+    /// Bytes of records that were received.
+    pub bytes: u64,
+}
+
+/// What is to be seen of a replica from outside.
+#[derive(Debug, Clone)]
+pub(crate) struct ReplicaStatus {
+    /// What it is to its group.
+    pub role: Role,
+    /// The last entry that is applied, and the members as of it.
+    pub position: raft::group::Checkpoint,
+    /// The digest after that entry.
+    pub digest: Mark,
+    /// Where it was found to differ from its leader.
+    pub divergence: Option<Divergence>,
+    /// Present while it is given a state.
+    pub catchup: Option<Catchup>,
+    /// Why it takes nothing any more.
+    pub offline: Option<String>,
+}
+
+/// The replica's part of a slot.
+pub(crate) struct Replica {
+    log: Arc<ReplicatedLog>,
+    position: raft::group::Checkpoint,
+    role: Role,
+    status: Arc<Mutex<ReplicaStatus>>,
+    keeps_nothing: bool,
+    /// Whether its messages are not those of its state.
+    receives: bool,
+    receiving: Option<Receiving>,
+    catchup: Catchup,
+    /// What was committed while it is given a state.
+    waiting: Vec<(Vec<Applied>, Taken)>,
+    /// When to propose again what is in doubt.
+    pub(super) again_ns: Option<i64>,
+    /// Cuts that are being made durable.
+    cuts: VecDeque<raft::group::Checkpoint>,
+    /// The newest cut that is durable and that the group was not told of.
+    durable_cut: Option<raft::group::Checkpoint>,
+    /// The last entry that the group has handed over: a state that was received may reach beyond it.
+    handed_index: u64,
+    /// Who waits until a cut at or above an index is durable.
+    durable: Option<(u64, oneshot::Sender<()>)>,
+    /// Bytes of entries applied since the last cut.
+    entry_bytes: usize,
+    is_volatile: bool,
+    wants_checkpoint: bool,
+    subscriptions: Vec<InternalSubscription>,
+    prepared: VecDeque<(u64, Bytes)>,
+    prepared_last: u64,
+}
+
+impl Slot {
+    /// A slot for a replica, and what others see of it.
+    pub(super) fn new_replica(
+        setup: ReplicaSetup,
+        log: Arc<ReplicatedLog>,
+        port: Port,
+    ) -> (Self, Arc<Mutex<ReplicaStatus>>) {
+        let ReplicaSetup {
+            core,
+            account,
+            storage_log: _,
+            storage,
+            meter,
+            position,
+            keeps_nothing,
+        } = setup;
+        let status = ReplicaStatus {
+            role: Role::Leaderless,
+            position: position.clone(),
+            digest: core.digest(),
+            divergence: None,
+            catchup: None,
+            offline: None,
+        };
+        let status = Arc::new(Mutex::new(status));
+        let as_log: Arc<dyn Log> = Arc::<ReplicatedLog>::clone(&log);
+        let mut slot = Self::new(core, account, as_log, storage, port, meter);
+        slot.replica = Some(Box::new(Replica {
+            log,
+            handed_index: position.at.index,
+            durable_cut: None,
+            position,
+            role: Role::Leaderless,
+            status: Arc::clone(&status),
+            keeps_nothing,
+            receives: false,
+            receiving: None,
+            catchup: Catchup::default(),
+            waiting: Vec::new(),
+            again_ns: None,
+            cuts: VecDeque::new(),
+            durable: None,
+            entry_bytes: 0,
+            is_volatile: storage == 0,
+            wants_checkpoint: false,
+            subscriptions: Vec::new(),
+            prepared: VecDeque::new(),
+            prepared_last: 0,
+        }));
+        (slot, status)
+    }
+
+    pub(super) fn is_receiving(&self) -> bool {
+        self.replica.as_deref().is_some_and(|one| one.receives)
+    }
+
+    /// The group has committed something.
+    pub(super) fn take_committed(&mut self, batch: Vec<Applied>, done: Taken, now_ns: i64) {
+        let Some(replica) = self.replica.as_deref_mut() else {
+            return;
+        };
+        if replica.receives {
+            replica.waiting.push((batch, done));
+            return;
+        }
+        let handed = batch.last().map_or(0, |applied| applied.at.index);
+        replica.handed_index = replica.handed_index.max(handed);
+        let result = self.apply_committed(batch, now_ns);
+        // A group that stops does not wait any more.
+        let _ = done.send(result);
+        self.release();
+    }
+
+    /// Lets the group forget what a durable cut covers, as far as it has handed that over itself.
+    fn release(&mut self) {
+        if let Some(replica) = self.replica.as_deref_mut() {
+            let handed = replica.handed_index;
+            let cut = replica.durable_cut.take_if(|cut| cut.at.index <= handed);
+            if let Some(cut) = cut {
+                replica.log.released(cut);
+            }
+        }
+    }
+
+    fn apply_committed(&mut self, batch: Vec<Applied>, now_ns: i64) -> Result<(), MachineFailed> {
+        for applied in batch {
+            if let Some(offline) = &self.offline {
+                return Err(MachineFailed(offline.0.clone()));
+            }
+            if applied.at.index <= self.core.applied_index() {
+                continue;
+            }
+            if let Some(replica) = self.replica.as_deref_mut() {
+                replica.position.advance(&applied);
+                if let Content::Command(entry) = &applied.content {
+                    replica.entry_bytes += entry.len();
+                }
+            }
+            let at = LogPlace {
+                index: applied.at.index,
+                term: Some(applied.at.term),
+            };
+            let Content::Command(entry) = applied.content else {
+                self.core.pass(at.index);
+                continue;
+            };
+            let taken = self.step(now_ns, |core, step| core.take_committed(at, &entry, step));
+            if let Err(error) = taken {
+                self.fail(&error.to_string());
+            }
+        }
+        if let Some(found) = self.core.divergence()
+            && self.offline.is_none()
+        {
+            self.fail(&format!(
+                "this replica differs from its leader since entry {} at the latest: {:016x} here, {:016x} there",
+                found.index, found.ours, found.theirs
+            ));
+        }
+        match &self.offline {
+            Some(offline) => Err(MachineFailed(offline.0.clone())),
+            None => Ok(()),
+        }
+    }
+
+    /// The replica is something else to its group.
+    pub(super) fn take_role(&mut self, role: Role, now_ns: i64) {
+        let Some(replica) = self.replica.as_deref_mut() else {
+            return;
+        };
+        replica.role = role.clone();
+        replica.again_ns = None;
+        replica.log.is_resolved();
+        self.stop_leading();
+        if let Role::Leader { term } = role
+            && self.offline.is_none()
+            && !self.is_receiving()
+        {
+            self.step(now_ns, |core, step| core.lead(term, step));
+            self.is_busy = true;
+        }
+        self.listen();
+    }
+
+    fn stop_leading(&mut self) {
+        if self.core.is_leading() {
+            self.core.follow(&mut self.effects);
+        }
+        // Consumers that were announced in this round are not to be listened for any more.
+        self.effects.consumers.clear();
+        self.watches.clear();
+        self.pulls.clear();
+    }
+
+    /// Listens to what concerns a replica of this role. What stays is neither missed nor heard twice.
+    fn listen(&mut self) {
+        let Some(replica) = self.replica.as_deref_mut() else {
+            return;
+        };
+        let leads = self.core.is_leading();
+        let is_current = matches!(replica.role, Role::Leader { .. } | Role::Follower { .. });
+        let answers = is_current && !replica.receives && self.offline.is_none();
+        let wanted: Vec<(String, Purpose)> = intake::patterns(self.core.config())
+            .into_iter()
+            .filter(|(_, purpose)| if purpose.is_direct() { answers } else { leads })
+            .collect();
+        let is_wanted = |subscription: &InternalSubscription| {
+            let subject = subscription.subject();
+            wanted
+                .iter()
+                .any(|(pattern, _)| pattern.as_bytes() == subject.as_ref())
+        };
+        replica.subscriptions.retain(is_wanted);
+        for (pattern, purpose) in wanted {
+            let mut known = replica.subscriptions.iter();
+            if known.any(|one| one.subject().as_ref() == pattern.as_bytes()) {
+                continue;
+            }
+            let target: Arc<dyn InternalTarget> = Arc::new(self.port.clone());
+            let queue = purpose.is_direct().then_some(DIRECT_QUEUE);
+            // The API has checked a stream's subjects; the other patterns are ours.
+            let new = self
+                .account
+                .subscribe(&pattern, queue, target, purpose as u64);
+            replica.subscriptions.extend(new.ok());
+        }
+    }
+
+    pub(super) fn stop_listening(&mut self) {
+        if let Some(replica) = self.replica.as_deref_mut() {
+            replica.subscriptions.clear();
+        }
+    }
+
+    /// Some proposals were answered without having been seen applied.
+    pub(super) fn is_in_doubt(&mut self, now_ns: i64) {
+        let leads = self.core.is_leading();
+        if let Some(replica) = self.replica.as_deref_mut() {
+            match leads {
+                true => replica.again_ns = Some(now_ns.saturating_add(AGAIN_NS)),
+                false => replica.log.is_resolved(),
+            }
+        }
+    }
+
+    pub(super) fn propose_again_when_due(&mut self, now_ns: i64) {
+        let Some(replica) = self.replica.as_deref_mut() else {
+            return;
+        };
+        if replica.again_ns.is_none_or(|again_ns| now_ns < again_ns) {
+            return;
+        }
+        replica.again_ns = None;
+        if replica.log.is_answered() {
+            replica.log.is_resolved();
+            let open = self.core.in_flight();
+            replica.log.propose(open.into_iter().map(|one| one.1));
+        }
+    }
+
+    /// Decides and proposes what a leader gives back before it hands its lead over.
+    pub(super) fn give_back(&mut self, now_ns: i64) {
+        if self.replica.is_none() || !self.core.is_leading() {
+            return;
+        }
+        let entries = self.step(now_ns, |core, step| core.take_last_entries(step));
+        if let Some(replica) = self.replica.as_deref() {
+            replica.log.propose(entries.into_iter().map(|one| one.1));
+        }
+    }
+
+    /// Carries what has changed to those who look from outside.
+    pub(super) fn replica_changed(&mut self) {
+        let reconfigured = std::mem::take(&mut self.effects.reconfigured);
+        if self.replica.is_none() {
+            return;
+        }
+        if reconfigured {
+            self.listen();
+        }
+        let digest = self.core.digest();
+        let divergence = self.core.divergence();
+        let offline = self.offline.as_ref().map(|offline| offline.0.clone());
+        let Some(replica) = self.replica.as_deref_mut() else {
+            return;
+        };
+        if replica.is_volatile && replica.entry_bytes >= VOLATILE_ENTRY_BYTES_MAX {
+            replica.wants_checkpoint = true;
+        }
+        let mut status = replica.status.lock();
+        if status.position.at != replica.position.at {
+            status.position.clone_from(&replica.position);
+        }
+        if status.role != replica.role {
+            status.role.clone_from(&replica.role);
+        }
+        status.digest = digest;
+        status.divergence = divergence;
+        status.catchup = replica.receives.then(|| replica.catchup.clone());
+        status.offline = offline;
+    }
+
+    /// The stream cannot go on here: whoever waits for it hears so.
+    pub(super) fn replica_failed(&mut self, reason: &str) {
+        self.watches.clear();
+        self.pulls.clear();
+        if let Some(replica) = self.replica.as_deref_mut() {
+            replica.subscriptions.clear();
+            replica.durable = None;
+            for (_, done) in replica.waiting.drain(..) {
+                let _ = done.send(Err(MachineFailed(reason.to_owned())));
+            }
+        }
+    }
+
+    /// Whether a checkpoint should begin; says so once.
+    pub(super) fn wants_checkpoint(&mut self) -> bool {
+        let replica = self.replica.as_deref_mut();
+        replica.is_some_and(|replica| std::mem::take(&mut replica.wants_checkpoint))
+    }
+
+    pub(super) fn want_checkpoint(&mut self) {
+        if let Some(replica) = self.replica.as_deref_mut() {
+            replica.wants_checkpoint = true;
+        }
+    }
+
+    pub(super) fn checkpoint_replica(&mut self) -> Result<Checkpoint, LogError> {
+        let Some(replica) = self.replica.as_deref_mut() else {
+            return Ok(Checkpoint::Pointless);
+        };
+        if replica.receives {
+            return Ok(Checkpoint::Pointless);
+        }
+        self.core.set_group(replica.position.encode());
+        let (core, index) = (self.core.snapshot(), self.core.applied_index());
+        let log = Arc::clone(&replica.log);
+        let store: &mut dyn Any = self.core.store_mut();
+        let begun = log.checkpoint(self.storage, store, index, core)?;
+        let cut = replica.position.clone();
+        match begun {
+            Checkpoint::Busy => return Ok(begun),
+            Checkpoint::Begun => replica.cuts.push_back(cut),
+            Checkpoint::Pointless => {
+                replica.is_volatile = true;
+                replica.cuts.push_back(cut);
+            }
+        }
+        replica.entry_bytes = 0;
+        if begun == Checkpoint::Pointless {
+            self.checkpointed(index);
+        }
+        Ok(begun)
+    }
+
+    /// A cut at an index is durable.
+    pub(super) fn checkpointed(&mut self, index: u64) {
+        let Some(replica) = self.replica.as_deref_mut() else {
+            return;
+        };
+        while replica
+            .cuts
+            .front()
+            .is_some_and(|cut| cut.at.index <= index)
+        {
+            replica.durable_cut = replica.cuts.pop_front();
+        }
+        let waited = replica.durable.take_if(|(upto, _)| *upto <= index);
+        if let Some((_, done)) = waited {
+            // Whoever waited may have given up.
+            let _ = done.send(());
+        }
+        self.release();
+    }
+
+    /// The group runs: proposals go to it.
+    pub(super) fn join(&mut self, group: Arc<dyn super::Proposer>) {
+        if let Some(replica) = self.replica.as_deref() {
+            replica.log.join(group);
+        }
+    }
+
+    /// Where the state stands.
+    pub(super) fn position(&self) -> Option<raft::group::Checkpoint> {
+        let replica = self.replica.as_deref()?;
+        (!replica.receives).then(|| replica.position.clone())
+    }
+
+    /// Describes the state for one that lacks it; under which number the description is kept, and how long it is.
+    pub(super) fn prepare_manifest(
+        &mut self,
+        after: u64,
+        records_max: usize,
+    ) -> Option<(u64, u64)> {
+        let position = self.position()?;
+        self.core.set_group(position.encode());
+        let manifest = self.core.manifest(after, records_max).encode();
+        let replica = self.replica.as_deref_mut()?;
+        replica.prepared_last += 1;
+        let number = replica.prepared_last;
+        let length = manifest.len() as u64;
+        if replica.prepared.len() == PREPARED_MAX {
+            replica.prepared.pop_front();
+        }
+        replica.prepared.push_back((number, manifest));
+        Some((number, length))
+    }
+
+    /// A piece of a description. The last one ends it.
+    pub(super) fn manifest_piece(
+        &mut self,
+        number: u64,
+        offset: u64,
+        bytes_max: usize,
+    ) -> Option<Bytes> {
+        let replica = self.replica.as_deref_mut()?;
+        let at = replica.prepared.iter().position(|one| one.0 == number)?;
+        let (_, whole) = replica.prepared.get(at)?;
+        let begin = usize::try_from(offset).ok()?;
+        let end = begin.saturating_add(bytes_max).min(whole.len());
+        if begin > end {
+            return None;
+        }
+        let piece = whole.slice(begin..end);
+        if end == whole.len() {
+            replica.prepared.remove(at);
+        }
+        Some(piece)
+    }
+
+    /// Records for one that lacks them.
+    pub(super) fn records(&self, from: u64, upto: u64, bytes_max: usize) -> Result<Bytes, String> {
+        if self.is_receiving() || self.offline.is_some() {
+            return Err("this replica is not whole".to_owned());
+        }
+        let records = self.core.records(from, upto, bytes_max);
+        records.map_err(|error| error.to_string())
+    }
+
+    /// The last sequence that is here.
+    pub(super) fn last_sequence(&self) -> u64 {
+        self.core.store().state().last_sequence
+    }
+
+    /// Begins to take over another replica's state.
+    pub(super) fn begin_receiving(&mut self, manifest: Manifest) -> Result<(), String> {
+        let config = StreamCore::config_of(manifest.core()).map_err(|error| error.to_string())?;
+        if config.name != self.core.name() {
+            return Err(format!("the state is that of stream '{}'", config.name));
+        }
+        let Some(replica) = self.replica.as_deref_mut() else {
+            return Err("this stream has one replica".to_owned());
+        };
+        if let Some(offline) = &self.offline {
+            return Err(offline.0.clone());
+        }
+        let keeps_nothing = std::mem::take(&mut replica.keeps_nothing);
+        replica.receives = true;
+        replica.catchup.messages = manifest.messages();
+        self.stop_leading();
+        self.listen();
+        let begun = self
+            .core
+            .begin_receiving(manifest, keeps_nothing)
+            .and_then(|receiving| {
+                self.core.receive_enclosed(&receiving)?;
+                Ok(receiving)
+            });
+        let receiving = self.or_fail(begun)?;
+        if let Some(replica) = self.replica.as_deref_mut() {
+            replica.receiving = Some(receiving);
+        }
+        Ok(())
+    }
+
+    pub(super) fn go_on_receiving(&mut self) -> Result<ReceivingNeeds, String> {
+        let Some(mut receiving) = self.take_receiving() else {
+            return Err("nothing is being received".to_owned());
+        };
+        let needs = self.core.go_on_receiving(&mut receiving);
+        let needs = self.or_fail(needs);
+        self.keep_receiving(receiving);
+        needs
+    }
+
+    pub(super) fn receive(&mut self, records: &[u8]) -> Result<u64, String> {
+        let Some(receiving) = self.take_receiving() else {
+            return Err("nothing is being received".to_owned());
+        };
+        let upto = self.core.receive(&receiving, records);
+        let upto = self.or_fail(upto);
+        self.keep_receiving(receiving);
+        let present = self.core.store().state().messages;
+        if let Some(replica) = self.replica.as_deref_mut() {
+            replica.catchup.present = present;
+            replica.catchup.bytes += records.len() as u64;
+        }
+        upto
+    }
+
+    /// Takes the state over, when all of its messages are here; `false` when some have left the stream in the meantime, and a newer description is
+    /// needed. `durable` hears when what was received outlives the process.
+    pub(super) fn finish_receiving(
+        &mut self,
+        durable: oneshot::Sender<()>,
+        now_ns: i64,
+    ) -> Result<bool, String> {
+        let Some(receiving) = self.take_receiving() else {
+            return Err("nothing is being received".to_owned());
+        };
+        match self.core.finish_receiving(&receiving) {
+            Err(ReceiveError::Outdated) => return Ok(false),
+            other => self.or_fail(other)?,
+        }
+        let position = raft::group::Checkpoint::decode(self.core.group());
+        let position = position.map_err(|error| error.to_string());
+        let Some(replica) = self.replica.as_deref_mut() else {
+            return Ok(false);
+        };
+        match position {
+            Ok(position) => replica.position = position,
+            Err(error) => {
+                self.fail(&error);
+                return Err(error);
+            }
+        }
+        replica.receives = false;
+        replica.catchup = Catchup::default();
+        replica.wants_checkpoint = true;
+        replica.durable = Some((self.core.applied_index(), durable));
+        let waiting = std::mem::take(&mut replica.waiting);
+        for (batch, done) in waiting {
+            self.take_committed(batch, done, now_ns);
+        }
+        self.listen();
+        Ok(true)
+    }
+
+    fn take_receiving(&mut self) -> Option<Receiving> {
+        self.replica.as_deref_mut()?.receiving.take()
+    }
+
+    fn keep_receiving(&mut self, receiving: Receiving) {
+        if let Some(replica) = self.replica.as_deref_mut() {
+            replica.receiving = Some(receiving);
+        }
+    }
+
+    /// What a store does not take ends the replica; what a peer sent wrongly does not.
+    fn or_fail<T>(&mut self, result: Result<T, ReceiveError>) -> Result<T, String> {
+        result.map_err(|error| {
+            let text = error.to_string();
+            if matches!(error, ReceiveError::Store(_)) {
+                self.fail(&text);
+            }
+            text
+        })
+    }
+}

@@ -1,0 +1,169 @@
+//! How a replica is reached from its group, from other replicas, and from who starts and ends it.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use raft::group::{Applied, MachineFailed, Role};
+use tokio::sync::oneshot;
+
+use super::inbox::Item;
+use super::port::Port;
+use super::replica::ReplicaStatus;
+use super::replicated_log::Proposer;
+use super::slot::Slot;
+use crate::jetstream::core::{Manifest, Mark, ReceivingNeeds};
+
+/// A replica on its shard, as others reach it. Clones reach the same one.
+#[derive(Clone)]
+pub(crate) struct ReplicaPort {
+    /// The stream, as clients and the API reach it.
+    pub port: Port,
+    pub(super) status: Arc<Mutex<ReplicaStatus>>,
+}
+
+/// The replica is not there any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("this replica has ended")]
+pub(crate) struct ReplicaGone;
+
+impl ReplicaPort {
+    /// How it stands.
+    pub fn status(&self) -> ReplicaStatus {
+        self.status.lock().clone()
+    }
+
+    /// Its group runs: from now on it can lead.
+    pub fn join(&self, group: Arc<dyn Proposer>) {
+        self.act(move |slot, _| slot.join(group));
+    }
+
+    /// Entries were committed. The answer comes when they are applied.
+    pub fn committed(&self, batch: Vec<Applied>) -> oneshot::Receiver<Result<(), MachineFailed>> {
+        let (done, taken) = oneshot::channel();
+        self.port.inbox.push(Item::Committed {
+            slot: self.port.slot,
+            batch,
+            done,
+        });
+        taken
+    }
+
+    /// It has another role.
+    pub fn role(&self, role: Role) {
+        self.port.inbox.push(Item::Role {
+            slot: self.port.slot,
+            role,
+        });
+    }
+
+    /// A leader that is about to hand over gives back what it need not have reserved.
+    pub fn give_back(&self) {
+        self.act(|slot, now_ns| slot.give_back(now_ns));
+    }
+
+    /// Where its state stands; nothing while it is given another one.
+    pub async fn position(&self) -> Result<Option<raft::group::Checkpoint>, ReplicaGone> {
+        self.ask(|slot, _| slot.position()).await
+    }
+
+    /// Digests at earlier entries, for comparison with other replicas.
+    pub async fn digest_marks(&self) -> Result<Vec<Mark>, ReplicaGone> {
+        self.ask(|slot, _| slot.core.digest_marks()).await
+    }
+
+    /// Has a checkpoint begun as soon as that can be.
+    pub fn checkpoint(&self) {
+        self.act(|slot, _| slot.want_checkpoint());
+    }
+
+    pub(crate) async fn prepare_manifest(
+        &self,
+        after: u64,
+        records_max: usize,
+    ) -> Result<Option<(u64, u64)>, ReplicaGone> {
+        self.ask(move |slot, _| slot.prepare_manifest(after, records_max))
+            .await
+    }
+
+    pub(crate) async fn manifest_piece(
+        &self,
+        number: u64,
+        offset: u64,
+        bytes_max: usize,
+    ) -> Result<Option<Bytes>, ReplicaGone> {
+        self.ask(move |slot, _| slot.manifest_piece(number, offset, bytes_max))
+            .await
+    }
+
+    pub(crate) async fn records(
+        &self,
+        from: u64,
+        upto: u64,
+        bytes_max: usize,
+    ) -> Result<Result<Bytes, String>, ReplicaGone> {
+        self.ask(move |slot, _| slot.records(from, upto, bytes_max))
+            .await
+    }
+
+    pub(crate) async fn last_sequence(&self) -> Result<u64, ReplicaGone> {
+        self.ask(|slot, _| slot.last_sequence()).await
+    }
+
+    pub(crate) async fn begin_receiving(
+        &self,
+        manifest: Manifest,
+    ) -> Result<Result<(), String>, ReplicaGone> {
+        self.ask(move |slot, _| slot.begin_receiving(manifest))
+            .await
+    }
+
+    pub(crate) async fn go_on_receiving(
+        &self,
+    ) -> Result<Result<ReceivingNeeds, String>, ReplicaGone> {
+        self.ask(|slot, _| slot.go_on_receiving()).await
+    }
+
+    pub(crate) async fn receive(&self, records: Bytes) -> Result<Result<u64, String>, ReplicaGone> {
+        self.ask(move |slot, _| slot.receive(&records)).await
+    }
+
+    /// The receiver hears when what was received is durable.
+    pub(crate) async fn finish_receiving(
+        &self,
+    ) -> Result<(Result<bool, String>, oneshot::Receiver<()>), ReplicaGone> {
+        let (done, durable) = oneshot::channel();
+        let finished = self
+            .ask(move |slot, now_ns| slot.finish_receiving(done, now_ns))
+            .await?;
+        Ok((finished, durable))
+    }
+
+    /// Lets a test see, and do, what nobody else may.
+    #[cfg(test)]
+    pub(crate) fn look(
+        &self,
+        act: impl FnOnce(&mut crate::jetstream::core::StreamCore) + Send + 'static,
+    ) {
+        self.act(move |slot, _| act(&mut slot.core));
+    }
+
+    fn act(&self, act: impl FnOnce(&mut Slot, i64) + Send + 'static) {
+        self.port.inbox.push(Item::Replica {
+            slot: self.port.slot,
+            act: Box::new(act),
+        });
+    }
+
+    async fn ask<R: Send + 'static>(
+        &self,
+        act: impl FnOnce(&mut Slot, i64) -> R + Send + 'static,
+    ) -> Result<R, ReplicaGone> {
+        let (answer, answered) = oneshot::channel();
+        self.act(move |slot, now_ns| {
+            // Whoever asked may have given up.
+            let _ = answer.send(act(slot, now_ns));
+        });
+        answered.await.map_err(|_| ReplicaGone)
+    }
+}
