@@ -15,10 +15,11 @@ pub fn storage_targets() -> Vec<Target> {
 
 /// All parsers of this crate.
 pub fn targets() -> Vec<Target> {
-    let rooms: [&[Target]; 4] = [
+    let rooms: [&[Target]; 5] = [
         protocol::TARGETS,
         configuration::TARGETS,
         jetstream::TARGETS,
+        crate::jetstream::meta::fuzz::TARGETS,
         crate::cluster::link::fuzz::TARGETS,
     ];
     rooms.concat()

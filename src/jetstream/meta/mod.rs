@@ -4,6 +4,8 @@
 //! - `peer`: servers; `assignment`: streams, their groups and consumers.
 //! - `command`: what can be asked of the state; `change`: what became of it.
 //! - `state` and `apply`: the state, and how commands change it; `course`: how a group goes from one set of members to another.
+//! - `placement`: which servers a stream is put on; `plan`: how a group's leader brings it to its members, step by step.
+//! - `reconcile`: what a server has to do so that it runs what is assigned to it.
 //! - `codec`: commands and the state as bytes.
 //!
 //! # Invariant
@@ -16,7 +18,11 @@ mod change;
 mod codec;
 mod command;
 mod course;
+pub(crate) mod fuzz;
 mod peer;
+mod placement;
+mod plan;
+mod reconcile;
 mod state;
 #[cfg(test)]
 mod tests;
@@ -30,4 +36,7 @@ pub use change::{Change, Refusal};
 pub use codec::{COMMAND_BYTES_MAX, DecodeError};
 pub use command::{Command, NewMembers};
 pub use peer::{Peer, PeerProfile, Sighting, Sightings, is_online};
+pub use placement::{NoPlace, PlacementRules, Wish, place};
+pub use plan::{Step, View, plan};
+pub use reconcile::{Action, Condition, Held, Holdings, Start, reconcile};
 pub use state::{Meta, Streams};

@@ -22,6 +22,9 @@ pub use command::COMMAND_BYTES_MAX;
 
 const VERSION: u8 = 1;
 
+/// No counter comes this far in a lifetime.
+const COUNTER_MAX: u64 = 1 << 62;
+
 type Read<T> = Result<T, DecodeError>;
 
 fn text(writer: &mut Writer, value: &str) {
@@ -50,6 +53,14 @@ fn time(writer: &mut Writer, value: Time) {
 
 fn read_time(reader: &mut Reader<'_>) -> Read<Time> {
     reader.i64().map(Time::from_nanoseconds)
+}
+
+/// What is counted up: never so far that it could run over.
+fn read_counter(reader: &mut Reader<'_>) -> Read<u64> {
+    match reader.number()? {
+        counter if counter < COUNTER_MAX => Ok(counter),
+        _ => Err(DecodeError::Range { what: "counter" }),
+    }
 }
 
 fn list<T>(writer: &mut Writer, items: &[T], mut put: impl FnMut(&mut Writer, &T)) {

@@ -62,9 +62,9 @@ impl Meta {
         let reader = &mut reader;
         version(reader)?;
         let meta = Self {
-            applied: reader.number()?,
-            groups_next: reader.number()?,
-            nodes_next: reader.number()?,
+            applied: read_counter(reader)?,
+            groups_next: read_counter(reader)?,
+            nodes_next: read_counter(reader)?,
             peers: read_map(reader, |reader| {
                 let profile = read_profile(reader)?;
                 let node = reader.number()?;
@@ -140,13 +140,13 @@ fn read_stream(reader: &mut Reader<'_>) -> Read<StreamAssignment> {
         stored: Stored::from_json(reader.blob()?),
         created: read_time(reader)?,
         group: read_group(reader)?,
-        revision: reader.number()?,
+        revision: read_counter(reader)?,
         consumers: read_map(reader, |reader| {
             let name = read_text(reader)?;
             let consumer = ConsumerAssignment {
                 stored: Stored::from_json(reader.blob()?),
                 created: read_time(reader)?,
-                revision: reader.number()?,
+                revision: read_counter(reader)?,
             };
             Ok((name, Arc::new(consumer)))
         })?,
@@ -195,6 +195,6 @@ fn read_group(reader: &mut Reader<'_>) -> Read<Group> {
             .collect::<BTreeSet<_>>(),
         begun: read_flag(reader)?,
         preferred: read_text(reader)?,
-        nodes_next: reader.number()?,
+        nodes_next: read_counter(reader)?,
     })
 }

@@ -2,6 +2,9 @@
 
 mod commands;
 mod model;
+mod placement;
+mod plan;
+mod reconcile;
 
 use super::*;
 use crate::jetstream::types::{ConsumerConfig, StreamConfig, Time, encode};
