@@ -6,6 +6,7 @@
 //! - `state` and `apply`: the state, and how commands change it; `course`: how a group goes from one set of members to another.
 //! - `placement`: which servers a stream is put on; `plan`: how a group's leader brings it to its members, step by step.
 //! - `reconcile`: what a server has to do so that it runs what is assigned to it.
+//! - `request`: what the leader answers requests: a command to propose, or an error; `tiers`: what accounts may use.
 //! - `codec`: commands and the state as bytes.
 //!
 //! # Invariant
@@ -23,9 +24,11 @@ mod peer;
 mod placement;
 mod plan;
 mod reconcile;
+pub mod request;
 mod state;
 #[cfg(test)]
 mod tests;
+mod tiers;
 
 pub use apply::ORPHANS_MAX;
 pub use assignment::{
@@ -40,3 +43,4 @@ pub use placement::{NoPlace, PlacementRules, Wish, place};
 pub use plan::{Step, View, plan};
 pub use reconcile::{Action, Condition, Held, Holdings, Start, reconcile};
 pub use state::{Meta, Streams};
+pub use tiers::{AccountTiers, Tier, Usage};

@@ -13,7 +13,9 @@ use super::super::response::{
     Paged, StreamCreated, StreamDeleted, StreamListPage, StreamNamesPage, StreamShown,
     StreamUpdated,
 };
-use super::super::validate::{check_stream, check_update, has_path_separators, refuse_unsupported};
+use super::super::validate::{
+    check_stream, check_stream_creation, check_update, refuse_unsupported,
+};
 use super::{Context, at_most, unexpected};
 use crate::subject::overlap;
 
@@ -29,21 +31,7 @@ pub(super) fn create(context: &Context<'_>, name: &str) -> Result<StreamCreated,
     let request = StreamConfigRequest::decode(context.body, context.server.strictness)?;
     let mut config = request.config;
     config.set_stored_metadata();
-    if config.name != name {
-        return Err(ErrorCode::StreamMismatch.into());
-    }
-    if has_path_separators(name) {
-        return Err(ErrorCode::StreamNameContainsPathSeparators.into());
-    }
-    if config.sealed {
-        return Err(ErrorCode::StreamInvalidConfig
-            .with("stream configuration for create can not be sealed"));
-    }
-    if config.mirror_direct && config.mirror.is_none() {
-        return Err(
-            ErrorCode::StreamInvalidConfig.with("stream has no mirror but does have mirror direct")
-        );
-    }
+    check_stream_creation(name, &config)?;
     let account = context.account;
     let _change = account.change.lock();
     let limits = account.limits();

@@ -3,7 +3,8 @@
 use std::collections::HashSet;
 
 use super::name::{
-    DESCRIPTION_BYTES_MAX, METADATA_BYTES_MAX, NAME_BYTES_MAX, is_valid_name, metadata_bytes,
+    DESCRIPTION_BYTES_MAX, METADATA_BYTES_MAX, NAME_BYTES_MAX, has_path_separators, is_valid_name,
+    metadata_bytes,
 };
 use super::{Adjust, Rules};
 use crate::jetstream::types::{
@@ -34,6 +35,26 @@ pub fn check_stream(config: StreamConfig, rules: &Rules<'_>) -> Result<StreamCon
     check_rewrites(&config, rules.adjust)?;
     check_placement(&mut config)?;
     Ok(config)
+}
+
+/// Checks what only a stream that is to be created must not ask for; `name` is that of the request's subject.
+pub fn check_stream_creation(name: &str, config: &StreamConfig) -> Result<(), ApiError> {
+    if config.name != name {
+        return Err(ErrorCode::StreamMismatch.into());
+    }
+    if has_path_separators(name) {
+        return Err(ErrorCode::StreamNameContainsPathSeparators.into());
+    }
+    first_broken(&[
+        (
+            config.sealed,
+            "stream configuration for create can not be sealed",
+        ),
+        (
+            config.mirror_direct && config.mirror.is_none(),
+            "stream has no mirror but does have mirror direct",
+        ),
+    ])
 }
 
 pub(super) fn invalid(text: &str) -> ApiError {

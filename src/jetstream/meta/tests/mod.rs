@@ -5,6 +5,7 @@ mod model;
 mod placement;
 mod plan;
 mod reconcile;
+mod requests;
 
 use super::*;
 use crate::jetstream::types::{ConsumerConfig, StreamConfig, Time, encode};
