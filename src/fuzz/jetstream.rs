@@ -6,7 +6,10 @@ use storage::store::{Expiry, Limits, MemStore};
 use super::Target;
 use crate::jetstream::api::route::Operation;
 use crate::jetstream::core::entry::{EntryHeader, EntryWriter, MessageOp, Op, Rollup};
-use crate::jetstream::core::{AckKind, AckSubject, PullRequest, StreamCore};
+use crate::jetstream::core::{
+    AckKind, AckSubject, Manifest, PullRequest, ReceivingNeeds, StreamCore,
+};
+use crate::jetstream::replication;
 use crate::jetstream::types::{ConsumerConfig, StreamConfig, Strictness, decode};
 
 pub(super) const TARGETS: &[Target] = &[
@@ -19,6 +22,21 @@ pub(super) const TARGETS: &[Target] = &[
         name: "core_snapshot",
         run: core_snapshot,
         seeds: core_snapshots,
+    },
+    Target {
+        name: "replica_manifest",
+        run: replica_manifest,
+        seeds: replica_manifests,
+    },
+    Target {
+        name: "replica_records",
+        run: replica_records,
+        seeds: replica_record_batches,
+    },
+    Target {
+        name: "replica_request",
+        run: replica_request,
+        seeds: replication::stream::request_samples,
     },
     Target {
         name: "stream_config",
@@ -173,6 +191,58 @@ fn stream_log(input: &[u8]) {
         let again = StreamCore::restore(&core.snapshot(), "", store());
         assert!(again.is_ok(), "a snapshot restores");
     }
+}
+
+fn grown() -> StreamCore {
+    let log = stream_logs().swap_remove(0);
+    replay(&log).unwrap_or_else(|| unreachable!("our own log is read"))
+}
+
+fn replica_manifests() -> Vec<Vec<u8>> {
+    vec![grown().manifest(0, 1 << 16).encode().to_vec()]
+}
+
+/// Whatever a peer describes, a replica takes it over or refuses it.
+fn replica_manifest(input: &[u8]) {
+    let Ok(manifest) = Manifest::decode(input) else {
+        return;
+    };
+    assert_eq!(Manifest::decode(&manifest.encode()).as_ref(), Ok(&manifest));
+    let mut core = grown();
+    let Ok(mut receiving) = core.begin_receiving(manifest, false) else {
+        return;
+    };
+    let _ = core.receive_enclosed(&receiving);
+    while let Ok(ReceivingNeeds::Time) = core.go_on_receiving(&mut receiving) {}
+    let _ = core.finish_receiving(&receiving);
+}
+
+fn replica_record_batches() -> Vec<Vec<u8>> {
+    let records = grown().records(1, u64::MAX, 1 << 16);
+    records.into_iter().map(|bytes| bytes.to_vec()).collect()
+}
+
+/// Records of any content do not harm a replica that waits for some.
+fn replica_records(input: &[u8]) {
+    let (Ok(mut core), sender) = (StreamCore::create(config(), "", 1, store()), grown()) else {
+        return;
+    };
+    let Ok(mut receiving) = core.begin_receiving(sender.manifest(0, 0), false) else {
+        return;
+    };
+    let _ = core.go_on_receiving(&mut receiving);
+    let _ = core.receive(&receiving, input);
+    // As it would be without its checksum in the way.
+    if let Some(body) = input.len().checked_sub(4).and_then(|end| input.get(..end)) {
+        let mut sealed = body.to_vec();
+        sealed.extend_from_slice(&crc32fast::hash(body).to_le_bytes());
+        let _ = core.receive(&receiving, &sealed);
+    }
+    let _ = core.finish_receiving(&receiving);
+}
+
+fn replica_request(input: &[u8]) {
+    replication::stream::read_request(input);
 }
 
 fn core_snapshots() -> Vec<Vec<u8>> {

@@ -14,7 +14,7 @@ mod registry;
     dead_code,
     reason = "a server of a cluster starts it once there are routes"
 )]
-mod replication;
+pub(crate) mod replication;
 mod runtime;
 mod shard;
 pub mod types;

@@ -11,7 +11,7 @@ use storage::store::State;
 use super::codec::{DecodeError, Reader, Writer};
 
 /// Digests at multiples of this index are remembered for comparison.
-pub(crate) const MARK_INTERVAL: u64 = 1024;
+pub(crate) const MARK_INTERVAL: u64 = if cfg!(test) { 32 } else { 1024 };
 /// So many of them.
 const MARKS_MAX: usize = 64;
 

@@ -9,7 +9,7 @@ use raft::group::{Applied, MachineFailed, Role};
 use storage::journal::{Commit, CommitSink, JournalError};
 use tokio::sync::oneshot;
 
-use super::slot::Slot;
+use super::slot::{Slot, Surrendered};
 use crate::broker::Inbound;
 use crate::jetstream::core::{StreamReply, StreamRequest};
 
@@ -20,6 +20,8 @@ pub(crate) type Done = Box<dyn FnOnce() + Send>;
 
 /// Hears when a replica has taken what was committed; dropped when it never will.
 pub(crate) type Taken = oneshot::Sender<Result<(), MachineFailed>>;
+/// Takes a stream that was handed back.
+pub(crate) type Taker = Box<dyn FnOnce(Surrendered) + Send>;
 /// What a replica is to do, and at which time.
 pub(crate) type Act = Box<dyn FnOnce(&mut Slot, i64) + Send>;
 
@@ -63,6 +65,8 @@ pub(super) enum Item {
     Fail { stream: u64, reason: String },
     /// Let a stream go.
     Remove { slot: u64, done: Done },
+    /// Take nothing new, and hand the stream back when everything decided is applied.
+    Surrender { slot: u64, taker: Taker },
     /// Bring everything to an end.
     Stop { done: Done },
 }

@@ -30,6 +30,8 @@ mod replica;
 mod replica_port;
 #[allow(dead_code, reason = "the controller of a cluster starts replicas")]
 mod replicated_log;
+#[cfg(test)]
+mod replicated_log_tests;
 mod shards;
 mod slot;
 #[cfg(test)]
@@ -40,7 +42,10 @@ pub(crate) use backend::Streams;
 #[cfg(test)]
 pub(crate) use engine_log::EngineLog;
 pub use inbox::WaitingMax;
+#[cfg(test)]
+pub(crate) use port::Port;
 pub(crate) use replica::{ReplicaSetup, ReplicaStatus};
 pub(crate) use replica_port::{ReplicaGone, ReplicaPort};
 pub(crate) use replicated_log::Proposer;
 pub(crate) use shards::Shards;
+pub(crate) use slot::Surrendered;

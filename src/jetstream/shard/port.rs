@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::faults::Faults;
 use super::inbox::{Answer, Done, Gauge, Inbox, Item, measure};
+use super::slot::Surrendered;
 use crate::broker::{Inbound, InterestTarget, InternalTarget};
 use crate::jetstream::core::{StreamReply, StreamRequest};
 use crate::jetstream::registry::StreamPort;
@@ -24,6 +25,20 @@ impl Port {
             slot: self.slot,
             done,
         });
+    }
+
+    /// Lets the stream leave its shard, when everything that it has decided is applied; nothing when it is gone already. Of what comes
+    /// meanwhile it takes nothing: its subscriptions should be gone before.
+    pub(crate) async fn surrender(&self) -> Option<Surrendered> {
+        let (answer, answered) = tokio::sync::oneshot::channel();
+        self.inbox.push(Item::Surrender {
+            slot: self.slot,
+            taker: Box::new(move |surrendered| {
+                // Who asked and does not wait any more lets it go.
+                let _ = answer.send(surrendered);
+            }),
+        });
+        answered.await.ok()
     }
 
     /// Has a request answered.

@@ -399,6 +399,15 @@ impl Slot {
         }
     }
 
+    /// Has `done` hear when the state as it is outlives the process.
+    pub(super) fn make_durable(&mut self, done: oneshot::Sender<()>) {
+        let index = self.core.applied_index();
+        if let Some(replica) = self.replica.as_deref_mut() {
+            replica.durable = Some((index, done));
+            replica.wants_checkpoint = true;
+        }
+    }
+
     pub(super) fn checkpoint_replica(&mut self) -> Result<Checkpoint, LogError> {
         let Some(replica) = self.replica.as_deref_mut() else {
             return Ok(Checkpoint::Pointless);

@@ -77,6 +77,13 @@ impl ReplicaPort {
         self.act(|slot, _| slot.want_checkpoint());
     }
 
+    /// Waits until the state as it is outlives the process.
+    pub(crate) async fn make_durable(&self) -> Result<(), ReplicaGone> {
+        let (done, durable) = oneshot::channel();
+        self.act(move |slot, _| slot.make_durable(done));
+        durable.await.map_err(|_| ReplicaGone)
+    }
+
     pub(crate) async fn prepare_manifest(
         &self,
         after: u64,

@@ -54,6 +54,18 @@ pub(crate) struct Slot {
     random: u64,
 }
 
+/// A stream that has left its shard: whoever has it may let it live on in another form.
+pub(crate) struct Surrendered {
+    /// The stream, with its store, after the last entry that was decided.
+    pub core: StreamCore,
+    /// Whose stream it is.
+    pub account: Arc<Account>,
+    /// Its number in storage.
+    pub storage: u64,
+    /// Counts what it holds.
+    pub meter: Meter,
+}
+
 /// The world as a stream sees it.
 struct AccountWorld<'a> {
     account: &'a Account,
@@ -293,6 +305,16 @@ impl Slot {
         self.watches.clear();
         self.pulls.clear();
         self.stop_listening();
+    }
+
+    /// Hands the stream back. It listens to nobody any more, and those who wait were told so.
+    pub(super) fn surrender(self) -> Surrendered {
+        Surrendered {
+            core: self.core,
+            account: self.account,
+            storage: self.storage,
+            meter: self.meter,
+        }
     }
 
     /// When there is something to do although nothing comes.

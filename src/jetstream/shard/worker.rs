@@ -1,13 +1,13 @@
 //! A shard's thread: take what has come, decide, submit, apply, send.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeSet, BinaryHeap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use storage::journal::CommitSink;
 
-use super::inbox::{Done, Inbox, Item, Work, measure};
+use super::inbox::{Done, Inbox, Item, Taker, Work, measure};
 use super::slot::Slot;
 use crate::broker::{Broker, PublishCache};
 use crate::jetstream::core::Retirement;
@@ -36,6 +36,8 @@ pub(super) struct Worker {
     timers: BinaryHeap<Reverse<(i64, u64)>>,
     /// Publishes that wait until the log is relieved.
     held: Vec<Item>,
+    /// Streams that are handed back once everything decided is applied.
+    surrendering: BTreeMap<u64, Taker>,
     has_room: bool,
     room_seen_ns: i64,
     clock_ns: i64,
@@ -55,6 +57,7 @@ impl Worker {
             touched: BTreeSet::new(),
             timers: BinaryHeap::new(),
             held: Vec::new(),
+            surrendering: BTreeMap::new(),
             has_room: true,
             room_seen_ns: 0,
             clock_ns: 0,
@@ -187,6 +190,11 @@ impl Worker {
                 done();
                 None
             }
+            Item::Surrender { slot, taker } => {
+                self.last_entries_of(slot);
+                self.surrendering.insert(slot, taker);
+                Some(slot)
+            }
             Item::Stop { done } => {
                 self.stopping = Some(done);
                 self.submit_last();
@@ -206,7 +214,7 @@ impl Worker {
         let Some(stream) = self
             .slots
             .get_mut(&slot)
-            .filter(|_| self.stopping.is_none())
+            .filter(|_| self.stopping.is_none() && !self.surrendering.contains_key(&slot))
         else {
             return;
         };
@@ -269,6 +277,9 @@ impl Worker {
         if stream.wants_checkpoint() {
             self.checkpoints_wanted.insert(slot);
         }
+        if self.surrendering.contains_key(&slot) && stream.is_settled() {
+            return self.hand_back(slot);
+        }
         let next_ns = stream.next_deadline_ns();
         if let Some(next_ns) = next_ns.filter(|_| stream.offline.is_none())
             && stream
@@ -308,6 +319,33 @@ impl Worker {
                 Err(error) => stream.fail(&error.to_string()),
             }
         }
+    }
+
+    /// Everything decided is applied: the stream leaves.
+    fn hand_back(&mut self, slot: u64) {
+        let taker = self.surrendering.remove(&slot);
+        let Some(mut stream) = self.slots.remove(&slot) else {
+            return;
+        };
+        self.slot_of.remove(&stream.storage);
+        self.touched.remove(&slot);
+        self.checkpoints_wanted.remove(&slot);
+        stream.retire(Retirement::LeadershipLost);
+        stream.carry_out(&self.broker, &mut self.cache, self.clock_ns);
+        stream.port.faults.forget(slot);
+        if let Some(taker) = taker {
+            taker(stream.surrender());
+        }
+    }
+
+    fn last_entries_of(&mut self, slot: u64) {
+        let Some(stream) = self.slots.get_mut(&slot) else {
+            return;
+        };
+        let entries = stream.last_entries(slot, self.clock_ns);
+        let mut submitted = Vec::new();
+        collect(&mut submitted, &Arc::clone(stream.log()), entries);
+        self.submit(submitted);
     }
 
     fn submit_last(&mut self) {

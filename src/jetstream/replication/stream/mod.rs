@@ -4,6 +4,8 @@
 //! - `request`: what one replica asks of another, as bytes.
 //! - `fetch`: how such a request reaches the other server, and who answers there.
 //! - `replica`: all of it together, from start to end.
+//! - `scale`: from one replica to several and back.
+//! - `recover`: what a start finds in storage.
 //! - `install`: from a manifest to an equal replica.
 //!
 //! The stream itself, with its replica's part, lives on a shard.
@@ -11,7 +13,41 @@
 pub(crate) mod fetch;
 mod install;
 pub(crate) mod machine;
+pub(crate) mod recover;
 pub(crate) mod replica;
 mod request;
+pub(crate) mod scale;
 #[cfg(test)]
 mod tests;
+
+/// Reads a request, whatever it is. For fuzzing.
+pub(crate) fn read_request(bytes: &[u8]) {
+    if let Ok((group, request)) = request::decode(bytes) {
+        assert_eq!(
+            request::decode(&request::encode(group, request)),
+            Ok((group, request))
+        );
+    }
+    let answer = bytes::Bytes::copy_from_slice(bytes);
+    if let Ok(answer) = request::read_answer(&answer) {
+        let _ = request::read_prepared(&answer);
+    }
+}
+
+/// Requests to begin fuzzing with.
+pub(crate) fn request_samples() -> Vec<Vec<u8>> {
+    let group = raft::group::GroupNumber(3);
+    let requests = [
+        request::Request::Manifest {
+            after: 5,
+            records_max: 1000,
+        },
+        request::Request::Records {
+            from: 1,
+            upto: 300,
+            bytes_max: 70_000,
+        },
+    ];
+    let encoded = requests.map(|one| request::encode(group, one).to_vec());
+    encoded.into()
+}

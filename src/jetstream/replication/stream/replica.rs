@@ -3,12 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use raft::group::{Group, GroupNumber, GroupSpec, Groups, StartError, TransferError};
+use raft::group::{Begin, Group, GroupNumber, GroupSpec, Groups, StartError, TransferError};
 use raft::types::NodeId;
 
 use super::fetch::{Fetch, Sources};
 use super::machine::{Pace, StreamMachine};
-use crate::jetstream::shard::{ReplicaPort, ReplicaSetup, ReplicaStatus, Shards};
+use crate::jetstream::shard::{ReplicaPort, ReplicaSetup, ReplicaStatus, Shards, Surrendered};
 
 /// How long a leader that hands over waits for others to take what it gives back.
 const GIVE_BACK: Duration = Duration::from_millis(20);
@@ -36,7 +36,7 @@ pub(crate) struct StreamReplica {
 }
 
 impl Replicas {
-    /// Starts a replica: it follows, applies what is committed after its checkpoint, and leads when its group says so.
+    /// Starts a replica, the first of its kind with a state that is durable: it follows, applies what is committed after its checkpoint, and leads when its group says so.
     pub(crate) async fn start(
         &self,
         setup: ReplicaSetup,
@@ -44,6 +44,12 @@ impl Replicas {
     ) -> Result<StreamReplica, StartError> {
         let number = spec.number;
         let port = self.shards.adopt_replica(setup);
+        if spec.begin == Begin::Founder && port.make_durable().await.is_err() {
+            let reason = port.status().offline.unwrap_or_default();
+            self.end(number, &port).await;
+            let group = number;
+            return Err(StartError::Failed { group, reason });
+        }
         let machine = StreamMachine::new(number, port.clone(), Arc::clone(&self.fetch), self.pace);
         let group = match self.groups.start(spec, Arc::new(machine)).await {
             Ok(group) => group,
@@ -91,5 +97,13 @@ impl StreamReplica {
         let number = self.group.number();
         self.replicas.groups.stop(number).await;
         self.replicas.end(number, &self.port).await;
+    }
+
+    /// The same, with the stream handed back: it may live on with one replica. Nothing when it has ended already.
+    pub(crate) async fn surrender(self) -> Option<Surrendered> {
+        let number = self.group.number();
+        self.replicas.groups.stop(number).await;
+        self.replicas.sources.remove(number);
+        self.port.port.surrender().await
     }
 }

@@ -11,7 +11,7 @@ use raft::group::{
     Begin, Channel, Checkpoint, GroupNumber, GroupSpec, Groups, GroupsOptions, Members, Outbound,
     Role, Timing,
 };
-use raft::log::{LogImage, recover_from};
+use raft::log::LogImage;
 use storage::disk::RealDisk;
 use storage::engine::{EngineOptions, FileEngine, Form, Opened, Replica, StoreOptions};
 use storage::entropy::SystemEntropy;
@@ -21,14 +21,17 @@ use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
 use crate::broker::{
-    Broker, Inbound, InternalSubscription, InternalTarget, Outgoing, PublishCache,
+    Account, Broker, Inbound, InternalSubscription, InternalTarget, Outgoing, PublishCache,
 };
 use crate::jetstream::core::{StreamCore, StreamReply, StreamRequest};
+use crate::jetstream::intake::{self, Purpose};
 use crate::jetstream::log::{InstantLog, Log};
 use crate::jetstream::replication::stream::fetch::{Fetch, FetchError, Fetching, Sources};
 use crate::jetstream::replication::stream::machine::Pace;
+use crate::jetstream::replication::stream::recover::recover;
 use crate::jetstream::replication::stream::replica::{Replicas, StreamReplica};
-use crate::jetstream::shard::{EngineLog, ReplicaSetup, Shards, WaitingMax};
+use crate::jetstream::replication::stream::scale::{to_plain, to_replicated};
+use crate::jetstream::shard::{EngineLog, Port, ReplicaSetup, Shards, WaitingMax};
 use crate::jetstream::types::{Storage, StreamConfig};
 use crate::jetstream::usage::Meter;
 
@@ -142,7 +145,10 @@ struct Running {
     shards: Arc<Shards>,
     groups: Arc<Groups>,
     runtime: Runtime,
-    replica: StreamReplica,
+    replicas: Replicas,
+    replica: Option<StreamReplica>,
+    /// The stream, while it has one replica.
+    plain: Option<(Port, Vec<InternalSubscription>)>,
     ear: Arc<Ear>,
     _ears: Vec<InternalSubscription>,
 }
@@ -153,16 +159,28 @@ pub(super) fn node_of(at: usize) -> u64 {
 
 impl Server {
     pub(super) fn replica(&self) -> &StreamReplica {
-        &self.running.as_ref().expect("the server runs").replica
+        let replica = &self.running.as_ref().expect("the server runs").replica;
+        replica.as_ref().expect("a replica")
+    }
+
+    /// The replica, taken out.
+    pub(super) fn take_replica(&mut self) -> StreamReplica {
+        let running = self.running.as_mut().expect("the server runs");
+        running.replica.take().expect("a replica")
     }
 
     pub(super) fn leads(&self) -> bool {
         self.term_led().is_some()
     }
 
+    fn is_plain(&self) -> bool {
+        self.running
+            .as_ref()
+            .is_some_and(|running| running.plain.is_some())
+    }
+
     pub(super) fn term_led(&self) -> Option<u64> {
-        self.running.as_ref()?;
-        match self.replica().status().role {
+        match self.running.as_ref()?.replica.as_ref()?.status().role {
             Role::Leader { term } => Some(term),
             _ => None,
         }
@@ -178,6 +196,88 @@ impl Server {
 
     /// Starts the server. What it has is found again; `begin` says whether the replica is new.
     pub(super) fn start(&mut self, begin: Begin, founding: Option<Checkpoint>) {
+        let opened = self.boot();
+        let running = self.running.as_ref().expect("it was booted");
+        let (setup, spec) = self.recover(opened, &running.broker, begin, founding);
+        self.run(setup, spec);
+    }
+
+    fn run(&mut self, setup: ReplicaSetup, spec: GroupSpec) {
+        let running = self.running.as_mut().expect("it was booted");
+        let started = running
+            .runtime
+            .block_on(running.replicas.start(setup, spec));
+        running.replica = Some(started.expect("the replica starts"));
+    }
+
+    /// Makes a stream with one replica, or finds it again, and lets it run.
+    pub(super) fn start_plain(&mut self) {
+        let mut opened = self.boot();
+        let running = self.running.as_ref().expect("it was booted");
+        let (id, core) = match opened.streams.pop() {
+            Some(found) => {
+                assert_eq!(found.form, Form::Plain);
+                let content = found.content.expect("restores");
+                let store = Box::new(content.store);
+                let core = StreamCore::recover(&content.core, content.entries, "", store);
+                (found.id, core.expect("recovers"))
+            }
+            None => {
+                let made = running.engine.create("$G", "S", StoreOptions::default());
+                let (id, store) = made.expect("creates");
+                let store = Box::new(store);
+                let core = StreamCore::create(self.config.clone(), "", 1_000, store);
+                (id, core.expect("creates"))
+            }
+        };
+        let account = Arc::clone(running.broker.global());
+        self.run_plain(core, account, id.0, Meter::default());
+    }
+
+    fn run_plain(&mut self, core: StreamCore, account: Arc<Account>, id: u64, meter: Meter) {
+        let running = self.running.as_mut().expect("it was booted");
+        let log = Arc::new(EngineLog(Arc::clone(&running.engine)));
+        let shards = &running.shards;
+        let port = shards.adopt_counted(core, Arc::clone(&account), log, id, meter);
+        let listen = |(pattern, purpose): (String, Purpose)| {
+            let target: Arc<dyn InternalTarget> = Arc::new(port.clone());
+            let heard = account.subscribe(&pattern, None, target, purpose as u64);
+            heard.expect("a subject")
+        };
+        let heard = intake::patterns(&self.config).into_iter().map(listen);
+        running.plain = Some((port.clone(), heard.collect()));
+    }
+
+    /// From one replica to the first of several.
+    pub(super) fn scale_up(&mut self) {
+        let running = self.running.as_mut().expect("the server runs");
+        let (port, heard) = running.plain.take().expect("one replica");
+        drop(heard);
+        let stream = running.runtime.block_on(port.surrender());
+        let replica = Replica {
+            group: GROUP.0,
+            node: node_of(self.at),
+        };
+        let engine = Arc::clone(&running.engine);
+        let log: Arc<dyn Log> = Arc::new(EngineLog(Arc::clone(&engine)));
+        let stream = stream.expect("it runs");
+        let founding = to_replicated(&engine, log, stream, replica, &self.name);
+        let founding = founding.expect("it is reformed");
+        self.run(founding.setup, founding.spec);
+    }
+
+    /// From the last of several replicas to one.
+    pub(super) fn scale_down(&mut self) {
+        let replica = self.take_replica();
+        let running = self.running.as_mut().expect("the server runs");
+        let stream = running.runtime.block_on(replica.surrender());
+        let stream = to_plain(&running.engine, stream.expect("it runs"));
+        let stream = stream.expect("it is reformed");
+        self.run_plain(stream.core, stream.account, stream.storage, stream.meter);
+    }
+
+    /// Opens the store and what goes with it, and starts no stream.
+    fn boot(&mut self) -> Opened<FileStore> {
         let mut options = EngineOptions::new(self.directory.path().join("store"));
         options.journal.segment_bytes = 4 * 1024 * 1024;
         let opened = FileEngine::open(Arc::new(RealDisk), options, Arc::new(SystemEntropy));
@@ -221,9 +321,6 @@ impl Server {
             fetch: link,
             pace: Pace::default(),
         };
-        let (setup, spec) = self.recover(opened, &broker, begin, founding);
-        let started = runtime.block_on(replicas.start(setup, spec));
-        let replica = started.expect("the replica starts");
         let ear = Arc::new(Ear::default());
         let target: Arc<dyn InternalTarget> = Arc::<Ear>::clone(&ear);
         let heard = broker.global().subscribe("inbox.>", None, target, 0);
@@ -233,10 +330,13 @@ impl Server {
             shards,
             groups,
             runtime,
-            replica,
+            replicas,
+            replica: None,
+            plain: None,
             ear,
             _ears: vec![heard.expect("a subject")],
         });
+        opened
     }
 
     /// Finds the stream in the store, or makes it.
@@ -253,21 +353,11 @@ impl Server {
             damage,
             ..
         } = opened;
-        let newborn = |store: Box<dyn Store>| {
-            StreamCore::create(self.config.clone(), "", 1_000, store).expect("creates")
-        };
         let in_memory = self.config.storage == Storage::Memory;
-        let (id, core, image) = match streams.pop() {
+        let (id, core, image, checkpoint) = match streams.pop() {
             Some(found) => {
-                let content = found.content.expect("restores");
-                let frames = found.group_log.expect("a replicated stream");
-                let image = recover_from(found.id.owner(), frames, &damage).expect("a sound log");
-                let core = match content.core.is_empty() {
-                    true => newborn(Box::new(content.store)),
-                    false => StreamCore::restore(&content.core, "", Box::new(content.store))
-                        .expect("restores"),
-                };
-                (found.id, core, image)
+                let found = recover(found, &damage, "").expect("nothing is lost");
+                (found.id, found.core, found.image, Some(found.position))
             }
             None => {
                 let form = Form::Replicated(Replica {
@@ -280,11 +370,11 @@ impl Server {
                     true => Box::new(MemStore::new(Limits::default())),
                     false => Box::new(store),
                 };
-                (id, newborn(store), LogImage::default())
+                let core = StreamCore::create(self.config.clone(), "", 1_000, store);
+                let core = core.expect("creates");
+                (id, core, LogImage::default(), founding)
             }
         };
-        let kept = Checkpoint::decode(core.group()).ok();
-        let checkpoint = kept.or(founding);
         let log: Arc<dyn Log> = match in_memory {
             true => Arc::new(InstantLog),
             false => Arc::new(EngineLog(engine)),
@@ -321,8 +411,10 @@ impl Server {
             shards,
             runtime,
             replica,
+            replicas,
             ..
         } = running;
+        drop(replicas);
         runtime.shutdown_background();
         drop(replica);
         // The store must be closed before another process opens it.
@@ -333,7 +425,9 @@ impl Server {
     pub(super) fn stop(&mut self) {
         let running = self.running.take().expect("the server runs");
         let runtime = &running.runtime;
-        runtime.block_on(running.replica.stop());
+        if let Some(replica) = running.replica {
+            runtime.block_on(replica.stop());
+        }
         runtime.block_on(running.groups.close());
         self.network.servers.lock().remove(&self.name);
         running.shards.stop();
@@ -434,6 +528,16 @@ pub(super) struct Cluster {
 
 impl Cluster {
     pub(super) fn new(servers: usize, config: StreamConfig) -> Self {
+        let mut cluster = Self::unstarted(servers, config);
+        let founding = cluster.founding();
+        for server in cluster.servers.iter_mut().take(3) {
+            server.start(Begin::Founder, Some(founding.clone()));
+        }
+        cluster
+    }
+
+    /// Servers that are not started.
+    pub(super) fn unstarted(servers: usize, config: StreamConfig) -> Self {
         let network = Arc::new(Network::default());
         let servers = (0..servers).map(|at| Server {
             name: format!("s{}", at + 1),
@@ -443,16 +547,11 @@ impl Cluster {
             network: Arc::clone(&network),
             running: None,
         });
-        let mut cluster = Self {
+        Self {
             servers: servers.collect(),
             network,
             replies: 0,
-        };
-        let founding = cluster.founding();
-        for server in cluster.servers.iter_mut().take(3) {
-            server.start(Begin::Founder, Some(founding.clone()));
         }
-        cluster
     }
 
     pub(super) fn founding(&self) -> Checkpoint {
@@ -490,7 +589,8 @@ impl Cluster {
             assert!(begun.elapsed() < PATIENCE, "{payload} is not acknowledged");
             self.replies += 1;
             let reply = format!("inbox.{}", self.replies);
-            let at = self.leader();
+            let plain = self.servers.iter().position(Server::is_plain);
+            let at = plain.unwrap_or_else(|| self.leader());
             self.servers[at].publish(subject, &reply, &headers, payload);
             let sent = Instant::now();
             while sent.elapsed() < Duration::from_millis(700) {

@@ -1,0 +1,73 @@
+//! A replica as a start finds it in storage.
+
+use bytes::Bytes;
+use raft::group::Checkpoint;
+use raft::log::{LogImage, OpenGroupError, recover_from};
+use storage::engine::{Recovered, Replica, RestoreError, StreamId};
+use storage::journal::Damage;
+use storage::store::FileStore;
+
+use crate::jetstream::core::{BeginError, StreamCore};
+
+/// A replica with its log and where its state stands.
+pub(crate) struct FoundReplica {
+    /// The stream as of its checkpoint.
+    pub core: StreamCore,
+    /// Its number in storage.
+    pub id: StreamId,
+    /// Which replica of which group it is.
+    pub replica: Replica,
+    /// The log of its group.
+    pub image: LogImage,
+    /// Where the group stands with the checkpoint.
+    pub position: Checkpoint,
+}
+
+/// Why a replica cannot go on with what is there. It has to come back under a new id, and be given the state.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum LostReplica {
+    /// Its store cannot be restored.
+    #[error(transparent)]
+    Store(#[from] RestoreError),
+    /// Its log cannot be used.
+    #[error(transparent)]
+    Log(#[from] OpenGroupError),
+    /// Its state cannot be taken up.
+    #[error(transparent)]
+    Core(#[from] BeginError),
+    /// It ended before it had a state.
+    #[error("it has no state yet")]
+    Stateless,
+    /// It is not replicated.
+    #[error("it has one replica")]
+    Plain,
+}
+
+/// Takes up what storage has of a replica.
+pub(crate) fn recover(
+    found: Recovered<FileStore>,
+    damage: &[Damage],
+    domain: &str,
+) -> Result<FoundReplica, LostReplica> {
+    let (Some(replica), Some(mut log)) = (found.form.replica(), found.group_log) else {
+        return Err(LostReplica::Plain);
+    };
+    let content = found.content?;
+    if content.core.is_empty() {
+        return Err(LostReplica::Stateless);
+    }
+    // What the checkpoint covers is not needed, and may be entries of a log that was not replicated then.
+    log.entries.retain(|frame| frame.index > content.index);
+    log.holes.retain(|(_, last)| *last > content.index);
+    let image = recover_from(found.id.owner(), log, damage)?;
+    let mut core = StreamCore::restore(&content.core, domain, Box::new(content.store))?;
+    let position = Checkpoint::decode(core.group()).map_err(|_| LostReplica::Stateless)?;
+    core.set_group(Bytes::new());
+    Ok(FoundReplica {
+        core,
+        id: found.id,
+        replica,
+        image,
+        position,
+    })
+}

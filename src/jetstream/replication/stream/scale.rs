@@ -1,0 +1,164 @@
+//! From one replica to several and back: the same stream, with another form of log in the same journal.
+//!
+//! A log that is replicated begins where the one before ended, at the index of a checkpoint that covers all of it; and the other way round. The first replica
+//! of a new group is alone in it; others join, and are given the state.
+
+use std::any::Any;
+use std::sync::{Arc, mpsc};
+use std::time::Duration;
+
+use bytes::Bytes;
+use raft::group::{Begin, Checkpoint, GroupNumber, GroupSpec, Members};
+use raft::log::LogImage;
+use storage::engine::{CheckpointStart, FileEngine, Form, Replica, StreamId};
+use storage::journal::{Commit, CommitSink, Frame, FrameKind, JournalError};
+use storage::store::FileStore;
+
+use crate::jetstream::core::StreamCore;
+use crate::jetstream::log::Log;
+use crate::jetstream::shard::{ReplicaSetup, Surrendered};
+
+/// How often a checkpoint that could not begin is tried.
+const CHECKPOINT_ATTEMPTS: u32 = 500;
+/// And how long is waited in between.
+const CHECKPOINT_RETRY: Duration = Duration::from_millis(20);
+
+/// Why a stream's log keeps the form that it has.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the stream keeps its form: {reason}")]
+pub(crate) struct NotReformed {
+    reason: String,
+}
+
+impl NotReformed {
+    fn because(reason: impl ToString) -> Self {
+        Self {
+            reason: reason.to_string(),
+        }
+    }
+}
+
+/// The first replica of a stream's new group, to be started with [`Begin::Founder`].
+pub(crate) struct Founding {
+    /// What its shard is given.
+    pub setup: ReplicaSetup,
+    /// What its group is given.
+    pub spec: GroupSpec,
+}
+
+/// Makes a stream with one replica the only member of a group: its log is the group's from here on. Waits for the disk.
+pub(crate) fn to_replicated(
+    engine: &FileEngine,
+    storage_log: Arc<dyn Log>,
+    stream: Surrendered,
+    replica: Replica,
+    server: &str,
+) -> Result<Founding, NotReformed> {
+    let Surrendered {
+        mut core,
+        account,
+        storage,
+        meter,
+    } = stream;
+    let id = StreamId(storage);
+    let members = Members::of_voters([(replica.node, server.to_owned())]);
+    let position = Checkpoint::founding(core.applied_index(), members);
+    core.set_group(position.encode());
+    make_durable(engine, id, &mut core)?;
+    let form = Form::Replicated(replica);
+    engine.reform(id, form).map_err(NotReformed::because)?;
+    let spec = GroupSpec {
+        number: GroupNumber(replica.group),
+        owner: id.owner(),
+        node: replica.node,
+        begin: Begin::Founder,
+        image: LogImage::default(),
+        checkpoint: Some(position.clone()),
+    };
+    let setup = ReplicaSetup {
+        core,
+        account,
+        storage_log,
+        storage,
+        meter,
+        position,
+        keeps_nothing: false,
+    };
+    Ok(Founding { setup, spec })
+}
+
+/// Gives the last replica of a stream a log of its own again. Its group must have ended everywhere. Waits for the disk.
+pub(crate) fn to_plain(
+    engine: &FileEngine,
+    mut stream: Surrendered,
+) -> Result<Surrendered, NotReformed> {
+    let id = StreamId(stream.storage);
+    stream.core.set_group(Bytes::new());
+    make_durable(engine, id, &mut stream.core)?;
+    // What the group has logged and not applied was promised to nobody, and must not be taken for the stream's own.
+    take_back(engine, id, stream.core.applied_index() + 1)?;
+    engine
+        .reform(id, Form::Plain)
+        .map_err(NotReformed::because)?;
+    engine.release_frames(id.owner(), stream.core.applied_index());
+    Ok(stream)
+}
+
+/// Takes back the entries of a log from an index on, durably.
+fn take_back(engine: &FileEngine, id: StreamId, from: u64) -> Result<(), NotReformed> {
+    let (sender, receiver) = mpsc::sync_channel(1);
+    let sink: Arc<dyn CommitSink> = Arc::new(Waiter(sender));
+    let frame = Frame {
+        owner: id.owner(),
+        index: from,
+        kind: FrameKind::Truncate,
+        payload: Bytes::new().into(),
+    };
+    let submitted = engine.submit_frames([(frame, 0)], &sink);
+    submitted.map_err(NotReformed::because)?;
+    drop(sink);
+    let committed = receiver.recv().unwrap_or(Err(JournalError::Closed));
+    committed.map_err(NotReformed::because)
+}
+
+/// Waits for one commit.
+struct Waiter(mpsc::SyncSender<Result<(), JournalError>>);
+
+impl CommitSink for Waiter {
+    fn committed(&self, _commits: &[Commit]) {
+        // The one who waits is there until it has heard.
+        let _ = self.0.try_send(Ok(()));
+    }
+
+    fn failed(&self, error: &JournalError) {
+        let _ = self.0.try_send(Err(error.clone()));
+    }
+}
+
+/// Takes a checkpoint, and waits until it is durable.
+fn make_durable(
+    engine: &FileEngine,
+    id: StreamId,
+    core: &mut StreamCore,
+) -> Result<(), NotReformed> {
+    let (snapshot, index) = (core.snapshot(), core.applied_index());
+    for _ in 0..CHECKPOINT_ATTEMPTS {
+        let store: &mut dyn Any = core.store_mut();
+        let Some(store) = store.downcast_mut::<FileStore>() else {
+            return Err(NotReformed::because("its messages are in memory only"));
+        };
+        let begun = engine.checkpoint(id, store, index, snapshot.clone());
+        match begun.map_err(NotReformed::because)? {
+            CheckpointStart::Begun => {
+                engine.wait_until_idle();
+                // After a checkpoint that could not be written a store takes nothing any more.
+                let store = core.store_mut();
+                let limits = store.limits();
+                let taken = store.set_limits(limits, &mut ());
+                return taken.map_err(NotReformed::because);
+            }
+            CheckpointStart::Busy => std::thread::sleep(CHECKPOINT_RETRY),
+        }
+    }
+    Err(NotReformed::because("another checkpoint does not end"))
+}
