@@ -13,3 +13,4 @@ pub mod server;
 pub mod subject;
 pub mod system;
 pub mod tls;
+pub mod websocket;

@@ -15,11 +15,12 @@ pub fn storage_targets() -> Vec<Target> {
 
 /// All parsers of this crate.
 pub fn targets() -> Vec<Target> {
-    let rooms: [&[Target]; 5] = [
+    let rooms: [&[Target]; 6] = [
         protocol::TARGETS,
         configuration::TARGETS,
         jetstream::TARGETS,
         crate::jetstream::meta::fuzz::TARGETS,
+        crate::websocket::fuzz::TARGETS,
         crate::cluster::link::fuzz::TARGETS,
     ];
     rooms.concat()
