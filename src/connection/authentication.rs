@@ -10,8 +10,8 @@ use nkeys::KeyPair;
 use crate::broker::permissions::Permissions;
 use crate::broker::{Account, Broker, ConnectionLimits};
 use crate::config::options::{
-    AccountLimitOptions, NkeyUser, Options, Permissions as ConfiguredPermissions,
-    User as ConfiguredUser,
+    AccountLimitOptions, Authorization, ConnectionType, NkeyUser, Options,
+    Permissions as ConfiguredPermissions, User as ConfiguredUser,
 };
 use crate::protocol::ConnectRequest;
 use crate::subject::InvalidSubject;
@@ -28,6 +28,16 @@ pub struct Login {
     pub account: Arc<Account>,
     /// What it may do; everything without it.
     pub permissions: Option<Arc<Permissions>>,
+    /// How it may connect; in every way without it.
+    pub connection_types: Option<Arc<[ConnectionType]>>,
+}
+
+impl Login {
+    /// Whether it may connect in that way.
+    pub fn may_come_by(&self, way: ConnectionType) -> bool {
+        let types = self.connection_types.as_ref();
+        types.is_none_or(|types| types.contains(&way))
+    }
 }
 
 /// What became of a client's credentials.
@@ -146,6 +156,7 @@ impl Authenticator {
             user: String::new(),
             account: Arc::clone(&global),
             permissions: None,
+            connection_types: None,
         };
         let scheme = if !options.authorization_required() {
             Scheme::Open(global)
@@ -163,6 +174,36 @@ impl Authenticator {
             scheme,
             is_announced,
         })
+    }
+
+    /// For clients of a listener that says for itself who may connect; `None` where it says nothing of that. A single user or token is in the global account;
+    /// whoever need not say who it is, is one of the users of all listeners.
+    pub fn of_listener(
+        options: &Options,
+        own: &Authorization,
+        broker: &Broker,
+    ) -> Result<Option<Self>, InvalidSubject> {
+        if own.required() {
+            let alone = Options {
+                authorization: Authorization {
+                    no_auth_user: None,
+                    ..own.clone()
+                },
+                accounts: Vec::new(),
+                ..options.clone()
+            };
+            return Self::new(&alone, broker).map(Some);
+        }
+        let Some(user) = &own.no_auth_user else {
+            return Ok(None);
+        };
+        let mut authenticator = Self::new(options, broker)?;
+        if let Scheme::Users(users) = &mut authenticator.scheme {
+            let by_name = users.by_name.get(user).map(|user| &user.login);
+            users.without_credentials = by_name.or_else(|| users.by_key.get(user)).cloned();
+            authenticator.is_announced = users.without_credentials.is_none();
+        }
+        Ok(Some(authenticator))
     }
 
     /// Whether a client must say who it is before it may do anything else.
@@ -195,6 +236,7 @@ impl Authenticator {
                 user: request.user.clone().unwrap_or_default(),
                 account: Arc::clone(account),
                 permissions: None,
+                connection_types: None,
             }),
             Scheme::Token(secret, login) => match &request.auth_token {
                 Some(token) => secret.check(token, login.clone()),
@@ -216,7 +258,7 @@ impl Users {
             let single = ConfiguredUser {
                 name: text(&authorization.user),
                 password: text(&authorization.password),
-                permissions: None,
+                ..ConfiguredUser::default()
             };
             users.add(&[single], &[], global)?;
         }
@@ -237,9 +279,12 @@ impl Users {
         nkeys: &[NkeyUser],
         account: &Arc<Account>,
     ) -> Result<(), InvalidSubject> {
-        let login = |name: &str, permissions: &Option<ConfiguredPermissions>| {
+        let login = |name: &str,
+                     permissions: &Option<ConfiguredPermissions>,
+                     types: &Option<Vec<ConnectionType>>| {
             let permissions = permissions.as_ref().map(Permissions::new).transpose()?;
             Ok(Login {
+                connection_types: types.clone().map(Arc::from),
                 user: name.to_owned(),
                 account: Arc::clone(account),
                 permissions: permissions.map(Arc::new),
@@ -248,12 +293,12 @@ impl Users {
         for user in users {
             let known = User {
                 secret: Secret::new(&user.password),
-                login: login(&user.name, &user.permissions)?,
+                login: login(&user.name, &user.permissions, &user.connection_types)?,
             };
             self.by_name.insert(user.name.clone(), known);
         }
         for user in nkeys {
-            let login = login(&user.nkey, &user.permissions)?;
+            let login = login(&user.nkey, &user.permissions, &user.connection_types)?;
             self.by_key.insert(user.nkey.clone(), login);
         }
         Ok(())
@@ -355,7 +400,7 @@ mod tests {
         let user = |name: &str, password: &str| ConfiguredUser {
             name: name.into(),
             password: password.into(),
-            permissions: None,
+            ..ConfiguredUser::default()
         };
         let hash = bcrypt::hash("secret", 4).unwrap();
         let authenticator = with_authorization(Authorization {
@@ -410,7 +455,7 @@ mod tests {
                 name: "A".into(),
                 nkeys: vec![NkeyUser {
                     nkey: key.public_key(),
-                    permissions: None,
+                    ..NkeyUser::default()
                 }],
                 ..AccountOptions::default()
             }],
@@ -443,7 +488,7 @@ mod tests {
                 users: vec![ConfiguredUser {
                     name: "admin".into(),
                     password: "s".into(),
-                    permissions: None,
+                    ..ConfiguredUser::default()
                 }],
                 ..AccountOptions::default()
             }],

@@ -12,22 +12,26 @@ use tokio::net::TcpStream;
 use tokio::sync::Notify;
 
 use super::authentication::{Authenticator, new_nonce};
+use super::entrance::Entrance;
 use super::observer::{ConnectionObserver, Observer};
 use super::options::ConnectionOptions;
 use super::task;
 use super::transport::{PlainText, TlsTerms};
+use super::websocket::{WebSocketError, WebSocketTerms};
 use crate::broker::outbox::{FlushBy, Staged};
 use crate::broker::{Broker, Client, CloseReason};
-use crate::config::options::{Options, PeerCertificate};
+use crate::config::options::{ConnectionType, Options, PeerCertificate};
 use crate::protocol::{ServerInfo, encode};
-use crate::subject::InvalidSubject;
 
 /// All client connections of a server, and what they share.
 #[derive(Debug)]
 pub struct Clients {
     pub(super) broker: Arc<Broker>,
     pub(super) options: ConnectionOptions,
-    pub(super) authenticator: Authenticator,
+    /// For those who come to the port for clients.
+    pub(super) entrance: Entrance,
+    /// For those who come over WebSocket.
+    pub(super) websocket: Option<WebSocketTerms>,
     /// How connections are encrypted; none of them is without.
     pub(super) tls: Option<TlsTerms>,
     info: ArcSwap<ServerInfo>,
@@ -45,21 +49,31 @@ impl Clients {
         options: &Options,
         tls: Option<TlsTerms>,
         info: ServerInfo,
-    ) -> Result<Arc<Self>, InvalidSubject> {
-        let authenticator = Authenticator::new(options, &broker)?;
+    ) -> Result<Arc<Self>, WebSocketError> {
+        let authenticator = Arc::new(Authenticator::new(options, &broker)?);
+        let websocket = options
+            .websocket
+            .as_ref()
+            .filter(|own| own.is_enabled())
+            .map(|own| WebSocketTerms::new(options, own, &authenticator, &broker))
+            .transpose()?;
+        let entrance = Entrance {
+            kind: ConnectionType::Standard,
+            authenticator,
+            authentication_timeout: options.authentication_timeout(),
+            ping_interval: options.timing.ping_interval,
+            tls_required: requires_tls(tls.as_ref()),
+        };
         let verifies = options
             .tls
             .as_ref()
             .is_some_and(|tls| tls.peer_certificate == PeerCertificate::Required);
-        let requires_tls = tls
-            .as_ref()
-            .is_some_and(|tls| tls.plain_text == PlainText::Refused);
         let options = ConnectionOptions::from(options);
         let info = ServerInfo {
             headers: options.headers,
-            auth_required: authenticator.is_announced(),
-            tls_required: requires_tls,
-            tls_available: tls.is_some() && !requires_tls,
+            auth_required: entrance.authenticator.is_announced(),
+            tls_required: entrance.tls_required,
+            tls_available: tls.is_some() && !entrance.tls_required,
             tls_verify: verifies,
             max_payload: i32::try_from(options.payload_bytes_max).unwrap_or(i32::MAX),
             ..info
@@ -67,7 +81,8 @@ impl Clients {
         Ok(Arc::new(Self {
             broker,
             options,
-            authenticator,
+            entrance,
+            websocket,
             tls,
             info: ArcSwap::from_pointee(info),
             connected: Mutex::default(),
@@ -82,6 +97,12 @@ impl Clients {
     pub fn admit(self: &Arc<Self>, stream: TcpStream, address: SocketAddr) {
         self.admitted.fetch_add(1, Ordering::Relaxed);
         tokio::spawn(task::run(Arc::clone(self), stream, address));
+    }
+
+    /// The same for a socket that is to speak WebSocket.
+    pub fn admit_websocket(self: &Arc<Self>, stream: TcpStream, address: SocketAddr) {
+        self.admitted.fetch_add(1, Ordering::Relaxed);
+        tokio::spawn(task::run_websocket(Arc::clone(self), stream, address));
     }
 
     /// A number for a connection (or for a part of the server that counts as one).
@@ -100,18 +121,29 @@ impl Clients {
     }
 
     /// What one client is told about the server.
-    pub(super) fn info_for(&self, id: u64, address: SocketAddr, nonce: &str) -> ServerInfo {
+    pub(super) fn info_for(
+        &self,
+        entrance: &Entrance,
+        id: u64,
+        address: SocketAddr,
+        nonce: &str,
+    ) -> ServerInfo {
+        let info = ServerInfo::clone(&self.info());
+        let is_websocket = entrance.kind == ConnectionType::WebSocket;
         ServerInfo {
+            auth_required: entrance.authenticator.is_announced(),
+            tls_required: entrance.tls_required,
+            tls_available: info.tls_available && !is_websocket,
             client_id: id,
             client_ip: address.ip().to_string(),
             nonce: nonce.to_owned(),
-            ..ServerInfo::clone(&self.info())
+            ..info
         }
     }
 
     /// Something for one client to sign; empty when no user has a key.
-    pub(super) fn nonce(&self) -> String {
-        if !self.authenticator.needs_nonce() {
+    pub(super) fn nonce(&self, entrance: &Entrance) -> String {
+        if !entrance.authenticator.needs_nonce() {
             return String::new();
         }
         new_nonce().unwrap_or_else(|error| {
@@ -197,4 +229,9 @@ impl Clients {
         self.connected.lock().remove(&client.id);
         self.left.notify_waiters();
     }
+}
+
+/// Whether nobody may do without encryption.
+fn requires_tls(tls: Option<&TlsTerms>) -> bool {
+    tls.is_some_and(|tls| tls.plain_text == PlainText::Refused)
 }

@@ -14,6 +14,7 @@ use super::buffer::ReadBuffer;
 use super::session::{Session, Step};
 use crate::broker::{Broker, Client, ClientInfo, CloseReason, Outbox, Wire};
 use crate::config::options::Options;
+use crate::protocol::ConnectRequest;
 use crate::protocol::ServerInfo;
 
 #[derive(Default)]
@@ -57,7 +58,9 @@ fn converse(said: &[u8], cuts: &[usize]) -> (String, Option<CloseReason>) {
     };
     let outbox = Outbox::new(Box::new(wire), clients.options.outbox_limits());
     let client = Arc::new(Client::new(info, outbox, false));
-    let mut session = Session::new(clients, client, String::new());
+    let entrance = clients.entrance.clone();
+    let preset = ConnectRequest::default();
+    let mut session = Session::new(clients, entrance, client, String::new(), preset);
     let mut buffer = ReadBuffer::new();
     let mut bounds: Vec<usize> = cuts.iter().map(|cut| cut % (said.len() + 1)).collect();
     bounds.extend([0, said.len()]);

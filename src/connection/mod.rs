@@ -11,6 +11,7 @@
 pub mod authentication;
 mod buffer;
 pub mod clients;
+mod entrance;
 mod observer;
 pub mod options;
 mod ping;
@@ -21,12 +22,14 @@ mod subscribe;
 mod task;
 mod trace;
 pub mod transport;
+mod websocket;
 
 pub use authentication::Authenticator;
 pub use clients::Clients;
 pub use observer::ConnectionObserver;
 pub use options::ConnectionOptions;
 pub use transport::{PlainText, TlsTerms};
+pub use websocket::{WebSocketError, WebSocketTerms};
 
 #[cfg(test)]
 mod cutting_tests;

@@ -21,14 +21,10 @@ pub struct ConnectionOptions {
     pub subscriptions_max: Option<u64>,
     /// Tokens of a subscription's subject; `None` is no limit.
     pub subscription_tokens_max: Option<u8>,
-    /// Between the server's pings.
-    pub ping_interval: Duration,
     /// Unanswered pings before a connection is stale.
     pub pings_outstanding_max: u32,
     /// How long one write to a client may take.
     pub write_deadline: Duration,
-    /// How long a client may take to say who it is.
-    pub authentication_timeout: Duration,
     /// A publisher is not slowed down when its subscribers fall behind: they miss messages instead.
     pub no_fast_producer_stall: bool,
     /// Whether messages may carry headers.
@@ -51,10 +47,8 @@ impl From<&Options> for ConnectionOptions {
             connections_max: options.limits.connections_max,
             subscriptions_max: options.limits.subscriptions_max,
             subscription_tokens_max: options.limits.subscription_tokens_max,
-            ping_interval: options.timing.ping_interval,
             pings_outstanding_max: options.timing.pings_outstanding_max,
             write_deadline: options.timing.write_deadline,
-            authentication_timeout: options.authentication_timeout(),
             no_fast_producer_stall: options.no_fast_producer_stall,
             headers: !options.no_header_support,
             trace: options.log.trace,

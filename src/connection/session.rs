@@ -13,6 +13,7 @@ use tokio::time::Instant;
 use super::authentication::{HashCheck, Login, Verdict};
 use super::buffer::ReadBuffer;
 use super::clients::Clients;
+use super::entrance::Entrance;
 use super::ping::{Due, Pings};
 use super::publish::PublishCheck;
 use super::trace::Trace;
@@ -56,6 +57,7 @@ enum Stage {
 /// One client's state.
 pub(super) struct Session {
     pub(super) clients: Arc<Clients>,
+    entrance: Entrance,
     pub(super) client: Arc<Client>,
     pub(super) account: Arc<Account>,
     /// Its place in the account, once it has introduced itself.
@@ -83,13 +85,19 @@ pub(super) struct Session {
 }
 
 impl Session {
-    /// The client is told the nonce in its greeting.
-    pub(super) fn new(clients: Arc<Clients>, client: Arc<Client>, nonce: String) -> Self {
+    /// The client is told the nonce in its greeting. `preset` is what is known of it before it says anything.
+    pub(super) fn new(
+        clients: Arc<Clients>,
+        entrance: Entrance,
+        client: Arc<Client>,
+        nonce: String,
+        preset: ConnectRequest,
+    ) -> Self {
         let now = Instant::now();
         let options = &clients.options;
-        let stage = if clients.authenticator.is_required() {
+        let stage = if entrance.authenticator.is_required() {
             Stage::Authenticating {
-                until: now + options.authentication_timeout,
+                until: now + entrance.authentication_timeout,
             }
         } else {
             Stage::Anonymous
@@ -99,7 +107,7 @@ impl Session {
             membership: None,
             nonce,
             info: client.info(),
-            request: ConnectRequest::default(),
+            request: preset,
             permissions: None,
             delivery: Delivery::default(),
             subscriptions: HashMap::new(),
@@ -110,10 +118,11 @@ impl Session {
             counted_in: (0, 0),
             rules: options.rules(),
             stage,
-            pings: Pings::new(options.ping_interval, options.pings_outstanding_max, now),
+            pings: Pings::new(entrance.ping_interval, options.pings_outstanding_max, now),
             had_first_pong: false,
             deadline_changed: false,
             clients,
+            entrance,
             client,
         }
     }
@@ -236,7 +245,7 @@ impl Session {
 
     /// The client does something before it said who it is: some may.
     fn enter_without_credentials(&mut self) -> Result<(), CloseReason> {
-        match self.clients.authenticator.without_credentials() {
+        match self.entrance.authenticator.without_credentials() {
             Some(login) => self.enter(login),
             None => Err(self.refuse_login()),
         }
@@ -250,7 +259,11 @@ impl Session {
         if self.stage == Stage::Connected {
             self.end_all_subscriptions();
         }
-        match self.clients.authenticator.check(&self.request, &self.nonce) {
+        match self
+            .entrance
+            .authenticator
+            .check(&self.request, &self.nonce)
+        {
             Verdict::Granted(login) => self.welcome(login).map_err(Step::Close),
             Verdict::Refused => Err(Step::Close(self.refuse_login())),
             Verdict::Hash(check) => Err(Step::Hash(check)),
@@ -282,7 +295,7 @@ impl Session {
 
     /// The client is who it says; whether what else it says can be granted.
     fn welcome(&mut self, login: Login) -> Result<(), CloseReason> {
-        if self.request.asks_for_account() {
+        if self.request.asks_for_account() || !login.may_come_by(self.entrance.kind) {
             return Err(self.refuse_login());
         }
         self.enter(login)?;
@@ -492,9 +505,12 @@ impl Session {
     fn own_info(&self) -> ServerInfo {
         ServerInfo {
             max_payload: i32::try_from(self.rules.payload_bytes_max).unwrap_or(i32::MAX),
-            ..self
-                .clients
-                .info_for(self.client.id, self.info.address, &self.nonce)
+            ..self.clients.info_for(
+                &self.entrance,
+                self.client.id,
+                self.info.address,
+                &self.nonce,
+            )
         }
     }
 

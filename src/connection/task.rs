@@ -10,10 +10,12 @@ use tokio::time::Instant;
 
 use super::buffer::ReadBuffer;
 use super::clients::Clients;
+use super::entrance::Entrance;
 use super::session::{Session, Step};
 use super::transport::{Greeting, Reader, Transport};
+use super::websocket;
 use crate::broker::{Client, ClientInfo, CloseReason, Flow, GLOBAL_ACCOUNT, Outbox, Traffic};
-use crate::protocol::{ServerInfo, encode};
+use crate::protocol::{ConnectRequest, ServerInfo, encode};
 use crate::tls::HandshakeError;
 
 /// How long the last bytes of a connection may take to leave.
@@ -30,19 +32,70 @@ pub(super) async fn run(clients: Arc<Clients>, stream: TcpStream, address: Socke
     // Batches are made here; the kernel need not wait for more.
     let _ = stream.set_nodelay(true);
     let id = clients.next_id();
-    let nonce = clients.nonce();
-    let opened = open(&clients, stream, &clients.info_for(id, address, &nonce)).await;
+    let entrance = clients.entrance.clone();
+    let nonce = clients.nonce(&entrance);
+    let info = clients.info_for(&entrance, id, address, &nonce);
+    match open(&clients, stream, &info).await {
+        Ok(transport) => {
+            let hello = Hello {
+                id,
+                address,
+                entrance,
+                nonce,
+                preset: ConnectRequest::default(),
+            };
+            serve(clients, transport, hello).await;
+        }
+        Err(error) => tracing::error!("{address} - cid:{id} - {error}"),
+    }
+}
+
+/// The same for a connection that speaks WebSocket.
+pub(super) async fn run_websocket(clients: Arc<Clients>, stream: TcpStream, address: SocketAddr) {
+    let Some(terms) = &clients.websocket else {
+        return;
+    };
+    let _ = stream.set_nodelay(true);
+    let id = clients.next_id();
+    let entrance = terms.entrance.clone();
+    let nonce = clients.nonce(&entrance);
+    match terms.open(stream).await {
+        Ok((transport, preset)) => {
+            let hello = Hello {
+                id,
+                address,
+                entrance,
+                nonce,
+                preset,
+            };
+            serve(Arc::clone(&clients), transport, hello).await;
+        }
+        Err(error) => websocket::log_refused(id, address, &error),
+    }
+}
+
+/// What is known of a client before it says anything.
+struct Hello {
+    id: u64,
+    address: SocketAddr,
+    entrance: Entrance,
+    nonce: String,
+    preset: ConnectRequest,
+}
+
+async fn serve(clients: Arc<Clients>, transport: Transport, hello: Hello) {
+    let Hello {
+        id,
+        address,
+        entrance,
+        nonce,
+        preset,
+    } = hello;
     let Transport {
         reader,
         wire,
         greeting,
-    } = match opened {
-        Ok(transport) => transport,
-        Err(error) => {
-            tracing::error!("{address} - cid:{id} - {error}");
-            return;
-        }
-    };
+    } = transport;
     let outbox = Outbox::new(wire, clients.options.outbox_limits());
     let info = ClientInfo {
         id,
@@ -56,7 +109,13 @@ pub(super) async fn run(clients: Arc<Clients>, stream: TcpStream, address: Socke
     };
     let client = Arc::new(Client::new(info, outbox, clients.options.trace));
     tracing::debug!("{address} - cid:{} - Client connection created", client.id);
-    let mut session = Session::new(Arc::clone(&clients), Arc::clone(&client), nonce);
+    let mut session = Session::new(
+        Arc::clone(&clients),
+        entrance,
+        Arc::clone(&client),
+        nonce,
+        preset,
+    );
     if greeting == Greeting::Due {
         session.greet();
     }
@@ -195,6 +254,6 @@ impl Connection {
 fn closed_by(error: &io::Error) -> CloseReason {
     match error.kind() {
         io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => CloseReason::ClientClosed,
-        _ => CloseReason::ReadError,
+        _ => websocket::close_reason_of(error).unwrap_or(CloseReason::ReadError),
     }
 }

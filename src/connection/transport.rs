@@ -11,9 +11,10 @@ use tokio::net::tcp::OwnedReadHalf;
 use tokio::time::timeout;
 
 use super::socket::{TcpWire, TlsWire};
+use super::websocket::WebSocketReader;
 use crate::broker::Wire;
 use crate::config::options::{HandshakeFirst, TlsOptions};
-use crate::tls::{self, HandshakeError, ServerConfig, TlsReader};
+use crate::tls::{self, HandshakeError, ServerConfig, TlsReader, TlsSocket};
 
 /// The first byte of a TLS handshake; no operation of the protocol begins with it.
 const HANDSHAKE_BYTE: u8 = 0x16;
@@ -58,6 +59,7 @@ impl TlsTerms {
 pub(super) enum Reader {
     Tcp(OwnedReadHalf),
     Tls(TlsReader),
+    WebSocket(Box<WebSocketReader>),
 }
 
 impl Reader {
@@ -66,6 +68,7 @@ impl Reader {
         match self {
             Self::Tcp(reader) => reader.read_buf(buffer).await,
             Self::Tls(reader) => reader.read_buf(buffer).await,
+            Self::WebSocket(reader) => reader.read_buf(buffer).await,
         }
     }
 }
@@ -138,12 +141,16 @@ impl Transport {
     ) -> Result<Self, HandshakeError> {
         let config = Arc::clone(&terms.config);
         let socket = tls::accept(stream, config, terms.timeout).await?;
+        Ok(Self::of_tls(socket, greeting))
+    }
+
+    pub(super) fn of_tls(socket: TlsSocket, greeting: Greeting) -> Self {
         let (reader, writer) = socket.into_split();
-        Ok(Self {
+        Self {
             reader: Reader::Tls(reader),
             wire: Box::new(TlsWire(writer)),
             greeting,
-        })
+        }
     }
 }
 

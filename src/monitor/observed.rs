@@ -12,6 +12,8 @@ pub trait Observed: Send + Sync + 'static {
     fn facts(&self) -> &Facts;
     /// The port for clients; 0 until it is open.
     fn client_port(&self) -> u16;
+    /// The port that WebSocket clients connect to; 0 when there is none.
+    fn websocket_port(&self) -> u16;
     /// What it has done so far.
     fn counters(&self) -> Counters;
     /// Why clients cannot connect, if they cannot.

@@ -44,6 +44,10 @@ impl Observed for Fake {
         &self.facts
     }
 
+    fn websocket_port(&self) -> u16 {
+        0
+    }
+
     fn client_port(&self) -> u16 {
         4222
     }

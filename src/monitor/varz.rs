@@ -49,7 +49,7 @@ struct Varz<'a> {
     gateway: Empty,
     leaf: Empty,
     mqtt: Empty,
-    websocket: Empty,
+    websocket: WebSocket<'a>,
     jetstream: JetStream,
     #[serde(serialize_with = "decimal")]
     tls_timeout: f64,
@@ -93,6 +93,65 @@ struct Varz<'a> {
 /// What is not configured is an empty object.
 #[derive(Serialize)]
 struct Empty {}
+
+/// The WebSocket listener; what is not configured is left out.
+#[derive(Serialize, Default)]
+struct WebSocket<'a> {
+    #[serde(skip_serializing_if = "str::is_empty")]
+    host: &'a str,
+    #[serde(skip_serializing_if = "is_zero")]
+    port: u16,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    advertise: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    no_auth_user: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    jwt_cookie: Option<&'a str>,
+    #[serde(
+        skip_serializing_if = "Duration::is_zero",
+        serialize_with = "nanoseconds"
+    )]
+    handshake_timeout: Duration,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    auth_timeout: Option<f64>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    no_tls: bool,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    same_origin: bool,
+    #[serde(skip_serializing_if = "<[String]>::is_empty")]
+    allowed_origins: &'a [String],
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    compression: bool,
+}
+
+fn is_zero(port: &u16) -> bool {
+    *port == 0
+}
+
+impl<'a> WebSocket<'a> {
+    fn of(monitor: &'a Monitor) -> Self {
+        let options = &monitor.server.facts().options;
+        let Some(own) = options.websocket.as_ref().filter(|own| own.is_enabled()) else {
+            return Self::default();
+        };
+        let authorization = &own.authorization;
+        Self {
+            host: own.host.as_deref().unwrap_or(&options.host),
+            port: monitor.server.websocket_port(),
+            advertise: own.advertise.as_deref(),
+            no_auth_user: authorization.no_auth_user.as_deref(),
+            jwt_cookie: own.cookies.jwt.as_deref(),
+            handshake_timeout: own.handshake_timeout.unwrap_or_default(),
+            auth_timeout: authorization
+                .required()
+                .then_some(authorization.timeout.as_secs_f64()),
+            no_tls: own.no_tls,
+            same_origin: own.same_origin,
+            allowed_origins: &own.allowed_origins,
+            compression: own.compression,
+        }
+    }
+}
 
 /// JetStream, or an empty object while there is none.
 #[derive(Serialize)]
@@ -176,7 +235,7 @@ pub fn varz(monitor: &Monitor) -> impl Serialize {
         gateway: Empty {},
         leaf: Empty {},
         mqtt: Empty {},
-        websocket: Empty {},
+        websocket: WebSocket::of(monitor),
         jetstream,
         tls_timeout: tls
             .map_or(TLS_TIMEOUT_DEFAULT, |tls| tls.timeout)

@@ -18,6 +18,9 @@ pub struct Ports {
     /// For monitoring.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub monitoring: Vec<String>,
+    /// For WebSocket.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub websocket: Vec<String>,
 }
 
 /// The ports file; removed when this is dropped.

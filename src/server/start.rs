@@ -14,14 +14,13 @@ use super::streams;
 use super::version::{API_LEVEL, COMMIT, OWN_VERSION, REFERENCE_VERSION, TOOLCHAIN};
 use crate::broker::{Broker, CloseReason};
 use crate::config::Options;
-use crate::connection::{Clients, PlainText, TlsTerms};
+use crate::connection::{Clients, PlainText, TlsTerms, WebSocketError};
 use crate::jetstream::JetStream;
 use crate::logging::Logger;
 use crate::monitor;
 use crate::monitor::endpoints::Monitor;
 use crate::monitor::observed::{Counters, Facts, Observed, ObservedStreams};
 use crate::protocol::ServerInfo;
-use crate::subject::InvalidSubject;
 use crate::system::{self, System};
 use crate::tls::TlsError;
 use std::io;
@@ -69,9 +68,12 @@ pub enum StartError {
     /// The port for clients cannot be opened.
     #[error(transparent)]
     Clients(#[from] ListenError),
-    /// A permission names no subject.
-    #[error("Authorization: {0}")]
-    Permissions(#[from] InvalidSubject),
+    /// What is said of those who connect cannot be.
+    #[error(transparent)]
+    Connections(#[from] WebSocketError),
+    /// The port for WebSocket cannot be opened.
+    #[error("Unable to listen for websocket connections: {0}")]
+    WebSocket(ListenError),
     /// Streams cannot be brought back.
     #[error("Can't start JetStream: {0}")]
     JetStream(#[from] streams::StreamsError),
@@ -90,6 +92,7 @@ pub struct Server {
     curve_public_key: String,
     broker: Arc<Broker>,
     client_port: AtomicU16,
+    websocket_port: AtomicU16,
     ready: AtomicBool,
     clients: OnceLock<Arc<Clients>>,
     jetstream: OnceLock<Arc<JetStream>>,
@@ -100,6 +103,7 @@ pub struct Server {
 struct Running {
     stop: watch::Sender<bool>,
     accepting: JoinHandle<()>,
+    websocket: Option<JoinHandle<()>>,
     monitoring: Option<JoinHandle<()>>,
     _ports_file: Option<PortsFile>,
 }
@@ -174,6 +178,19 @@ impl Server {
         let clients = server.open(&listener, tls)?;
         clients.observe(system);
         let ports_file = server.write_ports_file()?;
+        let websocket = match server.open_websocket()? {
+            Some(listener) => {
+                let (clients, stopped) = (Arc::clone(&clients), stop.subscribe());
+                Some(tokio::spawn(accept(
+                    listener,
+                    stopped,
+                    move |stream, address| {
+                        clients.admit_websocket(stream, address);
+                    },
+                )))
+            }
+            None => None,
+        };
         let accepting = tokio::spawn(accept(listener, stopped, move |stream, address| {
             clients.admit(stream, address);
         }));
@@ -182,6 +199,7 @@ impl Server {
         let running = Running {
             stop,
             accepting,
+            websocket,
             monitoring,
             _ports_file: ports_file,
         };
@@ -217,6 +235,7 @@ impl Server {
             curve_public_key: identity.curve_public_key(),
             broker: Arc::new(broker),
             client_port: AtomicU16::new(0),
+            websocket_port: AtomicU16::new(0),
             ready: AtomicBool::new(false),
             clients: OnceLock::new(),
             jetstream: OnceLock::new(),
@@ -281,6 +300,29 @@ impl Server {
         Ok(clients)
     }
 
+    /// The port for WebSocket, when there is to be one.
+    fn open_websocket(&self) -> Result<Option<TcpListener>, StartError> {
+        let options = &self.facts.options;
+        let own = options.websocket.as_ref().filter(|own| own.is_enabled());
+        let Some(own) = own else {
+            return Ok(None);
+        };
+        let host = own.host.as_deref().unwrap_or(&options.host);
+        let listener = listen(host, own.port).map_err(StartError::WebSocket)?;
+        let listener = TcpListener::from_std(listener).map_err(StartError::Listener)?;
+        let address = listener.local_addr().map_err(StartError::Listener)?;
+        self.websocket_port.store(address.port(), Ordering::Release);
+        let scheme = if own.tls.is_some() { "wss" } else { "ws" };
+        tracing::info!(
+            "Listening for websocket clients on {scheme}://{}",
+            display_address(host, address.port())
+        );
+        if own.tls.is_none() {
+            tracing::warn!("Websocket not configured with TLS. DO NOT USE IN PRODUCTION!");
+        }
+        Ok(Some(listener))
+    }
+
     fn write_ports_file(&self) -> Result<Option<PortsFile>, StartError> {
         let Some(directory) = &self.facts.options.ports_file_dir else {
             return Ok(None);
@@ -296,6 +338,14 @@ impl Server {
             monitoring: match self.facts.monitor_port {
                 0 => Vec::new(),
                 port => urls("http", &self.facts.monitor_host, port),
+            },
+            websocket: match &self.facts.options.websocket {
+                Some(own) if own.is_enabled() => {
+                    let host = own.host.as_deref().unwrap_or(&self.facts.options.host);
+                    let scheme = if own.tls.is_some() { "wss" } else { "ws" };
+                    urls(scheme, host, self.websocket_port.load(Ordering::Acquire))
+                }
+                _ => Vec::new(),
             },
         };
         let written = PortsFile::write(directory, &ports);
@@ -334,6 +384,9 @@ impl Server {
         self.ready.store(false, Ordering::Release);
         let _ = running.stop.send(true);
         let _ = running.accepting.await;
+        if let Some(websocket) = running.websocket {
+            let _ = websocket.await;
+        }
         self.stop_jetstream().await;
         if let Some(system) = self.system.get().cloned() {
             // Joins a thread, which no connection's thread may do.
@@ -440,6 +493,10 @@ fn reopen(logger: &Logger) {
 impl Observed for Server {
     fn facts(&self) -> &Facts {
         &self.facts
+    }
+
+    fn websocket_port(&self) -> u16 {
+        self.websocket_port.load(Ordering::Acquire)
     }
 
     fn client_port(&self) -> u16 {

@@ -260,6 +260,9 @@ impl Outbox {
             }
         }
         self.state.lock().forget_all();
+        if let Some(reason) = self.closed() {
+            self.wire.farewell(reason);
+        }
         self.wire.shutdown();
     }
 

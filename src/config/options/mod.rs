@@ -1,7 +1,7 @@
 //! The options the server runs with: defaults, then the configuration file, then the command line.
 //!
 //! [`report`] collects what is wrong with a file and reads single values, [`top`] walks the top level of the file,
-//! [`authorization`], [`accounts`], [`users`], [`jetstream`], [`tls`] and [`unsupported`] its parts, [`overrides`] lays the command line over it.
+//! [`authorization`], [`accounts`], [`users`], [`jetstream`], [`tls`], [`websocket`] and [`unsupported`] its parts, [`overrides`] lays the command line over it.
 
 pub mod accounts;
 pub mod authorization;
@@ -14,6 +14,7 @@ pub mod tls;
 mod top;
 mod unsupported;
 pub mod users;
+pub mod websocket;
 
 pub use accounts::{AccountJetStream, AccountLimitOptions, AccountOptions};
 pub use authorization::{Authorization, Permissions, ResponsePermission, SubjectPermission};
@@ -22,7 +23,8 @@ pub use jetstream::{
 };
 pub use report::{OptionError, OptionProblem, Problems};
 pub use tls::{HandshakeFirst, PeerCertificate, TlsOptions, TlsVersion};
-pub use users::{NkeyUser, User};
+pub use users::{ConnectionType, NkeyUser, User};
+pub use websocket::{CredentialCookies, WebSocketOptions};
 
 use authorization::AUTHORIZATION_TIMEOUT_DEFAULT;
 
@@ -170,6 +172,8 @@ pub struct Options {
     pub accounts: Vec<AccountOptions>,
     /// The account of the server itself, when the file names one.
     pub system_account: Option<String>,
+    /// Where WebSocket clients connect, when the file says so.
+    pub websocket: Option<WebSocketOptions>,
     /// Streams; [`Options::jetstream`] is the way to ask whether they are wanted.
     pub jetstream: JetStreamOptions,
     /// The configuration file as named on the command line.
@@ -223,6 +227,7 @@ impl Default for Options {
             authorization: Authorization::default(),
             accounts: Vec::new(),
             system_account: None,
+            websocket: None,
             jetstream: JetStreamOptions::default(),
             config_file: None,
             config_digest: String::new(),
@@ -322,6 +327,7 @@ impl Options {
         self.authorization
             .check()
             .and_then(|()| accounts::check(self))
+            .and_then(|()| websocket::check(self))
             .map_err(ConfigError::Contradiction)
     }
 

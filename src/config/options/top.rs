@@ -5,7 +5,7 @@ use super::super::value::Map;
 use super::report::{Field, Problems, Report, in_file_order};
 use super::{
     MonitorOptions, Options, PAYLOAD_BYTES_ADVISED_MAX, Port, accounts, authorization, jetstream,
-    tls, unsupported,
+    tls, unsupported, websocket,
 };
 use std::path::PathBuf;
 use std::time::Duration;
@@ -245,6 +245,7 @@ fn services(options: &mut Options, key: &str, field: &Field<'_>, report: &mut Re
                 field.string(report).filter(|user| !user.is_empty());
         }
         "tls" => options.tls = tls::read(field, report),
+        "websocket" | "ws" => options.websocket = Some(websocket::read(field, report)),
         "allow_non_tls" => set(&mut options.allow_non_tls, field.bool(report)),
         "no_fast_producer_stall" => {
             set(&mut options.no_fast_producer_stall, field.bool(report));

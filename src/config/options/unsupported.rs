@@ -65,7 +65,6 @@ fn ask(key: &str) -> Option<Ask> {
         "cluster" => Feature("clusters are not built"),
         "gateway" => Feature("gateways are not built"),
         "leaf" | "leafnodes" => Feature("leaf nodes are not built"),
-        "websocket" | "ws" => Feature("WebSocket is not built"),
         "mqtt" => Feature("MQTT is not built"),
         "connect_error_reports" | "reconnect_error_reports" => {
             Feature("this server connects to no other")

@@ -6,8 +6,42 @@ use super::report::{Field, Report, in_file_order};
 use std::collections::HashSet;
 use std::fmt;
 
+/// How a client can connect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ConnectionType {
+    /// The port for clients.
+    Standard,
+    /// WebSocket.
+    WebSocket,
+    /// As a leaf node.
+    LeafNode,
+    /// As a leaf node over WebSocket.
+    LeafNodeWebSocket,
+    /// MQTT.
+    Mqtt,
+    /// MQTT over WebSocket.
+    MqttWebSocket,
+    /// Within the server's own process.
+    InProcess,
+}
+
+impl ConnectionType {
+    fn named(name: &str) -> Option<Self> {
+        Some(match name {
+            "STANDARD" => Self::Standard,
+            "WEBSOCKET" => Self::WebSocket,
+            "LEAFNODE" => Self::LeafNode,
+            "LEAFNODE_WS" => Self::LeafNodeWebSocket,
+            "MQTT" => Self::Mqtt,
+            "MQTT_WS" => Self::MqttWebSocket,
+            "IN_PROCESS" => Self::InProcess,
+            _ => return None,
+        })
+    }
+}
+
 /// A user with a password. Shown without it.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, Default, PartialEq, Eq)]
 pub struct User {
     /// Name.
     pub name: String,
@@ -15,6 +49,8 @@ pub struct User {
     pub password: String,
     /// What the user may do; everything without it.
     pub permissions: Option<Permissions>,
+    /// How it may connect; in every way without it.
+    pub connection_types: Option<Vec<ConnectionType>>,
 }
 
 impl User {
@@ -35,12 +71,14 @@ impl fmt::Debug for User {
 }
 
 /// A user that signs what the server asks it to sign.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NkeyUser {
     /// The public key, `U…`; it is the user's name as well.
     pub nkey: String,
     /// What the user may do; everything without it.
     pub permissions: Option<Permissions>,
+    /// How it may connect; in every way without it.
+    pub connection_types: Option<Vec<ConnectionType>>,
 }
 
 /// The users of one list.
@@ -103,11 +141,7 @@ fn one(entry: &Field<'_>, report: &mut Report) -> Option<Entry> {
         entry.wrong_type(report, "a list of maps");
         return None;
     };
-    let mut user = User {
-        name: String::new(),
-        password: String::new(),
-        permissions: None,
-    };
+    let mut user = User::default();
     let mut nkey = String::new();
     for member in in_file_order(map) {
         match member.key().as_str() {
@@ -118,7 +152,7 @@ fn one(entry: &Field<'_>, report: &mut Report) -> Option<Entry> {
                 user.permissions = permissions(&member, report);
             }
             "allowed_connection_types" | "connection_types" | "clients" => {
-                connection_types(&member, report);
+                user.connection_types = connection_types(&member, report);
             }
             "proxy_required" => {
                 if member.bool(report) == Some(true) {
@@ -152,6 +186,7 @@ fn one(entry: &Field<'_>, report: &mut Report) -> Option<Entry> {
     Some(Entry::Nkey(NkeyUser {
         nkey,
         permissions: user.permissions,
+        connection_types: user.connection_types,
     }))
 }
 
@@ -160,24 +195,14 @@ pub(super) fn is_public_key(text: &str, kind: char) -> bool {
     text.starts_with(kind) && nkeys::KeyPair::from_public_key(text).is_ok()
 }
 
-/// Only plain client connections exist, so a list that admits them restricts nothing.
-fn connection_types(field: &Field<'_>, report: &mut Report) {
-    const KNOWN: [&str; 7] = [
-        "STANDARD",
-        "WEBSOCKET",
-        "LEAFNODE",
-        "LEAFNODE_WS",
-        "MQTT",
-        "MQTT_WS",
-        "IN_PROCESS",
-    ];
-    let Some(types) = field.strings(report) else {
-        return;
-    };
-    let types: Vec<String> = types.iter().map(|name| name.to_ascii_uppercase()).collect();
-    if let Some(unknown) = types.iter().find(|name| !KNOWN.contains(&name.as_str())) {
-        field.invalid(report, format!("invalid connection types [{unknown:?}]"));
-    } else if !types.is_empty() && !types.iter().any(|name| name == "STANDARD") {
-        field.not_supported(report, "a user that may not connect as a plain client");
+/// The ways in which a user may connect; `None` when nothing is listed, which restricts nothing.
+fn connection_types(field: &Field<'_>, report: &mut Report) -> Option<Vec<ConnectionType>> {
+    let mut types = Vec::new();
+    for name in field.strings(report)? {
+        match ConnectionType::named(&name.to_ascii_uppercase()) {
+            Some(named) => types.push(named),
+            None => field.invalid(report, format!("invalid connection types [{name:?}]")),
+        }
     }
+    (!types.is_empty()).then_some(types)
 }

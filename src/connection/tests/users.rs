@@ -26,6 +26,7 @@ async fn server_with_users() -> Server {
         name: name.into(),
         password: name.into(),
         permissions: Some(permissions),
+        ..User::default()
     };
     let subjects = |allow: Option<&[&str]>, deny: &[&str]| {
         Some(SubjectPermission {
@@ -160,6 +161,7 @@ async fn the_user_of_those_without_credentials_need_not_introduce_itself() {
                 }),
                 ..Permissions::default()
             }),
+            ..User::default()
         }];
         options.authorization.no_auth_user = Some("guest".into());
     })
