@@ -11,7 +11,7 @@ use bytes::Bytes;
 use cluster::server::{Cluster, node_of, quick};
 use cluster::{propose, until};
 use parking_lot::Mutex;
-use raft::group::{Begin, Outcome, Role, StartError, Timing};
+use raft::group::{Begin, ChangeError, Member, Outcome, Role, StartError, Timing};
 
 const GROUP: u64 = 7;
 const SECONDS: Duration = Duration::from_secs(10);
@@ -173,6 +173,53 @@ async fn members_come_as_learners_and_go_and_leave_the_commands_in_place() {
     cluster.commit(GROUP, "after").await;
     let staying: Vec<usize> = (0..4).filter(|at| *at != leaver).collect();
     cluster.equal(GROUP, 11, &staying).await;
+    cluster.stop().await;
+}
+
+#[tokio::test]
+async fn a_learner_catches_up_without_a_vote_and_is_a_voter_when_it_is_made_one() {
+    let cluster = Cluster::real(4, Timing::default());
+    cluster.found(GROUP).await;
+    for number in 0..10 {
+        cluster.commit(GROUP, &number.to_string()).await;
+    }
+    let leader = cluster.leader(GROUP).await;
+    let joined = cluster.servers[3].start(GROUP, node_of(3, 1), Begin::Joiner, None);
+    joined.await.expect("a joiner starts");
+    let group = cluster.servers[leader].group(GROUP);
+    let learner = Member {
+        node: node_of(3, 1),
+        server: cluster.servers[3].name.clone(),
+    };
+    for _ in 0..2 {
+        let added = group.add_learners(vec![learner.clone()]).await;
+        added.expect("it is taken in, once");
+    }
+    let elsewhere = Member {
+        server: "elsewhere".to_owned(),
+        ..learner.clone()
+    };
+    let refused = group.add_learners(vec![elsewhere]).await;
+    assert!(
+        matches!(refused, Err(ChangeError::Impossible(_))),
+        "{refused:?}"
+    );
+    assert_eq!(group.members().learners(), [learner.node].into());
+    assert_eq!(group.members().voters().len(), 3);
+    let all: Vec<usize> = (0..4).collect();
+    cluster.equal(GROUP, 10, &all).await;
+    until("the leader knows that it has all", || {
+        let status = group.status();
+        let mut followers = status.followers.iter();
+        followers.any(|follower| {
+            follower.member == learner && follower.matched_index == status.last_log_index
+        })
+    })
+    .await;
+    let voters = (0..4).map(|at| (node_of(at, 1), cluster.servers[at].name.clone()));
+    let changed = group.change_members(voters.collect(), SECONDS).await;
+    changed.expect("it is a voter");
+    assert!(group.members().is_voter(learner.node));
     cluster.stop().await;
 }
 

@@ -8,7 +8,8 @@ use openraft::ChangeMembers;
 use openraft::async_runtime::WatchReceiver;
 use openraft::errors::{ChangeMembershipError, ClientWriteError, RaftError};
 
-use super::machine::Role;
+use super::machine::{Member, Role};
+use super::members::Members;
 use super::outcome::ChangeError;
 use super::replica::{Core, Replica};
 use crate::types::{NodeId, Peer, Types};
@@ -38,19 +39,7 @@ pub(super) async fn change(
     }
     let known = replica.members();
     for (node, server) in &voters {
-        match known.server_of(*node) {
-            None => {
-                let server = server.clone();
-                let peer = Peer { server };
-                let added = core.add_learner(*node, peer, false).await;
-                added.map_err(refused)?;
-            }
-            Some(there) if there == server => {}
-            Some(there) => {
-                let reason = format!("node {node:x} is on {there}, not on {server}");
-                return Err(ChangeError::Impossible(reason));
-            }
-        }
+        add(replica, core, &known, *node, server).await?;
     }
     for node in voters.keys().filter(|node| !known.is_voter(**node)) {
         caught_up(core, *node, catch_up).await?;
@@ -74,6 +63,45 @@ pub(super) async fn change(
             .map_err(refused)?;
     }
     Ok(())
+}
+
+/// Takes members in without a vote.
+pub(super) async fn learn(
+    replica: &Arc<Replica>,
+    learners: Vec<Member>,
+) -> Result<(), ChangeError> {
+    let Ok(_changing) = replica.changing.try_lock() else {
+        return Err(ChangeError::InProgress);
+    };
+    let core = leading(replica)?;
+    replica.wake();
+    let known = replica.members();
+    for learner in &learners {
+        add(replica, core, &known, learner.node, &learner.server).await?;
+    }
+    Ok(())
+}
+
+/// Adds a learner, unless it is a member already.
+async fn add(
+    replica: &Replica,
+    core: &Core,
+    known: &Members,
+    node: NodeId,
+    server: &str,
+) -> Result<(), ChangeError> {
+    match known.server_of(node) {
+        None => {
+            let server = server.to_owned();
+            let added = core.add_learner(node, Peer { server }, false).await;
+            added.map(drop).map_err(|refusal| refused(replica, refusal))
+        }
+        Some(there) if there == server => Ok(()),
+        Some(there) => {
+            let reason = format!("node {node:x} is on {there}, not on {server}");
+            Err(ChangeError::Impossible(reason))
+        }
+    }
 }
 
 /// Ends a change that an earlier leader did not: the new set of voters alone.

@@ -142,6 +142,14 @@ impl Group {
         done.unwrap_or(Err(TransferError::Stopped))
     }
 
+    /// Takes these in as members without a vote: from then on they are given everything. Returns when the group knows them, before they have caught up.
+    pub async fn add_learners(&self, learners: Vec<Member>) -> Result<(), ChangeError> {
+        let replica = Arc::clone(&self.replica);
+        let task = async move { change::learn(&replica, learners).await };
+        let done = self.replica.hub.runtime.spawn(task).await;
+        done.unwrap_or(Err(ChangeError::Stopped))
+    }
+
     /// Makes these the voters, and the only members. New ones become learners first, and voters when they have caught up, for which each has `catch_up`. An
     /// earlier change that was interrupted is finished first.
     pub async fn change_members(
