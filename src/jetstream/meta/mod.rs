@@ -40,7 +40,7 @@ pub use codec::{COMMAND_BYTES_MAX, DecodeError};
 pub use command::{Command, NewMembers};
 pub use peer::{Peer, PeerProfile, Sighting, Sightings, is_online};
 pub use placement::{NoPlace, PlacementRules, Wish, place};
-pub use plan::{Step, View, plan};
+pub use plan::{Step, View, is_led, plan, plan_meta};
 pub use reconcile::{Action, Condition, Held, Holdings, Start, reconcile};
 pub use state::{Meta, Streams};
 pub use tiers::{AccountTiers, Tier, Usage};

@@ -11,6 +11,7 @@ use raft::types::NodeId;
 
 use super::assignment::{Form, Group};
 use super::peer::{Sightings, is_online};
+use super::state::Meta;
 
 /// How the leader of a group sees it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -80,9 +81,14 @@ pub enum Step {
     },
 }
 
+/// Whether the group as it is assigned is the one that the leader leads, and not one that went before it.
+pub fn is_led(group: &Group, view: &View) -> bool {
+    group.form == Form::Raft && group.everyone().any(|member| member.node == view.leader)
+}
+
 /// The next step towards what is assigned. `None` when there is none: the group is as it is to be, or something has to happen first that only time brings.
 pub fn plan(group: &Group, view: &View, sightings: &Sightings) -> Option<Step> {
-    if group.form == Form::Plain || view.changing {
+    if view.changing || !is_led(group, view) {
         return None;
     }
     let wanted: BTreeMap<NodeId, String> = group
@@ -131,6 +137,30 @@ pub fn plan(group: &Group, view: &View, sightings: &Sightings) -> Option<Step> {
     }
     let nodes = wanted.into_keys().collect();
     group.is_changing().then_some(Step::Settled { nodes })
+}
+
+/// The next step of the meta group's leader: servers that are not part of the cluster any more leave the group. Those that come are taken in when they ask.
+pub fn plan_meta(meta: &Meta, view: &View, sightings: &Sightings) -> Option<Step> {
+    if view.changing {
+        return None;
+    }
+    let known = |server: &String| meta.peers().contains_key(server);
+    let stay: BTreeMap<NodeId, String> = view
+        .voters
+        .iter()
+        .filter(|(_, server)| known(server))
+        .map(|(node, server)| (*node, server.clone()))
+        .collect();
+    if stay.is_empty() || stay.len() == view.voters.len() {
+        return None;
+    }
+    if stay.contains_key(&view.leader) {
+        return Some(Step::Vote(stay));
+    }
+    let heir = stay
+        .iter()
+        .find(|(node, server)| view.caught_up.contains(node) && is_online(sightings, server));
+    heir.map(|(node, _)| Step::Transfer { to: *node })
 }
 
 /// Who leads when the present leader goes: the preferred one if it can, else one that can be reached.

@@ -7,6 +7,7 @@
 //! - `carry`: requests and answers on that way, as bytes.
 //! - `gather`: answers that no server has alone.
 //! - `leaders`: who leads which group, as servers tell each other.
+//! - `members`: brings the groups that this server leads to the members that they are to have.
 //! - `kinds`: what servers ask each other.
 //! - `stream`: a stream on several servers.
 
@@ -17,5 +18,6 @@ mod gather;
 mod identity;
 mod kinds;
 mod leaders;
+mod members;
 mod router;
 pub(crate) mod stream;

@@ -213,6 +213,51 @@ fn a_lost_member_is_replaced_and_leaves() {
     );
 }
 
+#[test]
+fn the_leader_of_what_went_before_does_nothing() {
+    let mut meta = cluster(3);
+    let of = created(&mut meta, &config("S", 1), &["n1"]);
+    replace(&mut meta, &of, ChangeKind::Scale, &["n1", "n2"]);
+    let earlier = View {
+        leader: 1,
+        voters: BTreeMap::from([(1, "n1".to_owned())]),
+        caught_up: [1].into(),
+        ..View::default()
+    };
+    assert!(!is_led(group(&meta, &of), &earlier));
+    assert_eq!(plan(group(&meta, &of), &earlier, &all_online()), None);
+}
+
+#[test]
+fn a_removed_server_leaves_the_meta_group_and_hands_over_before_it_does() {
+    let mut meta = cluster(3);
+    let mut view = View {
+        leader: 1,
+        voters: (1..=3).map(|node| (node, format!("n{node}"))).collect(),
+        caught_up: [1, 2, 3].into(),
+        ..View::default()
+    };
+    let online = all_online();
+    assert_eq!(plan_meta(&meta, &view, &online), None);
+    let server = "n1".to_owned();
+    run(&mut meta, &Command::PeerRemove { server });
+    assert_eq!(
+        plan_meta(&meta, &view, &online),
+        Some(Step::Transfer { to: 2 })
+    );
+    assert_eq!(plan_meta(&meta, &view, &Sightings::new()), None);
+    view.leader = 2;
+    let rest = BTreeMap::from([(2, "n2".to_owned()), (3, "n3".to_owned())]);
+    assert_eq!(
+        plan_meta(&meta, &view, &online),
+        Some(Step::Vote(rest.clone()))
+    );
+    view.voters = rest;
+    assert_eq!(plan_meta(&meta, &view, &online), None);
+    // A state that knows nobody removes nobody.
+    assert_eq!(plan_meta(&Meta::default(), &view, &online), None);
+}
+
 #[derive(Debug, Clone)]
 enum Event {
     Members {
