@@ -464,6 +464,19 @@ impl Server {
         matching
     }
 
+    /// The acks that have come: where they were sent, and the sequence that they name.
+    pub(super) fn acks(&self) -> Vec<(String, u64)> {
+        let running = self.running.as_ref().expect("the server runs");
+        let heard = std::mem::take(&mut *running.ear.0.lock());
+        let ack = |one: &Inbound| {
+            let text = String::from_utf8_lossy(&one.payload).into_owned();
+            let rest = text.strip_prefix("{\"stream\":\"S\",\"seq\":")?;
+            let sequence = rest.split([',', '}']).next()?.parse().ok()?;
+            Some((String::from_utf8_lossy(&one.subject).into_owned(), sequence))
+        };
+        heard.iter().filter_map(ack).collect()
+    }
+
     pub(super) fn request(&self, request: StreamRequest) -> StreamReply {
         let (sender, receiver) = std::sync::mpsc::sync_channel(1);
         let answer = Box::new(move |reply| {

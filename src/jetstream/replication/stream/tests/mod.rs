@@ -117,6 +117,57 @@ fn the_death_of_a_leader_loses_nothing_that_was_acknowledged() {
 }
 
 #[test]
+fn with_publishes_in_flight_at_every_death_none_is_lost_and_none_is_there_twice() {
+    const IN_FLIGHT: usize = 400;
+    let mut cluster = Cluster::new(3, config());
+    let mut acknowledged: BTreeMap<u64, String> = BTreeMap::new();
+    for round in 0..4 {
+        let leader = cluster.leader();
+        let server = &cluster.servers[leader];
+        let id = |number: usize| format!("{round}.{number}");
+        for number in 0..IN_FLIGHT {
+            let (id, reply) = (id(number), format!("inbox.{round}.{number}"));
+            let headers = format!("NATS/1.0\r\nNats-Msg-Id: {id}\r\n\r\n");
+            server.publish("s.a", &reply, &headers, &id);
+            if number % 40 == 0 {
+                // So that there are several entries on their way.
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        }
+        let mut acks = Vec::new();
+        until("some are acknowledged", || {
+            acks.extend(server.acks());
+            acks.len() > IN_FLIGHT * round / 5
+        });
+        for (reply, sequence) in acks {
+            let payload = reply.trim_start_matches("inbox.").to_owned();
+            assert_eq!(acknowledged.insert(sequence, payload), None);
+        }
+        cluster.servers[leader].kill();
+        // Who heard nothing sends again.
+        for number in (0..IN_FLIGHT).step_by(37) {
+            let (id, known) = (id(number), acknowledged.len());
+            let sequence = cluster.publish("s.a", &id, &id);
+            let before = acknowledged.insert(sequence, id.clone());
+            assert!(before.is_none_or(|before| before == id), "{known}");
+        }
+        cluster.again(leader);
+    }
+    let records = cluster.equal(&[0, 1, 2]);
+    let mut seen = std::collections::BTreeSet::new();
+    let mut held = BTreeMap::new();
+    for record in &records {
+        let payload = String::from_utf8_lossy(&record.payload).into_owned();
+        assert!(seen.insert(payload.clone()), "{payload} is there twice");
+        held.insert(record.sequence, payload);
+    }
+    for (sequence, payload) in &acknowledged {
+        assert_eq!(held.get(sequence), Some(payload));
+    }
+    assert!(acknowledged.len() > IN_FLIGHT);
+}
+
+#[test]
 fn a_replica_that_was_stopped_begins_again_with_what_it_had() {
     let mut cluster = Cluster::new(3, config());
     for number in 0..30 {
