@@ -1,5 +1,6 @@
 //! The `$JS.API.>` requests: what they may ask for and what they are answered.
 
+pub mod administration;
 mod body;
 pub(crate) mod direct;
 pub(crate) mod elsewhere;

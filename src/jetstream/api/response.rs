@@ -68,6 +68,9 @@ bodies! {
     ConsumerReset = "consumer_reset_response";
     ConsumerUnpinned = "consumer_unpin_response";
     ConsumerSteppedDown = "consumer_leader_stepdown_response";
+    MetaSteppedDown = "meta_leader_stepdown_response";
+    ServerRemoved = "meta_server_remove_response";
+    AccountPurged = "account_purge_response";
 }
 
 macro_rules! successes {
@@ -96,6 +99,17 @@ successes! {
     StreamSteppedDown;
     /// Another replica leads.
     ConsumerSteppedDown;
+    /// Another server leads the meta group.
+    MetaSteppedDown;
+    /// A server is not part of the cluster any more.
+    ServerRemoved;
+}
+
+/// Everything of an account is about to be gone.
+#[derive(Debug, Default, Serialize)]
+pub(crate) struct AccountPurged {
+    #[serde(skip_serializing_if = "is_false")]
+    pub initiated: bool,
 }
 
 /// How often the API was used.

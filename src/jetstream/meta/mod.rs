@@ -7,6 +7,7 @@
 //! - `placement`: which servers a stream is put on; `plan`: how a group's leader brings it to its members, step by step.
 //! - `reconcile`: what a server has to do so that it runs what is assigned to it.
 //! - `request`: what the leader answers requests: a command to propose, or an error; `tiers`: what accounts may use.
+//! - `shown`: groups as clients and monitoring see them.
 //! - `codec`: commands and the state as bytes.
 //!
 //! # Invariant
@@ -25,6 +26,7 @@ mod placement;
 mod plan;
 mod reconcile;
 pub mod request;
+mod shown;
 mod state;
 #[cfg(test)]
 mod tests;
@@ -42,5 +44,6 @@ pub use peer::{Peer, PeerProfile, Sighting, Sightings, is_online};
 pub use placement::{NoPlace, PlacementRules, Wish, place};
 pub use plan::{Step, View, is_led, plan, plan_meta};
 pub use reconcile::{Action, Condition, Held, Holdings, Start, reconcile};
+pub use shown::{Follower, Leadership};
 pub use state::{Meta, Streams};
 pub use tiers::{AccountTiers, Tier, Usage};

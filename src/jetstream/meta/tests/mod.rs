@@ -6,6 +6,7 @@ mod placement;
 mod plan;
 mod reconcile;
 mod requests;
+mod shown;
 
 use super::*;
 use crate::jetstream::types::{ConsumerConfig, StreamConfig, Time, encode};
