@@ -7,6 +7,7 @@ mod plan;
 mod reconcile;
 mod requests;
 mod shown;
+mod world;
 
 use super::*;
 use crate::jetstream::types::{ConsumerConfig, StreamConfig, Time, encode};
