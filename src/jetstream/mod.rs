@@ -10,10 +10,6 @@ pub mod log;
 pub mod meta;
 pub mod monitor;
 mod registry;
-#[expect(
-    dead_code,
-    reason = "a server of a cluster starts it once there are routes"
-)]
 pub(crate) mod replication;
 mod runtime;
 mod shard;
@@ -21,4 +17,5 @@ pub mod types;
 mod usage;
 
 pub(crate) use id::unique as unique_id;
+pub use replication::ClusterSetup;
 pub use runtime::{JetStream, Setup, StartError, WaitingMax};

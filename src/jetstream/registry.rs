@@ -9,7 +9,7 @@ use parking_lot::{Mutex, RwLock};
 
 use super::core::{StreamReply, StreamRequest};
 use super::limits::{AccountLimits, reservation};
-use super::types::{ApiError, ErrorCode, Storage, StreamConfig};
+use super::types::{ApiError, ErrorCode, Storage, StreamConfig, Time};
 
 /// Reaches the shard that owns a stream.
 pub(crate) trait StreamPort: Send + Sync {
@@ -32,6 +32,8 @@ impl Pending {
 /// A stream as the API knows it.
 pub(crate) struct Stream {
     pub name: String,
+    /// When it was created, of a stream that is here.
+    created: Option<Time>,
     config: RwLock<Arc<StreamConfig>>,
     port: Box<dyn StreamPort>,
     /// Held while a request reads the stream and then changes it on the strength of what it read.
@@ -42,10 +44,22 @@ impl Stream {
     pub(crate) fn new(config: StreamConfig, port: Box<dyn StreamPort>) -> Self {
         Self {
             name: config.name.clone(),
+            created: None,
             config: RwLock::new(Arc::new(config)),
             port,
             change: Mutex::new(()),
         }
+    }
+
+    /// The same, of a stream that is here since that time.
+    pub(crate) fn created_at(mut self, created: Time) -> Self {
+        self.created = Some(created);
+        self
+    }
+
+    /// When it was created, of a stream that is here.
+    pub(crate) fn created(&self) -> Option<Time> {
+        self.created
     }
 
     pub(crate) fn config(&self) -> Arc<StreamConfig> {
@@ -67,6 +81,15 @@ impl Stream {
             }),
         );
         Pending(receiver)
+    }
+
+    /// Sends a request; `answer` hears the answer, from any thread.
+    pub(crate) fn ask_then(
+        &self,
+        request: StreamRequest,
+        answer: Box<dyn FnOnce(StreamReply) + Send>,
+    ) {
+        self.port.ask(request, answer);
     }
 
     /// Sends a request and waits for the answer.

@@ -12,17 +12,22 @@ use super::api::route::{ACCOUNT_INFO, PATTERNS};
 use super::api::workers::{Accounts, ApiWorkers};
 use super::api::{ApiStats, now};
 use super::limits::{AccountLimits, ServerLimits};
+use super::meta::PeerProfile;
 use super::monitor::{
     JetStreamInfo, JetStreamStats, Overview, Query, Settings, Usage, account_detail,
 };
-use super::registry::{AccountStreams, Found};
-use super::shard::Streams;
+use super::registry::{AccountStreams, Found, Stream};
+use super::replication::{Cluster, ClusterSetup, Parts};
 pub use super::shard::WaitingMax;
+use super::shard::{OpenedStreams, Streams};
 use super::types::{Storage, Strictness};
 use crate::broker::{Broker, InternalSubscription};
 
 /// Accounts on a page of `/jsz` when nothing else is asked for.
 const ACCOUNTS_PAGE: usize = 1024;
+
+/// The queue group in which the servers of a cluster hear requests.
+const API_QUEUE: &str = "_js_api_";
 
 /// Why JetStream did not start.
 #[derive(Debug, Error)]
@@ -35,6 +40,9 @@ pub enum StartError {
         /// What is wrong with it.
         reason: String,
     },
+    /// The groups of a cluster cannot be started.
+    #[error("JetStream cluster: {0}")]
+    Cluster(String),
     /// A thread did not start.
     #[error("JetStream thread: {0}")]
     Thread(#[from] std::io::Error),
@@ -63,6 +71,8 @@ pub struct Setup {
 pub(crate) trait Backend: StreamMaker {
     /// Stops all streams; what they hold is checkpointed when this returns.
     fn stop(&self);
+    /// Lets a stream run no more, and keeps all that it holds.
+    fn set_aside(&self, account: &AccountStreams, stream: &Stream);
     /// What is wrong with a stream that takes nothing any more, if there is one.
     fn fault(&self) -> Option<String>;
 }
@@ -73,6 +83,7 @@ pub struct JetStream {
     backend: Arc<dyn Backend>,
     accounts: Arc<Accounts>,
     settings: Settings,
+    cluster: Option<Arc<Cluster>>,
     running: Mutex<Option<Running>>,
 }
 
@@ -89,8 +100,51 @@ impl JetStream {
         broker: &Arc<Broker>,
         storage: EngineOptions,
     ) -> Result<Self, StartError> {
-        let (streams, found) = Streams::open(storage, &setup, broker)?;
-        Self::assemble(setup, broker, streams, found)
+        let opened = Streams::open(storage, &setup, broker)?;
+        Self::assemble(setup, broker, opened.streams, opened.found)
+    }
+
+    /// The same on a server that is part of a cluster. Not to be called on a thread of a runtime.
+    pub fn start_in_cluster(
+        setup: Setup,
+        broker: &Arc<Broker>,
+        storage: EngineOptions,
+        cluster: ClusterSetup,
+    ) -> Result<Self, StartError> {
+        let OpenedStreams {
+            streams,
+            found,
+            others,
+            damage,
+        } = Streams::open(storage, &setup, broker)?;
+        let accounts = accounts(&setup.accounts, found)?;
+        let profile = PeerProfile {
+            server: setup.server_name.clone(),
+            cluster: cluster.name.clone(),
+            domain: String::new(),
+            tags: Vec::new(),
+            memory_bytes_max: setup.settings.max_memory,
+            storage_bytes_max: setup.settings.max_storage,
+            jetstream: true,
+        };
+        let parts = Parts {
+            own: setup.server_name.clone(),
+            setup: cluster,
+            accounts: Arc::clone(&accounts),
+            backend: streams.clone(),
+            engine: Arc::clone(streams.engine()),
+            others,
+            damage,
+            profile,
+        };
+        let cluster = Cluster::start(parts)?;
+        let relieved = Arc::downgrade(&cluster);
+        streams.relieve_others_by(move || {
+            if let Some(cluster) = relieved.upgrade() {
+                cluster.relieve();
+            }
+        });
+        Self::complete(setup, broker, streams, accounts, Some(cluster))
     }
 
     /// Puts the API in front of a backend and the streams it brought back.
@@ -101,6 +155,21 @@ impl JetStream {
         recovered: Vec<(String, Found)>,
     ) -> Result<Self, StartError> {
         let accounts = accounts(&setup.accounts, recovered)?;
+        Self::complete(setup, broker, backend, accounts, None)
+    }
+
+    fn complete(
+        setup: Setup,
+        broker: &Arc<Broker>,
+        backend: Arc<dyn Backend>,
+        accounts: Arc<Accounts>,
+        cluster: Option<Arc<Cluster>>,
+    ) -> Result<Self, StartError> {
+        let maker = match &cluster {
+            Some(cluster) => cluster.maker(),
+            None => Arc::clone(&backend) as Arc<dyn StreamMaker>,
+        };
+        let elsewhere = cluster.as_ref().map(|cluster| cluster.elsewhere());
         let server = Arc::new(Server {
             name: setup.server_name,
             domain: String::new(),
@@ -110,27 +179,39 @@ impl JetStream {
                 Strictness::Lenient
             },
             limits: setup.limits,
-            maker: Arc::clone(&backend) as Arc<dyn StreamMaker>,
+            maker,
             now,
         });
-        let workers = ApiWorkers::start(&server, &accounts, broker, None, setup.requests_max)?;
+        let workers = ApiWorkers::start(
+            &server,
+            &accounts,
+            broker,
+            elsewhere.as_ref(),
+            setup.requests_max,
+        )?;
+        if let Some(cluster) = &cluster {
+            cluster.serve(&server, workers.queue());
+        }
+        // Of the servers of a cluster one takes each request.
+        let queue = cluster.as_ref().map(|_| API_QUEUE);
         let mut subscriptions = Vec::new();
         for account in accounts.values() {
             let account = broker.ensure_account(&account.name);
             for pattern in PATTERNS {
                 // The patterns are ours and valid.
-                subscriptions.extend(account.subscribe(pattern, None, workers.queue(), 0));
+                subscriptions.extend(account.subscribe(pattern, queue, workers.queue(), 0));
             }
         }
         for name in &setup.accounts_without {
             let account = broker.ensure_account(name);
-            subscriptions.extend(account.subscribe(ACCOUNT_INFO, None, workers.queue(), 0));
+            subscriptions.extend(account.subscribe(ACCOUNT_INFO, queue, workers.queue(), 0));
         }
         Ok(Self {
             server,
             backend,
             accounts,
             settings: setup.settings,
+            cluster,
             running: Mutex::new(Some(Running {
                 _subscriptions: subscriptions,
                 workers,
@@ -250,6 +331,18 @@ impl JetStream {
         info
     }
 
+    /// The server that leads the meta group, of a server in a cluster.
+    pub fn meta_leader(&self) -> Option<Arc<str>> {
+        self.cluster.as_ref()?.meta_leader()
+    }
+
+    /// Whether requests can be answered: in a cluster there has to be a meta group with a leader.
+    pub fn is_ready(&self) -> bool {
+        self.cluster
+            .as_ref()
+            .is_none_or(|cluster| cluster.is_ready())
+    }
+
     /// What is wrong with a stream that takes nothing any more, if there is one.
     pub fn fault(&self) -> Option<String> {
         self.backend.fault()
@@ -260,6 +353,9 @@ impl JetStream {
         let running = self.running.lock().take();
         if running.is_some() {
             drop(running);
+            if let Some(cluster) = &self.cluster {
+                cluster.stop();
+            }
             self.backend.stop();
         }
     }

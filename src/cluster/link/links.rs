@@ -260,9 +260,12 @@ impl Links {
         session.ok_or(LinkError::NotConnected)
     }
 
-    /// Ends all links, and dials no more.
+    /// Ends all links, dials no more, and lets go of the handlers.
     pub fn close(&self) {
         self.core.stop.send_replace(true);
+        let handlers = std::mem::take(&mut *self.core.handlers.write());
+        // Outside the lock: who is let go of may let go of others.
+        drop(handlers);
     }
 }
 

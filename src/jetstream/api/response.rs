@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde::Serialize;
+use serde_json::value::RawValue;
 
 use super::super::limits::AccountLimits;
 use super::super::types::{
@@ -53,6 +54,7 @@ bodies! {
     StreamPurged = "stream_purge_response";
     StreamNamesPage = "stream_names_response";
     StreamListPage = "stream_list_response";
+    RawStreamListPage = "stream_list_response";
     MessageShown = "stream_msg_get_response";
     MessageDeleted = "stream_msg_delete_response";
     StreamSnapshot = "stream_snapshot_response";
@@ -207,6 +209,16 @@ pub(crate) struct StreamListPage {
     pub missing: Vec<String>,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub offline: BTreeMap<String, String>,
+}
+
+/// A page of streams that other servers have shown.
+#[derive(Debug, Default, Serialize)]
+pub(crate) struct RawStreamListPage {
+    #[serde(flatten)]
+    pub paged: Paged,
+    pub streams: Vec<Box<RawValue>>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub missing: Vec<String>,
 }
 
 #[derive(Debug, Default, Serialize)]

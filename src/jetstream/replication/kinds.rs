@@ -12,3 +12,7 @@ pub(super) const JOIN: RequestKind = RequestKind(3);
 pub(super) const API: RequestKind = RequestKind(4);
 /// What do you have of an account?
 pub(super) const GATHER: RequestKind = RequestKind(5);
+/// What is a stream that you lead?
+pub(super) const ASK: RequestKind = RequestKind(6);
+/// This is what I say of myself.
+pub(super) const PROFILE: RequestKind = RequestKind(7);

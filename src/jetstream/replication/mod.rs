@@ -1,23 +1,52 @@
 //! Replication: what makes the JetStream of several servers one.
 //!
+//! - `cluster`: this server's part in it: what is started, in which order, and ended.
 //! - `founding`: who the first members of the meta group are, decided once; pure.
 //! - `assembly`: servers coming together, until all belong to one meta group.
-//! - `identity`: who this server is in the meta group, as it is kept.
-//! - `router`: which server answers an API request, and how it gets there.
-//! - `carry`: requests and answers on that way, as bytes.
-//! - `gather`: answers that no server has alone.
-//! - `leaders`: who leads which group, as servers tell each other.
+//! - `host`: this server's replica of the meta group; `identity`: who it is there, as it is kept.
+//! - `meta_machine`: the meta layer's state, driven by its group and carried in the journal.
+//! - `follower`: makes this server hold what that state says.
 //! - `members`: brings the groups that this server leads to the members that they are to have.
+//! - `maker`: makes, changes and removes streams of a cluster.
+//! - `router`: which server answers an API request, and how it gets there; `carry`: requests and answers on that way, as bytes; `gather`: answers that
+//!   no server has alone.
+//! - `view`: what this server knows of who leads what; `leaders`: the groups' leaders in it.
+//! - `ask`: a stream elsewhere, reached as one that is here.
 //! - `kinds`: what servers ask each other.
 //! - `stream`: a stream on several servers.
 
+mod ask;
 mod assembly;
 mod carry;
+mod cluster;
+mod follower;
 mod founding;
 mod gather;
+mod host;
 mod identity;
 mod kinds;
+#[expect(dead_code, reason = "streams with several replicas report through it")]
 mod leaders;
+mod maker;
+#[cfg_attr(
+    not(test),
+    expect(
+        dead_code,
+        reason = "the controller does not start streams with several replicas yet"
+    )
+)]
 mod members;
+mod meta_machine;
 mod router;
+#[expect(
+    dead_code,
+    reason = "the controller does not start streams with several replicas yet"
+)]
 pub(crate) mod stream;
+mod view;
+
+pub use cluster::ClusterSetup;
+pub(crate) use cluster::{Cluster, Parts};
+
+#[cfg(test)]
+mod tests;

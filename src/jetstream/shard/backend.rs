@@ -2,8 +2,8 @@
 
 use std::any::Any;
 use std::collections::{BTreeMap, HashMap};
-use std::sync::Arc;
 use std::sync::mpsc;
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -13,6 +13,7 @@ use storage::engine::{
     EngineOptions, FileEngine, Recovered, RecoveredStore, StoreOptions, StreamId,
 };
 use storage::entropy::SystemEntropy;
+use storage::journal::{Damage, Owner, OwnerReplay};
 use storage::store::{FileStore, Limits, MemStore, Store};
 
 use super::Shards;
@@ -22,18 +23,33 @@ use super::remembered::{BIRTH_INDEX, Remembered, append};
 use super::worker::now_ns;
 use crate::broker::{Broker, InternalSubscription, InternalTarget, Outgoing, PublishCache};
 use crate::jetstream::advisory::StreamAction;
-use crate::jetstream::api::handler::StreamMaker;
-use crate::jetstream::core::{StreamCore, limits};
+use crate::jetstream::api::handler::{StreamMaker, unexpected};
+use crate::jetstream::core::{StreamCore, StreamReply, StreamRequest, limits};
 use crate::jetstream::intake;
 use crate::jetstream::limits::reservation;
 use crate::jetstream::log::{InstantLog, Log};
 use crate::jetstream::registry::{AccountStreams, Found, Stream};
 use crate::jetstream::runtime::{Backend, Setup, StartError};
-use crate::jetstream::types::{ApiError, ErrorCode, Storage, StoreCompression, StreamConfig, Time};
+use crate::jetstream::types::{
+    ApiError, ErrorCode, Storage, StoreCompression, StreamConfig, StreamInfo, Time,
+};
 use crate::jetstream::usage::{Meter, Usage};
 
 /// What was brought back: the account of each, and the stream.
 pub(crate) type FoundStreams = Vec<(String, Found)>;
+
+/// All streams of a server, as they were opened.
+pub(crate) struct OpenedStreams {
+    pub streams: Arc<Streams>,
+    pub found: FoundStreams,
+    /// What the journal holds of others than streams.
+    pub others: BTreeMap<Owner, OwnerReplay>,
+    /// What was durable in the journal and can no longer be read.
+    pub damage: Vec<Damage>,
+}
+
+/// Owners in the journal below this one are no streams.
+const OWNERS_OF_STREAMS: u64 = 16;
 
 /// All streams of a server with what keeps them.
 pub(crate) struct Streams {
@@ -49,6 +65,8 @@ pub(crate) struct Streams {
     offline: Mutex<BTreeMap<(String, String), (StreamId, String)>>,
     accounts: HashMap<String, Arc<Usage>>,
     held: Mutex<HashMap<(String, String), Held>>,
+    /// Called when the journal would like to forget what others than streams hold in it.
+    relief: OnceLock<Box<dyn Fn() + Send + Sync>>,
 }
 
 /// What belongs to one stream.
@@ -68,7 +86,7 @@ impl Streams {
         options: EngineOptions,
         setup: &Setup,
         broker: &Arc<Broker>,
-    ) -> Result<(Arc<Self>, FoundStreams), StartError> {
+    ) -> Result<OpenedStreams, StartError> {
         let settings = &setup.settings;
         let path = options.directory.display().to_string();
         let opened = FileEngine::open(Arc::new(RealDisk), options, Arc::new(SystemEntropy))
@@ -100,6 +118,7 @@ impl Streams {
                 .map(|(name, limits)| (name.clone(), Arc::new(Usage::of_account(limits))))
                 .collect(),
             held: Mutex::default(),
+            relief: OnceLock::new(),
         });
         listen_to(&streams);
         let mut found = Vec::new();
@@ -107,7 +126,23 @@ impl Streams {
         for recovered in opened.streams {
             found.extend(streams.bring_back(recovered, damaged));
         }
-        Ok((streams, found))
+        Ok(OpenedStreams {
+            streams,
+            found,
+            others: opened.others,
+            damage: opened.damage,
+        })
+    }
+
+    /// Whom to tell when the journal would like to forget what others than streams hold in it.
+    pub(crate) fn relieve_others_by(&self, relief: impl Fn() + Send + Sync + 'static) {
+        // Once per run.
+        let _ = self.relief.set(Box::new(relief));
+    }
+
+    /// What the streams are stored in.
+    pub(crate) fn engine(&self) -> &Arc<FileEngine> {
+        &self.engine
     }
 
     /// Replays a stream and lets it run. One that cannot be brought back is kept as it is and named, and does not stand in the
@@ -232,8 +267,9 @@ impl Streams {
             created_ns,
         };
         let key = (account.to_owned(), config.name.clone());
+        let created = Time::from_nanoseconds(created_ns);
         self.held.lock().insert(key, held);
-        Arc::new(Stream::new(config, Box::new(port)))
+        Arc::new(Stream::new(config, Box::new(port)).created_at(created))
     }
 
     fn subscribe(
@@ -333,74 +369,23 @@ impl Streams {
         }
     }
 
-    fn remember_change(&self, held: &mut Held, config: &StreamConfig) {
-        let Some(remembered) = &mut held.remembered else {
-            return;
-        };
-        let store = Box::new(MemStore::new(Limits::default()));
-        let core = StreamCore::create(config.clone(), &self.domain, held.created_ns, store);
-        let Ok(mut core) = core else {
-            return;
-        };
-        if let Err(error) = remembered.change(&self.engine, core.birth(BIRTH_INDEX)) {
-            tracing::error!("a memory stream's configuration could not be kept: {error}");
-        }
-    }
-}
-
-/// What the engine asks for reaches the streams.
-fn listen_to(streams: &Arc<Streams>) {
-    let engine = &streams.engine;
-    let weak = Arc::downgrade(streams);
-    engine.set_pressure_listener(move |pressure| {
-        let Some(streams) = weak.upgrade() else {
-            return;
-        };
-        let wanted: Vec<StreamId> = pressure
-            .owners
-            .iter()
-            .map(|owner| StreamId(owner.0))
-            .collect();
-        for id in &wanted {
-            streams.shards.checkpoint(id.0);
-        }
-        // Called on the journal's thread, which must not wait for itself.
-        let weak = weak.clone();
-        streams.engine.background().spawn(Box::new(move || {
-            if let Some(streams) = weak.upgrade() {
-                streams.checkpoint_remembered(&wanted);
-            }
+    /// Takes a stream off its shard and lets it hear nothing any more. Says where it is stored.
+    fn let_go(&self, account: &AccountStreams, stream: &Stream) -> Option<StreamId> {
+        let key = (account.name.clone(), stream.name.clone());
+        let held = self.held.lock().remove(&key)?;
+        drop(held.subscriptions);
+        let (sender, receiver) = mpsc::sync_channel(1);
+        held.port.remove(Box::new(move || {
+            // Whoever waits is there until it has heard.
+            let _ = sender.try_send(());
         }));
-    });
-    let weak = Arc::downgrade(streams);
-    engine.set_checkpoint_listener(move |id, index| {
-        if let Some(streams) = weak.upgrade() {
-            streams.shards.checkpointed(id.0, index);
-        }
-    });
-    let weak = Arc::downgrade(streams);
-    engine.set_failure_listener(move |id, reason| {
-        if let Some(streams) = weak.upgrade() {
-            streams.shards.fail(id.0, reason);
-        }
-    });
-}
-
-impl StreamMaker for Streams {
-    fn create(
-        &self,
-        account: &AccountStreams,
-        config: StreamConfig,
-        created: Time,
-    ) -> Result<Arc<Stream>, ApiError> {
-        let made = self.make(&account.name, &config, created.nanoseconds());
-        let (core, id, remembered) = made.map_err(|error| ErrorCode::StreamCreate.with(error))?;
-        let stream = self.run(&account.name, core, id, remembered);
-        self.advise(&account.name, &stream.name, StreamAction::Created);
-        Ok(stream)
+        // A shard that has ended holds nothing any more.
+        let _ = receiver.recv();
+        Some(held.storage)
     }
 
-    fn updated(&self, account: &AccountStreams, stream: &Stream, _old: &StreamConfig) {
+    /// A stream has taken another configuration: its subscriptions and what is set aside for it follow.
+    fn follow(&self, account: &AccountStreams, stream: &Stream) {
         let config = stream.config();
         let key = (account.name.clone(), stream.name.clone());
         let mut held = self.held.lock();
@@ -436,21 +421,100 @@ impl StreamMaker for Streams {
         self.advise(&account.name, &stream.name, StreamAction::Updated);
     }
 
+    fn remember_change(&self, held: &mut Held, config: &StreamConfig) {
+        let Some(remembered) = &mut held.remembered else {
+            return;
+        };
+        let store = Box::new(MemStore::new(Limits::default()));
+        let core = StreamCore::create(config.clone(), &self.domain, held.created_ns, store);
+        let Ok(mut core) = core else {
+            return;
+        };
+        if let Err(error) = remembered.change(&self.engine, core.birth(BIRTH_INDEX)) {
+            tracing::error!("a memory stream's configuration could not be kept: {error}");
+        }
+    }
+}
+
+/// What the engine asks for reaches the streams.
+fn listen_to(streams: &Arc<Streams>) {
+    let engine = &streams.engine;
+    let weak = Arc::downgrade(streams);
+    engine.set_pressure_listener(move |pressure| {
+        let Some(streams) = weak.upgrade() else {
+            return;
+        };
+        let wanted: Vec<StreamId> = pressure
+            .owners
+            .iter()
+            .map(|owner| StreamId(owner.0))
+            .collect();
+        for id in &wanted {
+            streams.shards.checkpoint(id.0);
+        }
+        let of_others = wanted
+            .iter()
+            .any(|id| id.0 != 0 && id.0 < OWNERS_OF_STREAMS);
+
+        // Called on the journal's thread, which must not wait for itself.
+        let weak = weak.clone();
+        streams.engine.background().spawn(Box::new(move || {
+            if let Some(streams) = weak.upgrade() {
+                streams.checkpoint_remembered(&wanted);
+                if let Some(relief) = streams.relief.get().filter(|_| of_others) {
+                    relief();
+                }
+            }
+        }));
+    });
+    let weak = Arc::downgrade(streams);
+    engine.set_checkpoint_listener(move |id, index| {
+        if let Some(streams) = weak.upgrade() {
+            streams.shards.checkpointed(id.0, index);
+        }
+    });
+    let weak = Arc::downgrade(streams);
+    engine.set_failure_listener(move |id, reason| {
+        if let Some(streams) = weak.upgrade() {
+            streams.shards.fail(id.0, reason);
+        }
+    });
+}
+
+impl StreamMaker for Streams {
+    fn create(
+        &self,
+        account: &AccountStreams,
+        config: StreamConfig,
+        created: Time,
+    ) -> Result<Arc<Stream>, ApiError> {
+        let made = self.make(&account.name, &config, created.nanoseconds());
+        let (core, id, remembered) = made.map_err(|error| ErrorCode::StreamCreate.with(error))?;
+        let stream = self.run(&account.name, core, id, remembered);
+        self.advise(&account.name, &stream.name, StreamAction::Created);
+        Ok(stream)
+    }
+
+    fn update(
+        &self,
+        account: &AccountStreams,
+        stream: &Stream,
+        config: StreamConfig,
+    ) -> Result<StreamInfo, ApiError> {
+        let info = match stream.ask(StreamRequest::Update(Box::new(config.clone()))) {
+            StreamReply::Info { info, .. } => *info,
+            other => return Err(unexpected(other)),
+        };
+        stream.set_config(config);
+        self.follow(account, stream);
+        Ok(info)
+    }
+
     fn remove(&self, account: &AccountStreams, stream: &Stream) -> Result<(), ApiError> {
-        let key = (account.name.clone(), stream.name.clone());
-        let held = self.held.lock().remove(&key);
-        let Some(held) = held else {
+        let Some(storage) = self.let_go(account, stream) else {
             return Ok(());
         };
-        drop(held.subscriptions);
-        let (sender, receiver) = mpsc::sync_channel(1);
-        held.port.remove(Box::new(move || {
-            // Whoever waits is there until it has heard.
-            let _ = sender.try_send(());
-        }));
-        // A shard that has ended holds nothing any more.
-        let _ = receiver.recv();
-        match self.engine.remove(held.storage) {
+        match self.engine.remove(storage) {
             Err(error) => Err(ErrorCode::StreamDelete.with(error)),
             Ok(()) => {
                 self.advise(&account.name, &stream.name, StreamAction::Deleted);
@@ -488,6 +552,12 @@ impl StreamMaker for Streams {
 }
 
 impl Backend for Streams {
+    fn set_aside(&self, account: &AccountStreams, stream: &Stream) {
+        if let Some(storage) = self.let_go(account, stream) {
+            self.engine.set_offline(storage);
+        }
+    }
+
     fn fault(&self) -> Option<String> {
         let offline = || {
             let offline = self.offline.lock();

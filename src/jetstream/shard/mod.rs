@@ -38,7 +38,7 @@ mod slot;
 mod tests;
 mod worker;
 
-pub(crate) use backend::Streams;
+pub(crate) use backend::{OpenedStreams, Streams};
 #[cfg(test)]
 pub(crate) use engine_log::EngineLog;
 pub use inbox::WaitingMax;

@@ -54,30 +54,30 @@ pub struct StreamState {
 }
 
 /// How far a mirror or source has come.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StreamSourceInfo {
     /// The origin's name.
     pub name: String,
     /// How it is reached.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub external: Option<ExternalStream>,
     /// Messages still to come.
     pub lag: u64,
     /// How long ago something came, in nanoseconds; -1 when nothing ever did.
     pub active: i64,
     /// Why nothing comes.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<ApiError>,
     /// Only these subjects.
-    #[serde(skip_serializing_if = "String::is_empty")]
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub filter_subject: String,
     /// Rewrites.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub subject_transforms: Vec<SubjectTransform>,
 }
 
 /// A stream at a moment.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StreamInfo {
     /// What it is configured to do.
     pub config: StreamConfig,
@@ -86,16 +86,16 @@ pub struct StreamInfo {
     /// Its totals.
     pub state: StreamState,
     /// Its domain.
-    #[serde(skip_serializing_if = "String::is_empty")]
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub domain: String,
     /// Who holds copies.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cluster: Option<ClusterInfo>,
     /// How far the mirror has come.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mirror: Option<StreamSourceInfo>,
     /// How far the sources have come.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub sources: Vec<StreamSourceInfo>,
     /// When this was true.
     pub ts: Time,
@@ -127,7 +127,7 @@ pub struct PriorityGroupState {
 }
 
 /// A consumer at a moment.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ConsumerInfo {
     /// Its stream.
     pub stream_name: String,
@@ -150,21 +150,21 @@ pub struct ConsumerInfo {
     /// Messages still to be delivered.
     pub num_pending: u64,
     /// Who holds copies.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cluster: Option<ClusterInfo>,
     /// Whether somebody listens on the deliver subject.
-    #[serde(skip_serializing_if = "is_false")]
+    #[serde(default, skip_serializing_if = "is_false")]
     pub push_bound: bool,
     /// Whether it is paused.
-    #[serde(skip_serializing_if = "is_false")]
+    #[serde(default, skip_serializing_if = "is_false")]
     pub paused: bool,
     /// For how much longer, in nanoseconds.
-    #[serde(skip_serializing_if = "is_zero")]
+    #[serde(default, skip_serializing_if = "is_zero")]
     pub pause_remaining: i64,
     /// When this was true.
     pub ts: Time,
     /// Who is pinned.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub priority_groups: Vec<PriorityGroupState>,
 }
 

@@ -6,6 +6,7 @@
 mod account;
 mod consumers;
 mod messages;
+pub(crate) mod shares;
 mod streams;
 #[cfg(test)]
 mod tests;
@@ -16,7 +17,7 @@ use super::super::core::StreamReply;
 use super::super::limits::ServerLimits;
 use super::super::registry::{AccountStreams, Stream};
 use super::super::types::{
-    ApiError, ErrorCode, StreamConfig, Strictness, Time, header_exceeds_level,
+    ApiError, ErrorCode, StreamConfig, StreamInfo, Strictness, Time, header_exceeds_level,
 };
 use super::response::{
     AccountInfo, Body, ConsumerCreated, ConsumerDeleted, ConsumerListPage, ConsumerNamesPage,
@@ -37,8 +38,13 @@ pub(crate) trait StreamMaker: Send + Sync {
         config: StreamConfig,
         created: Time,
     ) -> Result<Arc<Stream>, ApiError>;
-    /// A stream has taken another configuration: subjects and direct gets follow it.
-    fn updated(&self, account: &AccountStreams, stream: &Stream, old: &StreamConfig);
+    /// Gives a stream another configuration, which was checked; subjects and direct gets follow it.
+    fn update(
+        &self,
+        account: &AccountStreams,
+        stream: &Stream,
+        config: StreamConfig,
+    ) -> Result<StreamInfo, ApiError>;
     /// Removes a stream; nothing of it is left when this returns.
     fn remove(&self, account: &AccountStreams, stream: &Stream) -> Result<(), ApiError>;
     /// Removes a stream that could not be brought back.
@@ -206,7 +212,7 @@ fn not_built(context: &Context<'_>, name: &str, code: ErrorCode) -> ApiError {
 }
 
 /// A reply of the wrong kind is a fault of ours that must not take the server down.
-fn unexpected(reply: StreamReply) -> ApiError {
+pub(crate) fn unexpected(reply: StreamReply) -> ApiError {
     match reply {
         StreamReply::Refused(error) => error,
         other => {

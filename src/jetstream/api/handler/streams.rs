@@ -22,7 +22,7 @@ use crate::subject::overlap;
 /// Names on one page.
 const NAMES_PAGE: usize = 1024;
 /// Infos on one page.
-const LIST_PAGE: usize = 256;
+pub(super) const LIST_PAGE: usize = 256;
 /// Subjects on one page.
 const SUBJECTS_PAGE: usize = 100_000;
 
@@ -158,12 +158,7 @@ pub(super) fn update(context: &Context<'_>, name: &str) -> Result<StreamUpdated,
     let _consumers = stream.change.lock();
     check_consumer_limits(&stream, &old, &config)?;
     check_overlap(account, &config)?;
-    let info = match stream.ask(StreamRequest::Update(Box::new(config.clone()))) {
-        StreamReply::Info { info, .. } => *info,
-        other => return Err(unexpected(other)),
-    };
-    stream.set_config(config);
-    context.server.maker.updated(account, &stream, &old);
+    let info = context.server.maker.update(account, &stream, config)?;
     Ok(StreamUpdated {
         info: Some(complete(context, info)),
     })
@@ -278,7 +273,7 @@ fn complete(context: &Context<'_>, info: StreamInfo) -> StreamInfo {
     info
 }
 
-fn in_list(context: &Context<'_>, info: StreamInfo) -> StreamInfo {
+pub(super) fn in_list(context: &Context<'_>, info: StreamInfo) -> StreamInfo {
     StreamInfo {
         domain: context.server.domain.clone(),
         ts: context.now(),
@@ -286,7 +281,7 @@ fn in_list(context: &Context<'_>, info: StreamInfo) -> StreamInfo {
     }
 }
 
-fn matching(
+pub(super) fn matching(
     context: &Context<'_>,
 ) -> Result<(StreamNamesRequest, Vec<std::sync::Arc<Stream>>), ApiError> {
     context.check_level()?;

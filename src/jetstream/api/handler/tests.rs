@@ -136,7 +136,20 @@ impl StreamMaker for Maker {
         Ok(Arc::new(Stream::new(config, Box::new(port))))
     }
 
-    fn updated(&self, _account: &AccountStreams, _stream: &Stream, _old: &StreamConfig) {}
+    fn update(
+        &self,
+        _account: &AccountStreams,
+        stream: &Stream,
+        config: StreamConfig,
+    ) -> Result<StreamInfo, ApiError> {
+        match stream.ask(StreamRequest::Update(Box::new(config.clone()))) {
+            StreamReply::Info { info, .. } => {
+                stream.set_config(config);
+                Ok(*info)
+            }
+            other => Err(unexpected(other)),
+        }
+    }
 
     fn remove(&self, _account: &AccountStreams, _stream: &Stream) -> Result<(), ApiError> {
         Ok(())

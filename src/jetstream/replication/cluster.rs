@@ -1,0 +1,323 @@
+//! This server's part in the JetStream of a cluster: what is started, in which order, and ended.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use raft::group::{Channel, Groups, GroupsOptions, Outbound, Role};
+use raft::log::LogJournal;
+use storage::engine::FileEngine;
+use storage::journal::{Damage, Owner, OwnerReplay};
+use tokio::task::JoinHandle;
+
+use super::super::api::elsewhere::Elsewhere;
+use super::super::api::handler::{Server, StreamMaker};
+use super::super::api::workers::{Accounts, ApiQueue};
+use super::super::meta::{Command, PeerProfile};
+use super::super::runtime::{Backend, StartError};
+use super::ask;
+use super::assembly::{Assembly, MetaHost};
+use super::follower::Follower;
+use super::founding::Standing;
+use super::host::{Host, Remains};
+use super::kinds::PROFILE;
+use super::maker::ClusterMaker;
+use super::meta_machine::MetaMachine;
+use super::router::{Directory, Router};
+use super::view::View;
+use crate::cluster::link::{FrameSink, Links, Request};
+
+/// Threads of the groups.
+const RAFT_THREADS: usize = 2;
+/// How often a server looks whether the meta group knows it as it is.
+const PROFILE_INTERVAL: Duration = Duration::from_millis(500);
+/// How long a question to the meta leader may take.
+const QUESTION_TIMEOUT: Duration = Duration::from_secs(4);
+
+/// What JetStream is told of the cluster that it is part of.
+#[derive(Clone)]
+pub struct ClusterSetup {
+    /// The name of the cluster.
+    pub name: String,
+    /// The links with the other servers.
+    pub links: Arc<Links>,
+    /// How many servers the cluster has when it begins.
+    pub expected: usize,
+    /// Where waiting happens that is not the groups'.
+    pub runtime: tokio::runtime::Handle,
+}
+
+/// What a cluster is made of on this server.
+pub(crate) struct Parts {
+    pub own: String,
+    pub setup: ClusterSetup,
+    pub accounts: Arc<Accounts>,
+    pub backend: Arc<dyn Backend>,
+    pub engine: Arc<FileEngine>,
+    pub others: BTreeMap<Owner, OwnerReplay>,
+    pub damage: Vec<Damage>,
+    pub profile: PeerProfile,
+}
+
+/// This server's part in the JetStream of a cluster.
+pub(crate) struct Cluster {
+    groups: Arc<Groups>,
+    machine: Arc<MetaMachine>,
+    assembly: Arc<Assembly>,
+    router: Arc<Router>,
+    view: Arc<View>,
+    maker: Arc<ClusterMaker>,
+    links: Arc<Links>,
+    /// Links hold it weakly.
+    _sink: Arc<dyn FrameSink>,
+    raft: Mutex<Option<tokio::runtime::Runtime>>,
+    tasks: Mutex<Vec<JoinHandle<()>>>,
+}
+
+impl Cluster {
+    /// Starts the groups and brings the server together with the others. Waits for disks.
+    pub fn start(parts: Parts) -> Result<Arc<Self>, StartError> {
+        let Parts {
+            own,
+            setup,
+            accounts,
+            backend,
+            engine,
+            mut others,
+            damage,
+            profile,
+        } = parts;
+        let raft = raft::runtime::start(RAFT_THREADS)?;
+        let (links, runtime) = (setup.links, setup.runtime);
+        let journal: Arc<dyn LogJournal> = engine.clone();
+        let outbound: Arc<dyn Outbound> = links.clone();
+        let options = GroupsOptions::new(own.clone());
+        let groups = Groups::new(options, journal, outbound, raft.handle().clone());
+        let groups = Arc::new(groups.map_err(|error| StartError::Cluster(error.to_string()))?);
+        let sink: Arc<dyn FrameSink> = groups.clone();
+        links.deliver_to(&sink);
+        let machine = MetaMachine::new(Arc::clone(&engine));
+        let remains = Remains::of(&mut others, &damage);
+        let starting = Host::start(
+            own.clone(),
+            Arc::clone(&groups),
+            engine,
+            Arc::clone(&machine),
+            remains,
+        );
+        let (host, state) = runtime.block_on(starting);
+        let standing = Standing {
+            server: own.clone(),
+            expected: setup.expected,
+            state,
+        };
+        let as_host: Arc<dyn MetaHost> = host;
+        let assembly = Assembly::new(Arc::clone(&links), as_host, standing, runtime.clone());
+        let view = View::new(
+            Arc::from(own.as_str()),
+            Arc::clone(&links),
+            Arc::clone(&machine),
+            Arc::clone(&accounts),
+        );
+        let directory: Arc<dyn Directory> = view.clone();
+        let router = Router::new(own.as_str(), Arc::clone(&links), directory, runtime.clone());
+        ask::listen(&links, &accounts, &view);
+        let maker = Arc::new(ClusterMaker {
+            own: own.clone(),
+            cluster: setup.name,
+            machine: Arc::clone(&machine),
+            local: Arc::clone(&backend),
+            links: Arc::clone(&links),
+            runtime: runtime.clone(),
+        });
+        let follower = Arc::new(Follower {
+            own,
+            accounts,
+            backend,
+            links: Arc::clone(&links),
+            view: Arc::clone(&view),
+            runtime: runtime.clone(),
+            known: Mutex::new(HashMap::new()),
+        });
+        hear_profiles(&links, &machine, &runtime);
+        let tasks = vec![
+            runtime.spawn(Arc::clone(&assembly).run()),
+            runtime.spawn(follow(Arc::clone(&machine), follower)),
+            runtime.spawn(be_known(profile, Arc::clone(&machine), Arc::clone(&links))),
+        ];
+        Ok(Arc::new(Self {
+            groups,
+            machine,
+            assembly,
+            router,
+            view,
+            maker,
+            links,
+            _sink: sink,
+            raft: Mutex::new(Some(raft)),
+            tasks: Mutex::new(tasks),
+        }))
+    }
+
+    /// Makes streams for the API.
+    pub fn maker(&self) -> Arc<dyn StreamMaker> {
+        self.maker.clone()
+    }
+
+    /// Knows where API requests belong.
+    pub fn elsewhere(&self) -> Arc<dyn Elsewhere> {
+        self.router.clone()
+    }
+
+    /// The API is there: what other servers carry here is answered from now on.
+    pub fn serve(&self, server: &Arc<Server>, queue: Arc<ApiQueue>) {
+        self.view.serve(server);
+        self.router.listen(queue);
+    }
+
+    /// The server that leads the meta group.
+    pub fn meta_leader(&self) -> Option<Arc<str>> {
+        self.view.meta_leader()
+    }
+
+    /// Whether this server belongs to a meta group that has a leader.
+    pub fn is_ready(&self) -> bool {
+        let belongs = matches!(
+            self.assembly.standing().state,
+            super::founding::State::Belongs { .. }
+        );
+        belongs && self.meta_leader().is_some()
+    }
+
+    /// The journal would like to forget what led to the meta group's state.
+    pub fn relieve(&self) {
+        self.machine.carry();
+    }
+
+    /// Ends the groups of this server. Their logs stay.
+    pub fn stop(&self) {
+        for task in self.tasks.lock().drain(..) {
+            task.abort();
+        }
+        self.machine.carry();
+        let Some(raft) = self.raft.lock().take() else {
+            return;
+        };
+        let groups = &self.groups;
+        let handle = raft.handle();
+        // On a thread of its own, as whoever stops the server may be one of a runtime's.
+        std::thread::scope(|scope| {
+            let closing = scope.spawn(|| handle.block_on(groups.close()));
+            if closing.join().is_err() {
+                tracing::error!("The groups of this server did not end in order");
+            }
+        });
+        self.machine.ended();
+        self.links.close();
+        raft.shutdown_background();
+    }
+}
+
+/// Follows the meta layer's state as it changes.
+async fn follow(machine: Arc<MetaMachine>, follower: Arc<Follower>) {
+    let (mut changes, mut roles) = (machine.changes(), machine.roles());
+    let mut strays_looked_for = false;
+    loop {
+        let meta = Arc::clone(&changes.borrow_and_update());
+        let settled = match &*roles.borrow_and_update() {
+            Role::Leader { .. } => true,
+            Role::Follower { .. } => is_caught_up(&machine),
+            Role::Leaderless | Role::Stopped { .. } => false,
+        };
+        let look = settled && !strays_looked_for;
+        let (working, meta) = (Arc::clone(&follower), meta);
+        let worked = tokio::task::spawn_blocking(move || {
+            working.follow(&meta);
+            if look {
+                working.set_strays_aside(&meta);
+            }
+        });
+        if worked.await.is_err() {
+            tracing::error!("Following the JetStream meta group failed");
+        }
+        strays_looked_for |= look;
+        let again = tokio::time::sleep(PROFILE_INTERVAL);
+        tokio::select! {
+            changed = changes.changed() => if changed.is_err() { return },
+            changed = roles.changed() => if changed.is_err() { return },
+            () = again, if !strays_looked_for => {}
+        }
+    }
+}
+
+fn is_caught_up(machine: &MetaMachine) -> bool {
+    machine.group().is_some_and(|group| {
+        let status = group.status();
+        status.leader.is_some()
+            && status.committed_index > 0
+            && status.applied_index >= status.committed_index
+    })
+}
+
+/// Has the meta group know this server as it is.
+async fn be_known(profile: PeerProfile, machine: Arc<MetaMachine>, links: Arc<Links>) {
+    loop {
+        tokio::time::sleep(PROFILE_INTERVAL).await;
+        let known = machine.meta();
+        let Some(peer) = known.peers().get(&profile.server) else {
+            continue;
+        };
+        if peer.profile == profile {
+            continue;
+        }
+        let command = Command::PeerPut {
+            profile: profile.clone(),
+            renew: false,
+        };
+        if machine.leads() {
+            // Tried again when it was not.
+            let _ = machine.propose(&command, QUESTION_TIMEOUT).await;
+            continue;
+        }
+        let leader = machine.group().and_then(|group| group.leader());
+        if let Some(leader) = leader {
+            let body = Bytes::from(command.encode());
+            let asked = links.request(
+                &leader.server,
+                Channel::Control,
+                PROFILE,
+                body,
+                QUESTION_TIMEOUT,
+            );
+            if let Err(error) = asked.await {
+                tracing::debug!(
+                    "{:?} did not take this server's profile: {error}",
+                    leader.server
+                );
+            }
+        }
+    }
+}
+
+/// Takes what other servers say of themselves.
+fn hear_profiles(links: &Links, machine: &Arc<MetaMachine>, runtime: &tokio::runtime::Handle) {
+    let (machine, runtime) = (Arc::clone(machine), runtime.clone());
+    let heard = move |request: Request| {
+        let command = match Command::decode(&request.body) {
+            Ok(Command::PeerPut { profile, renew }) if profile.server == *request.from => {
+                Command::PeerPut { profile, renew }
+            }
+            _ => return request.responder.refuse("malformed"),
+        };
+        let machine = Arc::clone(&machine);
+        runtime.spawn(async move {
+            match machine.propose(&command, QUESTION_TIMEOUT).await {
+                Ok(_) => request.responder.answer(Bytes::new()),
+                Err(error) => request.responder.refuse(error.to_string()),
+            }
+        });
+    };
+    links.handle(PROFILE, Arc::new(heard));
+}

@@ -1,0 +1,366 @@
+//! This server's replica of the meta group: what is left of it at a start, how it is founded or joined, and whom it takes in.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use raft::group::{Begin, Checkpoint, Group, GroupNumber, GroupSpec, Groups, Members};
+use raft::log::{LogImage, recover_from};
+use raft::types::NodeId;
+use storage::engine::FileEngine;
+use storage::journal::{Commit, CommitSink, Damage, JournalError, Owner, OwnerReplay};
+use tokio::sync::oneshot;
+
+use super::super::meta::{Change, Command, Meta, PeerProfile};
+use super::assembly::{Attempt, MetaHost};
+use super::founding::{Proposal, State};
+use super::identity::Identity;
+use super::meta_machine::{MetaMachine, decode};
+
+/// Whose frames this server's identity is in the journal.
+const IDENTITY_OWNER: Owner = Owner(1);
+/// Owners of logs of the meta group: one is used, and another one after it was lost.
+const LOG_OWNERS: std::ops::RangeInclusive<u8> = 2..=15;
+/// How long a command of this room may take.
+const COMMAND_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a new member may take to catch up.
+const CATCH_UP_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// What an earlier run left of the meta group.
+pub(crate) struct Remains {
+    /// Owners that hold something in the journal.
+    used: BTreeSet<u8>,
+    identity_index: u64,
+    whole: Option<Whole>,
+}
+
+/// A replica that can go on.
+struct Whole {
+    identity: Identity,
+    image: LogImage,
+    meta: Meta,
+    checkpoint: Option<Checkpoint>,
+}
+
+impl Remains {
+    /// Takes it out of what the journal holds.
+    pub fn of(others: &mut BTreeMap<Owner, OwnerReplay>, damage: &[Damage]) -> Self {
+        let used = LOG_OWNERS.filter(|owner| others.contains_key(&Owner((*owner).into())));
+        let used = used.collect();
+        let kept = others.remove(&IDENTITY_OWNER).and_then(|kept| kept.carry);
+        let identity_index = kept.as_ref().map_or(0, |kept| kept.index);
+        let whole = kept.and_then(|kept| match Whole::of(&kept.payload, others, damage) {
+            Ok(whole) => Some(whole),
+            Err(reason) => {
+                tracing::error!(
+                    "What this server had of the JetStream meta group cannot be used, it joins anew: {reason}"
+                );
+                None
+            }
+        });
+        Self {
+            used,
+            identity_index,
+            whole,
+        }
+    }
+}
+
+impl Whole {
+    fn of(
+        identity: &[u8],
+        others: &mut BTreeMap<Owner, OwnerReplay>,
+        damage: &[Damage],
+    ) -> Result<Self, String> {
+        let identity = Identity::decode(identity).map_err(|error| error.to_string())?;
+        let owner = Owner(identity.owner.into());
+        let frames = others.remove(&owner).unwrap_or_default();
+        let carried = frames
+            .carry
+            .as_ref()
+            .map(|carried| decode(&carried.payload));
+        let image = recover_from(owner, frames, damage).map_err(|error| error.to_string())?;
+        if image.is_blank() {
+            return Err("its log is not there".to_owned());
+        }
+        let (meta, checkpoint) = match carried {
+            Some(carried) => {
+                let (meta, checkpoint) = carried.map_err(|error| error.to_string())?;
+                (meta, Some(checkpoint))
+            }
+            None if identity.founders.is_empty() => (Meta::default(), None),
+            None => {
+                let (meta, checkpoint) = founding(&identity.founders);
+                (meta, Some(checkpoint))
+            }
+        };
+        Ok(Self {
+            identity,
+            image,
+            meta,
+            checkpoint,
+        })
+    }
+}
+
+/// What a group begins with: the same on all of its founders.
+fn founding(founders: &BTreeSet<String>) -> (Meta, Checkpoint) {
+    let meta = Meta::founding(founders.iter().map(String::as_str));
+    let peers = meta.peers().iter();
+    let members = Members::of_voters(peers.map(|(server, peer)| (peer.node, server.clone())));
+    (meta, Checkpoint::founding(0, members))
+}
+
+/// Holds this server's replica of the meta group.
+pub(super) struct Host {
+    own: String,
+    groups: Arc<Groups>,
+    engine: Arc<FileEngine>,
+    machine: Arc<MetaMachine>,
+    kept: Mutex<Kept>,
+}
+
+struct Kept {
+    used: BTreeSet<u8>,
+    identity_index: u64,
+    identity: Option<Identity>,
+}
+
+impl Host {
+    /// On the server of that name. A replica that an earlier run left goes on, and the state says to which group it belongs.
+    pub async fn start(
+        own: String,
+        groups: Arc<Groups>,
+        engine: Arc<FileEngine>,
+        machine: Arc<MetaMachine>,
+        remains: Remains,
+    ) -> (Arc<Self>, State) {
+        let host = Arc::new(Self {
+            own,
+            groups,
+            engine,
+            machine,
+            kept: Mutex::new(Kept {
+                used: remains.used,
+                identity_index: remains.identity_index,
+                identity: None,
+            }),
+        });
+        let Some(whole) = remains.whole else {
+            return (host, State::Blank);
+        };
+        let founding = whole.identity.founding;
+        match host.go_on(whole).await {
+            Ok(()) => (host, State::Belongs { founding }),
+            Err(error) => {
+                tracing::error!("This server joins the JetStream meta group anew: {error}");
+                (host, State::Blank)
+            }
+        }
+    }
+
+    async fn go_on(&self, whole: Whole) -> Result<(), String> {
+        let Whole {
+            identity,
+            image,
+            meta,
+            checkpoint,
+        } = whole;
+        let owner = Owner(identity.owner.into());
+        let stands = checkpoint.clone().unwrap_or_default();
+        self.machine.begin(owner, meta, stands);
+        let spec = GroupSpec {
+            number: GroupNumber::META,
+            owner,
+            node: identity.node,
+            begin: Begin::Again,
+            image,
+            checkpoint,
+        };
+        self.run(spec).await?;
+        self.kept.lock().identity = Some(identity);
+        Ok(())
+    }
+
+    async fn run(&self, spec: GroupSpec) -> Result<(), String> {
+        let machine: Arc<dyn raft::group::Machine> = self.machine.clone();
+        let started = self.groups.start(spec, machine).await;
+        let group = started.map_err(|error| error.to_string())?;
+        self.machine.started(group);
+        Ok(())
+    }
+
+    /// An owner whose name no log in the journal has.
+    fn fresh_owner(&self) -> Result<u8, String> {
+        let mut kept = self.kept.lock();
+        let mut owners = LOG_OWNERS;
+        let owner = owners
+            .find(|owner| !kept.used.contains(owner))
+            .ok_or("the journal holds too many lost logs of the meta group")?;
+        kept.used.insert(owner);
+        Ok(owner)
+    }
+
+    /// Keeps the identity in the journal; durable when it returns.
+    async fn keep(&self, identity: &Identity) -> Result<(), String> {
+        let index = {
+            let mut kept = self.kept.lock();
+            kept.identity_index += 1;
+            kept.identity_index
+        };
+        let (sender, receiver) = oneshot::channel();
+        let sink: Arc<dyn CommitSink> = Arc::new(Told(Mutex::new(Some(sender))));
+        let bytes = identity.encode();
+        self.engine
+            .carry_state(IDENTITY_OWNER, index, bytes, &sink)
+            .map_err(|error| error.to_string())?;
+        let told = receiver.await;
+        told.map_err(|_| "the journal ended".to_owned())??;
+        self.kept.lock().identity = Some(identity.clone());
+        Ok(())
+    }
+
+    fn group(&self) -> Result<Group, String> {
+        self.machine
+            .group()
+            .ok_or_else(|| "no group here".to_owned())
+    }
+
+    fn check_leads(&self) -> Result<(), String> {
+        match self.machine.leads() {
+            true => Ok(()),
+            false => Err("this server does not lead the meta group".to_owned()),
+        }
+    }
+}
+
+impl MetaHost for Host {
+    fn found(&self, proposal: Proposal) -> Attempt<'_, ()> {
+        Box::pin(async move {
+            let (meta, checkpoint) = founding(&proposal.founders);
+            let node = meta.peers().get(&self.own).map(|peer| peer.node);
+            let identity = Identity {
+                owner: self.fresh_owner()?,
+                node: node.ok_or("this server is not among the founders")?,
+                founding: proposal.founding,
+                founders: proposal.founders,
+            };
+            self.keep(&identity).await?;
+            let owner = Owner(identity.owner.into());
+            self.machine.begin(owner, meta, checkpoint.clone());
+            self.run(GroupSpec {
+                number: GroupNumber::META,
+                owner,
+                node: identity.node,
+                begin: Begin::Founder,
+                image: LogImage::default(),
+                checkpoint: Some(checkpoint),
+            })
+            .await
+        })
+    }
+
+    fn join(&self, node: NodeId, founding: u64) -> Attempt<'_, ()> {
+        Box::pin(async move {
+            let identity = Identity {
+                owner: self.fresh_owner()?,
+                node,
+                founding,
+                founders: BTreeSet::new(),
+            };
+            self.keep(&identity).await?;
+            let owner = Owner(identity.owner.into());
+            self.machine
+                .begin(owner, Meta::default(), Checkpoint::default());
+            self.run(GroupSpec {
+                number: GroupNumber::META,
+                owner,
+                node,
+                begin: Begin::Joiner,
+                image: LogImage::default(),
+                checkpoint: None,
+            })
+            .await
+        })
+    }
+
+    fn register(&self, server: String) -> Attempt<'_, NodeId> {
+        Box::pin(async move {
+            self.check_leads()?;
+            let profile = PeerProfile {
+                server,
+                ..PeerProfile::default()
+            };
+            let command = Command::PeerPut {
+                profile,
+                renew: true,
+            };
+            let changes = self.machine.propose(&command, COMMAND_TIMEOUT).await;
+            let changes = changes.map_err(|error| error.to_string())?;
+            let node = changes.iter().find_map(|change| match change {
+                Change::PeerPut { node, .. } => Some(*node),
+                _ => None,
+            });
+            node.ok_or_else(|| "it was given no id".to_owned())
+        })
+    }
+
+    fn admit(&self, server: String, node: NodeId) -> Attempt<'_, ()> {
+        Box::pin(async move {
+            self.check_leads()?;
+            let meta = self.machine.meta();
+            let registered = meta.peers().get(&server).map(|peer| peer.node);
+            if registered != Some(node) {
+                return Err("it was given another id".to_owned());
+            }
+            let group = self.group()?;
+            let members = group.members();
+            let voters = members.voters().into_iter().filter_map(|node| {
+                let server = members.server_of(node)?.to_owned();
+                Some((node, server))
+            });
+            // An earlier id of the server leaves, and so do servers that were removed.
+            let known = |name: &String| meta.peers().contains_key(name);
+            let mut voters: BTreeMap<NodeId, String> = voters
+                .filter(|(_, name)| *name != server && known(name))
+                .collect();
+            voters.insert(node, server);
+            let changed = group.change_members(voters, CATCH_UP_TIMEOUT).await;
+            changed.map_err(|error| error.to_string())
+        })
+    }
+
+    fn node(&self) -> Option<NodeId> {
+        let group = self.machine.group()?;
+        Some(group.myself().node)
+    }
+
+    fn is_member(&self) -> bool {
+        self.machine
+            .group()
+            .is_some_and(|group| group.members().is_voter(group.myself().node))
+    }
+}
+
+/// Hears that something is durable.
+struct Told(Mutex<Option<oneshot::Sender<Result<(), String>>>>);
+
+impl Told {
+    fn tell(&self, result: Result<(), String>) {
+        if let Some(told) = self.0.lock().take() {
+            // Whoever waited may have gone.
+            let _ = told.send(result);
+        }
+    }
+}
+
+impl CommitSink for Told {
+    fn committed(&self, _commits: &[Commit]) {
+        self.tell(Ok(()));
+    }
+
+    fn failed(&self, error: &JournalError) {
+        self.tell(Err(error.to_string()));
+    }
+}

@@ -1,0 +1,226 @@
+//! What this server knows of who leads what, and its share of answers that all give together.
+
+use std::collections::HashSet;
+use std::sync::{Arc, OnceLock};
+
+use bytes::Bytes;
+use parking_lot::RwLock;
+use raft::group::{Channel, Members};
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use super::super::api::elsewhere::Carried;
+use super::super::api::handler::{Answer, Context, Server, refuse_operation, shares};
+use super::super::api::route::Operation;
+use super::super::api::workers::Accounts;
+use super::super::meta::{Form, StreamAssignment};
+use super::super::types::ErrorCode;
+use super::leaders::Leaders;
+use super::meta_machine::MetaMachine;
+use super::router::{Directory, StreamLeader};
+use crate::cluster::link::Links;
+
+/// What is known here of who leads what.
+pub(super) struct View {
+    own: Arc<str>,
+    links: Arc<Links>,
+    machine: Arc<MetaMachine>,
+    pub leaders: Leaders,
+    accounts: Arc<Accounts>,
+    /// Streams with one replica that are here, by account and name.
+    here: RwLock<HashSet<(String, String)>>,
+    server: OnceLock<Arc<Server>>,
+}
+
+impl View {
+    pub fn new(
+        own: Arc<str>,
+        links: Arc<Links>,
+        machine: Arc<MetaMachine>,
+        accounts: Arc<Accounts>,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            own,
+            links,
+            machine,
+            leaders: Leaders::default(),
+            accounts,
+            here: RwLock::default(),
+            server: OnceLock::new(),
+        })
+    }
+
+    /// What handlers know of this server, once it is made.
+    pub fn serve(&self, server: &Arc<Server>) {
+        // Once per run.
+        let _ = self.server.set(Arc::clone(server));
+    }
+
+    /// A stream is here, or not any more.
+    pub fn set_here(&self, account: &str, stream: &str, here: bool) {
+        let key = (account.to_owned(), stream.to_owned());
+        let mut streams = self.here.write();
+        match here {
+            true => streams.insert(key),
+            false => streams.remove(&key),
+        };
+    }
+
+    /// Whether this server leads a stream.
+    pub fn leads(&self, account: &str, stream: &str) -> bool {
+        let meta = self.machine.meta();
+        let Some(assignment) = meta.stream(account, stream) else {
+            return false;
+        };
+        match assignment.group.form {
+            Form::Plain => {
+                let key = (account.to_owned(), stream.to_owned());
+                self.here.read().contains(&key)
+            }
+            Form::Raft => self.leader_of(assignment) == Some(Arc::clone(&self.own)),
+        }
+    }
+
+    fn leader_of(&self, assignment: &StreamAssignment) -> Option<Arc<str>> {
+        let group = &assignment.group;
+        match group.form {
+            Form::Plain => group
+                .members
+                .first()
+                .map(|member| Arc::from(member.server.as_str())),
+            Form::Raft => self.leaders.leader(group.number),
+        }
+    }
+
+    fn reaches(&self, server: &str) -> bool {
+        *server == *self.own || self.links.is_connected(server, Channel::Control)
+    }
+
+    fn reaches_majority(&self, members: &Members) -> bool {
+        let voters = members.voters();
+        let servers = voters.iter().filter_map(|node| members.server_of(*node));
+        servers.filter(|server| self.reaches(server)).count() > voters.len() / 2
+    }
+
+    /// The other server that leads a stream.
+    pub fn leader_elsewhere(&self, account: &str, stream: &str) -> Option<Arc<str>> {
+        let meta = self.machine.meta();
+        let leader = self.leader_of(meta.stream(account, stream)?)?;
+        (leader != self.own).then_some(leader)
+    }
+}
+
+/// What one server has of an account.
+#[derive(Debug, Serialize, Deserialize)]
+struct Share {
+    /// Streams that it leads, as the API shows them in a list.
+    streams: Vec<Box<RawValue>>,
+    usage: shares::Usage,
+}
+
+/// As much of a stream's info as is needed to put it in its place.
+#[derive(Deserialize)]
+struct Named {
+    config: NamedConfig,
+}
+
+#[derive(Deserialize)]
+struct NamedConfig {
+    name: String,
+}
+
+impl Directory for View {
+    fn meta_leader(&self) -> Option<Arc<str>> {
+        let group = self.machine.group()?;
+        let leader: Arc<str> = Arc::from(group.leader()?.server);
+        let leads = match leader == self.own {
+            // A leader that reaches no majority leads nobody.
+            true => self.machine.leads() && self.reaches_majority(&group.members()),
+            false => self.reaches(&leader),
+        };
+        leads.then_some(leader)
+    }
+
+    fn stream_leader(&self, account: &str, stream: &str) -> StreamLeader {
+        let meta = self.machine.meta();
+        let Some(assignment) = meta.stream(account, stream) else {
+            return StreamLeader::NoStream;
+        };
+        match self.leader_of(assignment) {
+            Some(server) => StreamLeader::Server(server),
+            None => StreamLeader::Nobody,
+        }
+    }
+
+    fn share(&self, carried: &Carried) -> Bytes {
+        let (Some(server), Some(account), Some(operation)) = (
+            self.server.get(),
+            self.accounts.get(&carried.account),
+            Operation::parse(&carried.subject),
+        ) else {
+            return Bytes::new();
+        };
+        let context = Context {
+            server,
+            account,
+            required_level: &carried.required_level,
+            body: &carried.body,
+        };
+        let led = |stream: &str| self.leads(&carried.account, stream);
+        let share = Share {
+            streams: match operation {
+                Operation::StreamList => shares::streams(&context, led),
+                _ => Vec::new(),
+            },
+            usage: shares::usage(&context, led),
+        };
+        // Values of the API: there is always JSON of them.
+        Bytes::from(serde_json::to_vec(&share).unwrap_or_default())
+    }
+
+    fn merge(&self, carried: &Carried, given: Vec<Bytes>, silent: usize) -> Answer {
+        let Some(operation) = Operation::parse(&carried.subject) else {
+            return refuse_operation(Operation::StreamList, ErrorCode::ClusterNotAvail.into());
+        };
+        let (Some(server), Some(account)) =
+            (self.server.get(), self.accounts.get(&carried.account))
+        else {
+            return refuse_operation(operation, ErrorCode::ClusterNotAvail.into());
+        };
+        let context = Context {
+            server,
+            account,
+            required_level: &carried.required_level,
+            body: &carried.body,
+        };
+        let mut streams = std::collections::BTreeMap::new();
+        let mut usage = shares::Usage::default();
+        for share in given {
+            let Ok(share) = serde_json::from_slice::<Share>(&share) else {
+                continue;
+            };
+            usage.add(&share.usage);
+            for info in share.streams {
+                if let Ok(named) = serde_json::from_str::<Named>(info.get()) {
+                    streams.insert(named.config.name, info);
+                }
+            }
+        }
+        if silent > 0 {
+            tracing::debug!("{silent} servers did not say what they have");
+        }
+        match operation {
+            Operation::StreamList => shares::list_page(&context, streams),
+            _ => shares::account_info(&context, &usage),
+        }
+    }
+
+    fn sharers(&self) -> Vec<Arc<str>> {
+        let meta = self.machine.meta();
+        let names = meta.peers().keys();
+        names
+            .filter(|name| **name != *self.own)
+            .map(|name| Arc::from(name.as_str()))
+            .collect()
+    }
+}
