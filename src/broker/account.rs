@@ -9,6 +9,7 @@ use parking_lot::RwLock;
 use super::interest::Watches;
 use super::internal::{InternalSubscription, InternalTarget};
 use super::members::Members;
+use super::route::{InterestSink, LocalInterest};
 use super::subscription::{Subscription, Target};
 use crate::subject::{InvalidSubject, Matches, SubjectIndex};
 
@@ -20,6 +21,10 @@ pub struct Account {
     generation: AtomicU64,
     pub(super) watches: Watches,
     pub(super) members: Members,
+    /// What other servers are told of.
+    pub(super) local: LocalInterest,
+    /// How many subscriptions are other servers'.
+    remote_count: AtomicU64,
 }
 
 impl std::fmt::Debug for Account {
@@ -29,13 +34,15 @@ impl std::fmt::Debug for Account {
 }
 
 impl Account {
-    pub(super) fn new(name: &str) -> Self {
+    pub(super) fn new(name: &str, interest: Option<Arc<dyn InterestSink>>) -> Self {
         Self {
             name: name.to_owned(),
             index: RwLock::default(),
             generation: AtomicU64::new(1),
             watches: Watches::default(),
             members: Members::default(),
+            local: LocalInterest::told_to(interest),
+            remote_count: AtomicU64::new(0),
         }
     }
 
@@ -44,9 +51,23 @@ impl Account {
         &self.name
     }
 
-    /// How many subscriptions there are.
+    /// How many subscriptions there are on this server.
     pub fn subscription_count(&self) -> usize {
-        self.index.read().len()
+        let remote = usize::try_from(self.remote_count.load(Ordering::Relaxed));
+        self.index
+            .read()
+            .len()
+            .saturating_sub(remote.unwrap_or(usize::MAX))
+    }
+
+    /// How many subscriptions other servers have told of.
+    pub fn remote_subscription_count(&self) -> u64 {
+        self.remote_count.load(Ordering::Relaxed)
+    }
+
+    /// What was found before may be different now.
+    pub(super) fn matches_changed(&self) {
+        self.generation.fetch_add(1, Ordering::Release);
     }
 
     /// Subscribes a part of the server. The batches it gets carry the tag.
@@ -70,6 +91,30 @@ impl Account {
         })
     }
 
+    /// As [`Account::subscribe`], but other servers are not told: what is published there does not come here.
+    pub fn subscribe_here(
+        self: &Arc<Self>,
+        pattern: &str,
+        queue: Option<&str>,
+        target: Arc<dyn InternalTarget>,
+        tag: u64,
+    ) -> Result<InternalSubscription, InvalidSubject> {
+        let subscription = Arc::new(
+            Subscription::new(
+                Bytes::copy_from_slice(pattern.as_bytes()),
+                queue.map(|queue| Bytes::copy_from_slice(queue.as_bytes())),
+                Target::Internal { target, tag },
+                None,
+            )
+            .only_here(),
+        );
+        self.insert(&subscription)?;
+        Ok(InternalSubscription {
+            account: Arc::clone(self),
+            subscription,
+        })
+    }
+
     /// Adds a subscription.
     pub fn insert(&self, subscription: &Arc<Subscription>) -> Result<(), InvalidSubject> {
         let mut index = self.index.write();
@@ -78,8 +123,12 @@ impl Account {
             subscription.queue.as_deref(),
             Arc::clone(subscription),
         )?;
+        if subscription.is_remote() {
+            self.remote_count.fetch_add(1, Ordering::Relaxed);
+        }
         self.generation.fetch_add(1, Ordering::Release);
         drop(index);
+        self.count_local(subscription, true);
         self.interest_may_have_changed(&subscription.subject);
         Ok(())
     }
@@ -94,10 +143,14 @@ impl Account {
             subscription.id,
         );
         if removed {
+            if subscription.is_remote() {
+                self.remote_count.fetch_sub(1, Ordering::Relaxed);
+            }
             self.generation.fetch_add(1, Ordering::Release);
         }
         drop(index);
         if removed {
+            self.count_local(subscription, false);
             self.interest_may_have_changed(&subscription.subject);
         }
         removed

@@ -17,6 +17,7 @@ pub mod internal;
 pub mod members;
 pub mod outbox;
 pub mod permissions;
+pub mod route;
 pub mod subscription;
 pub mod traffic;
 
@@ -33,6 +34,7 @@ pub use interest::{InterestTarget, InterestWatch};
 pub use internal::{Inbound, InternalSubscription, InternalTarget, Outgoing};
 pub use members::{AccountFull, ConnectionLimits, ConnectionTraffic, Membership};
 pub use outbox::{Outbox, OutboxLimits, Wire};
+pub use route::{InterestSink, RouteSink, Weight};
 pub use subscription::{Subscription, Target};
 pub use traffic::{Traffic, TrafficSnapshot};
 
@@ -42,12 +44,21 @@ pub const GLOBAL_ACCOUNT: &str = "$G";
 pub const SYSTEM_ACCOUNT: &str = "$SYS";
 
 /// All accounts of a server and what they have in common.
-#[derive(Debug)]
 pub struct Broker {
     accounts: RwLock<HashMap<String, Arc<Account>>>,
     global: Arc<Account>,
     system: Arc<Account>,
     traffic: Arc<Traffic>,
+    /// Who is told of local interest.
+    interest: Option<Arc<dyn InterestSink>>,
+}
+
+impl std::fmt::Debug for Broker {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Broker")
+            .field("accounts", &self.accounts)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Default for Broker {
@@ -59,8 +70,17 @@ impl Default for Broker {
 impl Broker {
     /// A broker with the global and the system account.
     pub fn new() -> Self {
-        let global = Arc::new(Account::new(GLOBAL_ACCOUNT));
-        let system = Arc::new(Account::new(SYSTEM_ACCOUNT));
+        Self::with_interest(None)
+    }
+
+    /// The same, for a server of a cluster: this one is told of all local interest.
+    pub fn telling(interest: Arc<dyn InterestSink>) -> Self {
+        Self::with_interest(Some(interest))
+    }
+
+    fn with_interest(interest: Option<Arc<dyn InterestSink>>) -> Self {
+        let global = Arc::new(Account::new(GLOBAL_ACCOUNT, interest.clone()));
+        let system = Arc::new(Account::new(SYSTEM_ACCOUNT, interest.clone()));
         let accounts = [&global, &system]
             .map(|account| (account.name().to_owned(), Arc::clone(account)))
             .into();
@@ -69,6 +89,7 @@ impl Broker {
             global,
             system,
             traffic: Arc::default(),
+            interest,
         }
     }
 
@@ -104,7 +125,7 @@ impl Broker {
         if let Some(account) = accounts.get(name) {
             return Arc::clone(account);
         }
-        let account = Arc::new(Account::new(name));
+        let account = Arc::new(Account::new(name, self.interest.clone()));
         accounts.insert(name.to_owned(), Arc::clone(&account));
         account
     }

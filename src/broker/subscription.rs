@@ -8,6 +8,7 @@ use bytes::Bytes;
 use super::client::Client;
 use super::internal::InternalTarget;
 use super::permissions::DenyFilter;
+use super::route::{RouteSink, Weight};
 use crate::subject::Indexed;
 
 static LAST_ID: AtomicU64 = AtomicU64::new(0);
@@ -28,6 +29,13 @@ pub enum Target {
         /// What tells the target's subscriptions apart.
         tag: u64,
     },
+    /// Another server of the cluster.
+    Route {
+        /// The connection that told of it.
+        sink: Arc<RouteSink>,
+        /// How many members the queue group has there.
+        weight: Weight,
+    },
 }
 
 /// One subscription of an account.
@@ -46,6 +54,8 @@ pub struct Subscription {
     /// How many deliveries end it; 0 for no end.
     max: AtomicU64,
     closed: AtomicBool,
+    /// Other servers are not told of it.
+    only_here: bool,
 }
 
 impl std::fmt::Debug for Subscription {
@@ -92,7 +102,25 @@ impl Subscription {
             delivered: AtomicU64::new(0),
             max: AtomicU64::new(0),
             closed: AtomicBool::new(false),
+            only_here: false,
         }
+    }
+
+    /// As it is, and other servers are not told of it.
+    #[must_use]
+    pub fn only_here(mut self) -> Self {
+        self.only_here = true;
+        self
+    }
+
+    /// Whether it is another server's.
+    pub fn is_remote(&self) -> bool {
+        matches!(self.target, Target::Route { .. })
+    }
+
+    /// Whether other servers are told of it.
+    pub(super) fn is_told(&self) -> bool {
+        !self.only_here && !self.is_remote()
     }
 
     /// How many messages it was given.

@@ -345,8 +345,12 @@ TLS:
        --help_tls                      More about TLS (not supported yet)
 
 Cluster (not supported yet):
-       --routes <urls>, --cluster, --cluster_listen <url>, --cluster_name <name>,
-       --cluster_advertise <address>, --no_advertise, --connect_retries <number>
+       --routes <urls>                 Servers of the cluster to connect to, separated by commas
+       --cluster, --cluster_listen <url>   Where servers of the cluster connect to
+       --cluster_name <name>           Name of the cluster (default: made up)
+       --cluster_advertise <address>   Address that other servers are told
+       --no_advertise                  Do not tell clients of the other servers
+       --connect_retries <number>      Dials of a server that another one told of
 
   -h,  --help                          Show this
   -v,  --version                       Show the version

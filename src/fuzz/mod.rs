@@ -5,6 +5,7 @@
 mod configuration;
 mod jetstream;
 mod protocol;
+mod route;
 
 pub use storage::fuzz::Target;
 
@@ -15,8 +16,9 @@ pub fn storage_targets() -> Vec<Target> {
 
 /// All parsers of this crate.
 pub fn targets() -> Vec<Target> {
-    let rooms: [&[Target]; 6] = [
+    let rooms: [&[Target]; 7] = [
         protocol::TARGETS,
+        route::TARGETS,
         configuration::TARGETS,
         jetstream::TARGETS,
         crate::jetstream::meta::fuzz::TARGETS,

@@ -15,6 +15,7 @@ pub mod headers;
 pub mod info;
 pub mod parser;
 pub mod quote;
+pub mod route;
 
 pub use connect::ConnectRequest;
 pub use info::ServerInfo;

@@ -471,7 +471,7 @@ fn trim_end(mut text: &[u8]) -> &[u8] {
 }
 
 /// A decimal number of at most nine digits.
-fn parse_size(digits: &[u8]) -> Option<usize> {
+pub(super) fn parse_size(digits: &[u8]) -> Option<usize> {
     if digits.is_empty() || digits.len() > SIZE_DIGITS_MAX {
         return None;
     }

@@ -182,7 +182,9 @@ fn subscribe(
         }
     }
     for account in broker.accounts() {
-        add(&account, USER_INFO)?;
+        let target = Arc::clone(queue) as Arc<dyn InternalTarget>;
+        // Only the server of a client knows who it is.
+        subscriptions.push(account.subscribe_here(USER_INFO, None, target, 0)?);
     }
     Ok(subscriptions)
 }

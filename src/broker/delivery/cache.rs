@@ -10,6 +10,7 @@ use std::sync::Arc;
 use foldhash::fast::RandomState;
 
 use crate::broker::account::Account;
+use crate::broker::route::RouteMatches;
 use crate::broker::subscription::Subscription;
 use crate::subject::Matches;
 
@@ -24,6 +25,7 @@ struct Place {
     account: Option<Arc<Account>>,
     generation: u64,
     matches: Matches<Arc<Subscription>>,
+    routes: RouteMatches,
 }
 
 /// Matches by account and subject.
@@ -36,12 +38,12 @@ pub(super) struct MatchCache {
 }
 
 impl MatchCache {
-    /// What matches the subject now.
+    /// What matches the subject now, here and on other servers.
     pub(super) fn find(
         &mut self,
         account: &Arc<Account>,
         subject: &[u8],
-    ) -> &Matches<Arc<Subscription>> {
+    ) -> (&Matches<Arc<Subscription>>, &RouteMatches) {
         if self.places.is_empty() || self.collisions > self.places.len() {
             self.grow();
         }
@@ -63,8 +65,13 @@ impl MatchCache {
             // The generation was read before the index is: what changes in between is seen later.
             place.generation = generation;
             account.matches(subject, &mut place.matches);
+            if account.remote_subscription_count() > 0 {
+                place.routes.split_off(&mut place.matches);
+            } else {
+                place.routes.clear();
+            }
         }
-        &place.matches
+        (&place.matches, &place.routes)
     }
 
     fn grow(&mut self) {

@@ -7,6 +7,7 @@
 
 mod cache;
 mod internal_batch;
+mod routed;
 mod staging;
 
 use std::sync::Arc;
@@ -104,6 +105,10 @@ pub struct Delivery {
     random: u64,
     /// What an early hand-over within the batch asked for.
     flow: Flow,
+    /// The current message's queue groups that go to other servers: which connection, which group.
+    picked: Vec<(usize, usize)>,
+    /// The current message's queue groups that nobody here took.
+    untaken: Vec<usize>,
 }
 
 impl Default for Delivery {
@@ -114,6 +119,8 @@ impl Default for Delivery {
             internals: InternalBatches::default(),
             random: seed(),
             flow: Flow::Continue,
+            picked: Vec::new(),
+            untaken: Vec::new(),
         }
     }
 }
@@ -151,8 +158,10 @@ impl Delivery {
             internals,
             random,
             flow,
+            picked,
+            untaken,
         } = self;
-        let matches = cache.find(account, to);
+        let (matches, routes) = cache.find(account, to);
         let mut stage = Stage {
             clients,
             internals,
@@ -169,7 +178,8 @@ impl Delivery {
                 *flow = stall;
             }
         }
-        for group in &matches.queues {
+        untaken.clear();
+        for (at, group) in matches.queues.iter().enumerate() {
             let members = &group.members;
             let start = next_below(random, members.len());
             let (later, first) = members.split_at(start);
@@ -179,6 +189,19 @@ impl Delivery {
                 .chain(later)
                 .any(|member| stage.deliver(member));
             delivered += u32::from(taken);
+            if !taken {
+                untaken.push(at);
+            }
+        }
+        if !routes.is_empty() {
+            picked.clear();
+            for (at, group) in routes.groups.iter().enumerate() {
+                // Members here come first.
+                if group.local.is_none_or(|local| untaken.contains(&local)) {
+                    picked.push((group.pick(next(random)), at));
+                }
+            }
+            delivered += routed::stage(clients, account, to, message, routes, picked);
         }
         delivered
     }
@@ -190,14 +213,12 @@ impl Delivery {
         subject: &[u8],
         of: &Client,
     ) -> Option<Bytes> {
-        self.cache
-            .find(account, subject)
-            .plain
-            .iter()
-            .find_map(|subscription| match &subscription.target {
+        self.cache.find(account, subject).0.plain.iter().find_map(
+            |subscription| match &subscription.target {
                 Target::Client { client, sid } if client.id == of.id => Some(sid.clone()),
                 _ => None,
-            })
+            },
+        )
     }
 
     /// Stages bytes of the protocol itself for one client, in order with its messages.
@@ -273,6 +294,8 @@ impl Stage<'_, '_> {
                 self.internals
                     .stage(target, *tag, self.account, self.message, client);
             }
+            // Taken out of the matches before: other servers have a stage of their own.
+            Target::Route { .. } => return false,
         }
         if admission == Admission::TakenAsLast {
             self.account.remove(subscription);
@@ -281,12 +304,16 @@ impl Stage<'_, '_> {
     }
 }
 
-/// A random number below `bound`, good enough to spread work.
-fn next_below(state: &mut u64, bound: usize) -> usize {
+/// 32 random bits, good enough to spread work.
+fn next(state: &mut u64) -> u64 {
     // xorshift64*, Vigna 2016.
     *state ^= *state >> 12;
     *state ^= *state << 25;
     *state ^= *state >> 27;
-    let random = state.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 32;
-    ((random * bound as u64) >> 32) as usize
+    state.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 32
+}
+
+/// A random number below `bound`.
+fn next_below(state: &mut u64, bound: usize) -> usize {
+    ((next(state) * bound as u64) >> 32) as usize
 }

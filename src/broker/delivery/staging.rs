@@ -91,6 +91,35 @@ impl ClientStages {
         self.bytes += added;
     }
 
+    /// Stages a message for another server, behind the line that `line` writes.
+    pub(super) fn stage_routed(
+        &mut self,
+        client: &Arc<Client>,
+        headers: &[u8],
+        message: &Message<'_>,
+        line_bytes_max: usize,
+        line: impl FnOnce(&mut Vec<u8>),
+    ) {
+        let total_bytes = headers.len() + message.payload.len();
+        let staged = self.of(client);
+        let before = staged.bytes();
+        if message.is_shared() {
+            staged.write(line_bytes_max, line);
+            share_body(staged, headers, total_bytes, message);
+        } else {
+            staged.write(line_bytes_max + total_bytes + 2, |out| {
+                line(out);
+                out.extend_from_slice(headers);
+                out.extend_from_slice(message.payload);
+                out.extend_from_slice(b"\r\n");
+            });
+        }
+        staged.messages += 1;
+        staged.message_bytes += total_bytes as u64;
+        let added = staged.bytes() - before;
+        self.bytes += added;
+    }
+
     /// Empties the tables, and gives back what one large fan-out made of them.
     fn forget_clients(&mut self) {
         if self.by_client.capacity() > TABLE_KEPT_MAX.max(self.by_client.len() * 8) {
@@ -143,25 +172,24 @@ fn trace(who: &str, line: &MessageLine<'_>) {
 
 /// Stages a message whose payload others may send too.
 fn share(staged: &mut Staged, line: &MessageLine<'_>, headers: &[u8], message: &Message<'_>) {
+    staged.write(line.bytes_max(), |out| line.write(out));
+    share_body(staged, headers, line.total_bytes, message);
+}
+
+/// Stages what stands behind the line of such a message.
+fn share_body(staged: &mut Staged, headers: &[u8], total_bytes: usize, message: &Message<'_>) {
     match message.owner {
-        Owner::Frame(frame) => {
-            staged.write(line.bytes_max(), |out| line.write(out));
-            staged.share(tail_of(frame, line.total_bytes));
-        }
+        Owner::Frame(frame) => staged.share(tail_of(frame, total_bytes)),
         Owner::Outgoing(outgoing) => {
-            staged.write(line.bytes_max() + headers.len(), |out| {
-                line.write(out);
-                out.extend_from_slice(headers);
-            });
+            if !headers.is_empty() {
+                staged.write(headers.len(), |out| out.extend_from_slice(headers));
+            }
             if !outgoing.payload.is_empty() {
                 staged.share(outgoing.payload.clone());
             }
             staged.write(2, |out| out.extend_from_slice(b"\r\n"));
         }
-        Owner::Buffer => {
-            staged.write(line.bytes_max(), |out| line.write(out));
-            staged.share([headers, message.payload, b"\r\n"].concat().into());
-        }
+        Owner::Buffer => staged.share([headers, message.payload, b"\r\n"].concat().into()),
     }
 }
 

@@ -193,7 +193,7 @@ fn text(field: &Field<'_>, report: &mut Report) -> Option<String> {
 }
 
 /// Seconds as a number, or a duration.
-fn timeout(field: &Field<'_>, report: &mut Report) -> Option<Duration> {
+pub(super) fn timeout(field: &Field<'_>, report: &mut Report) -> Option<Duration> {
     let seconds = match field.value() {
         Value::Integer(seconds) => *seconds as f64,
         Value::Float(seconds) => *seconds,

@@ -1,10 +1,11 @@
 //! The options the server runs with: defaults, then the configuration file, then the command line.
 //!
 //! [`report`] collects what is wrong with a file and reads single values, [`top`] walks the top level of the file,
-//! [`authorization`], [`accounts`], [`users`], [`jetstream`], [`tls`], [`websocket`] and [`unsupported`] its parts, [`overrides`] lays the command line over it.
+//! [`authorization`], [`accounts`], [`users`], [`cluster`], [`jetstream`], [`tls`], [`websocket`] and [`unsupported`] its parts, [`overrides`] lays the command line over it.
 
 pub mod accounts;
 pub mod authorization;
+pub mod cluster;
 pub mod jetstream;
 mod overrides;
 mod report;
@@ -18,6 +19,7 @@ pub mod websocket;
 
 pub use accounts::{AccountJetStream, AccountLimitOptions, AccountOptions};
 pub use authorization::{Authorization, Permissions, ResponsePermission, SubjectPermission};
+pub use cluster::{ClusterOptions, Compression, RouteUrl};
 pub use jetstream::{
     AssetLimits, EncryptionCipher, EncryptionOptions, JetStreamOptions, StoreLimit, SyncPolicy,
 };
@@ -174,6 +176,8 @@ pub struct Options {
     pub system_account: Option<String>,
     /// Where WebSocket clients connect, when the file says so.
     pub websocket: Option<WebSocketOptions>,
+    /// The cluster; [`Options::cluster`] is the way to ask whether there is one.
+    pub cluster: ClusterOptions,
     /// Streams; [`Options::jetstream`] is the way to ask whether they are wanted.
     pub jetstream: JetStreamOptions,
     /// The configuration file as named on the command line.
@@ -228,6 +232,7 @@ impl Default for Options {
             accounts: Vec::new(),
             system_account: None,
             websocket: None,
+            cluster: ClusterOptions::default(),
             jetstream: JetStreamOptions::default(),
             config_file: None,
             config_digest: String::new(),
@@ -301,6 +306,11 @@ impl Options {
         self.jetstream.enabled.then_some(&self.jetstream)
     }
 
+    /// The cluster's options, if this server is in one.
+    pub fn cluster(&self) -> Option<&ClusterOptions> {
+        self.cluster.port.is_some().then_some(&self.cluster)
+    }
+
     /// Whether the options go together.
     fn check(&self) -> Result<(), ConfigError> {
         let contradiction = |reason: String| Err(ConfigError::Contradiction(reason));
@@ -328,6 +338,10 @@ impl Options {
             .check()
             .and_then(|()| accounts::check(self))
             .and_then(|()| websocket::check(self))
+            .and_then(|()| {
+                let name = self.server_name.as_deref();
+                self.cluster.check(self.jetstream.enabled, name)
+            })
             .map_err(ConfigError::Contradiction)
     }
 

@@ -1,6 +1,7 @@
 //! The command line, laid over what the file says.
 
 use super::super::flags::Flags;
+use super::cluster::{parse_advertise, parse_route};
 use super::top::{base_path, monitor};
 use super::{CLIENT_PORT_DEFAULT, ConfigError, Options, PeerCertificate, Port};
 use std::path::PathBuf;
@@ -9,6 +10,7 @@ use std::path::PathBuf;
 pub(super) fn apply(options: &mut Options, flags: &Flags) -> Result<(), ConfigError> {
     listeners(options, flags)?;
     tls(options, flags)?;
+    cluster(options, flags)?;
     logging(options, flags);
     let text = |value: &Option<String>| value.clone().filter(|text| !text.is_empty());
     if let Some(path) = text(&flags.pid) {
@@ -90,6 +92,64 @@ fn tls(options: &mut Options, flags: &Flags) -> Result<(), ConfigError> {
         _ => return Ok(()),
     };
     Err(ConfigError::Contradiction(missing.into()))
+}
+
+/// `--cluster` is a URL: where to listen, and perhaps as which user others must connect.
+fn cluster(options: &mut Options, flags: &Flags) -> Result<(), ConfigError> {
+    let text = |value: &Option<String>| value.clone().filter(|text| !text.is_empty());
+    let wrong =
+        |flag: &str, reason: String| ConfigError::Contradiction(format!("flag --{flag}: {reason}"));
+    let cluster = &mut options.cluster;
+    if let Some(url) = text(&flags.cluster) {
+        let (scheme, rest) = url.split_once("://").unwrap_or(("nats", &url));
+        let (credentials, place) = rest.rsplit_once('@').unwrap_or(("", rest));
+        let (host, number) = place
+            .trim_end_matches('/')
+            .rsplit_once(':')
+            .ok_or_else(|| wrong("cluster", format!("{place:?} is not host:port")))?;
+        let number = number
+            .parse()
+            .map_err(|_| wrong("cluster", format!("{number:?} is not a port")))?;
+        cluster.port = Some(port("cluster", number)?);
+        let host = host.trim_start_matches('[').trim_end_matches(']');
+        if !host.is_empty() {
+            cluster.host = host.to_owned();
+        }
+        if !credentials.is_empty() {
+            let named = parse_route(&format!("{scheme}://{credentials}@host"))
+                .map_err(|reason| wrong("cluster", reason))?;
+            cluster.user = named.user;
+            cluster.password = named.password;
+        }
+    }
+    if let Some(name) = text(&flags.cluster_name) {
+        if name.contains(char::is_whitespace) {
+            let reason = "cluster name cannot contain spaces or new lines";
+            return Err(wrong("cluster_name", reason.into()));
+        }
+        cluster.name = Some(name);
+    }
+    if let Some(place) = text(&flags.cluster_advertise) {
+        let advertise = parse_advertise(&place).ok_or_else(|| {
+            wrong(
+                "cluster_advertise",
+                format!("{place:?} is not host or host:port"),
+            )
+        })?;
+        cluster.advertise = Some(advertise);
+    }
+    if let Some(urls) = text(&flags.routes) {
+        let routes: Result<Vec<_>, _> = urls.split(',').map(parse_route).collect();
+        cluster.routes = routes.map_err(|reason| wrong("routes", reason))?;
+    }
+    if let Some(silent) = flags.no_advertise {
+        cluster.no_advertise = silent;
+    }
+    if let Some(retries) = flags.connect_retries.filter(|retries| *retries != 0) {
+        cluster.connect_retries = u32::try_from(retries)
+            .map_err(|_| wrong("connect_retries", format!("{retries} is out of range")))?;
+    }
+    Ok(())
 }
 
 fn port(flag: &str, number: i64) -> Result<Port, ConfigError> {

@@ -4,8 +4,8 @@ use super::super::duration::format_duration;
 use super::super::value::Map;
 use super::report::{Field, Problems, Report, in_file_order};
 use super::{
-    MonitorOptions, Options, PAYLOAD_BYTES_ADVISED_MAX, Port, accounts, authorization, jetstream,
-    tls, unsupported, websocket,
+    MonitorOptions, Options, PAYLOAD_BYTES_ADVISED_MAX, Port, accounts, authorization, cluster,
+    jetstream, tls, unsupported, websocket,
 };
 use std::path::PathBuf;
 use std::time::Duration;
@@ -236,6 +236,10 @@ fn timing(options: &mut Options, key: &str, field: &Field<'_>, report: &mut Repo
 fn services(options: &mut Options, key: &str, field: &Field<'_>, report: &mut Report) -> bool {
     match key {
         "authorization" => authorization::read(&mut options.authorization, field, report),
+        "cluster" => {
+            cluster::read(&mut options.cluster, field, report);
+            field.not_supported(report, "clusters are not built");
+        }
         "accounts" => options.accounts = accounts::read(field, report),
         "system_account" | "system" => {
             options.system_account = field.string(report).filter(|name| !name.is_empty());
