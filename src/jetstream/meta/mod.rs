@@ -6,7 +6,7 @@
 //! - `state` and `apply`: the state, and how commands change it; `course`: how a group goes from one set of members to another.
 //! - `placement`: which servers a stream is put on; `plan`: how a group's leader brings it to its members, step by step.
 //! - `reconcile`: what a server has to do so that it runs what is assigned to it.
-//! - `request`: what the leader answers requests: a command to propose, or an error; `tiers`: what accounts may use.
+//! - `request`: what the leader answers requests: a command to propose, or an error; `ahead`: the state that it decides upon; `tiers`: what accounts may use.
 //! - `shown`: groups as clients and monitoring see them.
 //! - `codec`: commands and the state as bytes.
 //!
@@ -14,6 +14,7 @@
 //! A pure state machine: it reads no clock, draws no randomness, does no I/O and knows no broker. The same commands in the same order lead to the same state on
 //! every server. Nothing is deleted on an inference: a server may delete a replica only when the state names it as released.
 
+mod ahead;
 mod apply;
 mod assignment;
 mod change;
@@ -32,6 +33,7 @@ mod state;
 mod tests;
 mod tiers;
 
+pub use ahead::{Ahead, Ticket};
 pub use apply::ORPHANS_MAX;
 pub use assignment::{
     ChangeKind, ConsumerAssignment, Form, Group, Orphan, Stored, StreamAssignment, StreamRef,

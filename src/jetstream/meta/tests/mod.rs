@@ -1,5 +1,6 @@
 //! What the meta layer promises.
 
+mod ahead;
 mod commands;
 mod model;
 mod placement;
