@@ -73,6 +73,9 @@ fn cat(
     for problem in stream.log_problems().into_iter().chain(problems) {
         lost(format!("{}: {problem}", stream.directory));
     }
+    for note in present.iter().flat_map(|now| &now.notes) {
+        eprintln!("nats-tool: {}: {note}", stream.directory);
+    }
     let from = scope.seq.map_or(0, |wanted| wanted.first);
     for block in &stream.blocks {
         if let Err(problem) = &block.outline {

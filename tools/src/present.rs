@@ -3,7 +3,8 @@
 use std::any::Any;
 use std::sync::Arc;
 
-use nats_server::jetstream::core::{Salvaged, StreamCore};
+use nats_server::jetstream::core::{LogPlace, Salvaged, StreamCore};
+use raft::log::{StoredEntry, stored_entries};
 use storage::block::Record;
 use storage::disk::RealDisk;
 use storage::engine::{RestoreError, StoredStream};
@@ -22,6 +23,8 @@ pub struct Present {
     everything: Filter,
     /// What could not be read or applied.
     pub problems: Vec<String>,
+    /// What has to be known of it, and is no damage.
+    pub notes: Vec<String>,
 }
 
 impl Present {
@@ -31,7 +34,7 @@ impl Present {
         checkpointed: u64,
         ring: Option<Arc<KeyRing>>,
     ) -> anyhow::Result<Self> {
-        let mut problems = Vec::new();
+        let (mut problems, mut notes) = (Vec::new(), Vec::new());
         let (core, entries, store) = match stored.view(Arc::new(RealDisk), ring) {
             Ok(found) => (
                 found.core,
@@ -49,11 +52,17 @@ impl Present {
         };
         let mut salvaged = StreamCore::salvage(&core, entries, store)?;
         problems.append(&mut salvaged.problems);
+        if let Some(log) = &stored.group_log {
+            let entries = stored_entries(stored.id.owner(), log);
+            problems.extend(replay_group(&mut salvaged.core, &entries).err());
+            notes.extend(not_committed(&salvaged.core, &entries));
+        }
         Ok(Self {
             checkpointed: if salvaged.is_based { checkpointed } else { 0 },
             salvaged,
             everything: Filter::everything(),
             problems,
+            notes,
         })
     }
 
@@ -84,4 +93,36 @@ impl Present {
         let store = self.salvaged.core.store();
         store.next_sequence(from, &self.everything)
     }
+}
+
+/// Applies what a replica's log alone tells to be committed.
+fn replay_group(core: &mut StreamCore, entries: &[StoredEntry]) -> Result<(), String> {
+    let after = core.applied_index();
+    let committed = entries
+        .iter()
+        .filter(|entry| entry.index > after && entry.committed);
+    for entry in committed {
+        if entry.index != core.applied_index() + 1 {
+            return Err(format!("log entries up to {} are lost", entry.index - 1));
+        }
+        let at = LogPlace {
+            index: entry.index,
+            term: Some(entry.term),
+        };
+        core.replay_committed(at, entry.command.as_ref())
+            .map_err(|error| error.to_string())?;
+    }
+    Ok(())
+}
+
+/// Whether the rest of a replica's log is committed, only the other replicas know.
+fn not_committed(core: &StreamCore, entries: &[StoredEntry]) -> Option<String> {
+    let mut open = entries
+        .iter()
+        .filter(|entry| entry.index > core.applied_index() && !entry.committed);
+    let first = open.next()?.index;
+    let last = open.next_back().map_or(first, |entry| entry.index);
+    Some(format!(
+        "log entries {first} to {last} are left out: whether they are committed, only the other replicas know"
+    ))
 }

@@ -29,6 +29,8 @@ pub struct Stream {
     pub account: Option<String>,
     pub name: Option<String>,
     pub removing: bool,
+    /// Which replica of which group it is, if it is one.
+    pub replica: Option<Replica>,
     /// What the journal has of it after its checkpoint.
     pub log: LogTail,
     pub outline: StreamOutline,
@@ -50,6 +52,13 @@ pub struct LogTail {
     /// Files beside the blocks that entries were moved to, because the stream could not take a checkpoint.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub moved: Vec<Moved>,
+}
+
+/// Which replica of which group a stream is.
+#[derive(Debug, Clone, Copy, serde::Serialize)]
+pub struct Replica {
+    pub group: u64,
+    pub node: u64,
 }
 
 /// A file of log entries in a stream's directory.
@@ -107,6 +116,18 @@ impl Stream {
             _ => 0,
         };
         let pending = || stored.entries.iter().filter(|(at, _)| *at > index);
+        stream.replica = stored.form.replica().map(|replica| Replica {
+            group: replica.group,
+            node: replica.node,
+        });
+        if let Some(log) = &stored.group_log {
+            let after = log.entries.iter().filter(|entry| entry.index > index);
+            stream.log.entries = after.clone().count() as u64;
+            stream.log.bytes = after.map(|entry| entry.payload.len() as u64).sum();
+            stream.log.holes = log.holes.clone();
+            stream.stored = Some(stored.clone());
+            return Ok(stream);
+        }
         stream.log = LogTail {
             entries: pending().count() as u64,
             bytes: pending().map(|(_, payload)| payload.len() as u64).sum(),
@@ -140,6 +161,7 @@ impl Stream {
             account: None,
             name: None,
             removing: false,
+            replica: None,
             log: LogTail::default(),
             outline,
             blocks,

@@ -35,12 +35,15 @@ fn payload(sequence: u64) -> String {
     format!("{sequence:-^100}")
 }
 
-/// A log entry, as docs/format.md has it, of a stream whose last sequence is `base`.
-fn entry(base: u64, operations: &[u8]) -> Bytes {
-    let mut bytes = vec![1];
+/// A log entry for that index, of a stream whose last sequence is `base`.
+fn entry(index: u64, base: u64, operations: &[u8]) -> Bytes {
+    let mut bytes = vec![2];
     bytes.extend(0u64.to_le_bytes());
     bytes.extend((TIME_NS + base as i64 + 1).to_le_bytes());
     bytes.extend(base.to_le_bytes());
+    // Decided upon the entry before, and the first that was.
+    bytes.extend((index - 1).to_le_bytes());
+    bytes.extend(1u64.to_le_bytes());
     bytes.extend(operations);
     bytes.into()
 }
@@ -93,7 +96,7 @@ fn append(
     let entries = sequences.clone().map(|sequence| LogEntry {
         stream: id,
         index: sequence,
-        payload: entry(sequence - 1, &message(&payload(sequence))).into(),
+        payload: entry(sequence, sequence - 1, &message(&payload(sequence))).into(),
         token: 0,
     });
     engine.submit(entries, &sink).unwrap();
@@ -213,6 +216,84 @@ fn a_store_shows_its_streams_wherever_their_messages_are() {
     }
 }
 
+/// A replica whose checkpoint covers ten entries and whose log goes on to 15, of which 13 are known to be committed.
+fn replica(directory: &Path) {
+    use raft::codec::{encode_entry, encode_mark, log_id};
+    use raft::types::{Command, Entry, Payload};
+    use storage::engine::{Form, Replica};
+    use storage::journal::{Frame, FrameKind};
+
+    let opened = open(directory, None);
+    let engine = &opened.engine;
+    let form = Form::Replicated(Replica { group: 3, node: 7 });
+    let options = StoreOptions::default();
+    let (id, mut store) = engine.create_as("$G", "REPLICA", options, form).unwrap();
+    let frame = |index: u64, kind, payload: Bytes| {
+        let frame = Frame {
+            owner: id.owner(),
+            index,
+            kind,
+            payload: payload.into(),
+        };
+        (frame, 0)
+    };
+    let entries = (11..=15u64).map(|index| {
+        // The eleventh is the leader's own.
+        let payload = match index {
+            11 => Payload::Blank,
+            _ => {
+                let last = index - 2;
+                let mut command = entry(index, last, &message(&payload(last + 1))).to_vec();
+                command[1..9].copy_from_slice(&1u64.to_le_bytes());
+                Payload::Normal(Command(command.into()))
+            }
+        };
+        let log_id = log_id(1, index);
+        frame(
+            index,
+            FrameKind::Entry,
+            encode_entry(&Entry { log_id, payload }),
+        )
+    });
+    for sequence in 1..=10 {
+        let payload = payload(sequence);
+        let message = NewMessage {
+            sequence,
+            time_ns: TIME_NS + sequence as i64,
+            subject: SUBJECT,
+            headers: b"",
+            payload: payload.as_bytes(),
+            expiry: Expiry::ByAge,
+        };
+        store.append(&message, &mut ()).unwrap();
+    }
+    let core = core("REPLICA", 10);
+    engine.checkpoint(id, &mut store, 10, core).unwrap();
+    let sink: Arc<dyn CommitSink> = Arc::new(Unheard);
+    let committed = encode_mark(Some(&log_id(1, 13)));
+    let mark = frame(0, FrameKind::Committed, committed);
+    engine.submit_frames(entries.chain([mark]), &sink).unwrap();
+    engine.close();
+}
+
+#[test]
+fn a_replica_shows_what_its_own_log_tells_to_be_committed() {
+    let directory = tempfile::tempdir().unwrap();
+    replica(directory.path());
+    let report = json(&tool(&["inspect", "--json"], directory.path(), None));
+    let stream = &report["streams"][0];
+    assert_eq!(stream["replica"]["group"], 3, "{report}");
+    assert_eq!(stream["log"]["entries"], 5);
+    let output = tool(&["cat"], directory.path(), None);
+    assert_eq!(
+        sequences(&output),
+        (1..=12).collect::<Vec<u64>>(),
+        "{output:?}"
+    );
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert!(told.contains("14 to 15"), "{told}");
+}
+
 #[test]
 fn without_its_key_a_store_is_locked_and_not_damaged() {
     let directory = tempfile::tempdir().unwrap();
@@ -294,14 +375,14 @@ fn with_tails(directory: &Path, cipher: Option<Cipher>) {
         // Five more, of which the second goes, and one that the checkpoint has.
         append(engine, id, &mut store, last + 1..=last + 5);
         let operations = [delete(7), message("after"), delete(7)].concat();
-        submit(engine, id, last + 6, entry(last + 5, &operations));
+        submit(engine, id, last + 6, entry(last + 6, last + 5, &operations));
         let second = [vec![2], varint(last + 2), vec![0]].concat();
-        submit(engine, id, last + 7, entry(last + 6, &second));
+        submit(engine, id, last + 7, entry(last + 7, last + 6, &second));
     }
     let (id, _) = engine.create("$G", "NEW", StoreOptions::default()).unwrap();
     submit(engine, id, 1, core("NEW", 1));
     for index in 2..=4 {
-        submit(engine, id, index, entry(index - 2, &message("new")));
+        submit(engine, id, index, entry(index, index - 2, &message("new")));
     }
 }
 

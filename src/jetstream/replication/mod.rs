@@ -38,9 +38,12 @@ mod maker;
 mod members;
 mod meta_machine;
 mod router;
-#[expect(
-    dead_code,
-    reason = "the controller does not start streams with several replicas yet"
+#[cfg_attr(
+    not(test),
+    expect(
+        dead_code,
+        reason = "the controller does not start streams with several replicas yet"
+    )
 )]
 pub(crate) mod stream;
 mod view;

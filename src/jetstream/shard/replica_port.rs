@@ -12,7 +12,7 @@ use super::port::Port;
 use super::replica::ReplicaStatus;
 use super::replicated_log::Proposer;
 use super::slot::Slot;
-use crate::jetstream::core::{Manifest, Mark, ReceivingNeeds};
+use crate::jetstream::core::{Manifest, Mark, ReceivingNeeds, Retirement};
 
 /// A replica on its shard, as others reach it. Clones reach the same one.
 #[derive(Clone)]
@@ -55,6 +55,11 @@ impl ReplicaPort {
             slot: self.port.slot,
             role,
         });
+    }
+
+    /// It stops to lead, and those who wait hear why.
+    pub fn retire(&self, reason: Retirement) {
+        self.act(move |slot, _| slot.retire(reason));
     }
 
     /// A leader that is about to hand over gives back what it need not have reserved.

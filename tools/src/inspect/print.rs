@@ -64,6 +64,13 @@ fn print_stream(out: &mut dyn Write, stream: &StreamReport) -> io::Result<()> {
     if stream.removing {
         writeln!(out, "  being removed")?;
     }
+    if let Some(replica) = &stream.replica {
+        writeln!(
+            out,
+            "  replica {:x} of group {}",
+            replica.node, replica.group
+        )?;
+    }
     if stream.log.entries > 0 {
         writeln!(
             out,

@@ -11,7 +11,7 @@ use storage::store::CheckpointError;
 use storage::store::inspect::BlockRole;
 
 use crate::progress::Progress;
-use crate::stream::{Block, CheckDepth, LogTail, Problem, Stream};
+use crate::stream::{Block, CheckDepth, LogTail, Problem, Replica, Stream};
 use crate::text;
 
 #[derive(Debug, Serialize)]
@@ -36,6 +36,8 @@ pub struct StreamReport {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
     pub removing: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub replica: Option<Replica>,
     /// Its checkpoint needs a key.
     pub locked: bool,
     pub checkpoint: Option<CheckpointReport>,
@@ -153,6 +155,7 @@ impl StreamReport {
             directory: stream.directory.clone(),
             id: stream.id,
             removing: stream.removing,
+            replica: stream.replica,
             log: stream.log.clone(),
             account: stream.account.clone(),
             name: stream.name.clone(),

@@ -244,6 +244,22 @@ impl StreamCore {
         Ok(())
     }
 
+    /// Applies an entry of a group's log again, for looking only: `None` is one of the group's own.
+    pub fn replay_committed(
+        &mut self,
+        at: LogPlace,
+        entry: Option<&Bytes>,
+    ) -> Result<(), ApplyError> {
+        match entry {
+            _ if at.index <= self.applied_index => {}
+            None => self.pass(at.index),
+            Some(entry) => {
+                self.apply(at, entry, Vec::new(), None, &mut Effects::default())?;
+            }
+        }
+        Ok(())
+    }
+
     fn consumer(&self, name: &str) -> Option<&Consumer> {
         self.consumers.get(self.names.get(name)?)
     }

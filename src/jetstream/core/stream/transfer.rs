@@ -15,6 +15,7 @@ use thiserror::Error;
 use super::{BeginError, StreamCore};
 use crate::jetstream::core::codec::DecodeError;
 use crate::jetstream::core::transfer::{Manifest, Records, RecordsWriter};
+use crate::jetstream::types::StreamConfig;
 
 /// Messages looked at in one step when those that are gone are removed.
 const REMOVALS_IN_STEP: u64 = 8192;
@@ -228,6 +229,14 @@ impl StreamCore {
             self.receive(receiving, &records)?;
         }
         Ok(())
+    }
+
+    /// The same stream as if nothing had happened in it, over the same store: for a replica that is given everything anew.
+    pub fn forgotten(self) -> Result<Self, ChangeError> {
+        let mut store = self.store;
+        store.truncate(0, &mut ())?;
+        let config = StreamConfig::clone(&self.config);
+        Self::create(config, &self.domain, self.created_ns, store)
     }
 
     /// Takes over the state, when the messages are those that belong to it. The core follows then.

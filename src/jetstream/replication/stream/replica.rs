@@ -8,6 +8,7 @@ use raft::types::NodeId;
 
 use super::fetch::{Fetch, Sources};
 use super::machine::{Pace, StreamMachine};
+use crate::jetstream::core::Retirement;
 use crate::jetstream::shard::{ReplicaPort, ReplicaSetup, ReplicaStatus, Shards, Surrendered};
 
 /// How long a leader that hands over waits for others to take what it gives back.
@@ -92,10 +93,11 @@ impl StreamReplica {
         self.group.transfer_leadership(to).await
     }
 
-    /// Ends it on this server. What storage holds of it stays; nothing of its store is in use any more.
-    pub(crate) async fn stop(self) {
+    /// Ends it on this server, and tells those who wait why. What storage holds of it stays; nothing of its store is in use any more.
+    pub(crate) async fn stop(self, reason: Retirement) {
         let number = self.group.number();
         self.replicas.groups.stop(number).await;
+        self.port.retire(reason);
         self.replicas.end(number, &self.port).await;
     }
 

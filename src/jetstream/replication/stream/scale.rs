@@ -38,7 +38,7 @@ impl NotReformed {
     }
 }
 
-/// The first replica of a stream's new group, to be started with [`Begin::Founder`].
+/// A replica of a stream's group, about to be started.
 pub(crate) struct Founding {
     /// What its shard is given.
     pub setup: ReplicaSetup,
@@ -102,6 +102,49 @@ pub(crate) fn to_plain(
         .map_err(NotReformed::because)?;
     engine.release_frames(id.owner(), stream.core.applied_index());
     Ok(stream)
+}
+
+/// Lets a stream whose replica is lost, or differs from the others, come back under a new id in its group: it is given the state, and keeps none of its messages. `core`
+/// is any stream over its store. Waits for the disk.
+pub(crate) fn to_joiner(
+    engine: &FileEngine,
+    storage_log: Arc<dyn Log>,
+    stream: Surrendered,
+    replica: Replica,
+) -> Result<Founding, NotReformed> {
+    let Surrendered {
+        core,
+        account,
+        storage,
+        meter,
+    } = stream;
+    let id = StreamId(storage);
+    // The votes and the log of the earlier id go with its form.
+    engine
+        .reform(id, Form::Plain)
+        .map_err(NotReformed::because)?;
+    take_back(engine, id, 1)?;
+    let form = Form::Replicated(replica);
+    engine.reform(id, form).map_err(NotReformed::because)?;
+    let core = core.forgotten().map_err(NotReformed::because)?;
+    let spec = GroupSpec {
+        number: GroupNumber(replica.group),
+        owner: id.owner(),
+        node: replica.node,
+        begin: Begin::Joiner,
+        image: LogImage::default(),
+        checkpoint: None,
+    };
+    let setup = ReplicaSetup {
+        core,
+        account,
+        storage_log,
+        storage,
+        meter,
+        position: Checkpoint::default(),
+        keeps_nothing: true,
+    };
+    Ok(Founding { setup, spec })
 }
 
 /// Takes back the entries of a log from an index on, durably.

@@ -23,14 +23,14 @@ use tokio::runtime::Runtime;
 use crate::broker::{
     Account, Broker, Inbound, InternalSubscription, InternalTarget, Outgoing, PublishCache,
 };
-use crate::jetstream::core::{StreamCore, StreamReply, StreamRequest};
+use crate::jetstream::core::{Retirement, StreamCore, StreamReply, StreamRequest};
 use crate::jetstream::intake::{self, Purpose};
 use crate::jetstream::log::{InstantLog, Log};
 use crate::jetstream::replication::stream::fetch::{Fetch, FetchError, Fetching, Sources};
 use crate::jetstream::replication::stream::machine::Pace;
 use crate::jetstream::replication::stream::recover::recover;
 use crate::jetstream::replication::stream::replica::{Replicas, StreamReplica};
-use crate::jetstream::replication::stream::scale::{to_plain, to_replicated};
+use crate::jetstream::replication::stream::scale::{to_joiner, to_plain, to_replicated};
 use crate::jetstream::shard::{EngineLog, Port, ReplicaSetup, Shards, WaitingMax};
 use crate::jetstream::types::{Storage, StreamConfig};
 use crate::jetstream::usage::Meter;
@@ -266,6 +266,20 @@ impl Server {
         self.run(founding.setup, founding.spec);
     }
 
+    /// Comes back under a new id after it was found to differ.
+    pub(super) fn rejoin(&mut self, node: u64) {
+        let replica = self.take_replica();
+        let running = self.running.as_mut().expect("the server runs");
+        let stream = running.runtime.block_on(replica.surrender());
+        let stream = stream.expect("it is there");
+        let group = GROUP.0;
+        let log: Arc<dyn Log> = Arc::new(EngineLog(Arc::clone(&running.engine)));
+        let replica = Replica { group, node };
+        let joiner = to_joiner(&running.engine, log, stream, replica);
+        let joiner = joiner.expect("it is reformed");
+        self.run(joiner.setup, joiner.spec);
+    }
+
     /// From the last of several replicas to one.
     pub(super) fn scale_down(&mut self) {
         let replica = self.take_replica();
@@ -354,10 +368,11 @@ impl Server {
             ..
         } = opened;
         let in_memory = self.config.storage == Storage::Memory;
-        let (id, core, image, checkpoint) = match streams.pop() {
+        let (id, core, image, checkpoint, node) = match streams.pop() {
             Some(found) => {
                 let found = recover(found, &damage, "").expect("nothing is lost");
-                (found.id, found.core, found.image, Some(found.position))
+                let (position, node) = (Some(found.position), found.replica.node);
+                (found.id, found.core, found.image, position, node)
             }
             None => {
                 let form = Form::Replicated(Replica {
@@ -372,7 +387,7 @@ impl Server {
                 };
                 let core = StreamCore::create(self.config.clone(), "", 1_000, store);
                 let core = core.expect("creates");
-                (id, core, LogImage::default(), founding)
+                (id, core, LogImage::default(), founding, node_of(self.at))
             }
         };
         let log: Arc<dyn Log> = match in_memory {
@@ -391,7 +406,7 @@ impl Server {
         let spec = GroupSpec {
             number: GROUP,
             owner: id.owner(),
-            node: node_of(self.at),
+            node,
             begin,
             image,
             checkpoint,
@@ -426,7 +441,7 @@ impl Server {
         let running = self.running.take().expect("the server runs");
         let runtime = &running.runtime;
         if let Some(replica) = running.replica {
-            runtime.block_on(replica.stop());
+            runtime.block_on(replica.stop(Retirement::Shutdown));
         }
         runtime.block_on(running.groups.close());
         self.network.servers.lock().remove(&self.name);
@@ -462,6 +477,19 @@ impl Server {
             .partition(|one| one.subject == subject || one.subject.starts_with(b"s."));
         *heard = rest;
         matching
+    }
+
+    /// The acks that have come: where they were sent, and the sequence that they name.
+    pub(super) fn acks(&self) -> Vec<(String, u64)> {
+        let running = self.running.as_ref().expect("the server runs");
+        let heard = std::mem::take(&mut *running.ear.0.lock());
+        let ack = |one: &Inbound| {
+            let text = String::from_utf8_lossy(&one.payload).into_owned();
+            let rest = text.strip_prefix("{\"stream\":\"S\",\"seq\":")?;
+            let sequence = rest.split([',', '}']).next()?.parse().ok()?;
+            Some((String::from_utf8_lossy(&one.subject).into_owned(), sequence))
+        };
+        heard.iter().filter_map(ack).collect()
     }
 
     pub(super) fn request(&self, request: StreamRequest) -> StreamReply {
