@@ -56,6 +56,7 @@ fn subscribed_client(broker: &Broker) -> Arc<Client> {
     let limits = OutboxLimits {
         pending_bytes_max: 64 << 20,
         write_deadline: Duration::from_secs(10),
+        write_timeout: Default::default(),
     };
     let info = ClientInfo {
         id: 1,

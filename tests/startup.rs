@@ -76,8 +76,8 @@ fn a_configuration_is_checked_without_starting() {
         ("port: [", ":1:7: Parse error on line 1"),
         ("\n\nnonsense: 1", ":3:1: unknown field \"nonsense\""),
         (
-            "cluster { name: c }",
-            ":1:1: \"cluster\" is not supported by this server yet",
+            "gateway { name: c }",
+            ":1:1: \"gateway\" is not supported by this server yet",
         ),
         (
             "ping_interval: 5",
@@ -117,7 +117,7 @@ fn a_start_that_cannot_work_fails_and_says_why() {
             "Could not write pidfile",
         ),
         (
-            &["-p", "-1", "--cluster", "nats://127.0.0.1:1"],
+            &["-p", "-1", "--remote_syslog", "udp://127.0.0.1:1"],
             "not supported by this server yet",
         ),
     ];

@@ -39,6 +39,10 @@ pub enum CloseReason {
     NoRespondersRequiresHeaders,
     /// The server is shutting down.
     ServerShutdown,
+    /// There is a route for the same purpose already.
+    DuplicateRoute,
+    /// The other server is of another cluster.
+    ClusterNameConflict,
     /// Somebody asked the server to close it.
     Kicked,
 }
@@ -76,6 +80,8 @@ impl fmt::Display for CloseReason {
             Self::MaxControlLineExceeded => "Maximum Control Line Exceeded",
             Self::NoRespondersRequiresHeaders => "No Responders Requires Headers",
             Self::ServerShutdown => "Server Shutdown",
+            Self::DuplicateRoute => "Duplicate Route",
+            Self::ClusterNameConflict => "Cluster Name Conflict",
             Self::Kicked => "Kicked",
         })
     }

@@ -102,14 +102,17 @@ impl Account {
         }
     }
 
-    /// Shows all local interest that other servers are told of, with nothing changing meanwhile.
-    pub fn for_each_local_interest(&self, mut show: impl FnMut(&[u8], Option<&[u8]>, u32)) {
+    /// Shows all local interest that other servers are told of, with nothing changing until `tell` returns.
+    pub fn tell_local_interest(
+        &self,
+        tell: impl FnOnce(&mut dyn Iterator<Item = (&[u8], Option<&[u8]>, u32)>),
+    ) {
         let counts = self.local.counts.lock();
-        for (subject, groups) in counts.iter() {
-            for (queue, count) in groups {
-                show(subject, queue.as_deref(), *count);
-            }
-        }
+        tell(&mut counts.iter().flat_map(|(subject, groups)| {
+            groups
+                .iter()
+                .map(|(queue, count)| (&**subject, queue.as_deref(), *count))
+        }));
     }
 
     /// Another weight of a queue group of another server.
@@ -162,14 +165,16 @@ impl RouteMatches {
     }
 
     /// Takes what is for other servers out of the matches.
-    pub(super) fn split_off(&mut self, found: &mut Matches<Arc<Subscription>>) {
+    pub(super) fn split_off(&mut self, subject: &[u8], found: &mut Matches<Arc<Subscription>>) {
         self.clear();
         found
             .plain
             .retain(|subscription| match &subscription.target {
                 Target::Route { sink, .. } => {
-                    let at = self.index_of(sink);
-                    self.routes[at].plain = true;
+                    if !is_denied(subscription, subject) {
+                        let at = self.index_of(sink);
+                        self.routes[at].plain = true;
+                    }
                     false
                 }
                 _ => true,
@@ -181,7 +186,9 @@ impl RouteMatches {
                 .members
                 .retain(|subscription| match &subscription.target {
                     Target::Route { sink, weight } => {
-                        members.push((self.index_of(sink), weight.get()));
+                        if !is_denied(subscription, subject) {
+                            members.push((self.index_of(sink), weight.get()));
+                        }
                         false
                     }
                     _ => true,
@@ -213,6 +220,12 @@ impl RouteMatches {
             self.routes.len() - 1
         })
     }
+}
+
+/// Whether the other server may not see this although its pattern covers it.
+fn is_denied(subscription: &Subscription, subject: &[u8]) -> bool {
+    let deny = subscription.deny.as_ref();
+    deny.is_some_and(|deny| deny.denies(subject, subscription.queue.as_deref()))
 }
 
 impl RemoteGroup {

@@ -65,6 +65,7 @@ impl TestClient {
         let limits = OutboxLimits {
             pending_bytes_max,
             write_deadline: Duration::from_secs(60),
+            write_timeout: Default::default(),
         };
         let info = ClientInfo {
             id,

@@ -344,7 +344,7 @@ TLS:
        --tlscacert <file>              Authorities that sign their certificates, in PEM
        --help_tls                      More about TLS (not supported yet)
 
-Cluster (not supported yet):
+Cluster:
        --routes <urls>                 Servers of the cluster to connect to, separated by commas
        --cluster, --cluster_listen <url>   Where servers of the cluster connect to
        --cluster_name <name>           Name of the cluster (default: made up)

@@ -13,7 +13,7 @@ const CUT_FRACTION: usize = 4;
 
 /// Bytes read and not parsed yet, with room for more.
 #[derive(Debug)]
-pub(super) struct ReadBuffer {
+pub(crate) struct ReadBuffer {
     bytes: BytesMut,
     read_bytes: usize,
     offered_bytes: usize,
@@ -21,7 +21,7 @@ pub(super) struct ReadBuffer {
 }
 
 impl ReadBuffer {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self {
             bytes: BytesMut::new(),
             read_bytes: READ_BYTES_MIN,
@@ -31,18 +31,18 @@ impl ReadBuffer {
     }
 
     /// What is there.
-    pub(super) fn unread(&self) -> &[u8] {
+    pub(crate) fn unread(&self) -> &[u8] {
         &self.bytes
     }
 
     /// Takes bytes off the front.
-    pub(super) fn advance(&mut self, bytes: usize) {
+    pub(crate) fn advance(&mut self, bytes: usize) {
         self.bytes.advance(bytes);
     }
 
     /// The buffer with room for the next read. `bytes_in_all` is what the message at its front needs,
     /// 0 when that is not known. A large message is given room as it arrives, never on its word.
-    pub(super) fn for_reading(&mut self, bytes_in_all: usize) -> &mut BytesMut {
+    pub(crate) fn for_reading(&mut self, bytes_in_all: usize) -> &mut BytesMut {
         let missing = bytes_in_all.saturating_sub(self.bytes.len());
         let believed = self.bytes.len().max(READ_BYTES_MAX);
         self.bytes
@@ -52,7 +52,7 @@ impl ReadBuffer {
     }
 
     /// Notes how much a read brought.
-    pub(super) fn note_read(&mut self, bytes: usize) {
+    pub(crate) fn note_read(&mut self, bytes: usize) {
         if bytes >= self.offered_bytes {
             self.read_bytes = (self.read_bytes * 2).min(READ_BYTES_MAX);
             self.short_reads = 0;
@@ -69,7 +69,7 @@ impl ReadBuffer {
 
     /// Takes a frame off the front in a form that can be shared. One that is small against the buffer
     /// is copied, so that it does not keep the whole buffer alive.
-    pub(super) fn take_frame(&mut self, bytes: usize) -> Bytes {
+    pub(crate) fn take_frame(&mut self, bytes: usize) -> Bytes {
         if bytes * CUT_FRACTION >= self.bytes.capacity() {
             return self.bytes.split_to(bytes).freeze();
         }
@@ -79,7 +79,7 @@ impl ReadBuffer {
     }
 
     /// Gives memory back that an idle connection does not need.
-    pub(super) fn rest(&mut self) {
+    pub(crate) fn rest(&mut self) {
         self.read_bytes = READ_BYTES_MIN;
         if self.bytes.is_empty() {
             self.bytes = BytesMut::new();

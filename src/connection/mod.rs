@@ -25,9 +25,11 @@ pub mod transport;
 mod websocket;
 
 pub use authentication::Authenticator;
+pub(crate) use buffer::ReadBuffer;
 pub use clients::Clients;
 pub use observer::ConnectionObserver;
 pub use options::ConnectionOptions;
+pub(crate) use socket::{TcpWire, TlsWire};
 pub use transport::{PlainText, TlsTerms};
 pub use websocket::{WebSocketError, WebSocketTerms};
 

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::broker::OutboxLimits;
+use crate::broker::outbox::WriteTimeout;
 use crate::config::options::Options;
 use crate::protocol::Rules;
 
@@ -63,6 +64,7 @@ impl ConnectionOptions {
         OutboxLimits {
             pending_bytes_max: self.pending_bytes_max,
             write_deadline: self.write_deadline,
+            write_timeout: WriteTimeout::Close,
         }
     }
 

@@ -9,7 +9,7 @@ use tokio::net::tcp::OwnedWriteHalf;
 use crate::broker::Wire;
 use crate::tls::TlsWriter;
 
-pub(super) struct TcpWire(pub(super) OwnedWriteHalf);
+pub(crate) struct TcpWire(pub(crate) OwnedWriteHalf);
 
 impl Wire for TcpWire {
     fn try_write(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
@@ -26,7 +26,7 @@ impl Wire for TcpWire {
     }
 }
 
-pub(super) struct TlsWire(pub(super) TlsWriter);
+pub(crate) struct TlsWire(pub(crate) TlsWriter);
 
 impl Wire for TlsWire {
     fn try_write(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {

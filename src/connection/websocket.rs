@@ -340,6 +340,8 @@ fn status_of(reason: CloseReason) -> u16 {
         | CloseReason::WriteError
         | CloseReason::StaleConnection
         | CloseReason::ServerShutdown => 1001,
+        // Of routes only.
+        CloseReason::DuplicateRoute | CloseReason::ClusterNameConflict => 1000,
         CloseReason::Kicked => 1011,
     }
 }

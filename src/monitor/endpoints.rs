@@ -94,7 +94,7 @@ pub(super) async fn respond(monitor: Arc<Monitor>, path: &str, query: &str) -> R
         }
         "/routez" => {
             monitor.count("/routez");
-            edges::routes(monitor.server.facts())
+            edges::routes(&monitor)
         }
         "/gatewayz" => {
             monitor.count("/gatewayz");

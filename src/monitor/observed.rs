@@ -1,5 +1,6 @@
 //! All that monitoring may know of the server.
 
+use crate::cluster::routes::RoutesView;
 use crate::config::Options;
 use crate::jetstream::monitor::{JetStreamInfo, Overview, Query};
 use crate::jetstream::types::Time;
@@ -16,6 +17,10 @@ pub trait Observed: Send + Sync + 'static {
     fn websocket_port(&self) -> u16;
     /// What it has done so far.
     fn counters(&self) -> Counters;
+    /// Its routes; `None` outside a cluster.
+    fn routes(&self) -> Option<RoutesView> {
+        None
+    }
     /// Why clients cannot connect, if they cannot.
     fn not_ready(&self) -> Option<String>;
     /// Its streams; `None` while JetStream is off or not up.

@@ -4,8 +4,10 @@ use super::answer::{decimal, json, nanoseconds, uptime};
 use super::endpoints::Monitor;
 use super::observed::json_time;
 use super::process::resident_bytes;
-use crate::config::options::PeerCertificate;
+use crate::cluster::routes::RoutesView;
+use crate::config::Options;
 use crate::config::options::tls::TLS_TIMEOUT_DEFAULT;
+use crate::config::options::{PeerCertificate, TlsOptions};
 use crate::jetstream::monitor::Overview;
 use crate::jetstream::types::Time;
 use crate::server::version::{COMMIT, REFERENCE_VERSION, TOOLCHAIN};
@@ -30,6 +32,8 @@ struct Varz<'a> {
     tls_required: bool,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     tls_verify: bool,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    connect_urls: Vec<String>,
     max_connections: i64,
     #[serde(skip_serializing_if = "Option::is_none")]
     max_subscriptions: Option<u64>,
@@ -45,7 +49,7 @@ struct Varz<'a> {
     max_control_line: usize,
     max_payload: usize,
     max_pending: u64,
-    cluster: Empty,
+    cluster: Cluster,
     gateway: Empty,
     leaf: Empty,
     mqtt: Empty,
@@ -153,6 +157,53 @@ impl<'a> WebSocket<'a> {
     }
 }
 
+/// The cluster, or an empty object outside of one.
+#[derive(Default, Serialize)]
+struct Cluster {
+    #[serde(skip_serializing_if = "String::is_empty")]
+    name: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    addr: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cluster_port: Option<u16>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    auth_timeout: Option<f64>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    urls: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tls_timeout: Option<f64>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    tls_required: bool,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    tls_verify: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pool_size: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    write_deadline: Option<u64>,
+}
+
+impl Cluster {
+    fn of(options: &Options, view: &RoutesView) -> Self {
+        let cluster = &options.cluster;
+        let tls = cluster.tls.as_ref();
+        let verifies = |tls: &TlsOptions| tls.peer_certificate == PeerCertificate::Required;
+        Self {
+            name: view.cluster_name.clone(),
+            addr: cluster.host.clone(),
+            cluster_port: Some(view.port),
+            auth_timeout: Some(cluster.authorization_timeout.as_secs_f64()),
+            urls: view.urls.clone(),
+            tls_timeout: tls.map(|tls| tls.timeout.as_secs_f64()),
+            tls_required: tls.is_some(),
+            tls_verify: tls.is_some_and(verifies),
+            pool_size: Some(cluster.pool_size.map_or(-1, i64::from)),
+            write_deadline: cluster
+                .write_deadline
+                .and_then(|deadline| u64::try_from(deadline.as_nanos()).ok()),
+        }
+    }
+}
+
 /// JetStream, or an empty object while there is none.
 #[derive(Serialize)]
 #[serde(untagged)]
@@ -199,6 +250,7 @@ pub fn varz(monitor: &Monitor) -> impl Serialize {
     let options = &facts.options;
     let tls = options.tls.as_ref();
     let counters = monitor.server.counters();
+    let routes = monitor.server.routes();
     let now = SystemTime::now();
     let jetstream = match monitor.server.streams() {
         Some(streams) => JetStream::On(Box::new(streams.overview())),
@@ -216,6 +268,9 @@ pub fn varz(monitor: &Monitor) -> impl Serialize {
         auth_required: options.authorization_required(),
         tls_required: tls.is_some() && !options.allow_non_tls,
         tls_verify: tls.is_some_and(|tls| tls.peer_certificate == PeerCertificate::Required),
+        connect_urls: routes
+            .as_ref()
+            .map_or(Vec::new(), |view| view.connect_urls.clone()),
         max_connections: match options.limits.connections_max {
             None | Some(0) => -1,
             Some(count) => i64::try_from(count).unwrap_or(i64::MAX),
@@ -231,7 +286,9 @@ pub fn varz(monitor: &Monitor) -> impl Serialize {
         max_control_line: options.limits.control_line_bytes_max,
         max_payload: options.limits.payload_bytes_max,
         max_pending: options.limits.pending_bytes_max,
-        cluster: Empty {},
+        cluster: routes
+            .as_ref()
+            .map_or_else(Cluster::default, |view| Cluster::of(options, view)),
         gateway: Empty {},
         leaf: Empty {},
         mqtt: Empty {},
@@ -250,8 +307,8 @@ pub fn varz(monitor: &Monitor) -> impl Serialize {
         cpu: monitor.processor.percent(),
         connections: counters.connections,
         total_connections: counters.connections_total,
-        routes: 0,
-        remotes: 0,
+        routes: routes.as_ref().map_or(0, |view| view.routes.len() as u64),
+        remotes: routes.as_ref().map_or(0, |view| view.remotes as u64),
         leafnodes: 0,
         in_msgs: counters.in_messages,
         in_bytes: counters.in_bytes,

@@ -13,6 +13,7 @@ use super::signals::{Request, Signals, StopSignal};
 use super::streams;
 use super::version::{API_LEVEL, COMMIT, OWN_VERSION, REFERENCE_VERSION, TOOLCHAIN};
 use crate::broker::{Broker, CloseReason};
+use crate::cluster::routes::{self, RouteOptions, RouteOptionsError, Routes, RoutesView};
 use crate::config::Options;
 use crate::connection::{Clients, PlainText, TlsTerms, WebSocketError};
 use crate::jetstream::JetStream;
@@ -34,6 +35,8 @@ use tokio::task::JoinHandle;
 
 /// How long closing clients may take: the whole end must be over within five seconds of a SIGTERM.
 const CLIENTS_CLOSE_MAX: Duration = Duration::from_secs(2);
+/// How long closing routes may take.
+const ROUTES_CLOSE_MAX: Duration = Duration::from_secs(1);
 /// How long a request to the monitor may take while the server ends.
 const MONITOR_CLOSE_MAX: Duration = Duration::from_secs(1);
 
@@ -77,6 +80,12 @@ pub enum StartError {
     /// Streams cannot be brought back.
     #[error("Can't start JetStream: {0}")]
     JetStream(#[from] streams::StreamsError),
+    /// Routes cannot be set up.
+    #[error(transparent)]
+    Routes(#[from] RouteOptionsError),
+    /// The port for routes cannot be opened.
+    #[error("Error listening on router port: {0}")]
+    RoutePort(ListenError),
     /// The system account's services do not start.
     #[error(transparent)]
     System(#[from] system::StartError),
@@ -94,6 +103,7 @@ pub struct Server {
     client_port: AtomicU16,
     websocket_port: AtomicU16,
     ready: AtomicBool,
+    routes: Option<Routes>,
     clients: OnceLock<Arc<Clients>>,
     jetstream: OnceLock<Arc<JetStream>>,
     system: OnceLock<Arc<System>>,
@@ -104,6 +114,7 @@ struct Running {
     stop: watch::Sender<bool>,
     accepting: JoinHandle<()>,
     websocket: Option<JoinHandle<()>>,
+    routing: Option<JoinHandle<()>>,
     monitoring: Option<JoinHandle<()>>,
     _ports_file: Option<PortsFile>,
 }
@@ -161,8 +172,15 @@ impl Server {
             })?;
         }
         let tls = client_tls(&options)?;
+        let routes = RouteOptions::new(&options)?;
         let monitor_listener = open_monitor(&options)?;
-        let server = Arc::new(Self::new(options, &identity, &monitor_listener, workers));
+        let server = Arc::new(Self::new(
+            options,
+            routes,
+            &identity,
+            &monitor_listener,
+            workers,
+        ));
         let observed: Arc<dyn Observed> = Arc::clone(&server) as Arc<dyn Observed>;
         let monitor = Arc::new(Monitor::new(observed));
         let (stop, stopped) = watch::channel(false);
@@ -191,6 +209,21 @@ impl Server {
             }
             None => None,
         };
+        let routing = match server.open_routes(&clients)? {
+            Some(listener) => {
+                let (server, stopped) = (Arc::clone(&server), stop.subscribe());
+                Some(tokio::spawn(accept(
+                    listener,
+                    stopped,
+                    move |stream, address| {
+                        if let Some(routes) = &server.routes {
+                            routes.admit(stream, address);
+                        }
+                    },
+                )))
+            }
+            None => None,
+        };
         let accepting = tokio::spawn(accept(listener, stopped, move |stream, address| {
             clients.admit(stream, address);
         }));
@@ -200,6 +233,7 @@ impl Server {
             stop,
             accepting,
             websocket,
+            routing,
             monitoring,
             _ports_file: ports_file,
         };
@@ -208,6 +242,7 @@ impl Server {
 
     fn new(
         options: Options,
+        routes: Option<RouteOptions>,
         identity: &Identity,
         monitor: &Option<(std::net::TcpListener, String)>,
         workers: usize,
@@ -218,13 +253,31 @@ impl Server {
             None => (String::new(), 0),
         };
         let server_id = identity.id().to_owned();
-        let broker = Broker::new().with_system_account(options.system_account());
+        let server_name = options
+            .server_name
+            .clone()
+            .unwrap_or_else(|| server_id.clone());
+        let routes = routes.map(|route_options| {
+            Routes::new(
+                route_options,
+                routes::Identity {
+                    server_id: server_id.clone(),
+                    server_name: server_name.clone(),
+                    version: REFERENCE_VERSION.to_owned(),
+                    built_with: TOOLCHAIN.to_owned(),
+                    payload_bytes_max: options.limits.payload_bytes_max,
+                    jetstream: options.jetstream().is_some(),
+                },
+            )
+        });
+        let broker = match &routes {
+            Some(routes) => Broker::telling(routes.interest_sink()),
+            None => Broker::new(),
+        };
+        let broker = broker.with_system_account(options.system_account());
         Server {
             facts: Facts {
-                server_name: options
-                    .server_name
-                    .clone()
-                    .unwrap_or_else(|| server_id.clone()),
+                server_name,
                 server_id,
                 options,
                 monitor_host,
@@ -237,6 +290,7 @@ impl Server {
             client_port: AtomicU16::new(0),
             websocket_port: AtomicU16::new(0),
             ready: AtomicBool::new(false),
+            routes,
             clients: OnceLock::new(),
             jetstream: OnceLock::new(),
             system: OnceLock::new(),
@@ -284,6 +338,10 @@ impl Server {
             jetstream: self.jetstream.get().is_some(),
             api_lvl: API_LEVEL,
             xkey: self.curve_public_key.clone(),
+            cluster: self
+                .routes
+                .as_ref()
+                .map_or(String::new(), Routes::cluster_name),
             ..ServerInfo::default()
         };
         let clients = Clients::new(Arc::clone(&self.broker), options, tls, info)?;
@@ -298,6 +356,32 @@ impl Server {
             (None, _) => {}
         }
         Ok(clients)
+    }
+
+    /// Dials the other servers of the cluster, and opens the port where they dial.
+    fn open_routes(&self, clients: &Arc<Clients>) -> Result<Option<TcpListener>, StartError> {
+        let options = &self.facts.options;
+        let (Some(routes), Some(port)) = (&self.routes, options.cluster.port) else {
+            return Ok(None);
+        };
+        let host = &options.cluster.host;
+        let listener = listen(host, port).map_err(StartError::RoutePort)?;
+        let listener = TcpListener::from_std(listener).map_err(StartError::Listener)?;
+        let port = listener.local_addr().map_err(StartError::Listener)?.port();
+        tracing::info!("Cluster name is {}", routes.cluster_name());
+        if options.cluster.name.is_none() {
+            tracing::warn!("Cluster name was dynamically generated, consider setting one");
+        }
+        tracing::info!(
+            "Listening for route connections on {}",
+            display_address(host, port)
+        );
+        let client_urls = reachable_hosts(&options.host)
+            .iter()
+            .map(|host| display_address(host, self.client_port()))
+            .collect();
+        routes.start(&self.broker, clients, port, client_urls);
+        Ok(Some(listener))
     }
 
     /// The port for WebSocket, when there is to be one.
@@ -365,6 +449,9 @@ impl Server {
         if let Some(system) = self.system.get() {
             system.enter_lame_duck();
         }
+        if let Some(routes) = &self.routes {
+            routes.announce_lame_duck();
+        }
     }
 
     pub(super) fn options(&self) -> &Options {
@@ -396,6 +483,12 @@ impl Server {
             clients
                 .close_all(CloseReason::ServerShutdown, CLIENTS_CLOSE_MAX)
                 .await;
+        }
+        if let Some(routes) = &self.routes {
+            routes.close(ROUTES_CLOSE_MAX).await;
+        }
+        if let Some(routing) = running.routing {
+            let _ = routing.await;
         }
         if let Some(monitoring) = running.monitoring {
             let _ = tokio::time::timeout(MONITOR_CLOSE_MAX, monitoring).await;
@@ -518,6 +611,10 @@ impl Observed for Server {
             stale_connections: traffic.stale_connections,
             stalled_clients: traffic.stalled_clients,
         }
+    }
+
+    fn routes(&self) -> Option<RoutesView> {
+        self.routes.as_ref().map(Routes::view)
     }
 
     fn not_ready(&self) -> Option<String> {

@@ -66,7 +66,7 @@ impl MatchCache {
             place.generation = generation;
             account.matches(subject, &mut place.matches);
             if account.remote_subscription_count() > 0 {
-                place.routes.split_off(&mut place.matches);
+                place.routes.split_off(subject, &mut place.matches);
             } else {
                 place.routes.clear();
             }

@@ -40,6 +40,18 @@ pub struct OutboxLimits {
     pub pending_bytes_max: usize,
     /// How long the socket may take for what waits.
     pub write_deadline: Duration,
+    /// What happens when it takes longer.
+    pub write_timeout: WriteTimeout,
+}
+
+/// What happens when a socket takes too long.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum WriteTimeout {
+    /// The connection is closed.
+    #[default]
+    Close,
+    /// It is given as much time again: what waits is limited all the same.
+    Retry,
 }
 
 /// What a producer should do after it handed bytes over.
@@ -334,6 +346,9 @@ impl Outbox {
             match timeout_at(deadline, self.writable()).await {
                 Ok(Ok(())) => {}
                 Ok(Err(_)) => return self.close(CloseReason::WriteError),
+                Err(_) if self.limits.write_timeout == WriteTimeout::Retry => {
+                    deadline = Instant::now() + self.limits.write_deadline;
+                }
                 Err(_) => return self.close(CloseReason::SlowConsumerWriteDeadline),
             }
         }

@@ -8,7 +8,6 @@ use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use raft::group::Channel;
-use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::timeout;
@@ -137,7 +136,7 @@ async fn dial(
     channel: Channel,
     address: &Address,
 ) -> Result<(), DialError> {
-    let socket = connect(core, address).await?;
+    let (socket, mut buffer) = connect(core, address).await?;
     let (mut reader, writer) = socket.into_split();
     let credentials = address
         .credentials
@@ -146,7 +145,6 @@ async fn dial(
     let line = core.hello(channel, credentials).line();
     let at_most = core.options.timing.handshake_timeout;
     writer.write_line(&line, at_most).await?;
-    let mut buffer = BytesMut::new();
     let line = reader.line(&mut buffer, HELLO_LINE_BYTES_MAX).await?;
     let hello = Hello::parse(&line)?;
     hello.check(&core.options.server_name, &core.options.cluster)?;
@@ -168,27 +166,22 @@ async fn dial(
     Ok(())
 }
 
-/// Connects, reads the peer's `INFO`, and encrypts when the cluster does.
-async fn connect(core: &Core, address: &Address) -> Result<Socket, DialError> {
-    let mut stream = TcpStream::connect((address.host.as_str(), address.port)).await?;
+/// Connects, encrypts when the cluster does, and reads the peer's `INFO`; what follows it is in the buffer.
+async fn connect(core: &Core, address: &Address) -> Result<(Socket, BytesMut), DialError> {
+    let stream = TcpStream::connect((address.host.as_str(), address.port)).await?;
     stream.set_nodelay(true)?;
-    let mut info = BytesMut::new();
-    while !info.ends_with(b"\n") {
-        if info.len() > INFO_LINE_BYTES_MAX || stream.read_buf(&mut info).await? == 0 {
-            return Err(DialError::NoInfo);
-        }
-    }
-    if !info.starts_with(b"INFO ") {
-        return Err(DialError::NoInfo);
-    }
     let timing = core.options.timing;
-    match &core.options.dialling.tls {
-        None => Ok(Socket::tcp(stream)),
+    let mut socket = match &core.options.dialling.tls {
+        None => Socket::tcp(stream),
         Some(config) => {
-            let config = Arc::clone(config);
-            let socket =
-                tls::connect(stream, config, &address.host, timing.handshake_timeout).await?;
-            Ok(Socket::tls(socket))
+            let (config, at_most) = (Arc::clone(config), timing.handshake_timeout);
+            Socket::tls(tls::connect(stream, config, &address.host, at_most).await?)
         }
+    };
+    let mut buffer = BytesMut::new();
+    let info = socket.line(&mut buffer, INFO_LINE_BYTES_MAX).await?;
+    match info.starts_with(b"INFO ") {
+        true => Ok((socket, buffer)),
+        false => Err(DialError::NoInfo),
     }
 }

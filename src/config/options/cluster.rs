@@ -156,6 +156,10 @@ impl ClusterOptions {
             if self.name.is_none() {
                 return Err("jetstream cluster requires `cluster.name` to be set".into());
             }
+            // Each server would keep streams of its own, and two would answer one request.
+            return Err(
+                "JetStream on a server of a cluster is not supported by this server yet".into(),
+            );
         }
         Ok(())
     }
@@ -430,7 +434,7 @@ fn round_trips(field: &Field<'_>, report: &mut Report) -> Option<Vec<Duration>> 
 }
 
 /// `nats-route://[user[:password]@]host[:port]`.
-pub(super) fn parse_route(text: &str) -> Result<RouteUrl, String> {
+pub(crate) fn parse_route(text: &str) -> Result<RouteUrl, String> {
     let wrong = || format!("error parsing route url {:?}", redacted(text));
     let (scheme, rest) = text.trim().split_once("://").ok_or_else(wrong)?;
     if !matches!(scheme, "nats-route" | "nats" | "tls") {

@@ -350,7 +350,7 @@ const TOP_LEVEL: &str = "listen host net port client_advertise server_name debug
     http_base_path tls allow_non_tls ocsp ocsp_cache authorization accounts mappings maps no_auth_user \
     default_sentinel system_account system no_system_account no_system no_sys_acc operator operators roots root \
     root_operators root_operator trusted trusted_keys resolver account_resolver accounts_resolver resolver_tls \
-    resolver_preload resolver_pinned_accounts default_js_domain proxies cluster gateway leaf leafnodes jetstream \
+    resolver_preload resolver_pinned_accounts default_js_domain proxies gateway leaf leafnodes jetstream \
     store_dir storedir websocket ws mqtt server_tags server_metadata feature_flags";
 
 #[test]
@@ -478,8 +478,6 @@ fn a_flag_sets_the_path_in_front_of_monitoring() {
 fn flags_for_what_is_not_built_are_refused_by_name() {
     for flags in [
         &["--help_tls"][..],
-        &["--cluster", "nats://0.0.0.0:6222"],
-        &["--routes", "nats://a:1"],
         &["-ms", "8443"],
         &["-s"],
         &["--profile=1"],

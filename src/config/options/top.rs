@@ -236,10 +236,7 @@ fn timing(options: &mut Options, key: &str, field: &Field<'_>, report: &mut Repo
 fn services(options: &mut Options, key: &str, field: &Field<'_>, report: &mut Report) -> bool {
     match key {
         "authorization" => authorization::read(&mut options.authorization, field, report),
-        "cluster" => {
-            cluster::read(&mut options.cluster, field, report);
-            field.not_supported(report, "clusters are not built");
-        }
+        "cluster" => cluster::read(&mut options.cluster, field, report),
         "accounts" => options.accounts = accounts::read(field, report),
         "system_account" | "system" => {
             options.system_account = field.string(report).filter(|name| !name.is_empty());

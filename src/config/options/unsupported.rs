@@ -62,12 +62,11 @@ fn ask(key: &str) -> Option<Ask> {
         "proxy_protocol" => Switch("the proxy protocol is not built"),
         "https" | "https_port" => Feature("monitoring over HTTPS is not built"),
         "ocsp" | "ocsp_cache" => Feature("OCSP is not built"),
-        "cluster" => Feature("clusters are not built"),
         "gateway" => Feature("gateways are not built"),
         "leaf" | "leafnodes" => Feature("leaf nodes are not built"),
         "mqtt" => Feature("MQTT is not built"),
         "connect_error_reports" | "reconnect_error_reports" => {
-            Feature("this server connects to no other")
+            Feature("how often a failed dial is reported cannot be chosen")
         }
         "syslog" => Switch("logging to syslog is not built"),
         "remote_syslog" => Feature("logging to syslog is not built"),
@@ -85,33 +84,11 @@ fn ask(key: &str) -> Option<Ask> {
 
 /// Refuses flags that ask for what is not built.
 pub(super) fn refuse_flags(flags: &Flags) -> Result<(), ConfigError> {
-    let asked: [(&'static str, bool, &'static str); 12] = [
+    let asked: [(&'static str, bool, &'static str); 6] = [
         (
             "https_port",
             flags.https_port.is_some_and(|port| port != 0),
             "monitoring over HTTPS is not built",
-        ),
-        ("routes", flags.routes.is_some(), "clusters are not built"),
-        ("cluster", flags.cluster.is_some(), "clusters are not built"),
-        (
-            "cluster_name",
-            flags.cluster_name.is_some(),
-            "clusters are not built",
-        ),
-        (
-            "cluster_advertise",
-            flags.cluster_advertise.is_some(),
-            "clusters are not built",
-        ),
-        (
-            "no_advertise",
-            flags.no_advertise == Some(true),
-            "clusters are not built",
-        ),
-        (
-            "connect_retries",
-            flags.connect_retries.is_some_and(|retries| retries != 0),
-            "clusters are not built",
         ),
         (
             "client_advertise",

@@ -36,15 +36,15 @@ fn certificates() -> (tempfile::TempDir, TlsOptions) {
 async fn listen_encrypted(listener: TcpListener, links: Arc<Links>, options: TlsOptions) {
     let config = tls::server_config(&options).unwrap();
     loop {
-        let (mut stream, _) = listener.accept().await.unwrap();
+        let (stream, _) = listener.accept().await.unwrap();
         let (links, config) = (Arc::clone(&links), Arc::clone(&config));
         tokio::spawn(async move {
-            stream
-                .write_all(b"INFO {\"tls_required\":true}\r\n")
-                .await
-                .unwrap();
             let socket = tls::accept(stream, config, PATIENCE).await.unwrap();
-            let mut socket = LinkSocket::tls(socket);
+            let (reader, writer) = socket.into_split();
+            let info = b"INFO {\"tls_required\":true}\r\n";
+            let written = writer.try_write(&[std::io::IoSlice::new(info)]).unwrap();
+            assert_eq!(written, info.len());
+            let mut socket = LinkSocket::tls_halves(reader, writer);
             let mut buffer = BytesMut::new();
             let line = socket.line(&mut buffer, 4096).await.unwrap();
             let _ = links.accept(socket, &line, buffer).await;

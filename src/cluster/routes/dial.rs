@@ -1,0 +1,183 @@
+//! Dialling a server until its connections are there, and again when they are gone.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::handshake::{self, Aim, RouteError};
+use super::shared::Core;
+use super::table::NoPlace;
+
+/// The pause before a dial that is not the first.
+const PAUSE: Duration = Duration::from_secs(1);
+/// The longest pause where pauses grow.
+const PAUSE_MAX: Duration = Duration::from_secs(30);
+/// Two servers that dial each other must not keep meeting.
+const JITTER_MAX_MS: u64 = 100;
+/// Failures are logged as such the first time and then this often.
+const REPORTED_EVERY: u64 = 3600;
+/// How long the other side may take to show that it took a connection.
+const PROOF_MAX: Duration = Duration::from_secs(10);
+
+/// Dials all configured servers, for the pool and for each account with connections of its own.
+pub(super) fn keep_configured(core: &Arc<Core>) {
+    for url in &core.options.cluster.routes {
+        let accounts = core.options.accounts.iter().cloned().map(Some);
+        for account in std::iter::once(None).chain(accounts) {
+            let aim = Aim {
+                url: url.clone(),
+                configured: true,
+                account,
+                gossip_mode: 0,
+            };
+            tokio::spawn(keep(Arc::clone(core), aim));
+        }
+    }
+}
+
+/// Dials a server that another one told of, unless that is being done.
+pub(super) fn keep_unless_kept(core: &Arc<Core>, aim: Aim, server_id: String) {
+    let key = (server_id, aim.account.clone());
+    if !core.dialling.lock().insert(key.clone()) {
+        return;
+    }
+    let core = Arc::clone(core);
+    tokio::spawn(async move {
+        keep(Arc::clone(&core), aim).await;
+        core.dialling.lock().remove(&key);
+    });
+}
+
+async fn keep(core: Arc<Core>, aim: Aim) {
+    let mut stop = core.stop.subscribe();
+    tokio::select! {
+        () = dial_again_and_again(&core, &aim) => {}
+        _ = stop.wait_for(|stop| *stop) => {}
+    }
+}
+
+async fn dial_again_and_again(core: &Arc<Core>, aim: &Aim) {
+    let mut server_id: Option<String> = None;
+    let mut attempts = 0u64;
+    let mut pause = PAUSE;
+    loop {
+        if let Some(known) = &server_id {
+            let pause = match wait_for_room(core, known, aim).await {
+                Room::Left => PAUSE,
+                Room::Free => Duration::ZERO,
+            };
+            tokio::time::sleep(pause + jitter() / 4).await;
+        }
+        let failed = match handshake::dial(core, aim).await {
+            Ok(session) => {
+                attempts = 0;
+                pause = PAUSE;
+                server_id = Some(session.connection().remote.server_id.clone());
+                let mut proven = session.connection().proven.subscribe();
+                let client = Arc::clone(session.connection().client());
+                tokio::spawn(session.run());
+                // The next connection of a pool only when the other side took this one.
+                let was_taken = tokio::select! {
+                    proven = proven.wait_for(|proven| *proven) => proven.is_ok(),
+                    _ = client.outbox().wait_for_close() => false,
+                    () = tokio::time::sleep(PROOF_MAX) => true,
+                };
+                if !was_taken {
+                    tokio::time::sleep(jitter() + pause_after_refusal(aim)).await;
+                }
+                continue;
+            }
+            Err(RouteError::OneSelf) => {
+                tracing::debug!(
+                    "Detected route to self, ignoring \"{}:{}\"",
+                    aim.url.host,
+                    aim.url.port
+                );
+                return;
+            }
+            Err(RouteError::NoPlace {
+                reason: NoPlace::Duplicate,
+                server_id: found,
+            }) => {
+                server_id = Some(found);
+                tokio::time::sleep(jitter()).await;
+                continue;
+            }
+            Err(RouteError::NoPlace {
+                reason: reason @ NoPlace::NotPossible(_),
+                server_id: found,
+            }) => {
+                tracing::debug!("{reason}");
+                // It may be another server the next time.
+                if !aim.configured {
+                    return;
+                }
+                tokio::time::sleep(PAUSE).await;
+                while core.table.lock().knows(&found) {
+                    wait_for_change(core).await;
+                }
+                continue;
+            }
+            Err(RouteError::Leaving) => return,
+            Err(error) => error,
+        };
+        attempts += 1;
+        let text = format!(
+            "Error trying to connect to route (attempt {attempts}) {}:{}: {failed}",
+            aim.url.host, aim.url.port
+        );
+        if attempts == 1 || attempts.is_multiple_of(REPORTED_EVERY) {
+            tracing::error!("{text}");
+        } else {
+            tracing::debug!("{text}");
+        }
+        if !aim.configured && attempts > u64::from(core.options.cluster.connect_retries) {
+            return;
+        }
+        tokio::time::sleep(pause + jitter()).await;
+        if core.options.cluster.connect_backoff {
+            pause = (pause * 2).min(PAUSE_MAX);
+        }
+    }
+}
+
+fn pause_after_refusal(aim: &Aim) -> Duration {
+    match aim.configured {
+        true => PAUSE,
+        false => PAUSE / 10,
+    }
+}
+
+#[derive(PartialEq, Eq)]
+enum Room {
+    /// A connection is missing.
+    Free,
+    /// The server has gone.
+    Left,
+}
+
+/// Waits until a connection with that server is missing.
+async fn wait_for_room(core: &Core, server_id: &str, aim: &Aim) -> Room {
+    loop {
+        let mut changes = core.changes.subscribe();
+        {
+            let table = core.table.lock();
+            if !table.knows(server_id) {
+                return Room::Left;
+            }
+            if !table.is_complete(server_id, aim.account.as_deref()) {
+                return Room::Free;
+            }
+        }
+        // The sender lives as long as the core.
+        let _ = changes.changed().await;
+    }
+}
+
+async fn wait_for_change(core: &Core) {
+    let _ = core.changes.subscribe().changed().await;
+}
+
+fn jitter() -> Duration {
+    use std::hash::{BuildHasher, RandomState};
+    Duration::from_millis(RandomState::new().hash_one(0u8) % JITTER_MAX_MS)
+}

@@ -1,0 +1,498 @@
+//! From a socket to a connection that has its place: who is on the other side, whether it may be, and how both compress.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, SystemTime};
+
+use tokio::net::TcpStream;
+use tokio::sync::watch;
+use tokio::time::{Instant, timeout};
+
+use super::compression::{self, Level, SharedLevel, UnknownMode};
+use super::gossip;
+use super::session::{self, Session};
+use super::shared::{Core, address};
+use super::socket::{Said, Talk, TalkError};
+use super::table::{Connection, NoPlace};
+use crate::broker::outbox::{FlushBy, OutboxLimits, WriteTimeout};
+use crate::broker::{Client, ClientInfo, CloseReason, Outbox, RouteSink};
+use crate::cluster::AcceptedLink;
+use crate::config::options::RouteUrl;
+use crate::protocol::ProtocolViolation;
+use crate::protocol::route::info::PeerCredentials;
+use crate::protocol::route::{RouteConnect, RouteInfo, encode};
+use crate::tls::{self, HandshakeError};
+
+/// How long a server may take with each step after it has said who it is.
+const STEP_MAX: Duration = Duration::from_secs(10);
+
+/// Why a connection became no route.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum RouteError {
+    #[error(transparent)]
+    Talk(#[from] TalkError),
+    #[error(transparent)]
+    Tls(#[from] HandshakeError),
+    #[error("Error trying to connect to route: {0}")]
+    Dial(std::io::Error),
+    #[error("Authentication Timeout")]
+    TooSlow,
+    #[error("authentication error - user {0:?}")]
+    Authorization(String),
+    #[error("Attempted to connect to route port")]
+    WrongPort,
+    #[error("Rejecting connection from gateway {0:?} on the Route port")]
+    Gateway(String),
+    #[error("Rejecting connection, cluster name {theirs:?} does not match {ours:?}")]
+    ClusterName { theirs: String, ours: String },
+    #[error("Remote server has a duplicate name: {0:?}")]
+    ServerName(String),
+    #[error("Detected route to self")]
+    OneSelf,
+    #[error(transparent)]
+    Compression(#[from] UnknownMode),
+    #[error("{reason}")]
+    NoPlace { reason: NoPlace, server_id: String },
+    #[error("refused by the other server: {0}")]
+    Refused(String),
+    #[error("it said nothing that begins a route")]
+    Unexpected,
+    #[error("Server Shutdown")]
+    Leaving,
+}
+
+/// Why we dial.
+#[derive(Debug, Clone)]
+pub(super) struct Aim {
+    pub url: RouteUrl,
+    /// Whether the address stands in the configuration.
+    pub configured: bool,
+    pub account: Option<String>,
+    /// How far word of the other server is to be passed on.
+    pub gossip_mode: i64,
+}
+
+/// What an accepted connection became.
+pub(super) enum Accepted {
+    Route(Box<Session>),
+    Link,
+}
+
+async fn within<T>(
+    at_most: Duration,
+    step: impl Future<Output = Result<T, TalkError>>,
+) -> Result<T, RouteError> {
+    match timeout(at_most, step).await {
+        Ok(result) => Ok(result?),
+        Err(_) => Err(RouteError::TooSlow),
+    }
+}
+
+/// Another server dialled us.
+pub(super) async fn accept(
+    core: &Arc<Core>,
+    stream: TcpStream,
+    from: SocketAddr,
+) -> Result<Accepted, RouteError> {
+    let _ = stream.set_nodelay(true);
+    let started = Instant::now();
+    let mut talk = match &core.options.tls {
+        None => Talk::tcp(stream),
+        Some(tls) => Talk::tls(tls::accept(stream, Arc::clone(&tls.accept), tls.timeout).await?),
+    };
+    let at_most = core.options.cluster.authorization_timeout;
+    let greeting = core.info(None, None, 0, 0);
+    within(at_most, async { Ok(talk.say("INFO", &greeting).await?) }).await?;
+    let connect = match within(at_most, talk.hear()).await {
+        Ok(Said::Connect(connect)) => connect,
+        Ok(Said::Link(line)) => return take_link(core, talk, line, from).await,
+        Ok(Said::Error(text)) => return Err(RouteError::Refused(text)),
+        Ok(Said::Info(_)) => {
+            talk.refuse("Authorization Violation").await;
+            return Err(RouteError::Authorization("N/A".into()));
+        }
+        Err(RouteError::Talk(TalkError::Protocol(ProtocolViolation::UnknownOperation))) => {
+            talk.refuse("Unknown Protocol Operation").await;
+            return Err(RouteError::WrongPort);
+        }
+        Err(RouteError::TooSlow) => {
+            talk.refuse("Authentication Timeout").await;
+            return Err(RouteError::TooSlow);
+        }
+        Err(error) => return Err(error),
+    };
+    check_connect(core, &mut talk, &connect).await?;
+    let mut round_trip = started.elapsed();
+    let mut info = hear_info(&mut talk).await?;
+    check_info(core, &mut talk, &info, false).await?;
+    let mut level = None;
+    let ours = &core.options.cluster.compression;
+    if compression::is_negotiated(ours) {
+        round_trip = round_trip.min(started.elapsed());
+        if let Some(agreed) = compression::agree(ours, &info.compression, round_trip)? {
+            talk.decompress();
+            level = Some(talk.compress(agreed));
+            let again = core.info(None, Some(agreed), 0, 0);
+            within(STEP_MAX, async { Ok(talk.say("INFO", &again).await?) }).await?;
+            info = hear_info(&mut talk).await?;
+            check_info(core, &mut talk, &info, false).await?;
+        }
+    }
+    let account = Some(info.route_account.clone()).filter(|account| !account.is_empty());
+    let newcomer = Newcomer {
+        talk,
+        info,
+        account,
+        level,
+        from,
+        aim: None,
+        round_trip,
+    };
+    let session = newcomer.register(core).await?;
+    Ok(Accepted::Route(Box::new(session)))
+}
+
+/// We dial another server.
+pub(super) async fn dial(core: &Arc<Core>, aim: &Aim) -> Result<Session, RouteError> {
+    let RouteUrl { host, port, .. } = &aim.url;
+    let connecting = timeout(
+        Duration::from_secs(1),
+        TcpStream::connect((host.as_str(), *port)),
+    );
+    let stream = match connecting.await {
+        Ok(stream) => stream.map_err(RouteError::Dial)?,
+        Err(_) => return Err(RouteError::Dial(std::io::ErrorKind::TimedOut.into())),
+    };
+    let started = Instant::now();
+    let _ = stream.set_nodelay(true);
+    let from = stream.peer_addr().map_err(RouteError::Dial)?;
+    let mut talk = match &core.options.tls {
+        None => Talk::tcp(stream),
+        Some(tls) => {
+            let config = Arc::clone(&tls.connect);
+            let name = tls_name(core, host);
+            Talk::tls(tls::connect(stream, config, &name, tls.timeout).await?)
+        }
+    };
+    let name = core.name.load_full();
+    let connect = RouteConnect {
+        echo: true,
+        user: aim.url.user.clone().unwrap_or_default(),
+        pass: aim.url.password.clone().unwrap_or_default(),
+        tls_required: core.options.tls.is_some(),
+        name: core.identity.server_id.clone(),
+        cluster: name.name.clone(),
+        dynamic: name.dynamic,
+        headers: core.options.headers,
+        lnoc: true,
+        ..RouteConnect::default()
+    };
+    let account = aim.account.as_deref();
+    let ours = &core.options.cluster.compression;
+    let negotiates = compression::is_negotiated(ours);
+    // With a pool our own INFO names our place in it, which the other side's tells us.
+    let waits = negotiates || (account.is_none() && core.options.cluster.pool_size.is_some());
+    within(STEP_MAX, async {
+        talk.say("CONNECT", &connect).await?;
+        if !waits {
+            let info = core.info(account, None, 0, aim.gossip_mode);
+            talk.say("INFO", &info).await?;
+        }
+        Ok(())
+    })
+    .await?;
+    let mut info = hear_info(&mut talk).await?;
+    let round_trip = started.elapsed();
+    check_info(core, &mut talk, &info, true).await?;
+    let mut level = None;
+    if negotiates && let Some(agreed) = compression::agree(ours, &info.compression, round_trip)? {
+        let said = core.info(account, Some(agreed), 0, 0);
+        within(STEP_MAX, async { Ok(talk.say("INFO", &said).await?) }).await?;
+        talk.decompress();
+        level = Some(talk.compress(agreed));
+        info = hear_info(&mut talk).await?;
+        check_info(core, &mut talk, &info, true).await?;
+    }
+    if let Some(account) = account {
+        account.clone_into(&mut info.route_account);
+    }
+    let newcomer = Newcomer {
+        talk,
+        info,
+        account: aim.account.clone(),
+        level,
+        from,
+        aim: Some((aim.clone(), waits)),
+        round_trip,
+    };
+    newcomer.register(core).await
+}
+
+/// A server that was heard of by its address shows a certificate with a name: that of the first configured one.
+fn tls_name(core: &Core, host: &str) -> String {
+    if host.parse::<std::net::IpAddr>().is_err() {
+        return host.to_owned();
+    }
+    let is_configured = |route: &&RouteUrl| route.host == host;
+    let routes = &core.options.cluster.routes;
+    if routes.iter().any(|route| is_configured(&route)) {
+        return host.to_owned();
+    }
+    let named = routes
+        .iter()
+        .find(|route| route.host.parse::<std::net::IpAddr>().is_err());
+    named.map_or(host, |route| &route.host).to_owned()
+}
+
+/// It is a link: whoever takes links has it from here.
+async fn take_link(
+    core: &Arc<Core>,
+    mut talk: Talk,
+    line: Vec<u8>,
+    from: SocketAddr,
+) -> Result<Accepted, RouteError> {
+    let Some(links) = core.links.get() else {
+        talk.refuse("Links are not taken").await;
+        return Err(RouteError::Unexpected);
+    };
+    let json = line.get(5..).unwrap_or_default();
+    let said: PeerCredentials = serde_json::from_slice(json).map_err(TalkError::from)?;
+    let user = said.user.unwrap_or_default();
+    if !admits(core, &user, &said.pass.unwrap_or_default()).await {
+        talk.refuse("Authorization Violation").await;
+        return Err(RouteError::Authorization(user));
+    }
+    let (socket, rest) = talk.into_link();
+    links.accept(AcceptedLink {
+        socket,
+        line,
+        rest,
+        address: from,
+    });
+    Ok(Accepted::Link)
+}
+
+/// A hash takes longer than a task may be busy.
+async fn admits(core: &Arc<Core>, user: &str, password: &str) -> bool {
+    let (core, user, password) = (Arc::clone(core), user.to_owned(), password.to_owned());
+    tokio::task::spawn_blocking(move || core.options.admits(&user, &password))
+        .await
+        .unwrap_or(false)
+}
+
+async fn check_connect(
+    core: &Arc<Core>,
+    talk: &mut Talk,
+    connect: &RouteConnect,
+) -> Result<(), RouteError> {
+    if !connect.lang.is_empty() {
+        talk.refuse("attempted to connect to route port").await;
+        return Err(RouteError::WrongPort);
+    }
+    if !connect.gateway.is_empty() {
+        let error = RouteError::Gateway(connect.gateway.clone());
+        talk.refuse(&error.to_string()).await;
+        return Err(error);
+    }
+    if !admits(core, &connect.user, &connect.pass).await {
+        talk.refuse("Authorization Violation").await;
+        return Err(RouteError::Authorization(connect.user.clone()));
+    }
+    if !core.is_of_our_cluster(&connect.cluster, connect.dynamic, &connect.name) {
+        let error = RouteError::ClusterName {
+            theirs: connect.cluster.clone(),
+            ours: core.name.load().name.clone(),
+        };
+        talk.refuse(&error.to_string()).await;
+        return Err(error);
+    }
+    Ok(())
+}
+
+async fn hear_info(talk: &mut Talk) -> Result<RouteInfo, RouteError> {
+    match within(STEP_MAX, talk.hear()).await? {
+        Said::Info(info) => Ok(*info),
+        Said::Error(text) => Err(RouteError::Refused(text)),
+        Said::Connect(_) | Said::Link(_) => Err(RouteError::Unexpected),
+    }
+}
+
+async fn check_info(
+    core: &Core,
+    talk: &mut Talk,
+    info: &RouteInfo,
+    solicited: bool,
+) -> Result<(), RouteError> {
+    if info.server_id == core.identity.server_id {
+        return Err(RouteError::OneSelf);
+    }
+    if info.server_id.is_empty() {
+        return Err(RouteError::Unexpected);
+    }
+    let theirs = &info.cluster;
+    if !theirs.is_empty() && !core.is_of_our_cluster(theirs, info.cluster_dynamic, &info.server_id)
+    {
+        return Err(RouteError::ClusterName {
+            theirs: theirs.clone(),
+            ours: core.name.load().name.clone(),
+        });
+    }
+    if !solicited && info.server_name == core.identity.server_name {
+        let error = RouteError::ServerName(info.server_name.clone());
+        talk.refuse(&error.to_string()).await;
+        return Err(error);
+    }
+    Ok(())
+}
+
+/// A connection whose other side is known.
+struct Newcomer {
+    talk: Talk,
+    info: RouteInfo,
+    account: Option<String>,
+    level: Option<Arc<SharedLevel>>,
+    from: SocketAddr,
+    /// Why it was dialled, and whether our own INFO is still to be said.
+    aim: Option<(Aim, bool)>,
+    round_trip: Duration,
+}
+
+impl Newcomer {
+    /// Gives it its place.
+    async fn register(mut self, core: &Arc<Core>) -> Result<Session, RouteError> {
+        if *core.stop.borrow() {
+            return Err(RouteError::Leaving);
+        }
+        if self.info.ip.is_empty() {
+            let ip = address(&self.from.ip().to_string(), self.info.port);
+            self.info.ip = format!("nats-route://{ip}/");
+        }
+        self.info.nonce.clear();
+        let place = core.table.lock().place(
+            &core.options,
+            &core.identity.server_id,
+            &self.info,
+            self.account.as_deref(),
+            self.aim.is_some(),
+        );
+        if let Err(reason) = place {
+            if reason != NoPlace::Duplicate {
+                self.talk.refuse(&reason.to_string()).await;
+            }
+            let server_id = self.info.server_id;
+            return Err(RouteError::NoPlace { reason, server_id });
+        }
+        let (reader, wire, buffer) = self.talk.into_route();
+        let limits = OutboxLimits {
+            pending_bytes_max: core.options.pending_bytes_max,
+            write_deadline: core.options.write_deadline,
+            write_timeout: WriteTimeout::Retry,
+        };
+        let id = core.last_id.fetch_add(1, Ordering::Relaxed) + 1;
+        let cid = match core.clients.get() {
+            Some(clients) => clients.next_id(),
+            None => id,
+        };
+        let client = Client::new(
+            ClientInfo {
+                id: cid,
+                account: self.account.clone().unwrap_or_default(),
+                user: String::new(),
+                name: self.info.server_name.clone(),
+                lang: String::new(),
+                version: self.info.version.clone(),
+                address: self.from,
+                started: SystemTime::now(),
+            },
+            Outbox::new(wire, limits),
+            false,
+        );
+        client.set_headers(core.options.headers && self.info.headers);
+        client.set_round_trip_us(u64::try_from(self.round_trip.as_micros()).unwrap_or(u64::MAX));
+        let client = Arc::new(client);
+        let info = Arc::new(self.info);
+        let compression = match (&self.level, info.compression.as_str()) {
+            (Some(level), _) => level.get().name(),
+            (None, "" | "not supported") => "not supported",
+            (None, _) => "off",
+        };
+        let aim = self.aim.as_ref().map(|(aim, _)| aim);
+        let placed = {
+            // Between finding a place and taking it nobody else may come.
+            let mut table = core.table.lock();
+            let place = table.place(
+                &core.options,
+                &core.identity.server_id,
+                &info,
+                self.account.as_deref(),
+                aim.is_some(),
+            );
+            place.map(|place| {
+                let connection = Arc::new(Connection {
+                    id: cid,
+                    sink: Arc::new(RouteSink {
+                        client: Arc::clone(&client),
+                        names_account: place.names_account,
+                    }),
+                    remote: Arc::clone(&info),
+                    account: self.account.clone(),
+                    index: place.index,
+                    solicited: aim.is_some(),
+                    configured: AtomicBool::new(aim.is_some_and(|aim| aim.configured)),
+                    address: self.from,
+                    started: SystemTime::now(),
+                    level: self.level,
+                    compression,
+                    proven: watch::Sender::new(false),
+                    subscriptions: AtomicU64::new(0),
+                    leaving: AtomicBool::new(false),
+                    heard_ms: AtomicU64::new(session::now_ms()),
+                });
+                if let Some(replaced) = &place.replaced {
+                    let outbox = replaced.client().outbox();
+                    outbox.close(CloseReason::DuplicateRoute);
+                    table.remove(replaced);
+                }
+                // Our own INFO goes first, then a ping that shows whether the other side took us.
+                let mut text = Vec::new();
+                if let Some((aim, true)) = &self.aim {
+                    let level: Option<Level> = connection.level.as_ref().map(|level| level.get());
+                    let account = self.account.as_deref();
+                    let own = core.info(account, level, place.index, aim.gossip_mode);
+                    encode::json(&mut text, "INFO", &own);
+                }
+                text.extend_from_slice(b"PING\r\n");
+                super::shared::write(&connection, &text, FlushBy::Caller);
+                let is_first = table.add(&core.options, &connection);
+                let sinks = table.sinks();
+                let own = sinks
+                    .iter()
+                    .find(|sinks| sinks.server_id == info.server_id)
+                    .cloned();
+                core.sinks.store(Arc::new(sinks));
+                (connection, own, is_first)
+            })
+        };
+        let (connection, own, is_first) = match placed {
+            Ok(placed) => placed,
+            Err(reason) => {
+                client.outbox().close(CloseReason::DuplicateRoute);
+                client.outbox().finish(Duration::ZERO).await;
+                let server_id = info.server_id.clone();
+                return Err(RouteError::NoPlace { reason, server_id });
+            }
+        };
+        if let Some(sinks) = own {
+            core.tell_all_interest(&connection, &sinks);
+        }
+        if is_first || connection.account.is_some() {
+            gossip::tell_others(core, &connection, aim);
+        }
+        if is_first {
+            gossip::server_came(core, &info);
+        }
+        core.changes.send_modify(|count| *count += 1);
+        Ok(Session::new(core, connection, reader, buffer))
+    }
+}

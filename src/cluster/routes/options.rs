@@ -1,0 +1,188 @@
+//! What the operator decided, ready to be used.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::broker::permissions::Permissions;
+use crate::config::Options;
+use crate::config::options::cluster::ROUTE_PING_INTERVAL_MAX;
+use crate::config::options::{
+    ClusterOptions, PeerCertificate, Permissions as PermissionsConfig, SubjectPermission,
+};
+use crate::protocol::route::info::SubjectRules;
+use crate::subject::InvalidSubject;
+use crate::tls::{self, ClientConfig, ServerConfig, TlsError};
+
+/// Why there can be no routes.
+#[derive(Debug, thiserror::Error)]
+pub enum RouteOptionsError {
+    /// The certificates cannot be used.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// A permission names no subject.
+    #[error("cluster permissions: {0}")]
+    Permissions(#[from] InvalidSubject),
+}
+
+/// How routes are encrypted.
+#[derive(Debug, Clone)]
+pub(super) struct RouteTls {
+    pub accept: Arc<ServerConfig>,
+    pub connect: Arc<ClientConfig>,
+    pub timeout: Duration,
+    pub verifies: bool,
+}
+
+/// All options of routes.
+#[derive(Debug)]
+pub struct RouteOptions {
+    pub(super) cluster: ClusterOptions,
+    pub(super) tls: Option<RouteTls>,
+    /// Publishing is what comes in, subscribing what others may ask for.
+    pub(super) permissions: Option<Permissions>,
+    /// Accounts with connections of their own, the system's among them.
+    pub(super) accounts: Vec<String>,
+    pub(super) ping_interval: Duration,
+    pub(super) pings_outstanding_max: u32,
+    pub(super) write_deadline: Duration,
+    pub(super) pending_bytes_max: usize,
+    pub(super) payload_bytes_max: usize,
+    pub(super) line_bytes_max: usize,
+    pub(super) headers: bool,
+}
+
+/// A route may hold back this many times what a client may: it stands for all clients of a server.
+const PENDING_TIMES: usize = 4;
+
+impl RouteOptions {
+    /// What the options say; `None` without a cluster. Reads files.
+    pub fn new(options: &Options) -> Result<Option<Self>, RouteOptionsError> {
+        let Some(cluster) = options.cluster() else {
+            return Ok(None);
+        };
+        let tls = match &cluster.tls {
+            None => None,
+            Some(block) => Some(RouteTls {
+                accept: tls::server_config(block)?,
+                connect: tls::client_config(block)?,
+                timeout: block.timeout,
+                verifies: block.peer_certificate == PeerCertificate::Required,
+            }),
+        };
+        let restricts = cluster.import.is_some() || cluster.export.is_some();
+        let permissions = restricts.then(|| {
+            Permissions::new(&PermissionsConfig {
+                publish: cluster.import.clone(),
+                subscribe: cluster.export.clone(),
+                responses: None,
+            })
+        });
+        let mut accounts = cluster.accounts.clone();
+        let system = options.system_account().to_owned();
+        if cluster.pool_size.is_none() {
+            accounts.clear();
+        } else if !accounts.contains(&system) {
+            accounts.push(system);
+        }
+        let pending = usize::try_from(options.limits.pending_bytes_max).unwrap_or(usize::MAX);
+        Ok(Some(Self {
+            tls,
+            permissions: permissions.transpose()?,
+            accounts,
+            ping_interval: cluster
+                .ping_interval
+                .unwrap_or(options.timing.ping_interval)
+                .min(ROUTE_PING_INTERVAL_MAX),
+            pings_outstanding_max: cluster
+                .pings_outstanding_max
+                .unwrap_or(options.timing.pings_outstanding_max),
+            write_deadline: cluster
+                .write_deadline
+                .unwrap_or(options.timing.write_deadline),
+            pending_bytes_max: pending.saturating_mul(PENDING_TIMES),
+            // What a client of the other server may send, this one has to take: it may have another limit, with headers on top.
+            payload_bytes_max: options.limits.payload_bytes_max.max(64 << 20),
+            line_bytes_max: options.limits.control_line_bytes_max.max(64 << 10),
+            headers: !options.no_header_support,
+            cluster: cluster.clone(),
+        }))
+    }
+
+    /// Connections to each server; 1 without pools.
+    pub(super) fn pool_size(&self) -> usize {
+        self.cluster.pool_size.map_or(1, |size| size as usize)
+    }
+
+    /// Whether this account has connections of its own.
+    pub(super) fn has_own_route(&self, account: &str) -> bool {
+        self.accounts.iter().any(|own| own == account)
+    }
+
+    /// Whether local interest in this pattern is passed on.
+    pub(super) fn passes_on(&self, subject: &[u8]) -> bool {
+        let permissions = self.permissions.as_ref();
+        permissions.is_none_or(|permissions| permissions.may_publish(subject))
+    }
+
+    /// Whether a message may come in.
+    pub(super) fn lets_in(&self, subject: &[u8]) -> bool {
+        self.passes_on(subject)
+    }
+
+    pub(super) fn requires_credentials(&self) -> bool {
+        self.cluster.user.is_some() || self.cluster.password.is_some()
+    }
+
+    /// Whether these are the credentials that other servers must have. Costly when the password is a hash.
+    pub(super) fn admits(&self, user: &str, password: &str) -> bool {
+        if !self.requires_credentials() {
+            return true;
+        }
+        let wanted_user = self.cluster.user.as_deref().unwrap_or_default();
+        let wanted = self.cluster.password.as_deref().unwrap_or_default();
+        user == wanted_user
+            && match crate::config::options::authorization::is_bcrypt(wanted) {
+                true => bcrypt::verify(password, wanted).unwrap_or(false),
+                false => is_same(password.as_bytes(), wanted.as_bytes()),
+            }
+    }
+}
+
+/// Takes as long wherever the difference is.
+fn is_same(one: &[u8], other: &[u8]) -> bool {
+    one.len() == other.len() && one.iter().zip(other).fold(0, |sum, (a, b)| sum | (a ^ b)) == 0
+}
+
+/// The connection of a pool that an account's interest goes over: FNV-1a of its name, as the reference has it.
+pub(super) fn pool_index(pool_size: usize, account: &str) -> usize {
+    if pool_size <= 1 {
+        return 0;
+    }
+    let hash = account.bytes().fold(0x811c_9dc5_u32, |hash, byte| {
+        (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193)
+    });
+    hash as usize % pool_size
+}
+
+/// Permissions as an `INFO` shows them.
+pub(super) fn shown(permission: Option<&SubjectPermission>) -> Option<SubjectRules> {
+    permission.map(|permission| SubjectRules {
+        allow: permission.allow.clone().unwrap_or_default(),
+        deny: permission.deny.clone(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_account_has_the_connection_that_the_reference_gives_it() {
+        // FNV-1a with 32 bits: "" is the offset basis, "a" 0xe40c292c, "foobar" 0xbf9cf968.
+        assert_eq!(pool_index(1 << 16, "a"), 0x292c);
+        assert_eq!(pool_index(1 << 16, "foobar"), 0xf968);
+        assert_eq!(pool_index(3, "foobar"), 0xbf9c_f968 % 3);
+        assert_eq!(pool_index(1, "foobar"), 0);
+        assert_eq!(pool_index(0, "foobar"), 0);
+    }
+}

@@ -1,0 +1,259 @@
+//! What all routes share: who this server is, and which local interest other servers are told of.
+
+use std::collections::HashSet;
+use std::sync::{Arc, OnceLock};
+
+use arc_swap::ArcSwap;
+use parking_lot::Mutex;
+use tokio::sync::watch;
+
+use super::compression::{Level, mode_name};
+use super::handle::Identity;
+use super::options::{RouteOptions, shown};
+use super::table::{Connection, Sinks, Table};
+use crate::broker::outbox::{FlushBy, Staged};
+use crate::broker::{Account, Broker, CloseReason, InterestSink};
+use crate::cluster::{LinkAcceptor, PeerAddress};
+use crate::config::options::Compression;
+use crate::connection::Clients;
+use crate::protocol::ServerInfo;
+use crate::protocol::route::{RouteInfo, encode};
+
+/// What we can do on a route: accounts, but no tracing of messages.
+const ROUTE_PROTOCOL: i64 = 2;
+/// The version of the links that the cluster port takes.
+const LINKS_VERSION: i64 = 1;
+
+/// The cluster's name, and whether it was made up.
+#[derive(Debug, Clone)]
+pub(super) struct ClusterName {
+    pub name: String,
+    pub dynamic: bool,
+}
+
+pub(super) struct Core {
+    pub options: RouteOptions,
+    pub identity: Identity,
+    pub name: ArcSwap<ClusterName>,
+    pub table: Mutex<Table>,
+    /// Where interest goes, read without the table's lock.
+    pub sinks: ArcSwap<Vec<Sinks>>,
+    pub broker: OnceLock<Arc<Broker>>,
+    pub clients: OnceLock<Arc<Clients>>,
+    /// Where clients connect to this server.
+    pub client_urls: OnceLock<Vec<String>>,
+    pub port: OnceLock<u16>,
+    pub links: OnceLock<Arc<dyn LinkAcceptor>>,
+    pub stop: watch::Sender<bool>,
+    /// Moves whenever a connection comes or goes.
+    pub changes: watch::Sender<u64>,
+    pub peers: watch::Sender<Vec<PeerAddress>>,
+    /// Servers that are being dialled because another one told of them, with the account.
+    pub dialling: Mutex<HashSet<(String, Option<String>)>>,
+    pub leaving: std::sync::atomic::AtomicBool,
+    pub last_id: std::sync::atomic::AtomicU64,
+}
+
+impl Core {
+    pub fn new(options: RouteOptions, identity: Identity) -> Self {
+        let (name, dynamic) = match &options.cluster.name {
+            Some(name) => (name.clone(), false),
+            None => (made_up_name(), true),
+        };
+        Self {
+            options,
+            identity,
+            name: ArcSwap::from_pointee(ClusterName { name, dynamic }),
+            table: Mutex::default(),
+            sinks: ArcSwap::default(),
+            broker: OnceLock::new(),
+            clients: OnceLock::new(),
+            client_urls: OnceLock::new(),
+            port: OnceLock::new(),
+            links: OnceLock::new(),
+            stop: watch::Sender::new(false),
+            changes: watch::Sender::new(0),
+            peers: watch::Sender::new(Vec::new()),
+            dialling: Mutex::default(),
+            leaving: std::sync::atomic::AtomicBool::new(false),
+            last_id: std::sync::atomic::AtomicU64::new(0),
+        }
+    }
+
+    /// What we say of ourselves on a connection.
+    pub fn info(
+        &self,
+        account: Option<&str>,
+        level: Option<Level>,
+        pool_index: usize,
+        gossip_mode: i64,
+    ) -> RouteInfo {
+        let options = &self.options;
+        let cluster = &options.cluster;
+        let name = self.name.load();
+        let listens = self.port.get().copied().unwrap_or_default();
+        let (host, port) = match &cluster.advertise {
+            Some((host, port)) => (host.clone(), port.unwrap_or(listens)),
+            None => (cluster.host.clone(), listens),
+        };
+        let ip = match &cluster.advertise {
+            Some(_) => format!("nats-route://{}/", address(&host, port)),
+            None => String::new(),
+        };
+        let compression = match (&cluster.compression, level) {
+            (Compression::Auto(_), _) | (_, None) => mode_name(&cluster.compression),
+            (_, Some(level)) => level.name(),
+        };
+        RouteInfo {
+            server_id: self.identity.server_id.clone(),
+            server_name: self.identity.server_name.clone(),
+            version: self.identity.version.clone(),
+            proto: ROUTE_PROTOCOL,
+            go: self.identity.built_with.clone(),
+            host,
+            port,
+            headers: options.headers,
+            auth_required: options.requires_credentials(),
+            tls_required: options.tls.is_some(),
+            tls_verify: options.tls.as_ref().is_some_and(|tls| tls.verifies),
+            max_payload: i64::try_from(self.identity.payload_bytes_max).unwrap_or(i64::MAX),
+            jetstream: self.identity.jetstream,
+            ip,
+            cluster: name.name.clone(),
+            cluster_dynamic: name.dynamic,
+            connect_urls: match cluster.no_advertise {
+                true => Vec::new(),
+                false => self.client_urls.get().cloned().unwrap_or_default(),
+            },
+            ldm: self.leaving.load(std::sync::atomic::Ordering::Relaxed),
+            compression: compression.to_owned(),
+            import: shown(cluster.import.as_ref()),
+            export: shown(cluster.export.as_ref()),
+            lnoc: true,
+            route_pool_size: cluster.pool_size.map_or(0, i64::from),
+            route_pool_idx: i64::try_from(pool_index).unwrap_or_default(),
+            route_account: account.unwrap_or_default().to_owned(),
+            gossip_mode,
+            links: match self.links.get() {
+                Some(_) => LINKS_VERSION,
+                None => 0,
+            },
+            ..RouteInfo::default()
+        }
+    }
+
+    /// Takes over another name of the cluster, and lets all go that knew the old one.
+    pub fn rename(&self, name: &str, dynamic: bool, except: &str) {
+        tracing::info!("Cluster name updated to {name}");
+        self.name.store(Arc::new(ClusterName {
+            name: name.to_owned(),
+            dynamic,
+        }));
+        if let Some(clients) = self.clients.get() {
+            clients.announce(ServerInfo {
+                cluster: name.to_owned(),
+                ..ServerInfo::clone(&clients.info())
+            });
+        }
+        for connection in self.table.lock().connections() {
+            if connection.remote.server_id != except {
+                let reason = CloseReason::ClusterNameConflict;
+                connection.client().outbox().close(reason);
+            }
+        }
+    }
+
+    /// Whether both are of one cluster, perhaps after a change of a name that was made up here.
+    pub fn is_of_our_cluster(&self, theirs: &str, dynamic: bool, server_id: &str) -> bool {
+        let ours = self.name.load_full();
+        if ours.name == theirs {
+            return true;
+        }
+        let yields = ours.dynamic && (!dynamic || ours.name.as_str() < theirs);
+        if yields {
+            self.rename(theirs, dynamic, server_id);
+        }
+        yields
+    }
+
+    /// Tells a new connection of all local interest that goes over it.
+    pub fn tell_all_interest(&self, connection: &Connection, sinks: &Sinks) {
+        let Some(broker) = self.broker.get() else {
+            return;
+        };
+        for account in broker.accounts() {
+            let is_ours = sinks
+                .of_account(&self.options, account.name())
+                .is_some_and(|ours| std::ptr::eq(&**ours, connection));
+            if !is_ours {
+                continue;
+            }
+            let names = connection.sink.names_account.then(|| account.name());
+            let mut text = Vec::new();
+            account.tell_local_interest(|all| {
+                for (subject, queue, count) in all {
+                    if self.options.passes_on(subject) {
+                        let queue = queue.map(|queue| (queue, count));
+                        encode::subscribe(&mut text, names, subject, queue);
+                    }
+                }
+                write(connection, &text, FlushBy::Task);
+            });
+        }
+    }
+}
+
+/// Hands bytes of the protocol over to a connection.
+pub(super) fn write(connection: &Connection, text: &[u8], flush: FlushBy) {
+    if text.is_empty() {
+        return;
+    }
+    let mut staged = Staged::default();
+    staged.write(text.len(), |out| out.extend_from_slice(text));
+    let client = connection.client();
+    client.outbox().accept(client, &mut staged, flush);
+}
+
+impl InterestSink for Core {
+    fn interest_is(&self, account: &Account, subject: &[u8], queue: Option<&[u8]>, count: u32) {
+        let sinks = self.sinks.load();
+        if sinks.is_empty() || !self.options.passes_on(subject) {
+            return;
+        }
+        let mut text = Vec::new();
+        for remote in sinks.iter() {
+            let Some(connection) = remote.of_account(&self.options, account.name()) else {
+                continue;
+            };
+            let names = connection.sink.names_account.then(|| account.name());
+            text.clear();
+            match count {
+                0 => encode::unsubscribe(&mut text, names, subject, queue),
+                _ => {
+                    let queue = queue.map(|queue| (queue, count));
+                    encode::subscribe(&mut text, names, subject, queue);
+                }
+            }
+            write(connection, &text, FlushBy::Task);
+        }
+    }
+}
+
+/// `host:port`, IPv6 in brackets.
+pub(super) fn address(host: &str, port: u16) -> String {
+    match host.contains(':') {
+        true => format!("[{host}]:{port}"),
+        false => format!("{host}:{port}"),
+    }
+}
+
+/// A name that no other cluster has.
+fn made_up_name() -> String {
+    const LETTERS: &[u8] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
+    let mut bytes = [0u8; 22];
+    let _ = getrandom::fill(&mut bytes);
+    bytes
+        .iter()
+        .map(|byte| LETTERS[usize::from(*byte) % LETTERS.len()] as char)
+        .collect()
+}
