@@ -270,6 +270,11 @@ async fn a_leader_without_a_majority_acknowledges_nothing_and_answers_in_time() 
     // In flight when the network goes: nobody can know.
     let outcome = propose(&group, "lost", Duration::from_millis(300)).await;
     assert_eq!(outcome, Outcome::Unknown);
+    let store = cluster.servers[cut_off].store(GROUP);
+    until("it does not say any more that it leads", || {
+        store.role() == Some(Role::Leaderless)
+    })
+    .await;
     // Later the lease is over: it is not even logged.
     let next = cluster.leader_but(GROUP, cut_off).await;
     assert_ne!(next, cut_off);
@@ -432,5 +437,24 @@ async fn a_state_machine_that_fails_stops_its_replica_and_the_others_go_on() {
     let next = cluster.leader_but(GROUP, leader).await;
     let outcome = propose(&cluster.servers[next].group(GROUP), "after", SECONDS).await;
     assert!(matches!(outcome, Outcome::Committed(_)), "{outcome:?}");
+    cluster.stop().await;
+}
+
+#[tokio::test]
+async fn a_leader_that_was_alone_for_a_while_leads_on_when_nobody_took_over() {
+    let cluster = three().await;
+    cluster.commit(GROUP, "before").await;
+    let leader = cluster.leader(GROUP).await;
+    for server in &cluster.servers {
+        cluster.network.isolate(&server.name);
+    }
+    let store = cluster.servers[leader].store(GROUP);
+    until("it does not say any more that it leads", || {
+        store.role() == Some(Role::Leaderless)
+    })
+    .await;
+    cluster.network.heal();
+    cluster.commit(GROUP, "after").await;
+    cluster.equal(GROUP, 2, &[0, 1, 2]).await;
     cluster.stop().await;
 }

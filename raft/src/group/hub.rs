@@ -14,6 +14,11 @@ use super::replica::Replica;
 use super::spec::GroupNumber;
 use crate::log::LogJournal;
 
+/// A server that is lost is taken to be replaced after so many times the time after which it is lost.
+const SILENT_FACTOR: u32 = 4;
+/// Leaders look for their majority in every so-manieth round of the supervisor, while a server is lost.
+const MAJORITY_ROUNDS: u32 = 5;
+
 pub(super) struct Hub {
     pub options: GroupsOptions,
     pub config: Arc<openraft::Config>,
@@ -82,6 +87,14 @@ impl Hub {
         self.liveness.lock().is_lost(server)
     }
 
+    /// Whether the server has been lost for so long that others may have replaced it.
+    pub fn is_silent(&self, server: &str) -> bool {
+        let silent_after = self.options.timing.peer_lost_after * SILENT_FACTOR;
+        let liveness = self.liveness.lock();
+        let contact = liveness.last_contact(server, Instant::now());
+        liveness.is_lost(server) && contact.is_none_or(|ago| ago > silent_after)
+    }
+
     pub fn last_contact(&self, server: &str) -> Option<std::time::Duration> {
         self.liveness.lock().last_contact(server, Instant::now())
     }
@@ -109,6 +122,8 @@ impl Hub {
     /// Looks after peers and replicas, for as long as the groups run.
     pub async fn supervise(self: Arc<Self>) {
         let period = self.options.timing.liveness_interval / 2;
+        let mut rounds = 0u32;
+        let mut was_lost = false;
         loop {
             tokio::time::sleep(period).await;
             let now = Instant::now();
@@ -126,6 +141,16 @@ impl Hub {
             }
             for replica in &replicas {
                 replica.look_after(now);
+            }
+            rounds = rounds.wrapping_add(1);
+            if rounds.is_multiple_of(MAJORITY_ROUNDS) {
+                let any_lost = self.liveness.lock().any_lost();
+                if any_lost || was_lost {
+                    for replica in &replicas {
+                        replica.check_majority();
+                    }
+                }
+                was_lost = any_lost;
             }
         }
     }

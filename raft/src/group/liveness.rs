@@ -124,6 +124,11 @@ impl Liveness {
         changes
     }
 
+    /// Whether any server is taken for gone.
+    pub fn any_lost(&self) -> bool {
+        self.peers.values().any(|peer| peer.lost)
+    }
+
     /// Whether the server is taken for gone.
     pub fn is_lost(&self, server: &str) -> bool {
         self.peers.get(server).is_some_and(|peer| peer.lost)

@@ -62,7 +62,7 @@ pub enum Role {
         /// Who.
         leader: Member,
     },
-    /// Nobody is known to lead.
+    /// Nobody is known to lead; or this replica did, and has not heard of a majority for so long that another may. It is told that it leads when that was not so after all.
     Leaderless,
     /// The replica takes no part any more: its log, its journal or its state machine failed.
     Stopped {

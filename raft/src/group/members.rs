@@ -69,6 +69,17 @@ impl Members {
         self.voters.iter().any(|set| set.contains(&node))
     }
 
+    /// Whether those that are there are a majority of the voters; of both sets while they change.
+    pub fn have_majority(&self, is_there: impl Fn(NodeId, &str) -> bool) -> bool {
+        self.voters.iter().all(|set| {
+            let there = set.iter().filter(|node| {
+                let server = self.server_of(**node);
+                server.is_some_and(|server| is_there(**node, server))
+            });
+            there.count() * 2 > set.len()
+        })
+    }
+
     /// Those without a vote.
     pub fn learners(&self) -> BTreeSet<NodeId> {
         let all = self.servers.keys().copied();
@@ -227,6 +238,14 @@ mod tests {
         checkpoint.at = Position { term: 3, index: 12 };
         assert_eq!(Checkpoint::decode(&checkpoint.encode()), Ok(checkpoint));
         assert!(Checkpoint::decode(b"\x02").is_err());
+    }
+
+    #[test]
+    fn a_majority_is_one_of_the_voters() {
+        let members = three().with_learner(9, "s4".to_owned());
+        let there = |nodes: &[NodeId]| members.have_majority(|node, _| nodes.contains(&node));
+        assert!(there(&[1, 3]) && there(&[1, 2, 3]));
+        assert!(!there(&[2]) && !there(&[2, 9]) && !there(&[]));
     }
 
     #[test]

@@ -236,6 +236,17 @@ impl Replica {
         self.failed(reason);
     }
 
+    /// A leader that has not heard of a majority for long does not say that it leads any more: there may be another one by now.
+    pub fn check_majority(&self) {
+        if !self.is_leading() {
+            return;
+        }
+        let heard = self
+            .members()
+            .have_majority(|node, server| node == self.node() || !self.hub.is_silent(server));
+        self.roles.is_cut_off(!heard);
+    }
+
     fn saw(self: &Arc<Self>, server: &ServerMetrics) {
         *self.touched.lock() = Instant::now();
         let members = server.membership_config.membership();

@@ -16,6 +16,8 @@ struct State {
     seen: Seen,
     /// The term of the last entry that was applied.
     applied_term: u64,
+    /// It leads, and has not heard of a majority for long: others may have a leader that it does not know of.
+    cut_off: bool,
     told: Role,
 }
 
@@ -32,6 +34,7 @@ impl Roles {
         let state = State {
             seen: Seen::Following(None),
             applied_term: 0,
+            cut_off: false,
             told: Role::Leaderless,
         };
         Self {
@@ -49,9 +52,19 @@ impl Roles {
             (Seen::Leading { .. }, _) => true,
             _ => false,
         };
+        state.cut_off &= seen == state.seen;
         state.seen = seen;
         self.tell(&mut state, led);
         led
+    }
+
+    /// Whether the others, a majority with this one, are heard of.
+    pub fn is_cut_off(&self, cut_off: bool) {
+        let mut state = self.state.lock();
+        if state.cut_off != cut_off {
+            state.cut_off = cut_off;
+            self.tell(&mut state, false);
+        }
     }
 
     /// An entry of that term was taken by the state machine.
@@ -71,7 +84,9 @@ impl Roles {
     fn tell(&self, state: &mut State, led: bool) {
         let role = match &state.seen {
             // The first entry of a term is its blank one.
-            Seen::Leading { term } if state.applied_term == *term => Role::Leader { term: *term },
+            Seen::Leading { term } if state.applied_term == *term && !state.cut_off => {
+                Role::Leader { term: *term }
+            }
             Seen::Leading { .. } | Seen::Following(None) => Role::Leaderless,
             Seen::Following(Some(leader)) => Role::Follower {
                 leader: leader.clone(),

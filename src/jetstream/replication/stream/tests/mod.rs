@@ -374,6 +374,10 @@ fn a_leader_without_a_majority_acknowledges_nothing_and_ends_equal_to_the_others
             .iter()
             .any(|at| cluster.servers[*at].leads())
     });
+    until("it does not lead any more", || {
+        !cluster.servers[cut_off].leads()
+    });
+    assert!(!cluster.servers[cut_off].listens("s.a"));
     cluster.publish("s.a", "", "after");
     cluster.network.heal();
     until("it follows", || {
