@@ -164,21 +164,29 @@ pub fn reconcile(meta: &Meta, server: &str, holdings: &Holdings) -> Vec<Action> 
             run(&of, stream, member, held, &mut actions);
         }
     }
+    let mut released: BTreeMap<GroupNumber, Vec<NodeId>> = BTreeMap::new();
     let mine = meta.released().iter().filter(|(_, on)| *on == server);
     for ((group, node), _) in mine {
-        match holdings.get(group) {
-            Some(held) if held.node == *node && !explained.contains(group) => {
-                explained.insert(*group);
+        released.entry(*group).or_default().push(*node);
+    }
+    for (group, nodes) in released {
+        let here = holdings.get(&group);
+        let here = here.filter(|_| !explained.contains(&group));
+        // An earlier id went before one that is released: this server never came to take the later one up.
+        match here.filter(|held| nodes.iter().any(|node| held.node <= *node)) {
+            Some(held) => {
+                explained.insert(group);
                 actions.push(Action::Delete {
-                    group: *group,
-                    node: *node,
+                    group,
+                    node: held.node,
                 });
             }
             // Nothing of it is here any more, or what is here goes on under another id.
-            _ => actions.push(Action::ReportGone {
-                group: *group,
-                node: *node,
-            }),
+            None => actions.extend(
+                nodes
+                    .iter()
+                    .map(|node| Action::ReportGone { group, node: *node }),
+            ),
         }
     }
     for (group, held) in holdings {

@@ -173,6 +173,33 @@ fn only_what_was_explicitly_given_up_is_deleted() {
 }
 
 #[test]
+fn a_deleted_stream_is_deleted_also_where_its_last_id_was_never_taken_up() {
+    let mut meta = cluster(3);
+    let of = created(&mut meta, &config("S", 1), &["n1"]);
+    let mine = Holdings::from([(of.group, held(&meta, &of, "n1"))]);
+    replace(&mut meta, &of, ChangeKind::Move, &["n2"]);
+    run(&mut meta, &Command::StreamDelete { of: of.clone() });
+    let group = of.group;
+    assert_eq!(
+        reconcile(&meta, "n1", &mine),
+        [Action::Delete { group, node: 1 }]
+    );
+    let gone = Action::ReportGone { group, node: 2 };
+    assert_eq!(reconcile(&meta, "n1", &Holdings::new()), [gone]);
+    // A later id than any that is released is not what was released.
+    let mut later = mine;
+    later.get_mut(&group).expect("it is here").node = 9;
+    let actions = reconcile(&meta, "n1", &later);
+    assert!(
+        matches!(
+            actions.as_slice(),
+            [Action::ReportGone { .. }, Action::SetAside { .. }]
+        ),
+        "{actions:?}"
+    );
+}
+
+#[test]
 fn changes_of_streams_and_consumers_are_told() {
     let mut meta = cluster(3);
     let of = created(&mut meta, &config("S", 3), &["n1", "n2", "n3"]);
