@@ -336,11 +336,11 @@ fn interest_that_permissions_hold_back_is_neither_asked_for_nor_given() {
     let heard = second.take_text();
     assert!(heard.contains("MSG out.open 2 1\r\n3\r\n"), "{heard}");
     assert_eq!(heard.matches("MSG ").count(), 1, "{heard}");
-    first.send("SUB other 1\r\nSUB in.y 2\r\n");
+    first.send("SUB outside 1\r\nSUB in.y 2\r\n");
     reaches(&mut second, &mut first, "in.y");
-    second.send("SUB inbox 9\r\nPUB other inbox 1\r\n4\r\n");
+    second.send("SUB inbox 9\r\nPUB outside inbox 1\r\n4\r\n");
     assert!(second.round_trip().contains("503"));
-    assert_eq!(count(&mut first, "MSG other"), 0);
+    assert_eq!(count(&mut first, "MSG outside"), 0);
 }
 
 /// A peer that speaks the form without pools.
@@ -442,4 +442,20 @@ fn questions_to_all_servers_reach_all_servers() {
         heard.then_some(())
     });
     drop(names);
+}
+
+#[test]
+fn a_server_that_leaves_says_so_and_links_are_refused_where_nobody_takes_them() {
+    let beside = "lame_duck_duration: \"30s\", lame_duck_grace_period: \"10s\"";
+    let server = member("one", &[], "", beside);
+    let mut link = Wire::connect(route_address(&server));
+    link.expect("\r\n");
+    link.send("LINK {\"server_name\":\"x\"}\r\n");
+    assert!(link.expect_closed().contains("-ERR 'Links are not taken'"));
+    let mut peer = old_peer(&server, "NPEER1");
+    peer.round_trip();
+    let _somebody = client(&server);
+    server.signal(rustix::process::Signal::USR2);
+    let told = peer.expect("\"ldm\":true");
+    assert!(told.contains("INFO {"), "{told}");
 }

@@ -251,6 +251,119 @@ async fn headers_are_stripped_for_those_who_do_not_know_them() {
     }
 }
 
+/// Keeps what it is told of local interest.
+#[derive(Default)]
+struct Told(Mutex<Vec<String>>);
+
+impl InterestSink for Told {
+    fn interest_is(&self, account: &Account, subject: &[u8], queue: Option<&[u8]>, count: u32) {
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        let queue = queue.map_or("-".into(), text);
+        let line = format!("{} {} {queue} {count}", account.name(), text(subject));
+        self.0.lock().push(line);
+    }
+}
+
+fn route_subscription(sink: &Arc<RouteSink>, subject: &str, queue: Option<&str>) -> Subscription {
+    Subscription::new(
+        Bytes::copy_from_slice(subject.as_bytes()),
+        queue.map(|queue| Bytes::copy_from_slice(queue.as_bytes())),
+        Target::Route {
+            sink: Arc::clone(sink),
+            weight: Weight::new(1),
+        },
+        None,
+    )
+}
+
+#[tokio::test]
+async fn other_servers_are_told_of_the_first_and_the_last_and_of_each_member_of_a_group() {
+    let told = Arc::new(Told::default());
+    let broker = Broker::telling(Arc::clone(&told) as Arc<dyn InterestSink>);
+    let account = broker.global();
+    let reader = TestClient::new(1);
+    let subscriptions = [
+        reader.subscribe(account, "a", None, "1"),
+        reader.subscribe(account, "a", None, "2"),
+        reader.subscribe(account, "a", Some("q"), "3"),
+        reader.subscribe(account, "a", Some("q"), "4"),
+    ];
+    let recorder = Arc::new(Recorder::default());
+    let here = account.subscribe_here("b", None, recorder, 0).unwrap();
+    let mut known = Vec::new();
+    account.tell_local_interest(|all| {
+        known.extend(all.map(|(_, queue, count)| (queue.is_some(), count)));
+    });
+    known.sort_unstable();
+    assert_eq!(known, [(false, 2), (true, 2)]);
+    for subscription in &subscriptions {
+        account.remove(subscription);
+    }
+    drop(here);
+    let heard = told.0.lock().join(",");
+    assert_eq!(
+        heard,
+        "$G a - 1,$G a q 1,$G a q 2,$G a - 0,$G a q 1,$G a q 0"
+    );
+}
+
+#[tokio::test]
+async fn another_server_gets_a_message_once_with_the_groups_that_have_nobody_here() {
+    let broker = Broker::new();
+    let account = broker.global();
+    let (route, reader) = (TestClient::new(1), TestClient::new(2));
+    let sink = Arc::new(RouteSink {
+        client: Arc::clone(&route.client),
+        names_account: true,
+    });
+    for (subject, queue) in [
+        ("a.*", None),
+        ("a.b", None),
+        ("a.b", Some("here")),
+        ("a.>", Some("there")),
+    ] {
+        let subscription = Arc::new(route_subscription(&sink, subject, queue));
+        account.insert(&subscription).unwrap();
+    }
+    reader.subscribe(account, "a.b", Some("here"), "1");
+    assert_eq!(account.subscription_count(), 1);
+    let asked = Outgoing {
+        reply: Bytes::from_static(b"r"),
+        ..message("a.b", b"x")
+    };
+    let shown = Outgoing {
+        to: Bytes::from_static(b"a.b"),
+        reply: Bytes::from_static(b"$JS.ACK.1"),
+        ..message("orders", b"x")
+    };
+    let mut cache = PublishCache::new();
+    assert_eq!(broker.publish(account, &[asked, shown], &mut cache), [2, 2]);
+    assert_eq!(
+        route.received(),
+        "RMSG $G a.b + r there 1\r\nx\r\nRMSG $G a.b + $JS.ACK.1@orders there 1\r\nx\r\n"
+    );
+    assert!(reader.received().starts_with("MSG a.b 1 r 1\r\nx\r\n"));
+    // What comes from a server goes to those who listen here, and to no server.
+    let mut delivery = Delivery::default();
+    let reply = b"$JS.ACK.s.c.1.2.3.4.5@orders.new";
+    let came = Message {
+        subject: b"a.b",
+        reply,
+        headers: b"",
+        payload: b"y",
+        owner: Owner::Buffer,
+    };
+    let queues = crate::protocol::route::Queues::new(b"other here");
+    let delivered = delivery.publish_routed(account, &came, queues, broker.traffic());
+    delivery.hand_over(broker.traffic());
+    assert_eq!(delivered, 1);
+    assert_eq!(
+        reader.received(),
+        "MSG orders.new 1 $JS.ACK.s.c.1.2.3.4.5 1\r\ny\r\n"
+    );
+    assert_eq!(route.received(), "");
+}
+
 #[tokio::test]
 async fn what_is_sent_to_other_listeners_keeps_its_own_subject() {
     let broker = Broker::new();

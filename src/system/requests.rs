@@ -8,13 +8,14 @@ use super::events::{AccountFigures, account_connections};
 use super::{statsz, user};
 use crate::broker::{Broker, Inbound};
 use crate::jetstream::monitor::{JetStreamInfo, Query};
+use crate::monitor::edges::routez;
 use crate::monitor::endpoints::Monitor;
 use crate::monitor::healthz::{Question as HealthQuestion, health};
 use crate::monitor::observed::{Facts, json_time};
 use crate::monitor::varz::varz;
 
 /// The services of the server: `$SYS.REQ.SERVER.<id>.X` and `$SYS.REQ.SERVER.PING.X`.
-pub(super) const SERVER_SERVICES: [&str; 5] = ["IDZ", "STATSZ", "VARZ", "JSZ", "HEALTHZ"];
+pub(super) const SERVER_SERVICES: [&str; 6] = ["IDZ", "STATSZ", "VARZ", "JSZ", "HEALTHZ", "ROUTEZ"];
 /// The services about an account: `$SYS.REQ.ACCOUNT.<account>.X`.
 pub(super) const ACCOUNT_SERVICES: [&str; 3] = ["JSZ", "STATZ", "CONNS"];
 /// The old name of `$SYS.REQ.SERVER.PING.STATSZ`.
@@ -30,6 +31,7 @@ pub(super) enum Question<'a> {
     General,
     JetStream,
     Health,
+    Routes,
     AccountJetStream(&'a str),
     /// The figures of this account, or of every one.
     AccountFigures(Option<&'a str>),
@@ -53,6 +55,7 @@ impl<'a> Question<'a> {
                 "VARZ" => Self::General,
                 "JSZ" => Self::JetStream,
                 "HEALTHZ" => Self::Health,
+                "ROUTEZ" => Self::Routes,
                 _ => return None,
             });
         }
@@ -162,6 +165,7 @@ impl Desk<'_> {
             Question::Identity => Some(identity(facts)),
             Question::Statistics => Some(statsz::payload(self.monitor, self.broker, self.sequence)),
             Question::General => Some(self.respond(Ok(varz(self.monitor)))),
+            Question::Routes => Some(self.respond(Ok(routez(self.monitor)))),
             Question::JetStream => Some(self.respond(self.streams(&body))),
             Question::AccountJetStream(account) => {
                 Some(self.respond(self.streams_of(account, &body)))

@@ -32,10 +32,22 @@ struct Figures {
     stale_connections: u64,
     #[serde(skip_serializing_if = "is_zero")]
     stalled_clients: u64,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    routes: Vec<RouteFigures>,
     active_servers: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     jetstream: Option<Overview>,
     gomaxprocs: usize,
+}
+
+/// What went over one connection of a route.
+#[derive(Serialize)]
+struct RouteFigures {
+    rid: u64,
+    name: String,
+    sent: Amount,
+    received: Amount,
+    pending: usize,
 }
 
 fn is_zero(value: &u64) -> bool {
@@ -60,6 +72,7 @@ fn figures(monitor: &Monitor, broker: &Broker) -> Figures {
     let facts = monitor.server.facts();
     let counters = monitor.server.counters();
     let accounts = broker.accounts();
+    let view = monitor.server.routes();
     let sent = Amount {
         msgs: counters.out_messages,
         bytes: counters.out_bytes,
@@ -87,7 +100,24 @@ fn figures(monitor: &Monitor, broker: &Broker) -> Figures {
         slow_consumers: counters.slow_consumers,
         stale_connections: counters.stale_connections,
         stalled_clients: counters.stalled_clients,
-        active_servers: 1,
+        active_servers: 1 + view.as_ref().map_or(0, |view| view.remotes as u64),
+        routes: view
+            .map_or(Vec::new(), |view| view.routes)
+            .into_iter()
+            .map(|route| RouteFigures {
+                rid: route.id,
+                name: route.remote_name,
+                sent: Amount {
+                    msgs: route.out_messages,
+                    bytes: route.out_bytes,
+                },
+                received: Amount {
+                    msgs: route.in_messages,
+                    bytes: route.in_bytes,
+                },
+                pending: route.pending_bytes,
+            })
+            .collect(),
         jetstream: monitor.server.streams().map(|streams| streams.overview()),
         gomaxprocs: facts.workers,
     }

@@ -769,3 +769,44 @@ fn accounts_that_make_no_sense_are_refused() {
         assert!(refusal.contains(reason), "{text}: {refusal}");
     }
 }
+
+#[test]
+fn a_cluster_is_read_whole_and_flags_lie_over_it() {
+    let text = "cluster { name: c, listen: '127.0.0.1:5000', routes: ['nats-route://u:p@a:1', 'nats://b:2']
+        authorization { user: u, password: p, timeout: 3 }
+        permissions { import: ['in.>'], export: { deny: ['x'] } }
+        advertise: 'h:9', no_advertise: true, connect_retries: 4, connect_backoff: true, pool_size: 5
+        accounts: [A], compression: { mode: s2_auto, rtt_thresholds: ['1ms', '2ms'] }
+        ping_interval: '20s', ping_max: 3, write_deadline: '5s' }";
+    let options = options(text);
+    let cluster = options.cluster().unwrap();
+    assert_eq!(cluster.port, Some(Port::Fixed(5000)));
+    assert_eq!(cluster.routes.len(), 2);
+    assert_eq!(cluster.user.as_deref(), Some("u"));
+    assert_eq!(cluster.pool_size, Some(5));
+    assert_eq!(cluster.advertise, Some(("h".into(), Some(9))));
+    let thresholds = [1, 2].map(Duration::from_millis).to_vec();
+    assert_eq!(cluster.compression, Compression::Auto(thresholds));
+    assert!(cluster.no_advertise && cluster.connect_backoff);
+    for (wrong, why) in [
+        ("cluster { name: 'a b' }", "spaces"),
+        ("cluster { port: 1, authorization { token: t } }", "tokens"),
+        (
+            "cluster { port: 1, compression: zip }",
+            "unsupported compression",
+        ),
+        ("cluster { routes: ['nats://a:1'] }", "cluster capabilities"),
+        (
+            "cluster { port: 1, pool_size: -1, accounts: [A] }",
+            "pinned accounts",
+        ),
+        ("cluster { port: 1, nonsense: 1 }", "nonsense"),
+        (
+            "server_name: s\ncluster { name: c, port: 1 }\njetstream: enabled",
+            "JetStream",
+        ),
+    ] {
+        let error = refusal(wrong);
+        assert!(error.contains(why), "{wrong}: {error}");
+    }
+}
