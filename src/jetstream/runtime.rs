@@ -114,6 +114,7 @@ impl JetStream {
         let OpenedStreams {
             streams,
             found,
+            replicas,
             others,
             damage,
         } = Streams::open(storage, &setup, broker)?;
@@ -131,8 +132,8 @@ impl JetStream {
             own: setup.server_name.clone(),
             setup: cluster,
             accounts: Arc::clone(&accounts),
-            backend: streams.clone(),
-            engine: Arc::clone(streams.engine()),
+            streams: Arc::clone(&streams),
+            replicas,
             others,
             damage,
             profile,
@@ -173,6 +174,7 @@ impl JetStream {
         let server = Arc::new(Server {
             name: setup.server_name,
             domain: String::new(),
+            clustered: cluster.is_some(),
             strictness: if setup.settings.strict {
                 Strictness::Strict
             } else {

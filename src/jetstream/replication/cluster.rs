@@ -8,8 +8,9 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use raft::group::{Channel, Groups, GroupsOptions, Outbound, Role};
 use raft::log::LogJournal;
-use storage::engine::FileEngine;
+use storage::engine::Recovered;
 use storage::journal::{Damage, Owner, OwnerReplay};
+use storage::store::FileStore;
 use tokio::task::JoinHandle;
 
 use super::super::api::elsewhere::Elsewhere;
@@ -17,15 +18,20 @@ use super::super::api::handler::{Server, StreamMaker};
 use super::super::api::workers::{Accounts, ApiQueue};
 use super::super::meta::{Command, PeerProfile};
 use super::super::runtime::{Backend, StartError};
+use super::super::shard::Streams;
 use super::ask;
 use super::assembly::{Assembly, MetaHost};
 use super::follower::Follower;
 use super::founding::Standing;
 use super::host::{Host, Remains};
-use super::kinds::PROFILE;
+use super::kinds::{FETCH, LEADS, PROFILE};
+use super::leaders;
 use super::maker::ClusterMaker;
 use super::meta_machine::MetaMachine;
+use super::replicated::{LinkFetch, Replicated};
 use super::router::{Directory, Router};
+use super::stream::machine::Pace;
+use super::stream::replica::Replicas;
 use super::view::View;
 use crate::cluster::link::{FrameSink, Links, Request};
 
@@ -33,6 +39,10 @@ use crate::cluster::link::{FrameSink, Links, Request};
 const RAFT_THREADS: usize = 2;
 /// How often a server looks whether the meta group knows it as it is.
 const PROFILE_INTERVAL: Duration = Duration::from_millis(500);
+/// How often a server looks who leads.
+const LOOK_INTERVAL: Duration = Duration::from_millis(50);
+/// The others are told again what a server leads after so many looks.
+const REPORT_LOOKS: u32 = 40;
 /// How long a question to the meta leader may take.
 const QUESTION_TIMEOUT: Duration = Duration::from_secs(4);
 
@@ -54,8 +64,9 @@ pub(crate) struct Parts {
     pub own: String,
     pub setup: ClusterSetup,
     pub accounts: Arc<Accounts>,
-    pub backend: Arc<dyn Backend>,
-    pub engine: Arc<FileEngine>,
+    pub streams: Arc<Streams>,
+    /// Replicas of streams that a start found.
+    pub replicas: Vec<Recovered<FileStore>>,
     pub others: BTreeMap<Owner, OwnerReplay>,
     pub damage: Vec<Damage>,
     pub profile: PeerProfile,
@@ -69,6 +80,7 @@ pub(crate) struct Cluster {
     router: Arc<Router>,
     view: Arc<View>,
     maker: Arc<ClusterMaker>,
+    replicated: Arc<Replicated>,
     links: Arc<Links>,
     /// Links hold it weakly.
     _sink: Arc<dyn FrameSink>,
@@ -83,12 +95,14 @@ impl Cluster {
             own,
             setup,
             accounts,
-            backend,
-            engine,
+            streams,
+            replicas,
             mut others,
             damage,
             profile,
         } = parts;
+        let (engine, backend): (_, Arc<dyn Backend>) =
+            (Arc::clone(streams.engine()), streams.clone());
         let raft = raft::runtime::start(RAFT_THREADS)?;
         let (links, runtime) = (setup.links, setup.runtime);
         let journal: Arc<dyn LogJournal> = engine.clone();
@@ -103,7 +117,7 @@ impl Cluster {
         let starting = Host::start(
             own.clone(),
             Arc::clone(&groups),
-            engine,
+            Arc::clone(&engine),
             Arc::clone(&machine),
             remains,
         );
@@ -128,11 +142,35 @@ impl Cluster {
             own: own.clone(),
             cluster: setup.name,
             machine: Arc::clone(&machine),
+            view: Arc::downgrade(&view),
             local: Arc::clone(&backend),
             links: Arc::clone(&links),
             runtime: runtime.clone(),
         });
+        let found = replicas
+            .into_iter()
+            .map(|found| ((found.account.clone(), found.name.clone()), found));
+        let shared = Replicas {
+            groups: Arc::clone(&groups),
+            shards: Arc::clone(streams.shards()),
+            sources: Arc::default(),
+            fetch: Arc::new(LinkFetch(Arc::clone(&links))),
+            pace: Pace::default(),
+        };
+        let replicated = Arc::new(Replicated {
+            streams,
+            engine,
+            replicas: shared,
+            view: Arc::clone(&view),
+            runtime: runtime.clone(),
+            damage,
+            found: Mutex::new(found.collect()),
+            running: Mutex::new(HashMap::new()),
+        });
+        give_what_is_lacked(&links, &replicated, &runtime);
+        hear_who_leads(&links, &view);
         let follower = Arc::new(Follower {
+            replicated: Arc::clone(&replicated),
             own,
             accounts,
             backend,
@@ -144,7 +182,8 @@ impl Cluster {
         hear_profiles(&links, &machine, &runtime);
         let tasks = vec![
             runtime.spawn(Arc::clone(&assembly).run()),
-            runtime.spawn(follow(Arc::clone(&machine), follower)),
+            runtime.spawn(follow(Arc::clone(&machine), Arc::clone(&follower))),
+            runtime.spawn(look_who_leads(Arc::clone(&machine), follower)),
             runtime.spawn(be_known(profile, Arc::clone(&machine), Arc::clone(&links))),
         ];
         Ok(Arc::new(Self {
@@ -154,6 +193,7 @@ impl Cluster {
             router,
             view,
             maker,
+            replicated,
             links,
             _sink: sink,
             raft: Mutex::new(Some(raft)),
@@ -209,7 +249,12 @@ impl Cluster {
         let handle = raft.handle();
         // On a thread of its own, as whoever stops the server may be one of a runtime's.
         std::thread::scope(|scope| {
-            let closing = scope.spawn(|| handle.block_on(groups.close()));
+            let closing = scope.spawn(|| {
+                handle.block_on(async {
+                    self.replicated.stop_all().await;
+                    groups.close().await;
+                });
+            });
             if closing.join().is_err() {
                 tracing::error!("The groups of this server did not end in order");
             }
@@ -259,6 +304,78 @@ fn is_caught_up(machine: &MetaMachine) -> bool {
             && status.committed_index > 0
             && status.applied_index >= status.committed_index
     })
+}
+
+/// Looks who leads the streams that have a replica here, and tells the others what this server leads.
+async fn look_who_leads(machine: Arc<MetaMachine>, follower: Arc<Follower>) {
+    let own: Arc<str> = Arc::from(follower.own.as_str());
+    let mut links = follower.links.changes();
+    let mut quiet_for = 0;
+    loop {
+        tokio::time::sleep(LOOK_INTERVAL).await;
+        let changed = follower.replicated.look(&own);
+        if changed {
+            let (working, meta) = (Arc::clone(&follower), machine.meta());
+            // What is asked of shards is waited for elsewhere.
+            drop(tokio::task::spawn_blocking(move || {
+                working.configure_led(&meta)
+            }));
+        }
+        quiet_for += 1;
+        let linked = links.has_changed().unwrap_or(false);
+        if !changed && !linked && quiet_for < REPORT_LOOKS {
+            continue;
+        }
+        links.borrow_and_update();
+        quiet_for = 0;
+        let led = follower.view.leaders.led_by(&own);
+        let report = leaders::encode(led.get(..leaders::REPORT_GROUPS_MAX).unwrap_or(&led));
+        for server in follower.links.connected() {
+            let (links, report) = (Arc::clone(&follower.links), report.clone());
+            follower.runtime.spawn(async move {
+                let told =
+                    links.request(&server, Channel::Control, LEADS, report, QUESTION_TIMEOUT);
+                // Told again with the next report.
+                let _ = told.await;
+            });
+        }
+    }
+}
+
+/// Hears what other servers lead.
+fn hear_who_leads(links: &Links, view: &Arc<View>) {
+    let view = Arc::downgrade(view);
+    let heard = move |request: Request| {
+        let (Some(view), Ok(led)) = (view.upgrade(), leaders::decode(request.body)) else {
+            return request.responder.refuse("malformed");
+        };
+        for before in view.leaders.led_by(&request.from) {
+            if !led.iter().any(|led| led.group == before.group) {
+                view.leaders.leads_no_more(&request.from, before.group);
+            }
+        }
+        for led in led {
+            view.leaders.leads(&request.from, led);
+        }
+        request.responder.answer(Bytes::new());
+    };
+    links.handle(LEADS, Arc::new(heard));
+}
+
+/// Answers replicas elsewhere that lack what is here.
+fn give_what_is_lacked(
+    links: &Links,
+    replicated: &Arc<Replicated>,
+    runtime: &tokio::runtime::Handle,
+) {
+    let (sources, runtime) = (Arc::clone(&replicated.replicas.sources), runtime.clone());
+    let asked = move |request: Request| {
+        let sources = Arc::clone(&sources);
+        runtime.spawn(async move {
+            request.responder.answer(sources.answer(request.body).await);
+        });
+    };
+    links.handle(FETCH, Arc::new(asked));
 }
 
 /// Has the meta group know this server as it is.

@@ -11,11 +11,13 @@ use parking_lot::Mutex;
 use raft::group::GroupNumber;
 
 use super::super::api::workers::Accounts;
+use super::super::core::{InfoQuery, StreamReply, StreamRequest};
 use super::super::meta::{Form, Meta, StreamAssignment};
 use super::super::registry::{AccountStreams, Stream};
 use super::super::runtime::Backend;
-use super::super::types::{ApiError, ErrorCode};
+use super::super::types::{ApiError, ErrorCode, StreamConfig};
 use super::ask::RemotePort;
+use super::replicated::Replicated;
 use super::view::View;
 use crate::cluster::link::Links;
 
@@ -26,6 +28,7 @@ pub(super) struct Follower {
     pub backend: Arc<dyn Backend>,
     pub links: Arc<Links>,
     pub view: Arc<View>,
+    pub replicated: Arc<Replicated>,
     pub runtime: tokio::runtime::Handle,
     pub known: Mutex<HashMap<(String, String), Known>>,
 }
@@ -41,6 +44,8 @@ pub(super) struct Known {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Place {
     Here,
+    /// A replica of it is here.
+    Replica,
     Elsewhere,
     /// It should be here, and cannot be.
     Missing,
@@ -100,10 +105,12 @@ impl Follower {
 
     fn forget(&self, account: &AccountStreams, name: &str, known: Known) {
         self.view.set_here(&account.name, name, false);
-        if known.place == Place::Here
-            && let Some(stream) = account.get(name)
-            && let Err(error) = self.backend.remove(account, &stream)
-        {
+        let removed = match (known.place, account.get(name)) {
+            (Place::Here, Some(stream)) => self.backend.remove(account, &stream),
+            (Place::Replica, _) => self.replicated.remove(known.group),
+            _ => Ok(()),
+        };
+        if let Err(error) = removed {
             tracing::error!(
                 "JetStream stream '{} > {name}' could not be removed: {error:?}",
                 account.name
@@ -115,10 +122,23 @@ impl Follower {
     /// A stream that this server hears of for the first time in this run.
     fn meet(&self, account: &AccountStreams, assignment: &StreamAssignment) -> Known {
         let group = &assignment.group;
-        let is_ours = group.member_on(&self.own).is_some();
-        let place = match (is_ours, group.form) {
-            (true, Form::Plain) => match self.hold(account, assignment) {
-                Ok(()) => Place::Here,
+        let ours = group.member_on(&self.own);
+        let held = match (ours, group.form) {
+            (Some(_), Form::Plain) => Some(self.hold(account, assignment).map(|()| Place::Here)),
+            (Some(member), Form::Raft) => {
+                let started = self
+                    .replicated
+                    .start(&account.name, assignment, member.node);
+                Some(started.map(|stream| {
+                    account.insert(Arc::new(stream));
+                    Place::Replica
+                }))
+            }
+            (None, _) => None,
+        };
+        let place = match held {
+            Some(held) => match held {
+                Ok(place) => place,
                 Err(error) => {
                     let name = &assignment.config().name;
                     tracing::error!(
@@ -129,7 +149,7 @@ impl Follower {
                     Place::Missing
                 }
             },
-            _ => {
+            None => {
                 let stream = Stream::new(
                     assignment.config().clone(),
                     self.port_to(account, assignment),
@@ -195,6 +215,43 @@ impl Follower {
             .map(drop)
     }
 
+    /// Has streams that this server began to lead be as they are to be: whoever led before may not have come to it.
+    pub fn configure_led(&self, meta: &Meta) {
+        for (of, assignment) in meta.all_streams() {
+            if assignment.group.form != Form::Raft || !self.view.leads(&of.account, &of.stream) {
+                continue;
+            }
+            let account = self.accounts.get(&of.account);
+            let stream = account.and_then(|account| account.get(&of.stream));
+            if let (Some(account), Some(stream)) = (account, stream) {
+                self.configure(account, &stream, assignment.config());
+            }
+        }
+    }
+
+    /// Tells a replica of its configuration: the one that leads writes it into the stream's log.
+    fn configure(&self, account: &AccountStreams, stream: &Stream, config: &StreamConfig) {
+        stream.set_config(config.clone());
+        if !self.view.leads(&account.name, &stream.name) {
+            return;
+        }
+        let is_so = match stream.ask(StreamRequest::Info(InfoQuery::default())) {
+            StreamReply::Info { info, .. } => info.config == *config,
+            _ => true,
+        };
+        if !is_so
+            && let StreamReply::Refused(error) =
+                stream.ask(StreamRequest::Update(Box::new(config.clone())))
+        {
+            tracing::warn!(
+                "JetStream stream '{} > {}' did not take its configuration: {}",
+                account.name,
+                stream.name,
+                error.description
+            );
+        }
+    }
+
     /// A stream that this server knows is to be different.
     fn change(
         &self,
@@ -215,6 +272,7 @@ impl Follower {
                     );
                 }
             }
+            (Place::Replica, Some(stream)) => self.configure(account, &stream, config),
             (Place::Elsewhere, Some(stream)) => stream.set_config(config.clone()),
             _ => {}
         }

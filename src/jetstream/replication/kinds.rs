@@ -16,3 +16,7 @@ pub(super) const GATHER: RequestKind = RequestKind(5);
 pub(super) const ASK: RequestKind = RequestKind(6);
 /// This is what I say of myself.
 pub(super) const PROFILE: RequestKind = RequestKind(7);
+/// Give me what my replica of a stream lacks.
+pub(super) const FETCH: RequestKind = RequestKind(8);
+/// These groups I lead, and no others.
+pub(super) const LEADS: RequestKind = RequestKind(9);

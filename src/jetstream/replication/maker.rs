@@ -1,18 +1,20 @@
 //! Makes, changes and removes streams of a cluster: on the meta leader, by what it proposes.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use super::super::api::handler::{StreamMaker, unexpected};
 use super::super::core::{InfoQuery, StreamReply, StreamRequest};
 use super::super::id;
 use super::super::limits::reservation;
-use super::super::meta::{Change, Command, Meta, Stored, StreamRef};
+use super::super::meta::{Change, Command, Meta, Stored, StreamRef, replicas};
 use super::super::registry::{AccountStreams, Stream};
 use super::super::runtime::Backend;
 use super::super::types::{ApiError, ErrorCode, Storage, StreamConfig, StreamInfo, Time};
 use super::meta_machine::{MetaMachine, ProposeError};
+use super::router::{Directory, StreamLeader};
+use super::view::View;
 use crate::cluster::link::Links;
 
 /// How long a command may take to be committed.
@@ -27,6 +29,8 @@ pub(super) struct ClusterMaker {
     pub own: String,
     pub cluster: String,
     pub machine: Arc<MetaMachine>,
+    /// It knows the server, which knows who makes streams.
+    pub view: Weak<View>,
     pub local: Arc<dyn Backend>,
     pub links: Arc<Links>,
     pub runtime: tokio::runtime::Handle,
@@ -52,8 +56,8 @@ impl ClusterMaker {
         }
     }
 
-    /// The server that a stream with one replica is to live on: one that can be reached and has room, the least used first.
-    fn place(&self, meta: &Meta, config: &StreamConfig) -> Result<String, ApiError> {
+    /// The servers that a stream is to live on: such as can be reached and have room, the least used first.
+    fn place(&self, meta: &Meta, config: &StreamConfig) -> Result<Vec<String>, ApiError> {
         let mut streams: HashMap<&str, (usize, u64)> = HashMap::new();
         for (_, stream) in meta.all_streams() {
             let other = stream.config();
@@ -86,14 +90,17 @@ impl ClusterMaker {
             }
             candidates.push((count, held, *server != self.own, server));
         }
-        let best = candidates.into_iter().min();
-        best.map(|(_, _, _, server)| server.clone()).ok_or_else(|| {
+        candidates.sort_unstable();
+        let wanted = replicas(config);
+        if candidates.len() < wanted {
             let reason = match full {
                 true => "no suitable peers for placement, insufficient storage",
                 false => "no suitable peers for placement, peer offline",
             };
-            ErrorCode::ClusterNoPeers.with(reason)
-        })
+            return Err(ErrorCode::ClusterNoPeers.with(reason));
+        }
+        let best = candidates.into_iter().take(wanted);
+        Ok(best.map(|(_, _, _, server)| server.clone()).collect())
     }
 
     fn is_reached(&self, server: &str) -> bool {
@@ -111,7 +118,10 @@ impl ClusterMaker {
         let begun = Instant::now();
         let mut last = ErrorCode::ClusterNotAvail.into();
         while begun.elapsed() < START_TIMEOUT {
-            if let Some(stream) = account.get(name) {
+            if let Some(stream) = account
+                .get(name)
+                .filter(|_| self.is_led(&account.name, name))
+            {
                 match stream.ask(StreamRequest::Info(InfoQuery::default())) {
                     StreamReply::Info { info, .. } if is_so(&info) => return Ok((stream, *info)),
                     StreamReply::Info { .. } => {}
@@ -125,6 +135,14 @@ impl ClusterMaker {
             account.name
         );
         Err(last)
+    }
+
+    fn is_led(&self, account: &str, name: &str) -> bool {
+        let view = self.view.upgrade();
+        view.is_some_and(|view| {
+            let leader = view.stream_leader(account, name);
+            matches!(leader, StreamLeader::Server(_))
+        })
     }
 
     fn reference(&self, account: &str, name: &str) -> Result<(StreamRef, u64), ApiError> {
@@ -158,7 +176,7 @@ impl StreamMaker for ClusterMaker {
         created: Time,
     ) -> Result<Arc<Stream>, ApiError> {
         let name = config.name.clone();
-        let server = self.place(&self.machine.meta(), &config)?;
+        let servers = self.place(&self.machine.meta(), &config)?;
         self.propose(&Command::StreamCreate {
             account: account.name.clone(),
             stream: name.clone(),
@@ -166,7 +184,7 @@ impl StreamMaker for ClusterMaker {
             config: Stored::of(config).json().to_vec(),
             created,
             cluster: self.cluster.clone(),
-            servers: vec![server],
+            servers,
             preferred: String::new(),
         })?;
         let is_it = |info: &StreamInfo| info.created == created;

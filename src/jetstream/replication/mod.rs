@@ -6,6 +6,7 @@
 //! - `host`: this server's replica of the meta group; `identity`: who it is there, as it is kept.
 //! - `meta_machine`: the meta layer's state, driven by its group and carried in the journal.
 //! - `follower`: makes this server hold what that state says.
+//! - `replicated`: the streams with several replicas that this server has a replica of.
 //! - `members`: brings the groups that this server leads to the members that they are to have.
 //! - `maker`: makes, changes and removes streams of a cluster.
 //! - `router`: which server answers an API request, and how it gets there; `carry`: requests and answers on that way, as bytes; `gather`: answers that
@@ -25,7 +26,6 @@ mod gather;
 mod host;
 mod identity;
 mod kinds;
-#[expect(dead_code, reason = "streams with several replicas report through it")]
 mod leaders;
 mod maker;
 #[cfg_attr(
@@ -37,12 +37,13 @@ mod maker;
 )]
 mod members;
 mod meta_machine;
+mod replicated;
 mod router;
 #[cfg_attr(
     not(test),
     expect(
         dead_code,
-        reason = "the controller does not start streams with several replicas yet"
+        reason = "streams do not go from one replica to several and back yet"
     )
 )]
 pub(crate) mod stream;

@@ -364,3 +364,70 @@ async fn a_server_that_lost_everything_joins_again_and_a_fourth_one_joins() {
     create(&b, "S3").await;
     stop([b, c, d]).await;
 }
+
+/// Waits until the stream's info is so, asked of that server.
+async fn await_info(server: &Server, name: &str, so: impl Fn(&Value) -> bool) -> Value {
+    let begun = std::time::Instant::now();
+    loop {
+        let info = server
+            .ask(&format!("STREAM.INFO.{name}"), Value::Null)
+            .await;
+        if so(&info) {
+            return info;
+        }
+        assert!(begun.elapsed() < PATIENCE, "{info}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_stream_with_three_replicas_outlives_its_leader() {
+    let directories = directories();
+    let [a, b, c] = three(&directories).await;
+    let config = json!({ "name": "R3", "subjects": ["r3"], "num_replicas": 3 });
+    let begun = std::time::Instant::now();
+    loop {
+        let answer = a.ask("STREAM.CREATE.R3", config.clone()).await;
+        if answer.get("error").is_none() {
+            break;
+        }
+        assert!(begun.elapsed() < PATIENCE, "{answer}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    // Only the leader listens; here its clients' messages reach nobody else.
+    publish_until(&[&a, &b, &c], 1).await;
+    for server in [&a, &b, &c] {
+        await_info(server, "R3", |info| messages(info) >= 1).await;
+    }
+    let info = await_info(&b, "R3", |info| info["cluster"]["leader"].is_string()).await;
+    let leader = info["cluster"]["leader"].as_str().unwrap().to_owned();
+    let (leads, others): (Vec<_>, Vec<_>) = [a, b, c]
+        .into_iter()
+        .partition(|server| server.neighbour.known().server_name == leader);
+    stop(leads).await;
+    let info = await_info(&others[0], "R3", |info| messages(info) >= 1).await;
+    assert_ne!(info["cluster"]["leader"], leader);
+    let both = [&others[0], &others[1]];
+    publish_until(&both, messages(&info) + 1).await;
+    stop(others).await;
+}
+
+fn messages(info: &Value) -> u64 {
+    info["state"]["messages"].as_u64().unwrap_or(0)
+}
+
+/// Publishes on all servers until the stream has so many messages.
+async fn publish_until(servers: &[&Server], count: u64) {
+    let begun = std::time::Instant::now();
+    loop {
+        for server in servers {
+            server.publish("r3", "hello");
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        let info = servers[0].ask("STREAM.INFO.R3", Value::Null).await;
+        if messages(&info) >= count {
+            return;
+        }
+        assert!(begun.elapsed() < PATIENCE, "{info}");
+    }
+}

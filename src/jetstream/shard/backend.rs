@@ -21,7 +21,9 @@ use super::engine_log::EngineLog;
 use super::port::Port;
 use super::remembered::{BIRTH_INDEX, Remembered, append};
 use super::worker::now_ns;
-use crate::broker::{Broker, InternalSubscription, InternalTarget, Outgoing, PublishCache};
+use crate::broker::{
+    Account, Broker, InternalSubscription, InternalTarget, Outgoing, PublishCache,
+};
 use crate::jetstream::advisory::StreamAction;
 use crate::jetstream::api::handler::{StreamMaker, unexpected};
 use crate::jetstream::core::{StreamCore, StreamReply, StreamRequest, limits};
@@ -42,6 +44,8 @@ pub(crate) type FoundStreams = Vec<(String, Found)>;
 pub(crate) struct OpenedStreams {
     pub streams: Arc<Streams>,
     pub found: FoundStreams,
+    /// Replicas of streams on several servers, which somebody else starts.
+    pub replicas: Vec<Recovered<FileStore>>,
     /// What the journal holds of others than streams.
     pub others: BTreeMap<Owner, OwnerReplay>,
     /// What was durable in the journal and can no longer be read.
@@ -123,12 +127,17 @@ impl Streams {
         listen_to(&streams);
         let mut found = Vec::new();
         let damaged = !opened.damage.is_empty();
-        for recovered in opened.streams {
+        let (replicas, alone): (Vec<_>, Vec<_>) = opened
+            .streams
+            .into_iter()
+            .partition(|recovered| recovered.form.is_replicated());
+        for recovered in alone {
             found.extend(streams.bring_back(recovered, damaged));
         }
         Ok(OpenedStreams {
             streams,
             found,
+            replicas,
             others: opened.others,
             damage: opened.damage,
         })
@@ -138,6 +147,39 @@ impl Streams {
     pub(crate) fn relieve_others_by(&self, relief: impl Fn() + Send + Sync + 'static) {
         // Once per run.
         let _ = self.relief.set(Box::new(relief));
+    }
+
+    /// The shards on which streams live.
+    pub(crate) fn shards(&self) -> &Arc<Shards> {
+        &self.shards
+    }
+
+    /// Where streams in files keep what they hold.
+    pub(crate) fn files_log(&self) -> Arc<dyn Log> {
+        Arc::clone(&self.files)
+    }
+
+    /// An account, as the broker knows it.
+    pub(crate) fn account(&self, name: &str) -> Arc<Account> {
+        self.broker.ensure_account(name)
+    }
+
+    /// Counts what a stream of an account holds.
+    pub(crate) fn meter(&self, account: &str, storage: Storage) -> Meter {
+        let in_account = self.accounts.get(account).cloned().unwrap_or_default();
+        Meter::new(&self.usage, &in_account, storage)
+    }
+
+    /// How a stream of that configuration is stored.
+    pub(crate) fn store_options(config: &StreamConfig) -> StoreOptions {
+        StoreOptions {
+            limits: limits(config),
+            compression: match config.compression {
+                StoreCompression::None => Compression::None,
+                StoreCompression::S2 => Compression::S2,
+            },
+            block_bytes: None,
+        }
     }
 
     /// What the streams are stored in.
@@ -254,8 +296,7 @@ impl Streams {
             Some(_) => (&self.memory, 0),
         };
         let in_broker = self.broker.ensure_account(account);
-        let in_account = self.accounts.get(account).cloned().unwrap_or_default();
-        let meter = Meter::new(&self.usage, &in_account, config.storage);
+        let meter = self.meter(account, config.storage);
         let log = Arc::clone(log);
         let port = self.shards.adopt_counted(core, in_broker, log, id, meter);
         let held = Held {
@@ -315,17 +356,9 @@ impl Streams {
         config: &StreamConfig,
         created_ns: i64,
     ) -> Result<(StreamCore, StreamId, Option<Remembered>), String> {
-        let options = StoreOptions {
-            limits: limits(config),
-            compression: match config.compression {
-                StoreCompression::None => Compression::None,
-                StoreCompression::S2 => Compression::S2,
-            },
-            block_bytes: None,
-        };
         let (id, store) = self
             .engine
-            .create(account, &config.name, options)
+            .create(account, &config.name, Self::store_options(config))
             .map_err(|error| error.to_string())?;
         let made = self.bear(id, store, config, created_ns);
         if made.is_err() {
@@ -471,6 +504,12 @@ fn listen_to(streams: &Arc<Streams>) {
     engine.set_checkpoint_listener(move |id, index| {
         if let Some(streams) = weak.upgrade() {
             streams.shards.checkpointed(id.0, index);
+        }
+    });
+    let weak = Arc::downgrade(&streams.shards);
+    engine.set_checkpoint_listener(move |id, index| {
+        if let Some(shards) = weak.upgrade() {
+            shards.checkpointed(id.0, index);
         }
     });
     let weak = Arc::downgrade(streams);

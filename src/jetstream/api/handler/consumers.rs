@@ -36,7 +36,7 @@ pub(super) fn create(
         return Err(ErrorCode::StreamMismatch.into());
     }
     let mut config = named(config, subject)?;
-    if config.num_replicas > 1 {
+    if config.num_replicas > 1 && !context.server.clustered {
         return Err(ErrorCode::StreamReplicasNotSupported.into());
     }
     let stream = context.account.find(subject.stream())?;

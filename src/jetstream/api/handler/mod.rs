@@ -59,6 +59,8 @@ pub(crate) trait StreamMaker: Send + Sync {
 pub(crate) struct Server {
     pub name: String,
     pub domain: String,
+    /// Whether it is part of a cluster.
+    pub clustered: bool,
     pub strictness: Strictness,
     pub limits: ServerLimits,
     pub maker: Arc<dyn StreamMaker>,

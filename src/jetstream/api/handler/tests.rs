@@ -177,6 +177,7 @@ impl Api {
     fn new(limits: AccountLimits) -> Self {
         Self {
             server: Server {
+                clustered: false,
                 name: "golden".to_owned(),
                 domain: String::new(),
                 strictness: Strictness::Strict,
