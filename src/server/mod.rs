@@ -1,7 +1,7 @@
 //! The server as a process: who it is, in which order it starts, how it accepts, and how it ends.
 //!
 //! Read in this order: [`version`] and [`identity`] say who it is, [`start`] is the order in which everything comes up
-//! and goes down, [`streams`] starts JetStream as the options say, [`listen`] and [`accept`] admit clients, [`signals`]
+//! and goes down, [`streams`] starts JetStream as the options say and [`links`] links it with that of other servers, [`listen`] and [`accept`] admit clients, [`signals`]
 //! listens to the operator, [`send_signal`] is the operator's side of that, [`files`] tells scripts where the server is,
 //! [`capacity`] what the machine has.
 
@@ -10,6 +10,7 @@ pub mod capacity;
 pub mod files;
 pub mod identity;
 mod lame_duck;
+mod links;
 pub mod listen;
 pub mod send_signal;
 pub mod signals;

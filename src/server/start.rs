@@ -8,11 +8,13 @@ use super::accept::accept;
 use super::files::{Ports, PortsFile, reachable_hosts, write_pid_file};
 use super::identity::Identity;
 use super::lame_duck;
+use super::links;
 use super::listen::{ListenError, display_address, listen};
 use super::signals::{Request, Signals, StopSignal};
 use super::streams;
 use super::version::{API_LEVEL, COMMIT, OWN_VERSION, REFERENCE_VERSION, TOOLCHAIN};
 use crate::broker::{Broker, CloseReason};
+use crate::cluster::link::Links;
 use crate::cluster::routes::{self, RouteOptions, RouteOptionsError, Routes, RoutesView};
 use crate::config::Options;
 use crate::connection::{Clients, PlainText, TlsTerms, WebSocketError};
@@ -106,6 +108,8 @@ pub struct Server {
     routes: Option<Routes>,
     clients: OnceLock<Arc<Clients>>,
     jetstream: OnceLock<Arc<JetStream>>,
+    /// With the servers whose JetStream is one with this one's.
+    links: OnceLock<Arc<Links>>,
     system: OnceLock<Arc<System>>,
 }
 
@@ -293,14 +297,31 @@ impl Server {
             routes,
             clients: OnceLock::new(),
             jetstream: OnceLock::new(),
+            links: OnceLock::new(),
             system: OnceLock::new(),
         }
     }
 
     /// Brings the streams back, on a thread where that may take as long as it takes.
     async fn start_jetstream(self: &Arc<Self>) -> Result<(), StartError> {
-        if self.facts.options.jetstream().is_none() {
+        let options = &self.facts.options;
+        if options.jetstream().is_none() {
             return Ok(());
+        }
+        let clustered = self
+            .routes
+            .as_ref()
+            .filter(|_| options.cluster.port.is_some());
+        let cluster = clustered.map(|routes| {
+            let Facts {
+                server_name,
+                server_id,
+                ..
+            } = &self.facts;
+            links::start(routes, options, server_name, server_id)
+        });
+        if let Some(cluster) = &cluster {
+            let _ = self.links.set(Arc::clone(&cluster.links));
         }
         let server = Arc::clone(self);
         let started = tokio::task::spawn_blocking(move || {
@@ -308,6 +329,7 @@ impl Server {
                 &server.facts.options,
                 &server.facts.server_name,
                 &server.broker,
+                cluster,
             )
         });
         let jetstream = match started.await {
@@ -463,6 +485,9 @@ impl Server {
         if let Some(jetstream) = self.jetstream.get().cloned() {
             // Waits for disks, which no connection's thread may do.
             let _ = tokio::task::spawn_blocking(move || jetstream.shutdown()).await;
+        }
+        if let Some(links) = self.links.get() {
+            links.close();
         }
     }
 

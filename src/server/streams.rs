@@ -8,7 +8,7 @@ use crate::config::options::{
 };
 use crate::jetstream::limits::{AccountLimits, ServerLimits};
 use crate::jetstream::monitor::{JetStreamInfo, Overview, Query, Settings};
-use crate::jetstream::{JetStream, Setup, WaitingMax};
+use crate::jetstream::{ClusterSetup, JetStream, Setup, WaitingMax};
 use crate::monitor::observed::ObservedStreams;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -45,6 +45,7 @@ pub fn start(
     options: &Options,
     server_name: &str,
     broker: &Arc<Broker>,
+    cluster: Option<ClusterSetup>,
 ) -> Result<JetStream, StreamsError> {
     let jetstream = &options.jetstream;
     let directory = jetstream.directory();
@@ -57,7 +58,10 @@ pub fn start(
     announce(jetstream, &setup.settings);
     let engine = engine_options(jetstream, &directory);
     let began = Instant::now();
-    let jetstream = JetStream::start(setup, broker, engine)?;
+    let jetstream = match cluster {
+        None => JetStream::start(setup, broker, engine)?,
+        Some(cluster) => JetStream::start_in_cluster(setup, broker, engine, cluster)?,
+    };
     let found = jetstream.info(&Query::default(), "");
     tracing::info!(
         "Restored {} streams with {} messages in {:?}",

@@ -15,6 +15,7 @@ use super::shared::{Core, write};
 use super::view::{self, RoutesView};
 use crate::broker::outbox::FlushBy;
 use crate::broker::{Broker, CloseReason, InterestSink};
+use crate::cluster::link::{Credentials, Dialling};
 use crate::cluster::{LinkAcceptor, PeerAddress};
 use crate::connection::Clients;
 use crate::protocol::route::encode;
@@ -62,6 +63,20 @@ impl Routes {
     /// Hands links that are dialled to the cluster port to this one. The first stays.
     pub fn take_links(&self, acceptor: Arc<dyn LinkAcceptor>) {
         let _ = self.core.links.set(acceptor);
+    }
+
+    /// How links to those servers are dialled.
+    pub fn dialling(&self) -> Dialling {
+        let options = &self.core.options;
+        let cluster = &options.cluster;
+        let text = |text: &Option<String>| text.clone().unwrap_or_default();
+        Dialling {
+            credentials: options.requires_credentials().then(|| Credentials {
+                user: text(&cluster.user),
+                password: text(&cluster.password),
+            }),
+            tls: options.tls.as_ref().map(|tls| Arc::clone(&tls.connect)),
+        }
     }
 
     /// The servers that were ever met, and how they are reached.

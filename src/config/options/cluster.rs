@@ -156,10 +156,6 @@ impl ClusterOptions {
             if self.name.is_none() {
                 return Err("jetstream cluster requires `cluster.name` to be set".into());
             }
-            // Each server would keep streams of its own, and two would answer one request.
-            return Err(
-                "JetStream on a server of a cluster is not supported by this server yet".into(),
-            );
         }
         Ok(())
     }
