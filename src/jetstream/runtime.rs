@@ -174,7 +174,7 @@ impl JetStream {
         let server = Arc::new(Server {
             name: setup.server_name,
             domain: String::new(),
-            clustered: cluster.is_some(),
+            steward: cluster.as_ref().map(|cluster| cluster.steward()),
             strictness: if setup.settings.strict {
                 Strictness::Strict
             } else {

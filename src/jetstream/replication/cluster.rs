@@ -14,7 +14,7 @@ use storage::store::FileStore;
 use tokio::task::JoinHandle;
 
 use super::super::api::elsewhere::Elsewhere;
-use super::super::api::handler::{Server, StreamMaker};
+use super::super::api::handler::{Server, Steward, StreamMaker};
 use super::super::api::workers::{Accounts, ApiQueue};
 use super::super::meta::{Command, PeerProfile};
 use super::super::runtime::{Backend, StartError};
@@ -30,6 +30,7 @@ use super::maker::ClusterMaker;
 use super::meta_machine::MetaMachine;
 use super::replicated::{LinkFetch, Replicated};
 use super::router::{Directory, Router};
+use super::steward::GroupSteward;
 use super::stream::machine::Pace;
 use super::stream::replica::Replicas;
 use super::view::View;
@@ -80,6 +81,7 @@ pub(crate) struct Cluster {
     router: Arc<Router>,
     view: Arc<View>,
     maker: Arc<ClusterMaker>,
+    steward: Arc<GroupSteward>,
     replicated: Arc<Replicated>,
     links: Arc<Links>,
     /// Links hold it weakly.
@@ -167,6 +169,13 @@ impl Cluster {
             found: Mutex::new(found.collect()),
             running: Mutex::new(HashMap::new()),
         });
+        let steward = Arc::new(GroupSteward {
+            own: own.clone(),
+            machine: Arc::clone(&machine),
+            view: Arc::downgrade(&view),
+            replicated: Arc::downgrade(&replicated),
+            runtime: runtime.clone(),
+        });
         give_what_is_lacked(&links, &replicated, &runtime);
         hear_who_leads(&links, &view);
         let follower = Arc::new(Follower {
@@ -193,6 +202,7 @@ impl Cluster {
             router,
             view,
             maker,
+            steward,
             replicated,
             links,
             _sink: sink,
@@ -204,6 +214,11 @@ impl Cluster {
     /// Makes streams for the API.
     pub fn maker(&self) -> Arc<dyn StreamMaker> {
         self.maker.clone()
+    }
+
+    /// Looks after the groups of this server for the API.
+    pub fn steward(&self) -> Arc<dyn Steward> {
+        self.steward.clone()
     }
 
     /// Knows where API requests belong.

@@ -12,6 +12,7 @@
 //! - `router`: which server answers an API request, and how it gets there; `carry`: requests and answers on that way, as bytes; `gather`: answers that
 //!   no server has alone.
 //! - `view`: what this server knows of who leads what; `leaders`: the groups' leaders in it.
+//! - `steward`: has other servers lead what this one leads, when somebody asks for it.
 //! - `ask`: a stream elsewhere, reached as one that is here.
 //! - `kinds`: what servers ask each other.
 //! - `stream`: a stream on several servers.
@@ -39,6 +40,7 @@ mod members;
 mod meta_machine;
 mod replicated;
 mod router;
+mod steward;
 #[cfg_attr(
     not(test),
     expect(

@@ -188,6 +188,12 @@ impl Replicated {
         Ok((self.setup(account, core, id, position), spec))
     }
 
+    /// This server's replica in a group.
+    pub fn replica(&self, number: GroupNumber) -> Option<StreamReplica> {
+        let running = self.running.lock();
+        running.get(&number).map(|running| running.replica.clone())
+    }
+
     /// Ends a replica and removes all that it holds.
     pub fn remove(&self, number: GroupNumber) -> Result<(), ApiError> {
         let Some(running) = self.running.lock().remove(&number) else {

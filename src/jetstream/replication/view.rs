@@ -13,7 +13,7 @@ use super::super::api::elsewhere::Carried;
 use super::super::api::handler::{Answer, Context, Server, refuse_operation, shares};
 use super::super::api::route::Operation;
 use super::super::api::workers::Accounts;
-use super::super::meta::{Form, StreamAssignment};
+use super::super::meta::{Form, Sighting, Sightings, StreamAssignment};
 use super::super::types::ErrorCode;
 use super::leaders::Leaders;
 use super::meta_machine::MetaMachine;
@@ -94,6 +94,19 @@ impl View {
 
     fn reaches(&self, server: &str) -> bool {
         *server == *self.own || self.links.is_connected(server, Channel::Control)
+    }
+
+    /// The servers as this one sees them now.
+    pub fn sightings(&self) -> Sightings {
+        let meta = self.machine.meta();
+        let seen = meta.peers().keys().map(|server| {
+            let sighting = Sighting {
+                online: self.reaches(server),
+                ..Sighting::default()
+            };
+            (server.clone(), sighting)
+        });
+        seen.collect()
     }
 
     fn reaches_majority(&self, members: &Members) -> bool {

@@ -36,7 +36,7 @@ pub(super) fn create(
         return Err(ErrorCode::StreamMismatch.into());
     }
     let mut config = named(config, subject)?;
-    if config.num_replicas > 1 && !context.server.clustered {
+    if config.num_replicas > 1 && !context.server.is_clustered() {
         return Err(ErrorCode::StreamReplicasNotSupported.into());
     }
     let stream = context.account.find(subject.stream())?;
@@ -159,7 +159,7 @@ fn check_rebinding(
     Ok(())
 }
 
-fn lookup(stream: &Stream, name: &str) -> Result<Option<ConsumerInfo>, ApiError> {
+pub(super) fn lookup(stream: &Stream, name: &str) -> Result<Option<ConsumerInfo>, ApiError> {
     let name = name.to_owned();
     match stream.ask(StreamRequest::ConsumerInfo { name }) {
         StreamReply::Consumer(info) => Ok(Some(*info)),

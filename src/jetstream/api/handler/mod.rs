@@ -5,6 +5,7 @@
 
 mod account;
 mod consumers;
+mod leaders;
 mod messages;
 pub(crate) mod shares;
 mod streams;
@@ -28,6 +29,7 @@ use super::response::{
 };
 use super::route::Operation;
 use super::validate::{Adjust, Rules};
+pub(crate) use leaders::Steward;
 
 /// Makes and removes streams, in storage and on a shard.
 pub(crate) trait StreamMaker: Send + Sync {
@@ -59,12 +61,18 @@ pub(crate) trait StreamMaker: Send + Sync {
 pub(crate) struct Server {
     pub name: String,
     pub domain: String,
-    /// Whether it is part of a cluster.
-    pub clustered: bool,
+    /// Looks after its groups, where it is part of a cluster.
+    pub steward: Option<Arc<dyn Steward>>,
     pub strictness: Strictness,
     pub limits: ServerLimits,
     pub maker: Arc<dyn StreamMaker>,
     pub now: fn() -> Time,
+}
+
+impl Server {
+    fn is_clustered(&self) -> bool {
+        self.steward.is_some()
+    }
 }
 
 /// A request with all that its handler may use.
@@ -186,10 +194,16 @@ pub(crate) fn handle(context: &Context<'_>, operation: Operation<'_>) -> Answer 
         Operation::StreamRestore(name) => {
             answer::<StreamRestore>(Err(streams::refuse_restore(context, name)))
         }
-        Operation::StreamPeerRemove(_) => refuse::<PeerRemoved>(ErrorCode::ClusterRequired),
-        Operation::StreamStepDown(_) => refuse::<StreamSteppedDown>(ErrorCode::ClusterRequired),
-        Operation::ConsumerStepDown(..) => {
-            refuse::<ConsumerSteppedDown>(ErrorCode::ClusterRequired)
+        Operation::StreamPeerRemove(_) if !context.server.is_clustered() => {
+            refuse::<PeerRemoved>(ErrorCode::ClusterRequired)
+        }
+        Operation::StreamPeerRemove(name) => {
+            let code = ErrorCode::ClusterUnsupportFeature;
+            answer::<PeerRemoved>(Err(not_built(context, name, code)))
+        }
+        Operation::StreamStepDown(name) => answer(leaders::stream(context, name)),
+        Operation::ConsumerStepDown(stream, name) => {
+            answer(leaders::consumer(context, stream, name))
         }
         Operation::ConsumerCreate(subject) => answer(consumers::create(context, subject)),
         Operation::ConsumerInfo(stream, name) => answer(consumers::info(context, stream, name)),

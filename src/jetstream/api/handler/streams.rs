@@ -38,7 +38,7 @@ pub(super) fn create(context: &Context<'_>, name: &str) -> Result<StreamCreated,
     check_stream_count(account, &limits, name)?;
     check_resources(context, &limits, &config, reservation(&config))?;
     let mut config = check_stream(config, &context.rules(&limits, request.pedantic))?;
-    if config.num_replicas > 1 && !context.server.clustered {
+    if config.num_replicas > 1 && !context.server.is_clustered() {
         return Err(ErrorCode::StreamReplicasNotSupported.into());
     }
     let stream = match account.get(name) {
@@ -149,7 +149,7 @@ pub(super) fn update(context: &Context<'_>, name: &str) -> Result<StreamUpdated,
     // What the first check switched on may break a rule that stands before it.
     let config = check_stream(config, &context.rules(&limits, request.pedantic))?;
     let config = check_update(&old, config)?;
-    if config.num_replicas > 1 && !context.server.clustered {
+    if config.num_replicas > 1 && !context.server.is_clustered() {
         return Err(ErrorCode::StreamReplicasNotSupported.into());
     }
     if config.num_replicas != old.num_replicas {

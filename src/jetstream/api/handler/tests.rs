@@ -177,7 +177,7 @@ impl Api {
     fn new(limits: AccountLimits) -> Self {
         Self {
             server: Server {
-                clustered: false,
+                steward: None,
                 name: "golden".to_owned(),
                 domain: String::new(),
                 strictness: Strictness::Strict,
