@@ -3,8 +3,9 @@
 mod common;
 
 use std::net::{Ipv4Addr, TcpListener};
+use std::time::Duration;
 
-use async_nats::Client;
+use async_nats::{Client, ConnectOptions};
 use common::{Server, ServerOptions, eventually_async};
 use serde_json::{Value, json};
 
@@ -128,4 +129,102 @@ async fn a_stream_is_led_by_whom_the_request_prefers_and_publishes_go_on() {
         let refused = ask(&client, subject, "").await;
         assert_eq!(refused["error"]["err_code"], code, "{refused}");
     }
+}
+
+const ACCOUNTS: &str = "accounts {\n\
+    A { jetstream: enabled, users: [ {user: a, password: a} ] }\n\
+    SYS { users: [ {user: admin, password: admin} ] }\n}\n\
+    system_account: SYS";
+
+async fn connect_as(server: &Server, user: &str) -> Client {
+    let options = ConnectOptions::with_user_and_password(user.into(), user.into())
+        .request_timeout(Some(Duration::from_secs(6)));
+    let connected = options.connect(server.url()).await;
+    connected.expect("the user is known")
+}
+
+/// Asks until the cluster has a leader that answers.
+async fn ask_leader(client: &Client, subject: &str, body: &str) -> Value {
+    eventually_async("the leader answers", async || {
+        let answer = try_ask(client, subject, body).await?;
+        let unavailable = matches!(answer["error"]["err_code"].as_u64(), Some(10008 | 10009));
+        (!unavailable).then_some(answer)
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_server_leads_the_meta_group_and_streams_can_be_made() {
+    let servers = three_servers(ACCOUNTS);
+    let (client, admin) = (
+        connect_as(&servers[0], "a").await,
+        connect_as(&servers[1], "admin").await,
+    );
+    create(&client, "S", STREAM).await;
+    let subject = "$JS.API.META.LEADER.STEPDOWN";
+    let stepped_down =
+        json!({"type": "io.nats.jetstream.api.v1.meta_leader_stepdown_response", "success": true});
+    assert_eq!(ask_leader(&admin, subject, "").await, stepped_down);
+    // Whoever is preferred either takes over or leads already: asked a second time, it does.
+    let preferred = json!({"placement": {"preferred": "s3"}}).to_string();
+    eventually_async("s3 leads the meta group", async || {
+        let answer = try_ask(&admin, subject, &preferred).await?;
+        let text = answer["error"]["description"].as_str()?.to_owned();
+        (text == "preferred server \"s3\" is already leader").then_some(())
+    })
+    .await;
+    create(
+        &client,
+        "T",
+        r#"{"name":"T","subjects":["t.>"],"num_replicas":3}"#,
+    )
+    .await;
+    assert_eq!(ask_leader(&admin, subject, "").await, stepped_down);
+    create(&client, "U", r#"{"name":"U","subjects":["u.>"]}"#).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_account_is_purged_and_what_cannot_be_done_is_refused() {
+    let servers = three_servers(ACCOUNTS);
+    let (client, admin) = (
+        connect_as(&servers[2], "a").await,
+        connect_as(&servers[0], "admin").await,
+    );
+    create(&client, "S", STREAM).await;
+    for (subject, body, code) in [
+        ("$JS.API.SERVER.REMOVE", "", 10003),
+        ("$JS.API.SERVER.REMOVE", r#"{"peer":"nobody"}"#, 10044),
+        // It runs, and would come back at once.
+        ("$JS.API.SERVER.REMOVE", r#"{"peer":"s1"}"#, 10041),
+        (
+            "$JS.API.META.LEADER.STEPDOWN",
+            r#"{"placement":{"preferred":"nobody"}}"#,
+            10005,
+        ),
+        (
+            "$JS.API.ACCOUNT.STREAM.MOVE.A.NOPE",
+            r#"{"server":"s1"}"#,
+            10059,
+        ),
+    ] {
+        let refused = ask_leader(&admin, subject, body).await;
+        assert_eq!(refused["error"]["err_code"], code, "{subject} {refused}");
+    }
+    let refused = ask(&client, "$JS.API.STREAM.PEER.REMOVE.S", r#"{"peer":"s1"}"#).await;
+    assert_eq!(refused["error"]["err_code"], 10036, "{refused}");
+    // Only the system account may ask.
+    let body = r#"{"placement":{"preferred":"nobody"}}"#;
+    assert_eq!(
+        try_ask(&client, "$JS.API.META.LEADER.STEPDOWN", body).await,
+        None
+    );
+    assert_eq!(
+        ask_leader(&admin, "$JS.API.ACCOUNT.PURGE.A", "").await,
+        json!({"type": "io.nats.jetstream.api.v1.account_purge_response", "initiated": true})
+    );
+    eventually_async("the stream is gone", async || {
+        let info = try_ask(&client, "$JS.API.STREAM.INFO.S", "").await?;
+        (info["error"]["err_code"] == 10059).then_some(())
+    })
+    .await;
 }

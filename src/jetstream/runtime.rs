@@ -8,7 +8,7 @@ use storage::engine::EngineOptions;
 use thiserror::Error;
 
 use super::api::handler::{Server, StreamMaker};
-use super::api::route::{ACCOUNT_INFO, PATTERNS};
+use super::api::route::{ACCOUNT_INFO, ADMINISTRATION, PATTERNS};
 use super::api::workers::{Accounts, ApiWorkers};
 use super::api::{ApiStats, now};
 use super::limits::{AccountLimits, ServerLimits};
@@ -207,6 +207,12 @@ impl JetStream {
         for name in &setup.accounts_without {
             let account = broker.ensure_account(name);
             subscriptions.extend(account.subscribe(ACCOUNT_INFO, queue, workers.queue(), 0));
+        }
+        if cluster.is_some() {
+            for pattern in ADMINISTRATION {
+                let system = broker.system();
+                subscriptions.extend(system.subscribe(pattern, queue, workers.queue(), 0));
+            }
         }
         Ok(Self {
             server,

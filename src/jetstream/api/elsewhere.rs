@@ -57,6 +57,8 @@ pub(crate) type Answered = Box<dyn FnOnce(Result<Answer, ErrorCode>) + Send>;
 pub(crate) trait Elsewhere: Send + Sync + 'static {
     /// Where an operation belongs. Does not wait.
     fn whither(&self, account: &str, operation: Operation<'_>) -> Whither;
+    /// Where requests about the cluster itself belong. Does not wait.
+    fn whither_administration(&self) -> Whither;
     /// Has others answer a request. Does not wait; `done` is called once, from any thread.
     fn ask(&self, way: Way, carried: Carried, done: Answered);
 }

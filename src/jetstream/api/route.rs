@@ -24,6 +24,9 @@ pub const PATTERNS: &[&str] = &[
     "$JS.API.ACCOUNT.>",
 ];
 
+/// What the system account listens to where JetStream runs on a cluster: requests about the cluster itself.
+pub const ADMINISTRATION: &[&str] = &["$JS.API.META.>", "$JS.API.SERVER.>", "$JS.API.ACCOUNT.>"];
+
 /// What an account without JetStream listens to: it is told that it has none. Everything else has no listener there.
 pub const ACCOUNT_INFO: &str = "$JS.API.INFO";
 

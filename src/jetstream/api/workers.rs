@@ -13,9 +13,12 @@ use parking_lot::{Condvar, Mutex};
 
 use super::super::advisory::{API_AUDIT, API_LIMIT_REACHED, ApiAudit, api_limit_reached};
 use super::super::registry::AccountStreams;
-use super::super::types::ErrorCode;
+use super::super::types::{ApiError, ErrorCode};
+use super::administration::Administration;
 use super::elsewhere::{Asked, Carried, Elsewhere, Whither};
-use super::handler::{Answer, Context, Outcome, Server, handle, refuse_operation};
+use super::handler::{
+    Answer, Context, Outcome, Server, administer, answer_administration, handle, refuse_operation,
+};
 use super::response::not_enabled_for_account;
 use super::route::Operation;
 use crate::broker::{Account, Broker, Inbound, InternalTarget, Outgoing, PublishCache};
@@ -213,11 +216,14 @@ impl Worker {
     }
 
     fn serve(&mut self, request: &Inbound) -> Progress {
-        let Some(account) = self.accounts.get(request.account.name()) else {
-            self.voice.refuse_account(request, &mut self.cache);
+        let Ok(subject) = std::str::from_utf8(&request.subject) else {
             return Progress::Answered;
         };
-        let Ok(subject) = std::str::from_utf8(&request.subject) else {
+        if let Some(asked) = Administration::parse(subject) {
+            return self.serve_administration(request, subject, asked);
+        }
+        let Some(account) = self.accounts.get(request.account.name()) else {
+            self.voice.refuse_account(request, &mut self.cache);
             return Progress::Answered;
         };
         let Some(operation) = Operation::parse(subject) else {
@@ -246,13 +252,55 @@ impl Worker {
                     required_level: Bytes::copy_from_slice(required_level),
                     body: request.payload.clone(),
                 };
-                self.have_answered(way, carried, request, account);
+                self.have_answered(way, carried, request, Some(account));
                 return Progress::UnderWay;
             }
         };
         let (voice, cache) = (&self.voice, &mut self.cache);
+        voice.answer(request, subject, Some(account), answer, cache);
+        Progress::Answered
+    }
+
+    /// A request about the cluster itself. A server alone does not answer, nor is anybody answered who may not ask.
+    fn serve_administration(
+        &mut self,
+        request: &Inbound,
+        subject: &str,
+        asked: Administration<'_>,
+    ) -> Progress {
+        let name = request.account.name();
+        let Some(elsewhere) = self
+            .elsewhere
+            .as_ref()
+            .filter(|_| self.is_open(asked, name))
+        else {
+            return Progress::Answered;
+        };
+        let account = self.accounts.get(name);
+        let required_level = headers::get(&request.headers, REQUIRED_LEVEL).unwrap_or_default();
+        let server = &self.voice.server;
+        let answer = match elsewhere.whither_administration() {
+            Whither::Here => administer(server, asked, required_level, &request.payload),
+            Whither::Refused(error) => answer_administration(asked, Err(error)),
+            Whither::Elsewhere(way) => {
+                let carried = Carried {
+                    account: name.to_owned(),
+                    subject: subject.to_owned(),
+                    required_level: Bytes::copy_from_slice(required_level),
+                    body: request.payload.clone(),
+                };
+                self.have_answered(way, carried, request, account);
+                return Progress::UnderWay;
+            }
+        };
+        let account = account.map(|account| &**account);
+        let (voice, cache) = (&self.voice, &mut self.cache);
         voice.answer(request, subject, account, answer, cache);
         Progress::Answered
+    }
+
+    fn is_open(&self, asked: Administration<'_>, account: &str) -> bool {
+        asked.is_open_to(account, account == self.voice.broker.system().name())
     }
 
     /// Another server answers, and this one passes the answer on.
@@ -261,31 +309,34 @@ impl Worker {
         way: super::elsewhere::Way,
         carried: Carried,
         request: &Inbound,
-        account: &Arc<AccountStreams>,
+        account: Option<&Arc<AccountStreams>>,
     ) {
         let Some(elsewhere) = &self.elsewhere else {
             return;
         };
         let (voice, account, request) = (
             Arc::clone(&self.voice),
-            Arc::clone(account),
+            account.map(Arc::clone),
             request.clone(),
         );
         let done = Box::new(move |answer: Result<Answer, ErrorCode>| {
             voice.queue.inflight.fetch_sub(1, Ordering::Relaxed);
             let subject = String::from_utf8_lossy(&request.subject).into_owned();
-            let Some(operation) = Operation::parse(&subject) else {
+            let answer = answer.map_or_else(|code| refuse(&subject, code.into()), Some);
+            let Some(answer) = answer else {
                 return;
             };
-            let answer = answer.unwrap_or_else(|code| refuse_operation(operation, code.into()));
             let mut cache = PublishCache::new();
-            voice.answer(&request, &subject, &account, answer, &mut cache);
+            voice.answer(&request, &subject, account.as_deref(), answer, &mut cache);
         });
         elsewhere.ask(way, carried, done);
     }
 
     /// A request that another server carried here because it belongs here; it is not carried any further. `None` when there is nothing to answer.
     fn serve_server(&self, carried: &Carried) -> Option<Answer> {
+        if let Some(asked) = Administration::parse(&carried.subject) {
+            return self.administer_for_server(carried, asked);
+        }
         let operation = Operation::parse(&carried.subject)?;
         let Some(account) = self.accounts.get(&carried.account) else {
             let error = ErrorCode::NotEnabledForAccount.into();
@@ -308,6 +359,38 @@ impl Worker {
             Whither::Elsewhere(_) => refuse_operation(operation, ErrorCode::ClusterNotAvail.into()),
         })
     }
+
+    fn administer_for_server(
+        &self,
+        carried: &Carried,
+        asked: Administration<'_>,
+    ) -> Option<Answer> {
+        let elsewhere = self.elsewhere.as_ref()?;
+        if !self.is_open(asked, &carried.account) {
+            // Servers of one cluster have one system account; where not, this one's counts.
+            return Some(answer_administration(
+                asked,
+                Err(ErrorCode::BadRequest.into()),
+            ));
+        }
+        let server = &self.voice.server;
+        Some(match elsewhere.whither_administration() {
+            Whither::Here => administer(server, asked, &carried.required_level, &carried.body),
+            Whither::Refused(error) => answer_administration(asked, Err(error)),
+            // It moved meanwhile.
+            Whither::Elsewhere(_) => {
+                answer_administration(asked, Err(ErrorCode::ClusterNotAvail.into()))
+            }
+        })
+    }
+}
+
+/// Refuses a request in the form of its answer.
+fn refuse(subject: &str, error: ApiError) -> Option<Answer> {
+    match Administration::parse(subject) {
+        Some(asked) => Some(answer_administration(asked, Err(error))),
+        None => Operation::parse(subject).map(|operation| refuse_operation(operation, error)),
+    }
 }
 
 /// Whether a request is done with.
@@ -329,11 +412,11 @@ impl Voice {
         &self,
         request: &Inbound,
         subject: &str,
-        account: &AccountStreams,
+        account: Option<&AccountStreams>,
         answer: Answer,
         cache: &mut PublishCache,
     ) {
-        if answer.outcome != Outcome::Unreported {
+        if let Some(account) = account.filter(|_| answer.outcome != Outcome::Unreported) {
             account.api.count(answer.outcome == Outcome::Refused);
         }
         let payload = Bytes::from(answer.payload);

@@ -174,6 +174,7 @@ impl Cluster {
             machine: Arc::clone(&machine),
             view: Arc::downgrade(&view),
             replicated: Arc::downgrade(&replicated),
+            maker: Arc::clone(&maker),
             runtime: runtime.clone(),
         });
         give_what_is_lacked(&links, &replicated, &runtime);

@@ -37,7 +37,8 @@ pub(super) struct ClusterMaker {
 }
 
 impl ClusterMaker {
-    fn propose(&self, command: &Command) -> Result<Vec<Change>, ApiError> {
+    /// Proposes to the meta group, and says what it changed. Waits.
+    pub fn propose(&self, command: &Command) -> Result<Vec<Change>, ApiError> {
         let proposed = self.machine.propose(command, COMMIT_TIMEOUT);
         let changes = self
             .runtime

@@ -12,7 +12,7 @@
 //! - `router`: which server answers an API request, and how it gets there; `carry`: requests and answers on that way, as bytes; `gather`: answers that
 //!   no server has alone.
 //! - `view`: what this server knows of who leads what; `leaders`: the groups' leaders in it.
-//! - `steward`: has other servers lead what this one leads, when somebody asks for it.
+//! - `steward`: has other servers lead what this one leads, and carries out what else requests about the cluster ask for.
 //! - `ask`: a stream elsewhere, reached as one that is here.
 //! - `kinds`: what servers ask each other.
 //! - `stream`: a stream on several servers.

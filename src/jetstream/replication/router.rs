@@ -148,6 +148,10 @@ impl Elsewhere for Router {
         }
     }
 
+    fn whither_administration(&self) -> Whither {
+        self.to_meta_leader()
+    }
+
     fn ask(&self, way: Way, carried: Carried, done: Answered) {
         let (links, directory) = (Arc::clone(&self.links), Arc::clone(&self.directory));
         self.runtime.spawn(async move {

@@ -1,18 +1,29 @@
-//! Has other servers lead what this one leads, when somebody asks for it.
+//! Has other servers lead what this one leads, and carries out what else requests about the cluster ask for.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
-use raft::group::{Role, Status, TransferError};
+use raft::group::{Group, Role, Status, TransferError};
 use raft::types::NodeId;
 
-use super::super::api::administration::next_leader;
+use super::super::api::administration::{Act, Administration, next_leader};
 use super::super::api::handler::Steward;
-use super::super::meta::{Form, Meta, Sightings, is_online};
+use super::super::api::now;
+use super::super::limits::ServerLimits;
+use super::super::meta::request::{Decision, Desk};
+use super::super::meta::{
+    AccountTiers, Command, Form, Meta, PlacementRules, Sightings, StreamAssignment, is_online,
+};
 use super::super::types::{ApiError, ErrorCode, Strictness};
 use super::assembly::random_id;
+use super::maker::ClusterMaker;
 use super::meta_machine::MetaMachine;
 use super::replicated::Replicated;
 use super::view::View;
+
+/// How long the voters of the meta group may take to change.
+const CHANGE_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Hands over the groups of one server.
 pub(super) struct GroupSteward {
@@ -22,6 +33,8 @@ pub(super) struct GroupSteward {
     pub view: Weak<View>,
     /// It knows the view.
     pub replicated: Weak<Replicated>,
+    /// Proposes to the meta group.
+    pub maker: Arc<ClusterMaker>,
     pub runtime: tokio::runtime::Handle,
 }
 
@@ -46,6 +59,34 @@ impl GroupSteward {
         match named(body, strictness)? {
             Some(server) => node_on(status, &server),
             None => most_current(status, &sightings),
+        }
+    }
+
+    fn carry_out(
+        &self,
+        command: &Command,
+        group: &Group,
+        meta: &Meta,
+        sightings: &Sightings,
+    ) -> Result<(), ApiError> {
+        match command {
+            Command::PeerRemove { server } => {
+                check_removable(meta, sightings, &self.own, server)?;
+                let members = group.members();
+                let voters = members.voters().into_iter().filter_map(|node| {
+                    let name = members.server_of(node)?.to_owned();
+                    (name != *server).then_some((node, name))
+                });
+                let voters: BTreeMap<NodeId, String> = voters.collect();
+                // Before the state forgets the server, so that what fails here can be asked for again.
+                let changing = group.change_members(voters, CHANGE_TIMEOUT);
+                let changed = self.runtime.block_on(changing);
+                changed.map_err(|error| ErrorCode::RaftGeneral.with(error))?;
+                self.maker.propose(command).map(drop)
+            }
+            Command::AccountPurge { .. } => self.maker.propose(command).map(drop),
+            // Nobody brings replicas from one server to another yet.
+            _ => Err(ErrorCode::ClusterUnsupportFeature.into()),
         }
     }
 }
@@ -73,6 +114,68 @@ impl Steward for GroupSteward {
         let next = self.next_leader(&meta, &status, body, strictness)?;
         let handed_over = self.runtime.block_on(replica.hand_over(next));
         handed_over.map_err(not_handed_over)
+    }
+
+    fn administer(
+        &self,
+        asked: Administration<'_>,
+        body: &[u8],
+        strictness: Strictness,
+    ) -> Result<(), ApiError> {
+        let (meta, sightings) = (self.machine.meta(), self.sightings()?);
+        let group = self.machine.group().ok_or(ErrorCode::ClusterNotAvail)?;
+        let status = group.status();
+        let (tiers, server) = (AccountTiers::default(), ServerLimits::default());
+        let desk = Desk {
+            meta: &meta,
+            sightings: &sightings,
+            placement: PlacementRules::default(),
+            account: asked.account().unwrap_or_default(),
+            tiers: &tiers,
+            server: &server,
+            cluster: &self.maker.cluster,
+            alternates: &[],
+            now: now(),
+            seed: random_id(),
+        };
+        match asked.decide(&desk, &self.own, &servers_of(&status), body, strictness)? {
+            Act::StepDown(next) => {
+                let next = match next {
+                    Some(server) => node_on(&status, &server)?,
+                    None => most_current(&status, &sightings)?,
+                };
+                let handed_over = self.runtime.block_on(group.transfer_leadership(next));
+                handed_over.map_err(not_handed_over)
+            }
+            Act::Decided(decision) => match *decision {
+                Decision::Propose(command) => self.carry_out(&command, &group, &meta, &sightings),
+                Decision::Already(_) => Ok(()),
+            },
+        }
+    }
+}
+
+/// Whether a server can be taken out of the cluster now: one that runs would come back at once, and replicas cannot be moved off a server yet.
+fn check_removable(
+    meta: &Meta,
+    sightings: &Sightings,
+    own: &str,
+    server: &str,
+) -> Result<(), ApiError> {
+    let refuse = |reason: String| Err(ErrorCode::RaftGeneral.with(reason));
+    if server == own || is_online(sightings, server) {
+        return refuse(format!("server {server:?} still runs: stop it first"));
+    }
+    let has_replica = |stream: &StreamAssignment| {
+        let mut everyone = stream.group.everyone();
+        everyone.any(|member| member.server == server)
+    };
+    let streams = meta.all_streams().filter(|(_, stream)| has_replica(stream));
+    match streams.count() {
+        0 => Ok(()),
+        count => refuse(format!(
+            "server {server:?} has replicas of {count} streams, which cannot be moved to other servers yet"
+        )),
     }
 }
 
@@ -114,8 +217,6 @@ fn most_current(status: &Status, sightings: &Sightings) -> Result<NodeId, ApiErr
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use raft::group::{FollowerStatus, Member, Members};
 
     use super::super::super::meta::Sighting;
@@ -178,6 +279,17 @@ mod tests {
             ..status([5, 7])
         };
         assert_eq!(code(most_current(&follows, &all)), 10009);
+    }
+
+    #[test]
+    fn a_server_that_runs_is_not_removed() {
+        let meta = Meta::founding(["n1", "n2", "n3"]);
+        let seen = reached(&["n1", "n2"]);
+        assert_eq!(check_removable(&meta, &seen, "n1", "n3"), Ok(()));
+        for runs in ["n1", "n2"] {
+            let refused = check_removable(&meta, &seen, "n1", runs).expect_err("it runs");
+            assert_eq!(refused.err_code, 10041);
+        }
     }
 
     #[test]

@@ -29,7 +29,7 @@ use super::response::{
 };
 use super::route::Operation;
 use super::validate::{Adjust, Rules};
-pub(crate) use leaders::Steward;
+pub(crate) use leaders::{Steward, administer, answer_administration};
 
 /// Makes and removes streams, in storage and on a shard.
 pub(crate) trait StreamMaker: Send + Sync {
