@@ -5,6 +5,8 @@ mod common;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::sync::OnceLock;
+use std::time::SystemTime;
 
 use async_nats::jetstream::{self, stream};
 use base64::Engine;
@@ -14,10 +16,41 @@ use serde_json::Value;
 
 const KEY: &str = "a long and random passphrase";
 
+/// When the newest file below a directory was changed.
+fn newest(directory: &Path) -> SystemTime {
+    let entries = std::fs::read_dir(directory).expect("a directory of ours");
+    let changed = |entry: std::fs::DirEntry| match entry.path() {
+        path if path.is_dir() => newest(&path),
+        _ => entry
+            .metadata()
+            .and_then(|found| found.modified())
+            .expect("a file tells when it was changed"),
+    };
+    let times = entries.map(|entry| changed(entry.expect("a directory can be read")));
+    times.max().unwrap_or(SystemTime::UNIX_EPOCH)
+}
+
+/// Whether the tool was built from the sources as they are, as it is when the whole workspace is tested.
+fn is_fresh(tool: &Path) -> bool {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let sources = ["src", "storage/src", "raft/src", "tools/src"];
+    let built = std::fs::metadata(tool).and_then(|found| found.modified());
+    built.is_ok_and(|built| sources.iter().all(|name| newest(&root.join(name)) <= built))
+}
+
 /// The tool, built as it is; cargo tells no test where the binary of another package is.
-fn tool_path() -> PathBuf {
+fn tool_path() -> &'static Path {
+    static TOOL: OnceLock<PathBuf> = OnceLock::new();
+    TOOL.get_or_init(build_tool)
+}
+
+fn build_tool() -> PathBuf {
     let server = Path::new(env!("CARGO_BIN_EXE_nats-server"));
     let profile = server.parent().expect("a target directory");
+    let tool = profile.join("nats-tool");
+    if is_fresh(&tool) {
+        return tool;
+    }
     let mut build = Command::new(env!("CARGO"));
     build
         .args(["build", "--quiet", "--offline", "--package", "tools"])
@@ -26,7 +59,7 @@ fn tool_path() -> PathBuf {
         build.arg("--release");
     }
     assert!(build.status().expect("cargo runs").success());
-    profile.join("nats-tool")
+    tool
 }
 
 fn tool(arguments: &[&str], store: &Path) -> Output {

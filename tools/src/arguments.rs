@@ -5,7 +5,9 @@ use std::str::FromStr;
 
 use clap::{Args, Parser, Subcommand};
 
-/// Looks into, checks and exports the files of a nats-server store. Never changes them.
+use crate::bench::Bench;
+
+/// Looks into, checks and exports the files of a nats-server store, which it never changes, and measures servers.
 #[derive(Debug, Parser)]
 #[command(name = "nats-tool", version)]
 pub struct Arguments {
@@ -18,6 +20,16 @@ pub enum Command {
     /// The files that hold streams
     #[command(subcommand)]
     Filestore(Filestore),
+    /// Load servers and compare them
+    #[command(subcommand)]
+    Bench(Benches),
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Benches {
+    /// JetStream: publishing, consuming, key-value buckets
+    #[command(subcommand)]
+    Js(Bench),
 }
 
 #[derive(Debug, Subcommand)]

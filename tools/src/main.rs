@@ -1,6 +1,7 @@
 //! `nats-tool`: looks into, checks and exports the files of the server's store.
 //!
 //! - `arguments`: the command line.
+//! - `bench`: loads for servers, and how they compare.
 //! - `place`: what a path is: a store, a stream's directory or one block.
 //! - `keys`: the passphrase of an encrypted store.
 //! - `stream`: a stream's files and what its checkpoint says of them; `present`: its messages as the server would have them after a start.
@@ -12,6 +13,7 @@
 //! server's own stream core.
 
 mod arguments;
+mod bench;
 mod cat;
 mod inspect;
 mod keys;
@@ -27,7 +29,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-use arguments::{Arguments, Command, Filestore};
+use arguments::{Arguments, Benches, Command, Filestore};
 
 /// What a command found.
 enum Outcome {
@@ -36,11 +38,11 @@ enum Outcome {
 }
 
 fn main() -> ExitCode {
-    let Command::Filestore(command) = Arguments::parse().command;
-    let outcome = match command {
-        Filestore::Inspect(arguments) => inspect::run(&arguments),
-        Filestore::Verify(arguments) => verify::run(&arguments),
-        Filestore::Cat(arguments) => cat::run(&arguments),
+    let outcome = match Arguments::parse().command {
+        Command::Filestore(Filestore::Inspect(arguments)) => inspect::run(&arguments),
+        Command::Filestore(Filestore::Verify(arguments)) => verify::run(&arguments),
+        Command::Filestore(Filestore::Cat(arguments)) => cat::run(&arguments),
+        Command::Bench(Benches::Js(bench)) => bench::run(&bench).map(|()| Outcome::AllWell),
     };
     match outcome {
         Ok(Outcome::AllWell) => ExitCode::SUCCESS,
