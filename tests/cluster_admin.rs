@@ -228,3 +228,31 @@ async fn an_account_is_purged_and_what_cannot_be_done_is_refused() {
     })
     .await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_is_gone_is_removed_and_the_others_go_on() {
+    let mut servers = three_servers(ACCOUNTS);
+    let (client, admin) = (
+        connect_as(&servers[0], "a").await,
+        connect_as(&servers[1], "admin").await,
+    );
+    create(&client, "S", r#"{"name":"S","subjects":["s.>"]}"#).await;
+    let info = ask(&client, "$JS.API.STREAM.DELETE.S", "").await;
+    assert_eq!(info["success"], true, "{info}");
+    servers[2].kill();
+    let (subject, body) = ("$JS.API.SERVER.REMOVE", r#"{"peer":"s3"}"#);
+    let removed = eventually_async("the server is not reached any more", async || {
+        let answer = try_ask(&admin, subject, body).await?;
+        answer["error"].is_null().then_some(answer)
+    })
+    .await;
+    assert_eq!(
+        removed,
+        json!({"type": "io.nats.jetstream.api.v1.meta_server_remove_response", "success": true})
+    );
+    let again = ask_leader(&admin, subject, body).await;
+    assert_eq!(again["error"]["err_code"], 10044, "{again}");
+    let three = ask_leader(&client, "$JS.API.STREAM.CREATE.S", STREAM).await;
+    assert_eq!(three["error"]["err_code"], 10005, "{three}");
+    create(&client, "T", r#"{"name":"T","subjects":["t.>"]}"#).await;
+}
