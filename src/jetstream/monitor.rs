@@ -1,6 +1,7 @@
 //! What `/varz` and `/jsz` show of JetStream.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use serde::Serialize;
 
@@ -9,8 +10,8 @@ use super::core::{InfoQuery, StreamReply, StreamRequest};
 use super::limits::ServerLimits;
 use super::registry::{AccountStreams, Stream};
 use super::types::{
-    ClusterInfo, ConsumerInfo, Storage, StreamConfig, StreamInfo, StreamState, Time, is_false,
-    is_zero,
+    ClusterInfo, ConsumerInfo, MetaClusterInfo, Storage, StreamConfig, StreamInfo, StreamState,
+    Time, is_false, is_zero,
 };
 
 /// How JetStream is set up.
@@ -61,6 +62,9 @@ pub struct Overview {
     pub config: Settings,
     /// What it uses.
     pub stats: JetStreamStats,
+    /// The cluster's meta group.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub meta: Option<MetaClusterInfo>,
     /// What it allows.
     pub limits: ServerLimits,
 }
@@ -80,6 +84,8 @@ pub struct Query {
     pub direct_consumers: bool,
     /// Configurations.
     pub config: bool,
+    /// Only streams that this server leads.
+    pub stream_leader_only: bool,
     /// Accounts to leave out.
     pub offset: usize,
     /// Accounts to show; 0 is 1024.
@@ -113,6 +119,9 @@ pub struct JetStreamInfo {
     pub messages: u64,
     /// Accounted bytes in all streams.
     pub bytes: u64,
+    /// The cluster's meta group.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub meta_cluster: Option<MetaClusterInfo>,
     /// The accounts asked for.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub account_details: Vec<AccountDetail>,
@@ -134,6 +143,7 @@ impl JetStreamInfo {
             consumers: 0,
             messages: 0,
             bytes: 0,
+            meta_cluster: None,
             account_details: Vec::new(),
             total: 0,
         }
@@ -185,10 +195,9 @@ pub(crate) struct Usage {
 }
 
 impl Usage {
-    /// Asks all streams of an account at once.
-    pub(crate) fn of(account: &AccountStreams) -> Self {
-        let pending: Vec<_> = account
-            .all()
+    /// Asks these streams of an account at once.
+    pub(crate) fn of(streams: &[Arc<Stream>]) -> Self {
+        let pending: Vec<_> = streams
             .iter()
             .map(|stream| stream.start(StreamRequest::Info(InfoQuery::default())))
             .collect();
@@ -225,6 +234,7 @@ pub(crate) fn account_detail(
     usage: Usage,
     query: &Query,
     server_name: &str,
+    cluster_of: impl Fn(&str) -> ClusterInfo,
 ) -> AccountDetail {
     let (total, errors) = account.api.get();
     let limits = account.limits();
@@ -246,7 +256,12 @@ pub(crate) fn account_detail(
             },
         },
         stream_detail: streams
-            .map(|info| stream_detail(account, info, query, server_name))
+            .map(|info| {
+                let cluster = cluster_of(&info.config.name);
+                (info, cluster)
+            })
+            .filter(|(_, cluster)| !query.stream_leader_only || cluster.leader == server_name)
+            .map(|(info, cluster)| stream_detail(account, info, query, cluster))
             .collect(),
     }
 }
@@ -255,7 +270,7 @@ fn stream_detail(
     account: &AccountStreams,
     info: StreamInfo,
     query: &Query,
-    server_name: &str,
+    cluster: ClusterInfo,
 ) -> StreamDetail {
     let consumers = match account.get(&info.config.name) {
         Some(stream) if query.consumers => consumer_infos(&stream),
@@ -271,10 +286,7 @@ fn stream_detail(
     StreamDetail {
         name: info.config.name.clone(),
         created: info.created,
-        cluster: ClusterInfo {
-            leader: server_name.to_owned(),
-            ..ClusterInfo::default()
-        },
+        cluster,
         config: query.config.then_some(info.config),
         state: info.state,
         consumer_detail: shown(false),

@@ -20,7 +20,7 @@ use super::registry::{AccountStreams, Found, Stream};
 use super::replication::{Cluster, ClusterSetup, Parts};
 pub use super::shard::WaitingMax;
 use super::shard::{OpenedStreams, Streams};
-use super::types::{Storage, Strictness};
+use super::types::{ClusterInfo, Storage, Strictness};
 use crate::broker::{Broker, InternalSubscription};
 
 /// Accounts on a page of `/jsz` when nothing else is asked for.
@@ -182,6 +182,7 @@ impl JetStream {
             },
             limits: setup.limits,
             maker,
+            cluster_infos: cluster.as_ref().map(|cluster| cluster.infos()),
             now,
         });
         let workers = ApiWorkers::start(
@@ -232,6 +233,7 @@ impl JetStream {
         Overview {
             config: self.settings.clone(),
             stats: self.stats(),
+            meta: self.cluster.as_ref().map(|cluster| cluster.meta_info()),
             limits: self.server.limits,
         }
     }
@@ -241,9 +243,28 @@ impl JetStream {
         let usages: Vec<Usage> = self
             .accounts
             .values()
-            .map(|account| Usage::of(account))
+            .map(|account| Usage::of(&self.held(account)))
             .collect();
         self.sum(&usages)
+    }
+
+    /// The streams of an account that this server has a copy of.
+    fn held(&self, account: &AccountStreams) -> Vec<Arc<Stream>> {
+        let mut streams = account.all();
+        if let Some(cluster) = &self.cluster {
+            streams.retain(|stream| cluster.holds(&account.name, &stream.name));
+        }
+        streams
+    }
+
+    /// Who holds copies of a stream, as this server sees it.
+    fn cluster_info(&self, account: &str, stream: &str) -> ClusterInfo {
+        let cluster = self.cluster.as_ref();
+        let seen = cluster.and_then(|cluster| cluster.seen_here(account, stream));
+        seen.unwrap_or_else(|| ClusterInfo {
+            leader: self.server.name.clone(),
+            ..ClusterInfo::default()
+        })
     }
 
     fn sum(&self, usages: &[Usage]) -> JetStreamStats {
@@ -286,7 +307,7 @@ impl JetStream {
         let mut accounts: Vec<(&Arc<AccountStreams>, Usage)> = self
             .accounts
             .values()
-            .map(|account| (account, Usage::of(account)))
+            .map(|account| (account, Usage::of(&self.held(account))))
             .collect();
         accounts.sort_by(|(left, _), (right, _)| left.name.cmp(&right.name));
         let usages = || accounts.iter().map(|(_, usage)| usage);
@@ -302,6 +323,7 @@ impl JetStream {
             consumers: usages().map(Usage::consumers).sum(),
             messages: streams().map(|stream| stream.state.messages).sum(),
             bytes: streams().map(|stream| stream.state.bytes).sum(),
+            meta_cluster: self.cluster.as_ref().map(|cluster| cluster.meta_info()),
             account_details: Vec::new(),
             total: accounts.len(),
         };
@@ -334,7 +356,10 @@ impl JetStream {
             .into_iter()
             .skip(offset)
             .take(limit)
-            .map(|(account, usage)| account_detail(account, usage, &query, &self.server.name))
+            .map(|(account, usage)| {
+                let of_stream = |stream: &str| self.cluster_info(&account.name, stream);
+                account_detail(account, usage, &query, &self.server.name, of_stream)
+            })
             .collect();
         info
     }
@@ -349,6 +374,21 @@ impl JetStream {
         self.cluster
             .as_ref()
             .is_none_or(|cluster| cluster.is_ready())
+    }
+
+    /// Whether it is the JetStream of several servers.
+    pub fn is_clustered(&self) -> bool {
+        self.cluster.is_some()
+    }
+
+    /// Whether this server leads the meta group, or is on its own.
+    pub fn leads_meta(&self) -> bool {
+        self.cluster.is_none() || self.meta_leader().as_deref() == Some(self.server.name.as_str())
+    }
+
+    /// Why the cluster's meta group cannot be relied on here, if that is so. May wait a moment.
+    pub fn meta_fault(&self) -> Option<String> {
+        self.cluster.as_ref()?.meta_fault()
     }
 
     /// What is wrong with a stream that takes nothing any more, if there is one.

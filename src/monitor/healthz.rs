@@ -92,6 +92,8 @@ pub struct Question {
     enabled_only: bool,
     #[serde(rename = "js-server-only")]
     server_only: bool,
+    #[serde(rename = "js-meta-only")]
+    meta_only: bool,
     account: String,
     stream: String,
     consumer: String,
@@ -106,13 +108,13 @@ impl Question {
         }
         let enabled_only = parameters.bool("js-enabled-only")?;
         let server_only = parameters.bool("js-server-only")?;
-        // A server on its own has no meta group: to ask for it is to ask for nothing more.
-        parameters.bool("js-meta-only")?;
+        let meta_only = parameters.bool("js-meta-only")?;
         let text = |name: &str| parameters.text(name).to_owned();
         Ok(Question {
             enabled,
             enabled_only,
             server_only,
+            meta_only,
             account: text("account"),
             stream: text("stream"),
             consumer: text("consumer"),
@@ -200,6 +202,13 @@ fn check(monitor: &Monitor, question: &Question) -> Option<Problem> {
         return unavailable(NOT_ENABLED.into());
     };
     if question.enabled || question.enabled_only {
+        return None;
+    }
+    if let Some(fault) = streams.meta_fault() {
+        return unavailable(fault);
+    }
+    // A server on its own has no meta group: its streams are looked at, as in the reference.
+    if question.meta_only && streams.is_clustered() {
         return None;
     }
     if let Some(fault) = streams.fault() {

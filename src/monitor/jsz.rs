@@ -4,6 +4,7 @@ use super::answer::{BadParameter, Parameters, json};
 use super::endpoints::Monitor;
 use super::observed::json_time;
 use crate::jetstream::monitor::{JetStreamInfo, Query};
+use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use std::time::SystemTime;
 
@@ -14,7 +15,17 @@ pub fn answer(monitor: &Monitor, parameters: &Parameters) -> Response {
         Err(bad) => return bad.into_response(),
     };
     let server_id = &monitor.server.facts().server_id;
-    match monitor.server.streams() {
+    let streams = monitor.server.streams();
+    let leads = streams.as_ref().is_some_and(|streams| streams.leads_meta());
+    match parameters.bool("leader-only") {
+        Ok(true) if !leads => {
+            let reason = "filtered response: not leader";
+            return (StatusCode::BAD_REQUEST, reason).into_response();
+        }
+        Ok(_) => {}
+        Err(bad) => return bad.into_response(),
+    }
+    match streams {
         Some(streams) => json(&streams.info(&query, server_id)),
         None => json(&JetStreamInfo::disabled(
             server_id,
@@ -24,10 +35,8 @@ pub fn answer(monitor: &Monitor, parameters: &Parameters) -> Response {
 }
 
 fn read(parameters: &Parameters) -> Result<Query, BadParameter> {
-    // A server on its own leads everything it has and has no groups to name: these three leave nothing out.
-    for name in ["leader-only", "stream-leader-only", "raft"] {
-        parameters.bool(name)?;
-    }
+    // The name of a stream's group stands in its `cluster` object anyway.
+    parameters.bool("raft")?;
     let count = |name: &str| -> Result<usize, BadParameter> {
         Ok(usize::try_from(parameters.integer(name)?).unwrap_or(0))
     };
@@ -43,6 +52,7 @@ fn read(parameters: &Parameters) -> Result<Query, BadParameter> {
         consumers: parameters.bool("consumers")?,
         direct_consumers: parameters.bool("direct-consumers")?,
         config: parameters.bool("config")?,
+        stream_leader_only: parameters.bool("stream-leader-only")?,
         offset: count("offset")?,
         limit,
     })

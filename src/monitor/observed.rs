@@ -79,6 +79,18 @@ pub trait ObservedStreams: Send + Sync {
     fn info(&self, query: &Query, server_id: &str) -> JetStreamInfo;
     /// What is wrong with a stream that takes nothing any more, if there is one.
     fn fault(&self) -> Option<String>;
+    /// Why the cluster's meta group cannot be relied on here, if that is so. May wait a moment.
+    fn meta_fault(&self) -> Option<String> {
+        None
+    }
+    /// Whether it is the JetStream of several servers.
+    fn is_clustered(&self) -> bool {
+        false
+    }
+    /// Whether this server leads the meta group, or is on its own.
+    fn leads_meta(&self) -> bool {
+        true
+    }
 }
 
 /// A point in time as JSON has it.

@@ -244,7 +244,7 @@ async fn jsz_passes_on_what_it_is_asked_for() {
     let streams = Arc::new(FakeStreams::default());
     let mut asked = fake();
     asked.streams = Some(Arc::clone(&streams));
-    let path = "/jsz?acc=%24G&streams=true&consumers=1&config=T&offset=2&limit=5&direct-consumers=1&raft=1";
+    let path = "/jsz?acc=%24G&streams=true&consumers=1&config=T&offset=2&limit=5&direct-consumers=1&raft=1&stream-leader-only=1";
     assert_eq!(ask(asked, &[path]).await.0, StatusCode::OK);
     let query = Query {
         account: Some("$G".into()),
@@ -253,6 +253,7 @@ async fn jsz_passes_on_what_it_is_asked_for() {
         consumers: true,
         direct_consumers: true,
         config: true,
+        stream_leader_only: true,
         offset: 2,
         limit: 5,
     };

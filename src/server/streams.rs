@@ -219,6 +219,18 @@ impl ObservedStreams for JetStream {
     fn fault(&self) -> Option<String> {
         JetStream::fault(self)
     }
+
+    fn meta_fault(&self) -> Option<String> {
+        JetStream::meta_fault(self)
+    }
+
+    fn is_clustered(&self) -> bool {
+        JetStream::is_clustered(self)
+    }
+
+    fn leads_meta(&self) -> bool {
+        JetStream::leads_meta(self)
+    }
 }
 
 #[cfg(test)]

@@ -110,19 +110,22 @@ struct StreamsOptions {
     consumer: bool,
     direct_consumer: bool,
     config: bool,
+    leader_only: bool,
+    stream_leader_only: bool,
     offset: i64,
     limit: i64,
 }
 
 impl StreamsOptions {
-    fn query(self) -> Query {
+    fn query(&self) -> Query {
         Query {
-            account: Some(self.account).filter(|account| !account.is_empty()),
+            account: Some(self.account.clone()).filter(|account| !account.is_empty()),
             accounts: self.accounts,
             streams: self.streams,
             consumers: self.consumer,
             direct_consumers: self.direct_consumer,
             config: self.config,
+            stream_leader_only: self.stream_leader_only,
             offset: usize::try_from(self.offset).unwrap_or(0),
             // The reference takes a negative limit for none.
             limit: usize::try_from(self.limit).unwrap_or(usize::MAX),
@@ -166,7 +169,14 @@ impl Desk<'_> {
             Question::Statistics => Some(statsz::payload(self.monitor, self.broker, self.sequence)),
             Question::General => Some(self.respond(Ok(varz(self.monitor)))),
             Question::Routes => Some(self.respond(Ok(routez(self.monitor)))),
-            Question::JetStream => Some(self.respond(self.streams(&body))),
+            Question::JetStream => {
+                let asked = read::<StreamsOptions>(&body);
+                // Who does not lead leaves the answer to who does.
+                if asked.as_ref().is_ok_and(|asked| asked.leader_only) && !self.leads_meta() {
+                    return None;
+                }
+                Some(self.respond(asked.map(|asked| self.streams(&asked.query()))))
+            }
             Question::AccountJetStream(account) => {
                 Some(self.respond(self.streams_of(account, &body)))
             }
@@ -188,13 +198,17 @@ impl Desk<'_> {
         response(self.sequence.info(self.monitor.server.facts()), answer)
     }
 
-    fn streams(&self, body: &Value) -> Result<JetStreamInfo, Refusal> {
-        let query = read::<StreamsOptions>(body)?.query();
+    fn leads_meta(&self) -> bool {
+        let streams = self.monitor.server.streams();
+        streams.is_some_and(|streams| streams.leads_meta())
+    }
+
+    fn streams(&self, query: &Query) -> JetStreamInfo {
         let server_id = &self.monitor.server.facts().server_id;
-        Ok(match self.monitor.server.streams() {
-            Some(streams) => streams.info(&query, server_id),
+        match self.monitor.server.streams() {
+            Some(streams) => streams.info(query, server_id),
             None => JetStreamInfo::disabled(server_id, json_time(std::time::SystemTime::now())),
-        })
+        }
     }
 
     fn streams_of(&self, account: &str, body: &Value) -> Result<Value, Refusal> {

@@ -10,8 +10,9 @@ use serde::{Deserialize, Serialize};
 use super::super::api::workers::Accounts;
 use super::super::core::{InfoQuery, StreamReply, StreamRequest};
 use super::super::registry::StreamPort;
-use super::super::types::{ApiError, ConsumerInfo, ErrorCode, StreamInfo};
+use super::super::types::{ApiError, ClusterInfo, ConsumerInfo, ErrorCode, StreamInfo};
 use super::kinds::ASK;
+use super::shown::Shown;
 use super::view::View;
 use crate::cluster::link::{Links, Request};
 
@@ -90,6 +91,22 @@ impl Ask {
     }
 }
 
+impl Reply {
+    /// With who holds copies.
+    fn with_cluster(mut self, cluster: Option<ClusterInfo>) -> Self {
+        match &mut self {
+            Self::Info { info, .. } => info.cluster = cluster,
+            Self::ConsumerInfos { infos, .. } => {
+                for info in infos {
+                    info.cluster.clone_from(&cluster);
+                }
+            }
+            Self::Refused(_) => {}
+        }
+        self
+    }
+}
+
 impl From<StreamReply> for Reply {
     fn from(reply: StreamReply) -> Self {
         match reply {
@@ -124,8 +141,14 @@ impl From<Reply> for StreamReply {
 }
 
 /// Answers the questions of other servers about streams that are here.
-pub(super) fn listen(links: &Links, accounts: &Arc<Accounts>, view: &Arc<View>) {
+pub(super) fn listen(
+    links: &Links,
+    accounts: &Arc<Accounts>,
+    view: &Arc<View>,
+    shown: &Arc<Shown>,
+) {
     let (accounts, view) = (Arc::clone(accounts), Arc::clone(view));
+    let shown = Arc::clone(shown);
     let asked = move |request: Request| {
         let Ok(question) = serde_json::from_slice::<Question>(&request.body) else {
             return request.responder.refuse("malformed");
@@ -138,10 +161,14 @@ pub(super) fn listen(links: &Links, accounts: &Arc<Accounts>, view: &Arc<View>) 
             let refused = Reply::Refused(ErrorCode::StreamNotFound.into());
             return request.responder.answer(encode(&refused));
         };
+        let cluster = shown.seen_here(&question.account, &question.stream);
         let responder = request.responder;
         stream.ask_then(
             question.ask.into_request(),
-            Box::new(move |reply| responder.answer(encode(&Reply::from(reply)))),
+            Box::new(move |reply| {
+                let reply = Reply::from(reply).with_cluster(cluster);
+                responder.answer(encode(&reply));
+            }),
         );
     };
     links.handle(ASK, Arc::new(asked));

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -14,11 +14,12 @@ use storage::store::FileStore;
 use tokio::task::JoinHandle;
 
 use super::super::api::elsewhere::Elsewhere;
-use super::super::api::handler::{Server, Steward, StreamMaker};
+use super::super::api::handler::{ClusterInfos, Server, Steward, StreamMaker};
 use super::super::api::workers::{Accounts, ApiQueue};
 use super::super::meta::{Command, PeerProfile};
 use super::super::runtime::{Backend, StartError};
 use super::super::shard::Streams;
+use super::super::types::{ClusterInfo, MetaClusterInfo};
 use super::ask;
 use super::assembly::{Assembly, MetaHost};
 use super::follower::Follower;
@@ -30,6 +31,7 @@ use super::maker::ClusterMaker;
 use super::meta_machine::MetaMachine;
 use super::replicated::{LinkFetch, Replicated};
 use super::router::{Directory, Router};
+use super::shown::Shown;
 use super::steward::GroupSteward;
 use super::stream::machine::Pace;
 use super::stream::replica::Replicas;
@@ -44,6 +46,8 @@ const PROFILE_INTERVAL: Duration = Duration::from_millis(500);
 const LOOK_INTERVAL: Duration = Duration::from_millis(50);
 /// The others are told again what a server leads after so many looks.
 const REPORT_LOOKS: u32 = 40;
+/// How long a server may take to apply what is committed, and still count as current.
+const CURRENT_PATIENCE: Duration = Duration::from_millis(500);
 /// How long a question to the meta leader may take.
 const QUESTION_TIMEOUT: Duration = Duration::from_secs(4);
 
@@ -83,6 +87,7 @@ pub(crate) struct Cluster {
     maker: Arc<ClusterMaker>,
     steward: Arc<GroupSteward>,
     replicated: Arc<Replicated>,
+    shown: Arc<Shown>,
     links: Arc<Links>,
     /// Links hold it weakly.
     _sink: Arc<dyn FrameSink>,
@@ -139,10 +144,9 @@ impl Cluster {
         );
         let directory: Arc<dyn Directory> = view.clone();
         let router = Router::new(own.as_str(), Arc::clone(&links), directory, runtime.clone());
-        ask::listen(&links, &accounts, &view);
         let maker = Arc::new(ClusterMaker {
             own: own.clone(),
-            cluster: setup.name,
+            cluster: setup.name.clone(),
             machine: Arc::clone(&machine),
             view: Arc::downgrade(&view),
             local: Arc::clone(&backend),
@@ -177,6 +181,15 @@ impl Cluster {
             maker: Arc::clone(&maker),
             runtime: runtime.clone(),
         });
+        let shown = Arc::new(Shown {
+            own: Arc::from(own.as_str()),
+            cluster: setup.name,
+            machine: Arc::clone(&machine),
+            links: Arc::clone(&links),
+            replicated: Arc::downgrade(&replicated),
+            runtime: runtime.clone(),
+        });
+        ask::listen(&links, &accounts, &view, &shown);
         give_what_is_lacked(&links, &replicated, &runtime);
         hear_who_leads(&links, &view);
         let follower = Arc::new(Follower {
@@ -205,6 +218,7 @@ impl Cluster {
             maker,
             steward,
             replicated,
+            shown,
             links,
             _sink: sink,
             raft: Mutex::new(Some(raft)),
@@ -222,6 +236,11 @@ impl Cluster {
         self.steward.clone()
     }
 
+    /// Knows who holds copies.
+    pub fn infos(&self) -> Arc<dyn ClusterInfos> {
+        self.shown.clone()
+    }
+
     /// Knows where API requests belong.
     pub fn elsewhere(&self) -> Arc<dyn Elsewhere> {
         self.router.clone()
@@ -236,6 +255,42 @@ impl Cluster {
     /// The server that leads the meta group.
     pub fn meta_leader(&self) -> Option<Arc<str>> {
         self.view.meta_leader()
+    }
+
+    /// The meta group, as monitoring shows it.
+    pub fn meta_info(&self) -> MetaClusterInfo {
+        self.shown.meta()
+    }
+
+    /// Whether a copy of the stream is on this server, or is to be.
+    pub fn holds(&self, account: &str, stream: &str) -> bool {
+        self.shown.holds(account, stream)
+    }
+
+    /// Who holds copies of a stream, as this server sees it.
+    pub fn seen_here(&self, account: &str, stream: &str) -> Option<ClusterInfo> {
+        self.shown.seen_here(account, stream)
+    }
+
+    /// Why the meta group cannot be relied on here, in the reference's words. May wait a moment for this server to catch up.
+    pub fn meta_fault(&self) -> Option<String> {
+        if let Role::Stopped { .. } = &*self.machine.roles().borrow() {
+            return Some("JetStream meta layer is not running".to_owned());
+        }
+        if !self.is_ready() {
+            return Some("JetStream has not established contact with a meta leader".to_owned());
+        }
+        let committed = || Some(self.machine.group()?.status().committed_index);
+        let applied = || Some(self.machine.group()?.status().applied_index);
+        let begun = Instant::now();
+        let goal = committed();
+        while applied() < goal {
+            if begun.elapsed() > CURRENT_PATIENCE {
+                return Some("JetStream is not current with the meta leader".to_owned());
+            }
+            std::thread::sleep(LOOK_INTERVAL);
+        }
+        None
     }
 
     /// Whether this server belongs to a meta group that has a leader.

@@ -16,6 +16,9 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 use parking_lot::RwLock;
 use raft::group::GroupNumber;
 
+use super::super::api::now;
+use super::super::types::Time;
+
 const VERSION: u8 = 1;
 const LED_BYTES: usize = 16;
 /// Groups in one report; more take several.
@@ -68,18 +71,30 @@ pub(super) fn decode(mut bytes: Bytes) -> Result<Vec<Led>, MalformedReport> {
 /// Who leads which group, as far as it is known here.
 #[derive(Default)]
 pub(super) struct Leaders {
-    known: RwLock<HashMap<GroupNumber, (u64, Arc<str>)>>,
+    known: RwLock<HashMap<GroupNumber, Lead>>,
+}
+
+struct Lead {
+    term: u64,
+    server: Arc<str>,
+    /// When this server heard of it first.
+    since: Time,
 }
 
 impl Leaders {
     /// A server says that it leads.
     pub fn leads(&self, server: &Arc<str>, led: Led) {
         let mut known = self.known.write();
-        let entry = known
-            .entry(led.group)
-            .or_insert_with(|| (led.term, Arc::clone(server)));
-        if led.term >= entry.0 {
-            *entry = (led.term, Arc::clone(server));
+        let stands = known.get(&led.group).is_some_and(|lead| {
+            lead.term > led.term || (lead.term == led.term && lead.server == *server)
+        });
+        if !stands {
+            let lead = Lead {
+                term: led.term,
+                server: Arc::clone(server),
+                since: now(),
+            };
+            known.insert(led.group, lead);
         }
     }
 
@@ -88,7 +103,7 @@ impl Leaders {
         let mut known = self.known.write();
         if known
             .get(&group)
-            .is_some_and(|(_, leader)| **leader == *server)
+            .is_some_and(|lead| *lead.server == *server)
         {
             known.remove(&group);
         }
@@ -102,16 +117,23 @@ impl Leaders {
     /// Who leads the group.
     pub fn leader(&self, group: GroupNumber) -> Option<Arc<str>> {
         let known = self.known.read();
-        known.get(&group).map(|(_, leader)| Arc::clone(leader))
+        known.get(&group).map(|lead| Arc::clone(&lead.server))
+    }
+
+    /// Who leads the group, and since when as far as this server has heard.
+    pub fn leadership(&self, group: GroupNumber) -> Option<(Arc<str>, Time)> {
+        let known = self.known.read();
+        let lead = known.get(&group)?;
+        Some((Arc::clone(&lead.server), lead.since))
     }
 
     /// What that server leads.
     pub fn led_by(&self, server: &str) -> Vec<Led> {
         let known = self.known.read();
-        let led = known.iter().filter(|(_, (_, leader))| **leader == *server);
-        led.map(|(group, (term, _))| Led {
+        let led = known.iter().filter(|(_, lead)| *lead.server == *server);
+        led.map(|(group, lead)| Led {
             group: *group,
-            term: *term,
+            term: lead.term,
         })
         .collect()
     }
@@ -136,6 +158,9 @@ mod tests {
         leaders.leads(&b, led(1, 2));
         assert_eq!(leaders.leader(GroupNumber(1)).as_deref(), Some("a"));
         leaders.leads(&b, led(1, 4));
+        let since = leaders.leadership(GroupNumber(1));
+        leaders.leads(&b, led(1, 4));
+        assert_eq!(leaders.leadership(GroupNumber(1)), since, "nothing new");
         leaders.leads_no_more("a", GroupNumber(1));
         assert_eq!(leaders.leader(GroupNumber(1)).as_deref(), Some("b"));
         assert_eq!(leaders.led_by("b"), [led(1, 4)]);

@@ -10,7 +10,7 @@
 use std::collections::BTreeMap;
 use std::future::ready;
 use std::sync::{Arc, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use parking_lot::{Mutex, RwLock};
@@ -22,7 +22,9 @@ use storage::engine::FileEngine;
 use storage::journal::{Commit, CommitSink, JournalError, Owner};
 use tokio::sync::{oneshot, watch};
 
+use super::super::api::now;
 use super::super::meta::{Change, Command, Meta};
+use super::super::types::{MetaSnapshotStats, Time};
 
 const VERSION: u8 = 1;
 /// The state is carried when so many entries were applied since.
@@ -52,6 +54,8 @@ struct State {
     entries: u64,
     bytes: usize,
     carrying: bool,
+    /// When the state was last carried, and how long that took.
+    carried: Option<(Time, Duration)>,
 }
 
 /// Why a command was not carried out.
@@ -110,6 +114,7 @@ impl MetaMachine {
                 entries: 0,
                 bytes: 0,
                 carrying: false,
+                carried: None,
             }),
             published: watch::Sender::new(Arc::default()),
             role: watch::Sender::new(Role::Leaderless),
@@ -189,6 +194,18 @@ impl MetaMachine {
         }
     }
 
+    /// How the state was last carried.
+    pub fn snapshot_stats(&self) -> MetaSnapshotStats {
+        let state = self.state.lock();
+        let (last_time, took) = state.carried.unwrap_or_default();
+        MetaSnapshotStats {
+            pending_entries: state.entries,
+            pending_size: state.bytes as u64,
+            last_time,
+            last_duration: i64::try_from(took.as_nanos()).unwrap_or(i64::MAX),
+        }
+    }
+
     /// Carries the state now, so that the journal may forget the entries that led to it.
     pub fn carry(&self) {
         let mut state = self.state.lock();
@@ -215,6 +232,7 @@ impl MetaMachine {
         let sink: Arc<dyn CommitSink> = Arc::new(Carried {
             machine: self.this.clone(),
             checkpoint: state.checkpoint.clone(),
+            begun: Instant::now(),
             told: Mutex::new(told),
         });
         if let Err(error) = self.engine.carry_state(owner, index, bytes, &sink) {
@@ -320,6 +338,7 @@ struct Carried {
     /// The journal keeps who hears of commits, and the machine keeps the journal.
     machine: Weak<MetaMachine>,
     checkpoint: Checkpoint,
+    begun: Instant,
     told: Mutex<Option<oneshot::Sender<Result<(), String>>>>,
 }
 
@@ -335,7 +354,11 @@ impl Carried {
 impl CommitSink for Carried {
     fn committed(&self, _commits: &[Commit]) {
         if let Some(machine) = self.machine.upgrade() {
-            machine.state.lock().carrying = false;
+            {
+                let mut state = machine.state.lock();
+                state.carrying = false;
+                state.carried = Some((now(), self.begun.elapsed()));
+            }
             if let Some(group) = machine.group() {
                 group.released(self.checkpoint.clone());
             }

@@ -13,6 +13,7 @@
 //!   no server has alone.
 //! - `view`: what this server knows of who leads what; `leaders`: the groups' leaders in it.
 //! - `steward`: has other servers lead what this one leads, and carries out what else requests about the cluster ask for.
+//! - `shown`: groups as clients and monitoring see them.
 //! - `ask`: a stream elsewhere, reached as one that is here.
 //! - `kinds`: what servers ask each other.
 //! - `stream`: a stream on several servers.
@@ -40,6 +41,7 @@ mod members;
 mod meta_machine;
 mod replicated;
 mod router;
+mod shown;
 mod steward;
 #[cfg_attr(
     not(test),

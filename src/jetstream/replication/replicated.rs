@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use raft::group::{
-    Begin, Channel, Checkpoint, GroupNumber, GroupSpec, Members as GroupMembers, Role,
+    Begin, Channel, Checkpoint, GroupNumber, GroupSpec, Members as GroupMembers, Role, Status,
 };
 use raft::log::LogImage;
 use raft::types::NodeId;
@@ -204,6 +204,14 @@ impl Replicated {
         self.view.leaders.forget(number);
         let removed = self.engine.remove(running.storage);
         removed.map_err(|error| ErrorCode::StreamDelete.with(error))
+    }
+
+    /// How the group of a replica here stands.
+    pub fn group_status(&self, number: GroupNumber) -> Option<Status> {
+        let running = self.running.lock();
+        let group = running.get(&number)?.replica.group.clone();
+        drop(running);
+        Some(group.status())
     }
 
     /// Ends all replicas; what they hold stays.

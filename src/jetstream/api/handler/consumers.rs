@@ -170,6 +170,7 @@ pub(super) fn lookup(stream: &Stream, name: &str) -> Result<Option<ConsumerInfo>
 
 fn complete(context: &Context<'_>, info: ConsumerInfo) -> ConsumerInfo {
     ConsumerInfo {
+        cluster: context.cluster(&info.stream_name),
         config: info.config.with_reply_metadata(),
         ts: context.now(),
         ..info
@@ -243,6 +244,7 @@ pub(super) fn list(context: &Context<'_>, stream: &str) -> Result<ConsumerListPa
         other => return Err(unexpected(other)),
     };
     let ts = context.now();
+    let cluster = context.cluster(&stream.name);
     Ok(ConsumerListPage {
         paged: Paged {
             total,
@@ -251,7 +253,11 @@ pub(super) fn list(context: &Context<'_>, stream: &str) -> Result<ConsumerListPa
         },
         consumers: infos
             .into_iter()
-            .map(|info| ConsumerInfo { ts, ..info })
+            .map(|info| ConsumerInfo {
+                cluster: cluster.clone(),
+                ts,
+                ..info
+            })
             .collect(),
         missing: Vec::new(),
     })

@@ -18,7 +18,8 @@ use super::super::core::StreamReply;
 use super::super::limits::ServerLimits;
 use super::super::registry::{AccountStreams, Stream};
 use super::super::types::{
-    ApiError, ErrorCode, StreamConfig, StreamInfo, Strictness, Time, header_exceeds_level,
+    ApiError, ClusterInfo, ErrorCode, StreamConfig, StreamInfo, Strictness, Time,
+    header_exceeds_level,
 };
 use super::response::{
     AccountInfo, Body, ConsumerCreated, ConsumerDeleted, ConsumerListPage, ConsumerNamesPage,
@@ -57,6 +58,12 @@ pub(crate) trait StreamMaker: Send + Sync {
     fn has_interest(&self, account: &AccountStreams, subject: &str) -> bool;
 }
 
+/// Knows who holds the copies of streams, on a server of a cluster.
+pub(crate) trait ClusterInfos: Send + Sync {
+    /// Who holds copies of a stream, as its leader sees it. May wait for another server.
+    fn of_stream(&self, account: &str, stream: &str) -> Option<ClusterInfo>;
+}
+
 /// What handlers know of the server.
 pub(crate) struct Server {
     pub name: String,
@@ -66,6 +73,8 @@ pub(crate) struct Server {
     pub strictness: Strictness,
     pub limits: ServerLimits,
     pub maker: Arc<dyn StreamMaker>,
+    /// Present on a server of a cluster.
+    pub cluster_infos: Option<Arc<dyn ClusterInfos>>,
     pub now: fn() -> Time,
 }
 
@@ -128,6 +137,12 @@ impl Context<'_> {
 
     fn now(&self) -> Time {
         (self.server.now)()
+    }
+
+    /// Who holds copies of a stream; `None` outside a cluster.
+    fn cluster(&self, stream: &str) -> Option<ClusterInfo> {
+        let infos = self.server.cluster_infos.as_ref()?;
+        infos.of_stream(&self.account.name, stream)
     }
 }
 

@@ -237,7 +237,8 @@ pub(super) fn info(context: &Context<'_>, name: &str) -> Result<StreamShown, Api
         deleted_details: request.deleted_details,
     };
     let (mut info, subjects_total) = show(context, &stream, query)?;
-    info.cluster = Some(ClusterInfo {
+    // A server on its own names itself here, and nowhere else.
+    info.cluster.get_or_insert_with(|| ClusterInfo {
         leader: context.server.name.clone(),
         ..ClusterInfo::default()
     });
@@ -278,7 +279,9 @@ fn complete(context: &Context<'_>, info: StreamInfo) -> StreamInfo {
 }
 
 pub(super) fn in_list(context: &Context<'_>, info: StreamInfo) -> StreamInfo {
+    let cluster = info.cluster.clone();
     StreamInfo {
+        cluster: cluster.or_else(|| context.cluster(&info.config.name)),
         domain: context.server.domain.clone(),
         ts: context.now(),
         ..info

@@ -185,6 +185,7 @@ impl Api {
                 maker: Arc::new(Maker {
                     unreserved: u64::MAX,
                 }),
+                cluster_infos: None,
                 now: || Time::from_nanoseconds(1_000_000_000),
             },
             account: AccountStreams::new("$G", limits),

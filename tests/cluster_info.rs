@@ -1,0 +1,316 @@
+//! What clients and monitoring see of a JetStream cluster.
+
+mod common;
+
+use std::net::TcpListener;
+use std::time::Duration;
+
+use async_nats::jetstream::{self, consumer, stream};
+use common::{HttpAnswer, Server, ServerOptions, eventually, eventually_async, http_get};
+use serde_json::{Value, json};
+
+/// How long a request may take on a machine that is busy with other tests.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Ports that nobody has.
+fn free_ports() -> [u16; 3] {
+    // All are open at once, so that they differ.
+    let listeners = [(); 3].map(|()| TcpListener::bind("127.0.0.1:0").expect("a free port"));
+    listeners.map(|listener| listener.local_addr().expect("it is bound").port())
+}
+
+fn member(name: &str, port: u16, ports: [u16; 3]) -> Server {
+    let routes = ports.map(|port| format!("nats-route://127.0.0.1:{port}"));
+    let config = format!(
+        "server_name: {name}\njetstream {{ store_dir: '@DIR@/store' }}\n\
+         cluster {{ name: trio, listen: '127.0.0.1:{port}', routes: ['{}'] }}",
+        routes.join("','")
+    );
+    ServerOptions::default()
+        .config(&config)
+        .monitoring()
+        .start()
+}
+
+fn asked(server: &Server, path: &str) -> HttpAnswer {
+    http_get(server.monitor_address(), path).expect("monitoring answers")
+}
+
+fn asked_json(server: &Server, path: &str) -> Value {
+    let answer = asked(server, path);
+    assert_eq!(answer.status, 200, "{path}: {}", answer.body);
+    serde_json::from_str(&answer.body).expect("JSON")
+}
+
+/// Three servers that have a meta leader that all of them know.
+fn trio() -> Vec<Server> {
+    let ports = free_ports();
+    let names = ["n0", "n1", "n2"];
+    let started = names.iter().zip(ports);
+    let servers: Vec<Server> = started
+        .map(|(name, port)| member(name, port, ports))
+        .collect();
+    for server in &servers {
+        eventually("the server is healthy", || {
+            (asked(server, "/healthz").status == 200).then_some(())
+        });
+        eventually("it knows all servers", || {
+            let jsz = asked_json(server, "/jsz");
+            (jsz["meta_cluster"]["cluster_size"] == 3).then_some(())
+        });
+    }
+    servers
+}
+
+async fn connect(server: &Server) -> (async_nats::Client, jetstream::Context) {
+    let client = async_nats::ConnectOptions::new()
+        .request_timeout(Some(PATIENCE))
+        .connect(server.url())
+        .await
+        .expect("the server accepts clients");
+    let mut context = jetstream::new(client.clone());
+    context.set_timeout(PATIENCE);
+    (client, context)
+}
+
+async fn api(client: &async_nats::Client, subject: &str, body: Value) -> Value {
+    let payload = match body {
+        Value::Null => String::new(),
+        body => body.to_string(),
+    };
+    let answer = client
+        .request(format!("$JS.API.{subject}"), payload.into())
+        .await
+        .expect("an answer");
+    serde_json::from_slice(&answer.payload).expect("JSON")
+}
+
+/// Three servers on which streams can be placed: all have said what they have room for.
+async fn placing_trio() -> Vec<Server> {
+    let servers = tokio::task::spawn_blocking(trio)
+        .await
+        .expect("three servers");
+    let (client, _) = connect(&servers[0]).await;
+    let config = json!({"name": "FIRST", "num_replicas": 3});
+    eventually_async("a stream is placed on all servers", async || {
+        let created = api(&client, "STREAM.CREATE.FIRST", config.clone()).await;
+        created["error"].is_null().then_some(())
+    })
+    .await;
+    let deleted = api(&client, "STREAM.DELETE.FIRST", Value::Null).await;
+    assert_eq!(deleted["success"], true, "{deleted}");
+    servers
+}
+
+/// The names of a section's replicas, all of which have to be as they are when all is well.
+fn sound_replicas(cluster: &Value) -> Option<Vec<String>> {
+    let replicas = cluster["replicas"].as_array()?;
+    let sound = replicas.iter().all(|replica| {
+        replica["current"] == true
+            && replica["offline"].is_null()
+            && replica["lag"].is_null()
+            && replica["active"].is_i64()
+            && replica["peer"].as_str().is_some_and(|peer| peer.len() == 8)
+    });
+    let names = replicas.iter().map(|replica| replica["name"].as_str());
+    let names: Option<Vec<&str>> = names.collect();
+    sound.then(|| {
+        names
+            .unwrap_or_default()
+            .iter()
+            .map(|name| (*name).to_owned())
+            .collect()
+    })
+}
+
+/// The section of a replicated stream or its consumer: who leads, and the two others.
+#[track_caller]
+fn check_replicated(shown: &Value) {
+    let cluster = &shown["cluster"];
+    let Some(leader) = cluster["leader"].as_str() else {
+        panic!("no leader: {shown}");
+    };
+    assert_eq!(cluster["name"], "trio", "{cluster}");
+    let group = cluster["raft_group"].as_str().expect("a group");
+    assert!(group.starts_with("S-R3F-"), "{cluster}");
+    assert!(
+        cluster["leader_since"]
+            .as_str()
+            .expect("a time")
+            .starts_with("20"),
+        "{cluster}"
+    );
+    let others: Vec<&str> = ["n0", "n1", "n2"]
+        .into_iter()
+        .filter(|name| *name != leader)
+        .collect();
+    let replicas = cluster["replicas"].as_array().expect("replicas");
+    let names: Vec<&str> = replicas
+        .iter()
+        .filter_map(|replica| replica["name"].as_str())
+        .collect();
+    assert_eq!(names, others, "{cluster}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn replicated_streams_and_their_consumers_show_who_holds_copies() {
+    let servers = placing_trio().await;
+    for (at, server) in servers.iter().enumerate() {
+        // Whoever is asked, and whoever leads: all show the same.
+        let (client, context) = connect(server).await;
+        let name = format!("S{at}");
+        let config = json!({"name": name, "subjects": [format!("s{at}.>")], "num_replicas": 3});
+        let created = api(&client, &format!("STREAM.CREATE.{name}"), config.clone()).await;
+        check_replicated(&created);
+        let updated = api(&client, &format!("STREAM.UPDATE.{name}"), config).await;
+        check_replicated(&updated);
+        let ack = context
+            .publish(format!("s{at}.x"), "1".into())
+            .await
+            .expect("sent");
+        ack.await.expect("an ack");
+        let info = eventually_async("all replicas are current", async || {
+            let info = api(&client, &format!("STREAM.INFO.{name}"), Value::Null).await;
+            sound_replicas(&info["cluster"]).map(|_| info)
+        })
+        .await;
+        check_replicated(&info);
+        let stream = context.get_stream(&name).await.expect("the stream");
+        let seen = stream.cached_info().cluster.clone().expect("a cluster");
+        assert_eq!(seen.leader.as_deref(), info["cluster"]["leader"].as_str());
+        assert_eq!(seen.replicas.len(), 2);
+        let consumer = stream
+            .create_consumer(consumer::pull::Config {
+                durable_name: Some("C".to_owned()),
+                ..consumer::pull::Config::default()
+            })
+            .await
+            .expect("a consumer");
+        let made = consumer.cached_info().cluster.clone().expect("a cluster");
+        assert_eq!(made.replicas.len(), 2);
+        for subject in ["CONSUMER.INFO", "CONSUMER.LIST"] {
+            let shown = match subject {
+                "CONSUMER.INFO" => api(&client, &format!("{subject}.{name}.C"), Value::Null).await,
+                _ => api(&client, &format!("{subject}.{name}"), Value::Null).await["consumers"][0]
+                    .clone(),
+            };
+            check_replicated(&shown);
+            assert_eq!(shown["cluster"]["leader"], info["cluster"]["leader"]);
+        }
+    }
+    let (client, _) = connect(&servers[0]).await;
+    let listed = api(&client, "STREAM.LIST", Value::Null).await;
+    let listed = listed["streams"].as_array().expect("streams");
+    assert_eq!(listed.len(), 3);
+    for stream in listed {
+        check_replicated(stream);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_with_one_replica_shows_the_server_that_has_it() {
+    let servers = placing_trio().await;
+    for (at, server) in servers.iter().enumerate() {
+        let (client, context) = connect(server).await;
+        let name = format!("S{at}");
+        let config = stream::Config {
+            name: name.clone(),
+            subjects: vec![format!("s{at}.>")],
+            ..stream::Config::default()
+        };
+        let created = context.create_stream(config).await.expect("a stream");
+        let created = created.cached_info().cluster.clone().expect("a cluster");
+        let leader = created.leader.expect("a leader");
+        let expected = json!({"name": "trio", "leader": leader});
+        for subject in [format!("STREAM.INFO.{name}"), "STREAM.LIST".to_owned()] {
+            let shown = api(&client, &subject, Value::Null).await;
+            let cluster = match shown["streams"].as_array() {
+                None => shown["cluster"].clone(),
+                Some(streams) => {
+                    let found = streams
+                        .iter()
+                        .find(|stream| stream["config"]["name"] == *name);
+                    found.expect("it is listed")["cluster"].clone()
+                }
+            };
+            assert_eq!(cluster, expected, "{subject}");
+        }
+        let consumer = json!({"stream_name": name, "config": {"name": "C", "durable_name": "C"}});
+        let made = api(&client, &format!("CONSUMER.CREATE.{name}.C"), consumer).await;
+        assert_eq!(made["cluster"], expected, "{made}");
+        // Monitoring shows a stream where it is, and only there.
+        for server in &servers {
+            let jsz = asked_json(server, "/jsz?streams=true");
+            let name_of_server = asked_json(server, "/varz")["server_name"].clone();
+            let streams = jsz["account_details"][0]["stream_detail"].as_array();
+            let found =
+                streams.and_then(|streams| streams.iter().find(|found| found["name"] == *name));
+            assert_eq!(found.is_some(), name_of_server == *leader, "{jsz}");
+            if let Some(found) = found {
+                assert_eq!(found["cluster"], expected);
+            }
+        }
+    }
+}
+
+#[test]
+fn monitoring_shows_the_meta_group_and_its_loss() {
+    let mut servers = trio();
+    let seen: Vec<Value> = servers
+        .iter()
+        .map(|server| asked_json(server, "/jsz")["meta_cluster"].clone())
+        .collect();
+    let leader = seen[0]["leader"].as_str().expect("a leader").to_owned();
+    for (at, (server, meta)) in servers.iter().zip(&seen).enumerate() {
+        assert_eq!(meta["name"], "trio");
+        assert_eq!(meta["leader"], *leader, "all agree");
+        assert_eq!(meta["peer"].as_str().map(str::len), Some(8));
+        let leads = format!("n{at}") == leader;
+        assert_eq!(meta["replicas"].is_array(), leads, "{meta}");
+        if leads {
+            let names = eventually("all are current", || {
+                sound_replicas(&asked_json(server, "/jsz")["meta_cluster"])
+            });
+            assert_eq!(names.len(), 2);
+        }
+        let varz = asked_json(server, "/varz");
+        assert_eq!(varz["jetstream"]["meta"]["leader"], *leader);
+        assert_eq!(varz["jetstream"]["meta"]["cluster_size"], 3);
+        let only = asked(server, "/jsz?leader-only=true");
+        assert_eq!(only.status, if leads { 200 } else { 400 }, "{}", only.body);
+        for path in [
+            "/healthz?js-meta-only=true",
+            "/healthz?js-enabled-only=true",
+        ] {
+            assert_eq!(asked(server, path).status, 200, "{path}");
+        }
+    }
+    let mut rest = servers.split_off(1);
+    for server in &mut rest {
+        server.kill();
+    }
+    let left = &servers[0];
+    let lost = r#"{"status":"unavailable","error":"JetStream has not established contact with a meta leader"}"#;
+    for path in ["/healthz", "/healthz?js-meta-only=true"] {
+        eventually("the loss is told", || {
+            let answer = asked(left, path);
+            (answer.status == 503 && answer.body == lost).then_some(())
+        });
+    }
+    // The server itself is well.
+    for path in [
+        "/healthz?js-enabled-only=true",
+        "/healthz?js-server-only=true",
+    ] {
+        assert_eq!(asked(left, path).status, 200, "{path}");
+    }
+    let meta = asked_json(left, "/jsz")["meta_cluster"].clone();
+    assert!(meta["leader"].is_null() && meta["peer"].is_null(), "{meta}");
+    assert_eq!(meta["cluster_size"], 3);
+    rest[0].start_again();
+    for server in [left, &rest[0]] {
+        eventually("two of three are a majority", || {
+            (asked(server, "/healthz").status == 200).then_some(())
+        });
+    }
+}
