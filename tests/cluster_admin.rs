@@ -86,16 +86,16 @@ async fn a_stream_is_led_by_whom_the_request_prefers_and_publishes_go_on() {
     let client = connect(&servers[0]).await;
     create(&client, "S", STREAM).await;
     let consumer = r#"{"stream_name":"S","config":{"durable_name":"C","ack_policy":"explicit"}}"#;
-    let made = ask(&client, "$JS.API.CONSUMER.DURABLE.CREATE.S.C", consumer).await;
+    let made = ask_leader(&client, "$JS.API.CONSUMER.DURABLE.CREATE.S.C", consumer).await;
     assert!(made["error"].is_null(), "{made}");
     assert_eq!(publish(&client).await, 1);
 
-    let leader = stream_leader(&client).await.expect("somebody leads");
+    let leader = eventually_async("somebody leads", async || stream_leader(&client).await).await;
     let preferred = another(&leader);
     let body = json!({"placement": {"preferred": preferred}}).to_string();
     let subject = "$JS.API.STREAM.LEADER.STEPDOWN.S";
     assert_eq!(
-        ask(&client, subject, &body).await,
+        ask_leader(&client, subject, &body).await,
         json!({"type": "io.nats.jetstream.api.v1.stream_leader_stepdown_response", "success": true})
     );
     eventually_async("the preferred server leads", async || {
@@ -104,16 +104,16 @@ async fn a_stream_is_led_by_whom_the_request_prefers_and_publishes_go_on() {
     .await;
     assert_eq!(publish(&client).await, 2);
 
-    let refused = ask(&client, subject, &body).await;
+    let refused = ask_leader(&client, subject, &body).await;
     assert_eq!(refused["error"]["err_code"], 10005, "{refused}");
     let unknown = json!({"placement": {"preferred": "nobody"}}).to_string();
-    let refused = ask(&client, subject, &unknown).await;
+    let refused = ask_leader(&client, subject, &unknown).await;
     let text = "preferred server \"nobody\" not known";
     assert_eq!(refused["error"]["description"], text, "{refused}");
 
     let subject = "$JS.API.CONSUMER.LEADER.STEPDOWN.S.C";
     assert_eq!(
-        ask(&client, subject, "").await,
+        ask_leader(&client, subject, "").await,
         json!({"type": "io.nats.jetstream.api.v1.consumer_leader_stepdown_response", "success": true})
     );
     eventually_async("another server leads", async || {
@@ -126,7 +126,7 @@ async fn a_stream_is_led_by_whom_the_request_prefers_and_publishes_go_on() {
         ("$JS.API.CONSUMER.LEADER.STEPDOWN.S.NOPE", 10014),
         ("$JS.API.CONSUMER.LEADER.STEPDOWN.NOPE.C", 10059),
     ] {
-        let refused = ask(&client, subject, "").await;
+        let refused = ask_leader(&client, subject, "").await;
         assert_eq!(refused["error"]["err_code"], code, "{refused}");
     }
 }
@@ -143,7 +143,7 @@ async fn connect_as(server: &Server, user: &str) -> Client {
     connected.expect("the user is known")
 }
 
-/// Asks until the cluster has a leader that answers.
+/// Asks until there is a leader that answers, and this server has heard of it.
 async fn ask_leader(client: &Client, subject: &str, body: &str) -> Value {
     eventually_async("the leader answers", async || {
         let answer = try_ask(client, subject, body).await?;
