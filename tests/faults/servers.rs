@@ -1,0 +1,136 @@
+//! Several servers of one cluster as processes, that can be killed, frozen and brought back.
+
+use std::net::TcpListener;
+use std::time::{Duration, Instant};
+
+use async_nats::jetstream::{self, stream};
+use rustix::process::Signal;
+
+use crate::common::{Server, ServerOptions};
+
+pub struct Servers {
+    pub servers: Vec<Server>,
+    /// Which of them run, and which of these are frozen.
+    pub states: Vec<State>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum State {
+    Running,
+    Frozen,
+    Dead,
+}
+
+fn free_ports(count: usize) -> Vec<u16> {
+    let bind = |_| TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let listeners: Vec<TcpListener> = (0..count).map(bind).collect();
+    let port = |listener: &TcpListener| listener.local_addr().expect("it is bound").port();
+    listeners.iter().map(port).collect()
+}
+
+impl Servers {
+    /// Starts a cluster; every server knows the route to every other.
+    pub fn start(count: usize) -> Self {
+        let ports = free_ports(count);
+        let routes: Vec<String> = ports
+            .iter()
+            .map(|port| format!("nats-route://127.0.0.1:{port}"))
+            .collect();
+        let routes = routes.join(", ");
+        let start = |(at, port): (usize, &u16)| {
+            let config = format!(
+                "server_name: s{}\n\
+                 jetstream {{ store_dir: \"@DIR@/store\" }}\n\
+                 cluster {{ name: faults, listen: \"127.0.0.1:{port}\", routes: [{routes}] }}\n",
+                at + 1
+            );
+            ServerOptions::default().config(&config).start()
+        };
+        let servers: Vec<Server> = ports.iter().enumerate().map(start).collect();
+        let states = vec![State::Running; servers.len()];
+        Self { servers, states }
+    }
+
+    /// A client that finds any of them.
+    pub async fn client(&self) -> async_nats::Client {
+        let urls: Vec<async_nats::ServerAddr> = self
+            .servers
+            .iter()
+            .map(|server| server.url().parse().expect("a URL"))
+            .collect();
+        async_nats::ConnectOptions::new()
+            .retry_on_initial_connect()
+            .reconnect_delay_callback(|_| Duration::from_millis(50))
+            .connection_timeout(Duration::from_secs(2))
+            .ping_interval(Duration::from_secs(1))
+            .max_reconnects(None)
+            .connect(urls)
+            .await
+            .expect("a client is made")
+    }
+
+    /// The server that leads the stream, as whoever answers says.
+    pub async fn leader(&self, context: &jetstream::Context, name: &str) -> Option<usize> {
+        let asked = tokio::time::timeout(Duration::from_secs(2), context.get_stream(name));
+        let stream = asked.await.ok()?.ok()?;
+        let leader = stream.cached_info().cluster.clone()?.leader?;
+        let number: usize = leader.strip_prefix('s')?.parse().ok()?;
+        number.checked_sub(1)
+    }
+
+    pub fn kill(&mut self, at: usize) {
+        self.servers[at].kill();
+        self.states[at] = State::Dead;
+    }
+
+    pub fn freeze(&mut self, at: usize) {
+        self.servers[at].signal(Signal::STOP);
+        self.states[at] = State::Frozen;
+    }
+
+    /// Brings a server back from whatever was done to it.
+    pub fn mend(&mut self, at: usize) {
+        match self.states[at] {
+            State::Running => {}
+            State::Frozen => self.servers[at].signal(Signal::CONT),
+            State::Dead => self.servers[at].start_again(),
+        }
+        self.states[at] = State::Running;
+    }
+
+    pub fn running(&self) -> usize {
+        let running = self.states.iter().filter(|state| **state == State::Running);
+        running.count()
+    }
+
+    /// Waits until all replicas of the stream are there and have caught up.
+    pub async fn settled(&self, context: &jetstream::Context, name: &str) -> stream::Info {
+        let deadline = Instant::now() + Duration::from_secs(60);
+        loop {
+            if let Ok(stream) = context.get_stream(name).await {
+                let info = stream.cached_info();
+                let replicas = info.cluster.iter().flat_map(|cluster| &cluster.replicas);
+                let current = replicas
+                    .clone()
+                    .filter(|peer| peer.current && !peer.offline && peer.lag.unwrap_or(0) == 0);
+                let wanted = info.config.num_replicas - 1;
+                if current.count() == wanted && replicas.count() == wanted {
+                    return info.clone();
+                }
+            }
+            assert!(Instant::now() < deadline, "the replicas never caught up");
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+}
+
+impl Drop for Servers {
+    fn drop(&mut self) {
+        for at in 0..self.servers.len() {
+            // A frozen process is not there for SIGTERM, and its log is worth having.
+            if self.states[at] == State::Frozen {
+                self.servers[at].signal(Signal::CONT);
+            }
+        }
+    }
+}
