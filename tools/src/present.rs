@@ -66,9 +66,11 @@ impl Present {
         })
     }
 
-    /// Whether a message that the checkpoint knows is still there. Where nothing is known of the checkpoint, everything is.
+    /// Whether a record of a block or of the checkpoint is a message that is still there. Where nothing is known of the checkpoint, everything is. What a block holds beyond
+    /// the checkpoint a start brings back from the journal, not from there.
     pub fn is_live(&self, sequence: u64) -> bool {
-        !self.salvaged.is_based || self.next(sequence) == Some(sequence)
+        !self.salvaged.is_based
+            || sequence <= self.checkpointed && self.next(sequence) == Some(sequence)
     }
 
     /// The messages that only the journal has, in order.

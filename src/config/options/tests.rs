@@ -802,8 +802,8 @@ fn a_cluster_is_read_whole_and_flags_lie_over_it() {
         ),
         ("cluster { port: 1, nonsense: 1 }", "nonsense"),
         (
-            "server_name: s\ncluster { name: c, port: 1 }\njetstream: enabled",
-            "JetStream",
+            "cluster { name: c, port: 1 }\njetstream: enabled",
+            "server_name",
         ),
     ] {
         let error = refusal(wrong);

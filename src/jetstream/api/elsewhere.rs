@@ -35,6 +35,13 @@ pub(crate) enum Asked {
 pub(crate) enum Way {
     /// The server of that name.
     Server(Arc<str>),
+    /// Whoever leads that stream, as soon as it is known.
+    Leader {
+        /// The stream's account.
+        account: Arc<str>,
+        /// Its name.
+        stream: Arc<str>,
+    },
     /// All of them together.
     All,
 }

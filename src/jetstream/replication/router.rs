@@ -1,7 +1,7 @@
 //! Which server answers an API request, and how it gets there.
 
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use raft::group::Channel;
@@ -18,6 +18,9 @@ use crate::cluster::link::{Links, Request};
 
 /// How long another server may take to answer a request.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a request waits until it is known who leads its stream, and how often that is looked at.
+const LEADER_TIMEOUT: Duration = Duration::from_secs(2);
+const LEADER_POLL: Duration = Duration::from_millis(10);
 /// How long all servers may take to say what they have.
 const GATHER_TIMEOUT: Duration = Duration::from_secs(4);
 
@@ -129,7 +132,11 @@ impl Router {
     fn to_stream_leader(&self, account: &str, stream: &str) -> Whither {
         match self.directory.stream_leader(account, stream) {
             StreamLeader::Server(server) => self.to(server),
-            StreamLeader::Nobody => Whither::Refused(ErrorCode::ClusterNotAvail.into()),
+            // Of a stream that was just made, this server may not have heard yet who leads it.
+            StreamLeader::Nobody => Whither::Elsewhere(Way::Leader {
+                account: account.into(),
+                stream: stream.into(),
+            }),
             // What this server has not heard of yet its leader may have.
             StreamLeader::NoStream => self.to_meta_leader(),
         }
@@ -154,12 +161,34 @@ impl Elsewhere for Router {
 
     fn ask(&self, way: Way, carried: Carried, done: Answered) {
         let (links, directory) = (Arc::clone(&self.links), Arc::clone(&self.directory));
+        let own = Arc::clone(&self.own);
         self.runtime.spawn(async move {
             match way {
+                Way::Leader { account, stream } => {
+                    let leader = leader_of(directory.as_ref(), &account, &stream).await;
+                    done(match leader.filter(|leader| *leader != own) {
+                        Some(leader) => ask_server(&links, &leader, &carried).await,
+                        None => Err(ErrorCode::ClusterNotAvail),
+                    });
+                }
                 Way::Server(server) => done(ask_server(&links, &server, &carried).await),
                 Way::All => done(gather::from_all(links, directory, carried, GATHER_TIMEOUT).await),
             }
         });
+    }
+}
+
+/// The server that leads a stream, as soon as it is known; `None` when that takes too long.
+async fn leader_of(directory: &dyn Directory, account: &str, stream: &str) -> Option<Arc<str>> {
+    let deadline = Instant::now() + LEADER_TIMEOUT;
+    loop {
+        match directory.stream_leader(account, stream) {
+            StreamLeader::Server(server) => return Some(server),
+            StreamLeader::Nobody if Instant::now() < deadline => {
+                tokio::time::sleep(LEADER_POLL).await;
+            }
+            StreamLeader::Nobody | StreamLeader::NoStream => return None,
+        }
     }
 }
 
