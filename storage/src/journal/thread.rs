@@ -295,6 +295,9 @@ impl Shared {
                 .read_letters(&mut core, &mut work)
                 .and_then(|()| core.commit_all(&mut work.buffers));
             self.seed.store(core.seed(), Ordering::Relaxed);
+            // Before anyone is told: who hears that all is committed finds nothing staged.
+            let taken: usize = work.buffers.iter().map(CommitBuffer::frame_bytes).sum();
+            self.staged_bytes.fetch_sub(taken, Ordering::Relaxed);
             match done {
                 Ok(()) => work.buffers.iter().for_each(CommitBuffer::deliver),
                 Err(error) => self.fail(&error, &mut work),
@@ -349,6 +352,7 @@ impl Shared {
             staging.close_buffer();
         }
         work.buffers.extend(staging.full.drain(..));
+        self.staged_bytes.store(0, Ordering::Relaxed);
         drop(staging);
         let mut told: Vec<Arc<dyn CommitSink>> = Vec::new();
         for sink in work.buffers.iter().flat_map(CommitBuffer::waiting_sinks) {
@@ -360,8 +364,6 @@ impl Shared {
     }
 
     fn reuse(&self, buffers: &mut Vec<CommitBuffer>) {
-        let done: usize = buffers.iter().map(CommitBuffer::frame_bytes).sum();
-        self.staged_bytes.fetch_sub(done, Ordering::Relaxed);
         for buffer in buffers.iter_mut() {
             buffer.reset(self.commit_bytes_max * 2);
         }
