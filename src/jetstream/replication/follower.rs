@@ -34,16 +34,17 @@ pub(super) struct Follower {
 }
 
 /// A stream that this server was told of.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Clone)]
 pub(super) struct Known {
     group: GroupNumber,
     revision: u64,
     place: Place,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Clone)]
 enum Place {
-    Here,
+    /// It is kept here too: the API forgets a stream as soon as its removal is agreed upon, before it is removed.
+    Here(Arc<Stream>),
     /// A replica of it is here.
     Replica,
     Elsewhere,
@@ -76,7 +77,7 @@ impl Follower {
             let now = match known.get(&key) {
                 None => self.meet(account, assignment),
                 Some(before) if before.revision != assignment.revision => {
-                    self.change(account, assignment, *before)
+                    self.change(account, assignment, before.clone())
                 }
                 Some(_) => continue,
             };
@@ -105,10 +106,10 @@ impl Follower {
 
     fn forget(&self, account: &AccountStreams, name: &str, known: Known) {
         self.view.set_here(&account.name, name, false);
-        let removed = match (known.place, account.get(name)) {
-            (Place::Here, Some(stream)) => self.backend.remove(account, &stream),
-            (Place::Replica, _) => self.replicated.remove(known.group),
-            _ => Ok(()),
+        let removed = match known.place {
+            Place::Here(stream) => self.backend.remove(account, &stream),
+            Place::Replica => self.replicated.remove(known.group),
+            Place::Elsewhere | Place::Missing => Ok(()),
         };
         if let Err(error) = removed {
             tracing::error!(
@@ -124,7 +125,7 @@ impl Follower {
         let group = &assignment.group;
         let ours = group.member_on(&self.own);
         let held = match (ours, group.form) {
-            (Some(_), Form::Plain) => Some(self.hold(account, assignment).map(|()| Place::Here)),
+            (Some(_), Form::Plain) => Some(self.hold(account, assignment).map(Place::Here)),
             (Some(member), Form::Raft) => {
                 let started = self
                     .replicated
@@ -159,8 +160,8 @@ impl Follower {
             }
         };
         let name = &assignment.config().name;
-        self.view
-            .set_here(&account.name, name, place == Place::Here);
+        let here = matches!(place, Place::Here(_));
+        self.view.set_here(&account.name, name, here);
         Known {
             group: group.number,
             revision: assignment.revision,
@@ -183,11 +184,12 @@ impl Follower {
         &self,
         account: &AccountStreams,
         assignment: &StreamAssignment,
-    ) -> Result<(), ApiError> {
+    ) -> Result<Arc<Stream>, ApiError> {
         let config = assignment.config();
         if let Some(found) = account.get(&config.name) {
             if found.created() == Some(assignment.created) {
-                return self.take_config(account, &found, assignment);
+                self.take_config(account, &found, assignment)?;
+                return Ok(found);
             }
             // Perhaps an earlier stream of that name, removed while this server was away; perhaps not.
             let reason = "another stream of that name is here that the meta group does not know";
@@ -196,8 +198,8 @@ impl Follower {
         let stream = self
             .backend
             .create(account, config.clone(), assignment.created)?;
-        account.insert(stream);
-        Ok(())
+        account.insert(Arc::clone(&stream));
+        Ok(stream)
     }
 
     fn take_config(
@@ -261,9 +263,9 @@ impl Follower {
     ) -> Known {
         let config = assignment.config();
         let stream = account.get(&config.name);
-        match (before.place, stream) {
-            (Place::Here, Some(stream)) => {
-                if let Err(error) = self.take_config(account, &stream, assignment) {
+        match (&before.place, stream) {
+            (Place::Here(stream), _) => {
+                if let Err(error) = self.take_config(account, stream, assignment) {
                     tracing::error!(
                         "JetStream stream '{} > {}' did not take its configuration: {}",
                         account.name,
