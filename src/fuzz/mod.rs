@@ -6,6 +6,7 @@ mod configuration;
 mod jetstream;
 mod protocol;
 mod route;
+mod transform;
 
 pub use storage::fuzz::Target;
 
@@ -16,10 +17,11 @@ pub fn storage_targets() -> Vec<Target> {
 
 /// All parsers of this crate.
 pub fn targets() -> Vec<Target> {
-    let rooms: [&[Target]; 7] = [
+    let rooms: [&[Target]; 8] = [
         protocol::TARGETS,
         route::TARGETS,
         configuration::TARGETS,
+        transform::TARGETS,
         jetstream::TARGETS,
         crate::jetstream::meta::fuzz::TARGETS,
         crate::websocket::fuzz::TARGETS,

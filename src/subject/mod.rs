@@ -13,6 +13,7 @@
 
 pub mod index;
 pub mod relation;
+pub mod transform;
 pub mod validate;
 
 pub use index::{Indexed, InvalidSubject, Matches, QueueGroup, SubjectIndex};
