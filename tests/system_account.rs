@@ -234,3 +234,65 @@ async fn an_account_is_shown_to_who_asks_for_it() {
     let none = ask(&admin, "$SYS.REQ.ACCOUNT.SYS.JSZ", "").await;
     assert_eq!(none["error"]["code"], 500);
 }
+
+#[tokio::test]
+async fn the_documents_of_monitoring_are_given_with_their_options() {
+    let server = server();
+    let admin = connect(&server, "admin").await;
+    let _client = connect(&server, "a").await;
+    let ping = |service: &str| format!("$SYS.REQ.SERVER.PING.{service}");
+    let connz = ask(&admin, &ping("CONNZ"), r#"{"auth":true,"acc":"A"}"#).await;
+    assert_eq!(connz["data"]["connections"][0]["authorized_user"], "a");
+    let closed = ask(&admin, &ping("CONNZ"), r#"{"state":1}"#).await;
+    assert_eq!(closed["data"]["num_connections"], 0);
+    let bad = ask(&admin, &ping("CONNZ"), r#"{"sort":"bogus"}"#).await;
+    assert_eq!(bad["error"]["code"], 500);
+    assert_eq!(bad["error"]["description"], "invalid sorting option: bogus");
+    let subsz = ask(
+        &admin,
+        &ping("SUBSZ"),
+        r#"{"subscriptions":true,"limit":1}"#,
+    )
+    .await;
+    let list = subsz["data"]["subscriptions_list"].as_array().unwrap();
+    assert_eq!(list.len(), 1);
+    let accountz = ask(&admin, &ping("ACCOUNTZ"), r#"{"account":"A"}"#).await;
+    assert_eq!(
+        accountz["data"]["account_detail"]["jetstream_enabled"],
+        true
+    );
+    for (service, key) in [
+        ("LEAFZ", "leafs"),
+        ("GATEWAYZ", "inbound_gateways"),
+        ("ROUTEZ", "routes"),
+    ] {
+        let answer = ask(&admin, &ping(service), "").await;
+        assert!(answer["data"].get(key).is_some(), "{service}");
+    }
+    let about = |service: &str| format!("$SYS.REQ.ACCOUNT.A.{service}");
+    let subsz = ask(&admin, &about("SUBSZ"), "").await;
+    let list = subsz["data"]["subscriptions_list"].as_array().unwrap();
+    assert!(!list.is_empty() && list.iter().all(|one| one["account"] == "A"));
+    let connz = ask(&admin, &about("CONNZ"), "").await;
+    assert_eq!(connz["data"]["total"], 1);
+    let info = ask(&admin, &about("INFO"), "").await;
+    assert_eq!(info["data"]["account_name"], "A");
+    let nobody = ask(&admin, "$SYS.REQ.ACCOUNT.A.LEAFZ", "").await;
+    assert_eq!(nobody["data"]["leafnodes"], 0);
+}
+
+#[tokio::test]
+async fn the_clients_of_an_account_see_their_own_account_and_no_other() {
+    let server = server();
+    let _admin = connect(&server, "admin").await;
+    let client = connect(&server, "a").await;
+    for subject in ["$SYS.REQ.SERVER.PING.CONNZ", "$SYS.REQ.ACCOUNT.PING.CONNZ"] {
+        let connz = ask(&client, subject, r#"{"acc":"SYS"}"#).await;
+        assert_eq!(connz["data"]["total"], 1, "{subject}");
+        assert_eq!(connz["data"]["connections"][0]["name"], "tester");
+    }
+    let statz = ask(&client, "$SYS.REQ.ACCOUNT.PING.STATZ", "").await;
+    let accounts = statz["data"]["account_statz"].as_array().unwrap();
+    assert_eq!(accounts.len(), 1);
+    assert_eq!(accounts[0]["acc"], "A");
+}

@@ -10,6 +10,7 @@ use super::interest::Watches;
 use super::internal::{InternalSubscription, InternalTarget};
 use super::members::Members;
 use super::route::{InterestSink, LocalInterest};
+use super::statistics::{IndexFigures, IndexStatistics};
 use super::subscription::{Subscription, Target};
 use crate::subject::{InvalidSubject, Matches, SubjectIndex};
 
@@ -25,6 +26,7 @@ pub struct Account {
     pub(super) local: LocalInterest,
     /// How many subscriptions are other servers'.
     remote_count: AtomicU64,
+    pub(super) statistics: IndexStatistics,
 }
 
 impl std::fmt::Debug for Account {
@@ -43,6 +45,7 @@ impl Account {
             members: Members::default(),
             local: LocalInterest::told_to(interest),
             remote_count: AtomicU64::new(0),
+            statistics: IndexStatistics::default(),
         }
     }
 
@@ -126,6 +129,7 @@ impl Account {
         if subscription.is_remote() {
             self.remote_count.fetch_add(1, Ordering::Relaxed);
         }
+        self.statistics.inserted();
         self.generation.fetch_add(1, Ordering::Release);
         drop(index);
         self.count_local(subscription, true);
@@ -143,6 +147,7 @@ impl Account {
             subscription.id,
         );
         if removed {
+            self.statistics.removed();
             if subscription.is_remote() {
                 self.remote_count.fetch_sub(1, Ordering::Relaxed);
             }
@@ -159,6 +164,22 @@ impl Account {
     /// Changes whenever a subscription comes or goes.
     pub fn generation(&self) -> u64 {
         self.generation.load(Ordering::Acquire)
+    }
+
+    /// How the index of subscriptions is used.
+    pub fn index_figures(&self) -> IndexFigures {
+        self.statistics.figures()
+    }
+
+    /// All subscriptions, also other servers', in the order they came. Holds the index while it collects them: not for hot
+    /// paths.
+    pub fn subscriptions(&self) -> Vec<Arc<Subscription>> {
+        let index = self.index.read();
+        let mut all = Vec::with_capacity(index.len());
+        index.for_each(&mut |subscription| all.push(Arc::clone(subscription)));
+        drop(index);
+        all.sort_unstable_by_key(|subscription| subscription.id);
+        all
     }
 
     /// Collects the subscriptions that match a subject.

@@ -3,12 +3,16 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use arc_swap::ArcSwap;
+use hashbrown::HashMap;
+use parking_lot::{Mutex, MutexGuard};
 
 use super::outbox::Outbox;
 use super::permissions::ResponsePermits;
+use super::subscription::Subscription;
+use crate::tls::Encryption;
 
 /// Who a client is, as far as it has said.
 #[derive(Debug, Clone)]
@@ -31,6 +35,25 @@ pub struct ClientInfo {
     pub started: SystemTime,
 }
 
+/// How a connection came, below the protocol.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Carrier {
+    /// Whether the protocol travels in WebSocket frames.
+    pub websocket: bool,
+    /// How it is encrypted, when it is.
+    pub encryption: Option<Encryption>,
+}
+
+/// What a client listens on, by its own names for it.
+pub type SubscriptionTable = HashMap<Box<[u8]>, Arc<Subscription>>;
+
+/// Nanoseconds since 1970, a few milliseconds late at most: asked once per batch, it must cost nothing.
+pub fn coarse_unix_ns() -> u64 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::RealtimeCoarse);
+    let seconds = u64::try_from(now.tv_sec).unwrap_or(0);
+    seconds * 1_000_000_000 + u64::try_from(now.tv_nsec).unwrap_or(0)
+}
+
 /// A client's connection: its outbox, and what others must know to deliver to it.
 #[derive(Debug)]
 pub struct Client {
@@ -49,7 +72,12 @@ pub struct Client {
     responses: ArcSwap<Option<ResponsePermits>>,
     in_messages: AtomicU64,
     in_bytes: AtomicU64,
-    subscriptions: AtomicU64,
+    /// How often it was held up for a slow receiver.
+    stalls: AtomicU64,
+    /// When it last said or heard something that matters, in nanoseconds since 1970; 0 while it has not.
+    last_activity_ns: AtomicU64,
+    carrier: Carrier,
+    subscriptions: Mutex<SubscriptionTable>,
     /// The last measured round trip in microseconds, 0 while there is none.
     round_trip_us: AtomicU64,
 }
@@ -69,7 +97,10 @@ impl Client {
             responses: ArcSwap::from_pointee(None),
             in_messages: AtomicU64::new(0),
             in_bytes: AtomicU64::new(0),
-            subscriptions: AtomicU64::new(0),
+            stalls: AtomicU64::new(0),
+            last_activity_ns: AtomicU64::new(0),
+            carrier: Carrier::default(),
+            subscriptions: Mutex::default(),
             round_trip_us: AtomicU64::new(0),
         }
     }
@@ -138,14 +169,51 @@ impl Client {
         )
     }
 
-    /// How many subscriptions the client holds.
-    pub fn subscription_count(&self) -> u64 {
-        self.subscriptions.load(Ordering::Relaxed)
+    /// As it is, having come this way.
+    #[must_use]
+    pub fn over(mut self, carrier: Carrier) -> Self {
+        self.carrier = carrier;
+        self
     }
 
-    /// Notes how many subscriptions the client holds.
-    pub fn set_subscription_count(&self, count: u64) {
-        self.subscriptions.store(count, Ordering::Relaxed);
+    /// How it came.
+    pub fn carrier(&self) -> &Carrier {
+        &self.carrier
+    }
+
+    /// What it listens on. The lock is taken once per `SUB` and `UNSUB`, and by whoever looks; never per message.
+    pub fn subscriptions(&self) -> MutexGuard<'_, SubscriptionTable> {
+        self.subscriptions.lock()
+    }
+
+    /// How many subscriptions the client holds that have not ended.
+    pub fn subscription_count(&self) -> u64 {
+        let subscriptions = self.subscriptions.lock();
+        let held = subscriptions.values();
+        held.filter(|subscription| !subscription.is_closed())
+            .count() as u64
+    }
+
+    /// Counts that it was held up for a slow receiver.
+    pub fn count_stall(&self) {
+        self.stalls.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How often it was held up for a slow receiver.
+    pub fn stalls(&self) -> u64 {
+        self.stalls.load(Ordering::Relaxed)
+    }
+
+    /// Notes that it said or heard something now.
+    pub fn note_activity(&self, unix_ns: u64) {
+        self.last_activity_ns.store(unix_ns, Ordering::Relaxed);
+    }
+
+    /// When it last said or heard something; when it came, if it has not yet.
+    pub fn last_activity(&self) -> SystemTime {
+        let noted = Duration::from_nanos(self.last_activity_ns.load(Ordering::Relaxed));
+        // The coarse clock may lie before the moment it came.
+        (SystemTime::UNIX_EPOCH + noted).max(self.info.load().started)
     }
 
     /// The last measured round trip in microseconds, 0 while there is none.

@@ -11,6 +11,8 @@ pub enum CloseReason {
     AuthenticationFailure,
     /// No `CONNECT` came in time.
     AuthenticationTimeout,
+    /// The connection could not be encrypted.
+    TlsHandshakeFailure,
     /// More bytes waited for the client than allowed.
     SlowConsumerPendingBytes,
     /// The client did not take its bytes in time.
@@ -48,6 +50,14 @@ pub enum CloseReason {
 }
 
 impl CloseReason {
+    /// Whether the connection did not keep up.
+    pub fn is_slow_consumer(self) -> bool {
+        matches!(
+            self,
+            Self::SlowConsumerPendingBytes | Self::SlowConsumerWriteDeadline
+        )
+    }
+
     /// Whether what still waits for the client is worth sending.
     pub fn flushes(self) -> bool {
         !matches!(
@@ -66,6 +76,7 @@ impl fmt::Display for CloseReason {
             Self::ClientClosed => "Client Closed",
             Self::AuthenticationFailure => "Authentication Failure",
             Self::AuthenticationTimeout => "Authentication Timeout",
+            Self::TlsHandshakeFailure => "TLS Handshake Failure",
             Self::SlowConsumerPendingBytes => "Slow Consumer (Pending Bytes)",
             Self::SlowConsumerWriteDeadline => "Slow Consumer (Write Deadline)",
             Self::ReadError => "Read Error",

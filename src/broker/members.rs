@@ -7,6 +7,7 @@ use parking_lot::{Mutex, RwLock};
 
 use super::account::Account;
 use super::client::Client;
+use super::close::CloseReason;
 
 /// What an account allows its connections; `None` is no limit.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -70,6 +71,8 @@ struct Present {
     clients: HashMap<u64, Arc<Client>>,
     /// What passed through connections that are gone.
     departed: ConnectionTraffic,
+    /// How many of them went because they did not keep up.
+    slow_consumers: u64,
 }
 
 /// A connection's place in an account; it is free again when this is dropped.
@@ -85,6 +88,8 @@ impl Drop for Membership {
         let mut present = self.account.members.present.lock();
         present.clients.remove(&self.client.id);
         present.departed.add(ConnectionTraffic::of(&self.client));
+        let reason = self.client.outbox().closed();
+        present.slow_consumers += u64::from(reason.is_some_and(CloseReason::is_slow_consumer));
     }
 }
 
@@ -116,6 +121,17 @@ impl Account {
     /// How many connections there are.
     pub fn connection_count(&self) -> usize {
         self.members.present.lock().clients.len()
+    }
+
+    /// Who is connected, in no order.
+    pub fn connections(&self) -> Vec<Arc<Client>> {
+        let present = self.members.present.lock();
+        present.clients.values().cloned().collect()
+    }
+
+    /// How many connections were closed because they did not keep up.
+    pub fn slow_consumers(&self) -> u64 {
+        self.members.present.lock().slow_consumers
     }
 
     /// What passed through all connections there ever were.

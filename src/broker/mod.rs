@@ -18,6 +18,7 @@ pub mod members;
 pub mod outbox;
 pub mod permissions;
 pub mod route;
+pub mod statistics;
 pub mod subscription;
 pub mod traffic;
 
@@ -27,7 +28,7 @@ use std::sync::Arc;
 use parking_lot::RwLock;
 
 pub use account::Account;
-pub use client::{Client, ClientInfo};
+pub use client::{Carrier, Client, ClientInfo, coarse_unix_ns};
 pub use close::CloseReason;
 pub use delivery::{Delivery, Flow, Message, Origin, Owner};
 pub use interest::{InterestTarget, InterestWatch};
@@ -35,6 +36,7 @@ pub use internal::{Inbound, InternalSubscription, InternalTarget, Outgoing};
 pub use members::{AccountFull, ConnectionLimits, ConnectionTraffic, Membership};
 pub use outbox::{Outbox, OutboxLimits, Wire};
 pub use route::{InterestSink, RouteSink, Weight};
+pub use statistics::IndexFigures;
 pub use subscription::{Subscription, Target};
 pub use traffic::{Traffic, TrafficSnapshot};
 

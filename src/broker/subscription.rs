@@ -128,6 +128,11 @@ impl Subscription {
         self.delivered.load(Ordering::Acquire)
     }
 
+    /// How many messages end it; 0 for no end.
+    pub fn max(&self) -> u64 {
+        self.max.load(Ordering::Relaxed)
+    }
+
     /// Lets it end after `max` deliveries in all; `false` when that many have happened already.
     pub fn end_after(&self, max: u64) -> bool {
         self.max.store(max, Ordering::SeqCst);

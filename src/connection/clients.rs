@@ -12,6 +12,7 @@ use tokio::net::TcpStream;
 use tokio::sync::Notify;
 
 use super::authentication::{Authenticator, new_nonce};
+use super::closed::{ClosedClient, ClosedClients};
 use super::entrance::Entrance;
 use super::observer::{ConnectionObserver, Observer};
 use super::options::ConnectionOptions;
@@ -36,6 +37,7 @@ pub struct Clients {
     pub(super) tls: Option<TlsTerms>,
     info: ArcSwap<ServerInfo>,
     connected: Mutex<HashMap<u64, Arc<Client>>>,
+    pub(super) closed: ClosedClients,
     last_id: AtomicU64,
     admitted: AtomicU64,
     left: Notify,
@@ -68,6 +70,7 @@ impl Clients {
             .tls
             .as_ref()
             .is_some_and(|tls| tls.peer_certificate == PeerCertificate::Required);
+        let closed_max = options.limits.closed_clients_max;
         let options = ConnectionOptions::from(options);
         let info = ServerInfo {
             headers: options.headers,
@@ -86,6 +89,7 @@ impl Clients {
             tls,
             info: ArcSwap::from_pointee(info),
             connected: Mutex::default(),
+            closed: ClosedClients::new(closed_max),
             last_id: AtomicU64::new(0),
             admitted: AtomicU64::new(0),
             left: Notify::new(),
@@ -192,6 +196,11 @@ impl Clients {
     /// The connection of this number.
     pub fn get(&self, id: u64) -> Option<Arc<Client>> {
         self.connected.lock().get(&id).cloned()
+    }
+
+    /// Those that have ended lately, the oldest first.
+    pub fn closed(&self) -> Vec<Arc<ClosedClient>> {
+        self.closed.all()
     }
 
     /// Closes all connections and waits until they have ended, at most this long.

@@ -11,6 +11,7 @@
 pub mod authentication;
 mod buffer;
 pub mod clients;
+pub mod closed;
 mod entrance;
 mod observer;
 pub mod options;
@@ -27,6 +28,7 @@ mod websocket;
 pub use authentication::Authenticator;
 pub(crate) use buffer::ReadBuffer;
 pub use clients::Clients;
+pub use closed::{ClosedClient, ClosedClients, HeldSubscription};
 pub use observer::ConnectionObserver;
 pub use options::ConnectionOptions;
 pub(crate) use socket::{TcpWire, TlsWire};

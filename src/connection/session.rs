@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use hashbrown::HashMap;
 use tokio::time::Instant;
 
 use super::authentication::{HashCheck, Login, Verdict};
@@ -20,8 +19,8 @@ use super::trace::Trace;
 use crate::broker::outbox::chunk::COPIED_BYTES_MAX;
 use crate::broker::permissions::Permissions;
 use crate::broker::{
-    Account, Client, ClientInfo, CloseReason, Delivery, Flow, Membership, Owner, Subscription,
-    Traffic,
+    Account, Client, ClientInfo, CloseReason, Delivery, Flow, Membership, Owner, Traffic,
+    coarse_unix_ns,
 };
 use crate::protocol::connect::PROTOCOL_WITH_INFO;
 use crate::protocol::{
@@ -68,7 +67,6 @@ pub(super) struct Session {
     pub(super) request: ConnectRequest,
     pub(super) permissions: Option<Arc<Permissions>>,
     pub(super) delivery: Delivery,
-    pub(super) subscriptions: HashMap<Box<[u8]>, Arc<Subscription>>,
     /// How many it may hold; `None` is no limit.
     pub(super) subscriptions_max: Option<u64>,
     /// When ended subscriptions are looked for next, by how many there are.
@@ -77,6 +75,8 @@ pub(super) struct Session {
     pub(super) trace: Trace,
     /// Messages and bytes of the current batch.
     pub(super) counted_in: (u64, u64),
+    /// Whether the current batch subscribed or unsubscribed.
+    pub(super) interest_changed: bool,
     rules: Rules,
     stage: Stage,
     pings: Pings,
@@ -110,12 +110,12 @@ impl Session {
             request: preset,
             permissions: None,
             delivery: Delivery::default(),
-            subscriptions: HashMap::new(),
             subscriptions_max: options.subscriptions_max,
             sweep_at: 0,
             publish_check: PublishCheck::default(),
             trace: Trace::new(options, &client),
             counted_in: (0, 0),
+            interest_changed: false,
             rules: options.rules(),
             stage,
             pings: Pings::new(entrance.ping_interval, options.pings_outstanding_max, now),
@@ -461,6 +461,9 @@ impl Session {
     pub(super) fn hand_over(&mut self) -> Flow {
         let traffic = self.clients.broker.traffic();
         let (messages, bytes) = std::mem::take(&mut self.counted_in);
+        if messages > 0 || std::mem::take(&mut self.interest_changed) {
+            self.client.note_activity(coarse_unix_ns());
+        }
         if messages > 0 {
             self.client.count_in(messages, bytes);
             traffic.in_messages.fetch_add(messages, Ordering::Relaxed);
@@ -475,6 +478,7 @@ impl Session {
             return Duration::ZERO;
         }
         Traffic::count(&self.clients.broker.traffic().stalled_clients);
+        self.client.count_stall();
         let start = Instant::now();
         receiver.outbox().wait_while_stalled(at_most).await;
         start.elapsed().min(at_most)

@@ -31,7 +31,8 @@ impl Session {
             return self.send_error("maximum subscriptions exceeded");
         }
         let is_known = self
-            .subscriptions
+            .client
+            .subscriptions()
             .get(sid)
             .is_some_and(|known| !known.is_closed());
         if !is_known && !self.add(subject, queue, sid) {
@@ -51,7 +52,7 @@ impl Session {
         let Some(max) = self.subscriptions_max else {
             return false;
         };
-        let is_full = |session: &Self| session.subscriptions.len() as u64 >= max;
+        let is_full = |session: &Self| session.client.subscriptions().len() as u64 >= max;
         is_full(self) && {
             self.forget_ended();
             is_full(self)
@@ -79,45 +80,52 @@ impl Session {
         if self.account.insert(&subscription).is_err() {
             return false;
         }
-        self.subscriptions.insert(sid.into(), subscription);
-        if self.subscriptions.len() >= self.sweep_at.max(SWEEP_MIN) {
+        let held = {
+            let mut subscriptions = self.client.subscriptions();
+            subscriptions.insert(sid.into(), subscription);
+            subscriptions.len()
+        };
+        if held >= self.sweep_at.max(SWEEP_MIN) {
             self.forget_ended();
         }
-        self.note_subscription_count();
+        self.interest_changed = true;
         true
     }
 
     pub(super) fn unsubscribe(&mut self, sid: &[u8], max: u64) {
         self.trace.unsubscribe(sid, max);
-        if let Some(subscription) = self.subscriptions.get(sid)
-            && (max == 0 || !subscription.end_after(max))
-        {
-            self.account.remove(subscription);
-            self.subscriptions.remove(sid);
-            self.note_subscription_count();
+        let ended = {
+            let mut subscriptions = self.client.subscriptions();
+            let ends = |found: &Arc<Subscription>| max == 0 || !found.end_after(max);
+            match subscriptions.get(sid).is_some_and(ends) {
+                true => subscriptions.remove(sid),
+                false => None,
+            }
+        };
+        if let Some(subscription) = ended {
+            self.account.remove(&subscription);
+            self.interest_changed = true;
         }
         self.send_ok_when_verbose();
     }
 
     pub(super) fn end_all_subscriptions(&mut self) {
-        for (_, subscription) in self.subscriptions.drain() {
+        // Taken out first: removal tells others, which must not happen under the lock.
+        let ended = std::mem::take(&mut *self.client.subscriptions());
+        for subscription in ended.into_values() {
             if !subscription.is_closed() {
                 self.account.remove(&subscription);
             }
         }
-        self.note_subscription_count();
     }
 
     /// Forgets subscriptions that ended by reaching their last delivery, which happens elsewhere.
     fn forget_ended(&mut self) {
-        self.subscriptions
-            .retain(|_, subscription| !subscription.is_closed());
-        self.sweep_at = self.subscriptions.len() * 2;
-    }
-
-    fn note_subscription_count(&self) {
-        self.client
-            .set_subscription_count(self.subscriptions.len() as u64);
+        let mut subscriptions = self.client.subscriptions();
+        subscriptions.retain(|_, subscription| !subscription.is_closed());
+        let held = subscriptions.len();
+        drop(subscriptions);
+        self.sweep_at = held * 2;
     }
 }
 

@@ -10,11 +10,15 @@ use tokio::time::Instant;
 
 use super::buffer::ReadBuffer;
 use super::clients::Clients;
+use super::closed::{ClosedClient, HeldSubscription};
 use super::entrance::Entrance;
 use super::session::{Session, Step};
 use super::transport::{Greeting, Reader, Transport};
 use super::websocket;
-use crate::broker::{Client, ClientInfo, CloseReason, Flow, GLOBAL_ACCOUNT, Outbox, Traffic};
+use crate::broker::{
+    Carrier, Client, ClientInfo, CloseReason, ConnectionTraffic, Flow, GLOBAL_ACCOUNT, Outbox,
+    Traffic,
+};
 use crate::protocol::{ConnectRequest, ServerInfo, encode};
 use crate::tls::HandshakeError;
 
@@ -46,7 +50,10 @@ pub(super) async fn run(clients: Arc<Clients>, stream: TcpStream, address: Socke
             };
             serve(clients, transport, hello).await;
         }
-        Err(error) => tracing::error!("{address} - cid:{id} - {error}"),
+        Err(error) => {
+            tracing::error!("{address} - cid:{id} - {error}");
+            clients.closed.note(never_begun(id, address));
+        }
     }
 }
 
@@ -70,7 +77,12 @@ pub(super) async fn run_websocket(clients: Arc<Clients>, stream: TcpStream, addr
             };
             serve(Arc::clone(&clients), transport, hello).await;
         }
-        Err(error) => websocket::log_refused(id, address, &error),
+        Err(error) => {
+            websocket::log_refused(id, address, &error);
+            if matches!(error, websocket::OpenError::Handshake(_)) {
+                clients.closed.note(never_begun(id, address));
+            }
+        }
     }
 }
 
@@ -95,19 +107,12 @@ async fn serve(clients: Arc<Clients>, transport: Transport, hello: Hello) {
         reader,
         wire,
         greeting,
+        carrier,
     } = transport;
     let outbox = Outbox::new(wire, clients.options.outbox_limits());
-    let info = ClientInfo {
-        id,
-        account: GLOBAL_ACCOUNT.to_owned(),
-        user: String::new(),
-        name: String::new(),
-        lang: String::new(),
-        version: String::new(),
-        address,
-        started: SystemTime::now(),
-    };
-    let client = Arc::new(Client::new(info, outbox, clients.options.trace));
+    let info = stranger(id, address);
+    let client = Client::new(info, outbox, clients.options.trace).over(carrier);
+    let client = Arc::new(client);
     tracing::debug!("{address} - cid:{} - Client connection created", client.id);
     let mut session = Session::new(
         Arc::clone(&clients),
@@ -119,7 +124,7 @@ async fn serve(clients: Arc<Clients>, transport: Transport, hello: Hello) {
     if greeting == Greeting::Due {
         session.greet();
     }
-    let reason = if clients.enter(&client) {
+    let (reason, held) = if clients.enter(&client) {
         Connection {
             reader,
             session,
@@ -128,9 +133,11 @@ async fn serve(clients: Arc<Clients>, transport: Transport, hello: Hello) {
         .serve()
         .await
     } else {
-        session.refuse_for_lack_of_room()
+        (session.refuse_for_lack_of_room(), Vec::new())
     };
     client.outbox().finish(LAST_FLUSH_MAX).await;
+    // Who no longer finds it among the open ones finds it here.
+    clients.closed.note(gone(&client, reason, held));
     clients.leave(&client);
     if let CloseReason::SlowConsumerPendingBytes | CloseReason::SlowConsumerWriteDeadline = reason {
         Traffic::count(&clients.broker.traffic().slow_consumers);
@@ -143,6 +150,53 @@ async fn serve(clients: Arc<Clients>, transport: Transport, hello: Hello) {
         "{address} - cid:{} - Client connection closed: {reason}",
         client.id
     );
+}
+
+/// Who has said nothing yet.
+fn stranger(id: u64, address: SocketAddr) -> ClientInfo {
+    ClientInfo {
+        id,
+        account: GLOBAL_ACCOUNT.to_owned(),
+        user: String::new(),
+        name: String::new(),
+        lang: String::new(),
+        version: String::new(),
+        address,
+        started: SystemTime::now(),
+    }
+}
+
+/// A connection whose handshake failed.
+fn never_begun(id: u64, address: SocketAddr) -> ClosedClient {
+    let info = stranger(id, address);
+    ClosedClient {
+        carrier: Carrier::default(),
+        traffic: ConnectionTraffic::default(),
+        stalls: 0,
+        round_trip_us: 0,
+        last_activity: info.started,
+        stopped: SystemTime::now(),
+        reason: CloseReason::TlsHandshakeFailure,
+        subscription_count: 0,
+        subscriptions: Vec::new(),
+        info: Arc::new(info),
+    }
+}
+
+/// A connection that has ended for this reason, and what it listened on.
+fn gone(client: &Client, reason: CloseReason, held: Vec<HeldSubscription>) -> ClosedClient {
+    ClosedClient {
+        info: client.info(),
+        carrier: client.carrier().clone(),
+        traffic: ConnectionTraffic::of(client),
+        stalls: client.stalls(),
+        round_trip_us: client.round_trip_us(),
+        last_activity: client.last_activity(),
+        stopped: SystemTime::now(),
+        reason,
+        subscription_count: held.len() as u64,
+        subscriptions: held,
+    }
 }
 
 /// Encrypts the connection where that is to be.
@@ -167,15 +221,16 @@ struct Connection {
 
 impl Connection {
     /// Works until the connection is to end, and leaves its outbox closed.
-    async fn serve(mut self) -> CloseReason {
+    async fn serve(mut self) -> (CloseReason, Vec<HeldSubscription>) {
         let client = Arc::clone(self.session.client());
         let reason = self.work(&client).await;
+        let held = HeldSubscription::all_of(&client);
         self.session.end();
         // Whoever closed the outbox before has said why.
         client.outbox().close(reason);
         let reason = client.outbox().closed().unwrap_or(reason);
         self.session.leave_account(reason);
-        reason
+        (reason, held)
     }
 
     async fn work(&mut self, client: &Arc<Client>) -> CloseReason {

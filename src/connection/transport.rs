@@ -12,9 +12,9 @@ use tokio::time::timeout;
 
 use super::socket::{TcpWire, TlsWire};
 use super::websocket::WebSocketReader;
-use crate::broker::Wire;
+use crate::broker::{Carrier, Wire};
 use crate::config::options::{HandshakeFirst, TlsOptions};
-use crate::tls::{self, HandshakeError, ServerConfig, TlsReader, TlsSocket};
+use crate::tls::{self, Encryption, HandshakeError, ServerConfig, TlsReader, TlsSocket};
 
 /// The first byte of a TLS handshake; no operation of the protocol begins with it.
 const HANDSHAKE_BYTE: u8 = 0x16;
@@ -85,6 +85,7 @@ pub(super) struct Transport {
     pub(super) reader: Reader,
     pub(super) wire: Box<dyn Wire>,
     pub(super) greeting: Greeting,
+    pub(super) carrier: Carrier,
 }
 
 impl Transport {
@@ -94,6 +95,7 @@ impl Transport {
             reader: Reader::Tcp(reader),
             wire: Box::new(TcpWire(writer)),
             greeting,
+            carrier: Carrier::default(),
         }
     }
 
@@ -145,11 +147,19 @@ impl Transport {
     }
 
     pub(super) fn of_tls(socket: TlsSocket, greeting: Greeting) -> Self {
+        let encryption = Encryption {
+            first: greeting == Greeting::Due,
+            ..socket.agreed()
+        };
         let (reader, writer) = socket.into_split();
         Self {
             reader: Reader::Tls(reader),
             wire: Box::new(TlsWire(writer)),
             greeting,
+            carrier: Carrier {
+                websocket: false,
+                encryption: Some(encryption),
+            },
         }
     }
 }

@@ -14,13 +14,13 @@ use tokio::time::timeout;
 use super::authentication::Authenticator;
 use super::entrance::Entrance;
 use super::transport::{Greeting, Reader, Transport};
-use crate::broker::{Broker, CloseReason, Wire};
+use crate::broker::{Broker, Carrier, CloseReason, Wire};
 use crate::config::options::{
     ConnectionType, CredentialCookies, Options, PeerCertificate, WebSocketOptions,
 };
 use crate::protocol::ConnectRequest;
 use crate::subject::InvalidSubject;
-use crate::tls::{self, HandshakeError, ServerConfig};
+use crate::tls::{self, Encryption, HandshakeError, ServerConfig};
 use crate::websocket::{
     Control, Decoder, Encoder, Limits, Origins, Path, Refusal, Shape, Terms, Upgrade, Violation,
     close_frame, control_frame,
@@ -145,6 +145,14 @@ impl WebSocketTerms {
             reader: Reader::WebSocket(Box::new(reader)),
             wire: Box::new(WebSocketWire(shared)),
             greeting: Greeting::Due,
+            carrier: Carrier {
+                websocket: true,
+                // Nothing is ever said in plain text before: that is nothing to tell.
+                encryption: transport.carrier.encryption.map(|agreed| Encryption {
+                    first: false,
+                    ..agreed
+                }),
+            },
         };
         Ok((transport, preset))
     }
@@ -326,6 +334,7 @@ fn status_of(reason: CloseReason) -> u16 {
         CloseReason::ClientClosed => 1000,
         CloseReason::AuthenticationTimeout
         | CloseReason::AuthenticationFailure
+        | CloseReason::TlsHandshakeFailure
         | CloseReason::SlowConsumerPendingBytes
         | CloseReason::SlowConsumerWriteDeadline
         | CloseReason::MaxAccountConnectionsExceeded

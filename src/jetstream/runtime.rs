@@ -299,6 +299,11 @@ impl JetStream {
         ApiStats::new(total, errors, inflight)
     }
 
+    /// The accounts that have it, in no order.
+    pub fn account_names(&self) -> Vec<String> {
+        self.accounts.keys().cloned().collect()
+    }
+
     /// What `/jsz` shows.
     pub fn info(&self, query: &Query, server_id: &str) -> JetStreamInfo {
         let mut query = query.clone();

@@ -1,8 +1,10 @@
 //! How an answer looks, and how a question's parameters are read.
 
+use super::subscriptions::Listed;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::{Serialize, Serializer};
+use std::num::{IntErrorKind, ParseIntError};
 use std::time::Duration;
 
 /// An answer in JSON, indented as the reference indents it.
@@ -66,17 +68,57 @@ impl Parameters {
         }
     }
 
-    /// An integer; 0 without one.
-    pub fn integer(&self, name: &str) -> Result<i64, BadParameter> {
+    /// A number that is never negative; 0 without one.
+    pub fn unsigned(&self, name: &str) -> Result<u64, BadParameter> {
         match self.text(name) {
             "" => Ok(0),
-            value => value.parse().map_err(|_| {
+            value => value.parse().map_err(|error| {
+                let complaint = complaint(&error);
                 BadParameter(format!(
-                    "Error decoding int for '{name}': strconv.Atoi: parsing {value:?}: invalid syntax"
+                    "Error decoding uint64 for '{name}': strconv.ParseUint: parsing {value:?}: {complaint}"
                 ))
             }),
         }
     }
+
+    /// How much of subscriptions is to be shown.
+    pub fn listed(&self) -> Result<Listed, BadParameter> {
+        match self.text("subs").eq_ignore_ascii_case("detail") {
+            true => Ok(Listed::Details),
+            false => Ok(Listed::switched(self.bool("subs")?, false)),
+        }
+    }
+
+    /// An integer; 0 without one.
+    pub fn integer(&self, name: &str) -> Result<i64, BadParameter> {
+        match self.text(name) {
+            "" => Ok(0),
+            value => value.parse().map_err(|error| {
+                let complaint = complaint(&error);
+                BadParameter(format!(
+                    "Error decoding int for '{name}': strconv.Atoi: parsing {value:?}: {complaint}"
+                ))
+            }),
+        }
+    }
+}
+
+/// What Go says of a number that it cannot read.
+fn complaint(error: &ParseIntError) -> &'static str {
+    match error.kind() {
+        IntErrorKind::PosOverflow | IntErrorKind::NegOverflow => "value out of range",
+        _ => "invalid syntax",
+    }
+}
+
+/// Where a page begins and how long it is; what makes no sense is taken for nothing.
+pub(super) fn page(offset: i64, limit: i64, limit_default: usize) -> (usize, usize) {
+    let limit = usize::try_from(limit).unwrap_or(0);
+    let limit = match limit {
+        0 => limit_default,
+        limit => limit,
+    };
+    (usize::try_from(offset).unwrap_or(0), limit)
 }
 
 /// A parameter that could not be read.

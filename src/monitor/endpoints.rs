@@ -3,7 +3,7 @@
 use super::answer::{Parameters, plain};
 use super::observed::Observed;
 use super::process::ProcessorMeter;
-use super::{edges, healthz, jsz, root, varz};
+use super::{accountz, accstatz, connz, edges, healthz, jsz, root, routez, subsz, varz};
 use axum::Router;
 use axum::extract::{RawQuery, State};
 use axum::http::{StatusCode, Uri};
@@ -13,9 +13,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// Every endpoint and what it is for, in the order of the menu.
-pub const ENDPOINTS: [(&str, &str); 6] = [
+pub const ENDPOINTS: [(&str, &str); 10] = [
     ("/varz", "General"),
     ("/jsz", "JetStream"),
+    ("/connz", "Connections"),
+    ("/accountz", "Accounts"),
+    ("/accstatz", "Account statistics"),
+    ("/subsz", "Subscriptions"),
     ("/routez", "Routes"),
     ("/gatewayz", "Gateways"),
     ("/leafz", "Leaf nodes"),
@@ -92,23 +96,40 @@ pub(super) async fn respond(monitor: Arc<Monitor>, path: &str, query: &str) -> R
             monitor.count("/jsz");
             blocking(move || jsz::answer(&monitor, &parameters)).await
         }
+        "/connz" => {
+            monitor.count("/connz");
+            blocking(move || connz::answer(&monitor, &parameters)).await
+        }
+        "/accountz" => {
+            monitor.count("/accountz");
+            blocking(move || accountz::answer(&monitor, &parameters)).await
+        }
+        "/accstatz" => {
+            monitor.count("/accstatz");
+            blocking(move || accstatz::answer(&monitor, &parameters)).await
+        }
+        // The second is an old name for the first.
+        "/subsz" | "/subscriptionsz" => {
+            monitor.count("/subsz");
+            blocking(move || subsz::answer(&monitor, &parameters)).await
+        }
         "/routez" => {
             monitor.count("/routez");
-            edges::routes(&monitor)
+            blocking(move || routez::answer(&monitor, &parameters)).await
         }
         "/gatewayz" => {
             monitor.count("/gatewayz");
-            edges::gateways(monitor.server.facts())
+            edges::gateways(monitor.server.facts(), &parameters)
         }
         "/leafz" => {
             monitor.count("/leafz");
-            edges::leaf_nodes(monitor.server.facts())
+            edges::leaf_nodes(monitor.server.facts(), &parameters)
         }
         _ => not_found(),
     }
 }
 
-/// Runs what may wait for a stream where waiting harms nobody.
+/// Runs what may wait for a stream, or look at very many things, where that harms nobody.
 async fn blocking(answer: impl FnOnce() -> Response + Send + 'static) -> Response {
     match tokio::task::spawn_blocking(answer).await {
         Ok(response) => response,

@@ -1,13 +1,18 @@
 //! What the server tells about itself over HTTP.
 //!
 //! Read in this order: [`observed`] is all that this room may know of the server, [`answer`] is how an answer looks,
-//! [`endpoints`] lists them and counts requests, [`root`], [`healthz`], [`varz`] and [`jsz`] are one each, [`edges`]
-//! are three that have nothing to tell yet, [`process`] asks the system what the process uses.
+//! [`endpoints`] lists them and counts requests. [`root`], [`healthz`], [`varz`], [`jsz`], [`connz`], [`subsz`], [`accountz`],
+//! [`accstatz`] and [`routez`] are one each, [`edges`] are two that have nothing to tell yet; [`subscriptions`] and
+//! [`certificate`] are what several of them show. [`process`] asks the system what the process uses.
 //!
 //! # Invariant
 //! This room only reads. It reaches the server through [`observed::Observed`] and nothing else.
 
+pub mod accountz;
+pub mod accstatz;
 pub mod answer;
+pub mod certificate;
+pub mod connz;
 pub mod edges;
 pub mod endpoints;
 pub mod healthz;
@@ -15,6 +20,9 @@ pub mod jsz;
 pub mod observed;
 pub mod process;
 pub mod root;
+pub mod routez;
+pub mod subscriptions;
+pub mod subsz;
 #[cfg(test)]
 mod tests;
 pub mod varz;

@@ -1,7 +1,9 @@
 //! All that monitoring may know of the server.
 
+use crate::broker::{Account, Client};
 use crate::cluster::routes::RoutesView;
 use crate::config::Options;
+use crate::connection::ClosedClient;
 use crate::jetstream::monitor::{JetStreamInfo, Overview, Query};
 use crate::jetstream::types::Time;
 use std::sync::Arc;
@@ -17,9 +19,30 @@ pub trait Observed: Send + Sync + 'static {
     fn websocket_port(&self) -> u16;
     /// What it has done so far.
     fn counters(&self) -> Counters;
+    /// Its accounts, in no order.
+    fn accounts(&self) -> Vec<Arc<Account>> {
+        Vec::new()
+    }
+    /// The account of this name.
+    fn account(&self, name: &str) -> Option<Arc<Account>> {
+        let accounts = self.accounts();
+        accounts.into_iter().find(|account| account.name() == name)
+    }
+    /// Who is connected, in no order.
+    fn clients(&self) -> Vec<Arc<Client>> {
+        Vec::new()
+    }
+    /// Who was connected until lately, the oldest first.
+    fn closed_clients(&self) -> Vec<Arc<ClosedClient>> {
+        Vec::new()
+    }
     /// Its routes; `None` outside a cluster.
     fn routes(&self) -> Option<RoutesView> {
         None
+    }
+    /// The name of its cluster; empty outside of one.
+    fn cluster_name(&self) -> String {
+        String::new()
     }
     /// Why clients cannot connect, if they cannot.
     fn not_ready(&self) -> Option<String>;
@@ -73,6 +96,10 @@ pub struct Counters {
 
 /// JetStream that can be looked at.
 pub trait ObservedStreams: Send + Sync {
+    /// The accounts that have it.
+    fn account_names(&self) -> Vec<String> {
+        Vec::new()
+    }
     /// What `/varz` shows of it. May wait for streams.
     fn overview(&self) -> Overview;
     /// What `/jsz` shows of it. May wait for streams.

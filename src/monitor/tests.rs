@@ -240,6 +240,67 @@ async fn health_is_what_it_is_asked_about() {
 }
 
 #[tokio::test]
+async fn what_makes_no_sense_is_refused_in_the_references_words() {
+    let bad_boolean = |name: &str| {
+        format!(
+            "Error decoding boolean for '{name}': strconv.ParseBool: parsing \"x\": invalid syntax"
+        )
+    };
+    let table = [
+        ("/connz?sort=bogus", "invalid sorting option: bogus".into()),
+        (
+            "/connz?sort=stop",
+            "sort by stop only valid on closed connections".into(),
+        ),
+        (
+            "/connz?sort=reason&state=any",
+            "sort by reason only valid on closed connections".into(),
+        ),
+        ("/connz?state=bogus", "Error decoding state for bogus".into()),
+        (
+            "/connz?filter_subject=a",
+            "filter by subject only valid with account filtering".into(),
+        ),
+        ("/connz?auth=x", bad_boolean("auth")),
+        ("/connz?subs=x", bad_boolean("subs")),
+        (
+            "/connz?cid=-1",
+            "Error decoding uint64 for 'cid': strconv.ParseUint: parsing \"-1\": invalid syntax".into(),
+        ),
+        (
+            "/connz?limit=99999999999999999999",
+            "Error decoding int for 'limit': strconv.Atoi: parsing \"99999999999999999999\": value out of range".into(),
+        ),
+        ("/subsz?subs=x", bad_boolean("subs")),
+        (
+            "/subsz?test=a.*",
+            "invalid test subject, must be valid publish subject: a.*".into(),
+        ),
+        ("/accountz?acc=A", "Account A does not exist".into()),
+        ("/accstatz?unused=x", bad_boolean("unused")),
+        ("/routez?subs=x", bad_boolean("subs")),
+        ("/gatewayz?accs=x", bad_boolean("accs")),
+        ("/leafz?subs=x", bad_boolean("subs")),
+    ];
+    for (path, text) in table {
+        let answer = ask(fake(), &[path]).await;
+        assert_eq!(answer, (StatusCode::BAD_REQUEST, text), "{path}");
+    }
+}
+
+#[tokio::test]
+async fn connections_of_an_account_that_does_not_exist_are_not_even_an_empty_list() {
+    let (status, body) = ask(fake(), &["/connz?acc=NOPE"]).await;
+    let value: Value = serde_json::from_str(&body).unwrap();
+    assert_eq!(status, StatusCode::OK);
+    assert_eq!(value["server_id"], "");
+    assert_eq!(value["connections"], Value::Null);
+    let (_, body) = ask(fake(), &["/connz"]).await;
+    let value: Value = serde_json::from_str(&body).unwrap();
+    assert_eq!(value["connections"], serde_json::json!([]));
+}
+
+#[tokio::test]
 async fn jsz_passes_on_what_it_is_asked_for() {
     let streams = Arc::new(FakeStreams::default());
     let mut asked = fake();

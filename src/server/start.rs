@@ -13,11 +13,11 @@ use super::listen::{ListenError, display_address, listen};
 use super::signals::{Request, Signals, StopSignal};
 use super::streams;
 use super::version::{API_LEVEL, COMMIT, OWN_VERSION, REFERENCE_VERSION, TOOLCHAIN};
-use crate::broker::{Broker, CloseReason};
+use crate::broker::{Account, Broker, Client, CloseReason};
 use crate::cluster::link::Links;
 use crate::cluster::routes::{self, RouteOptions, RouteOptionsError, Routes, RoutesView};
 use crate::config::Options;
-use crate::connection::{Clients, PlainText, TlsTerms, WebSocketError};
+use crate::connection::{Clients, ClosedClient, PlainText, TlsTerms, WebSocketError};
 use crate::jetstream::JetStream;
 use crate::logging::Logger;
 use crate::monitor;
@@ -638,8 +638,33 @@ impl Observed for Server {
         }
     }
 
+    fn accounts(&self) -> Vec<Arc<Account>> {
+        self.broker.accounts()
+    }
+
+    fn account(&self, name: &str) -> Option<Arc<Account>> {
+        self.broker.account(name)
+    }
+
+    fn clients(&self) -> Vec<Arc<Client>> {
+        self.clients
+            .get()
+            .map_or(Vec::new(), |clients| clients.all())
+    }
+
+    fn closed_clients(&self) -> Vec<Arc<ClosedClient>> {
+        let clients = self.clients.get();
+        clients.map_or(Vec::new(), |clients| clients.closed())
+    }
+
     fn routes(&self) -> Option<RoutesView> {
         self.routes.as_ref().map(Routes::view)
+    }
+
+    fn cluster_name(&self) -> String {
+        let routes = self.routes.as_ref();
+        let clustered = routes.filter(|_| self.facts.options.cluster.port.is_some());
+        clustered.map_or(String::new(), Routes::cluster_name)
     }
 
     fn not_ready(&self) -> Option<String> {

@@ -208,6 +208,10 @@ pub fn engine_options(options: &JetStreamOptions, directory: &Path) -> EngineOpt
 }
 
 impl ObservedStreams for JetStream {
+    fn account_names(&self) -> Vec<String> {
+        JetStream::account_names(self)
+    }
+
     fn overview(&self) -> Overview {
         JetStream::overview(self)
     }

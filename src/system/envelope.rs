@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use crate::jetstream::types::{Time, encode};
 use crate::jetstream::unique_id;
-use crate::monitor::observed::{Facts, json_time};
+use crate::monitor::observed::{Observed, json_time};
 use crate::server::version::REFERENCE_VERSION;
 
 /// The bit of `flags` that says that there is JetStream.
@@ -20,6 +20,8 @@ pub(super) struct ServerInfo<'a> {
     name: &'a str,
     host: &'a str,
     id: &'a str,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    cluster: String,
     ver: &'static str,
     feature_flags: BTreeMap<&'static str, bool>,
     jetstream: bool,
@@ -34,12 +36,14 @@ pub(super) struct Sequence(AtomicU64);
 
 impl Sequence {
     /// The server as it is now, with the next number.
-    pub(super) fn info<'a>(&self, facts: &'a Facts) -> ServerInfo<'a> {
+    pub(super) fn info<'a>(&self, server: &'a dyn Observed) -> ServerInfo<'a> {
+        let facts = server.facts();
         let jetstream = facts.options.jetstream().is_some();
         ServerInfo {
             name: &facts.server_name,
             host: &facts.options.host,
             id: &facts.server_id,
+            cluster: server.cluster_name(),
             ver: REFERENCE_VERSION,
             feature_flags: [("js_ack_fc_v2", false), ("js_raft_delete_range", false)].into(),
             jetstream,

@@ -8,7 +8,8 @@ use serde::Serialize;
 use super::envelope::{Sequence, ServerInfo, event};
 use crate::broker::{Account, Client, ClientInfo, CloseReason, ConnectionTraffic};
 use crate::jetstream::types::{Time, encode};
-use crate::monitor::observed::{Facts, json_time};
+use crate::monitor::accstatz::{AccountFigures, Amount};
+use crate::monitor::observed::{Observed, json_time};
 
 /// A client as it was when something happened to it.
 #[derive(Debug, Clone)]
@@ -83,32 +84,19 @@ impl<'a> ShownClient<'a> {
     }
 }
 
-/// Messages and their bytes.
-#[derive(Clone, Copy, Default, Serialize)]
-pub(super) struct Amount {
-    pub(super) msgs: u64,
-    pub(super) bytes: u64,
-}
-
-/// What went one way over the connections of an account, by their kind; only clients exist.
-#[derive(Default, Serialize)]
-struct AmountByKind {
-    #[serde(flatten)]
-    all: Amount,
-    gateways: Amount,
-    routes: Amount,
-    leafs: Amount,
-}
-
 /// A client came: subject and payload.
-pub(super) fn connect(facts: &Facts, sequence: &Sequence, who: &Snapshot) -> (String, Vec<u8>) {
+pub(super) fn connect(
+    server: &dyn Observed,
+    sequence: &Sequence,
+    who: &Snapshot,
+) -> (String, Vec<u8>) {
     #[derive(Serialize)]
     struct Connect<'a> {
         server: ServerInfo<'a>,
         client: ShownClient<'a>,
     }
     let connect = Connect {
-        server: sequence.info(facts),
+        server: sequence.info(server),
         client: ShownClient::of(who),
     };
     (
@@ -119,31 +107,36 @@ pub(super) fn connect(facts: &Facts, sequence: &Sequence, who: &Snapshot) -> (St
 
 /// A client went: subject and payload.
 pub(super) fn disconnect(
-    facts: &Facts,
+    server: &dyn Observed,
     sequence: &Sequence,
     who: &Snapshot,
     reason: CloseReason,
 ) -> (String, Vec<u8>) {
     (
         format!("$SYS.ACCOUNT.{}.DISCONNECT", who.info.account),
-        left(facts, sequence, who, reason),
+        left(server, sequence, who, reason),
     )
 }
 
 /// A client was turned away: subject and payload.
 pub(super) fn refused(
-    facts: &Facts,
+    server: &dyn Observed,
     sequence: &Sequence,
     who: &Snapshot,
     reason: CloseReason,
 ) -> (String, Vec<u8>) {
     (
-        format!("$SYS.SERVER.{}.CLIENT.AUTH.ERR", facts.server_id),
-        left(facts, sequence, who, reason),
+        format!("$SYS.SERVER.{}.CLIENT.AUTH.ERR", server.facts().server_id),
+        left(server, sequence, who, reason),
     )
 }
 
-fn left(facts: &Facts, sequence: &Sequence, who: &Snapshot, reason: CloseReason) -> Vec<u8> {
+fn left(
+    server: &dyn Observed,
+    sequence: &Sequence,
+    who: &Snapshot,
+    reason: CloseReason,
+) -> Vec<u8> {
     #[derive(Serialize)]
     struct Disconnect<'a> {
         server: ServerInfo<'a>,
@@ -153,7 +146,7 @@ fn left(facts: &Facts, sequence: &Sequence, who: &Snapshot, reason: CloseReason)
         reason: String,
     }
     let disconnect = Disconnect {
-        server: sequence.info(facts),
+        server: sequence.info(server),
         client: ShownClient::that_left(who),
         sent: Amount {
             msgs: who.traffic.in_messages,
@@ -168,45 +161,9 @@ fn left(facts: &Facts, sequence: &Sequence, who: &Snapshot, reason: CloseReason)
     event("io.nats.server.advisory.v1.client_disconnect", &disconnect)
 }
 
-/// What an account has and what passed through it.
-#[derive(Serialize)]
-pub(super) struct AccountFigures<'a> {
-    acc: &'a str,
-    name: &'a str,
-    conns: usize,
-    leafnodes: usize,
-    total_conns: usize,
-    num_subscriptions: usize,
-    sent: AmountByKind,
-    received: AmountByKind,
-    slow_consumers: u64,
-}
-
-impl<'a> AccountFigures<'a> {
-    pub(super) fn of(account: &'a Account) -> Self {
-        let traffic = account.connection_traffic();
-        let connections = account.connection_count();
-        let amount = |msgs, bytes| AmountByKind {
-            all: Amount { msgs, bytes },
-            ..AmountByKind::default()
-        };
-        Self {
-            acc: account.name(),
-            name: account.name(),
-            conns: connections,
-            leafnodes: 0,
-            total_conns: connections,
-            num_subscriptions: account.subscription_count(),
-            sent: amount(traffic.out_messages, traffic.out_bytes),
-            received: amount(traffic.in_messages, traffic.in_bytes),
-            slow_consumers: 0,
-        }
-    }
-}
-
 /// How many connections an account has: the payload.
 pub(super) fn account_connections(
-    facts: &Facts,
+    server: &dyn Observed,
     sequence: &Sequence,
     account: &Account,
 ) -> Vec<u8> {
@@ -214,10 +171,10 @@ pub(super) fn account_connections(
     struct Connections<'a> {
         server: ServerInfo<'a>,
         #[serde(flatten)]
-        figures: AccountFigures<'a>,
+        figures: AccountFigures,
     }
     let connections = Connections {
-        server: sequence.info(facts),
+        server: sequence.info(server),
         figures: AccountFigures::of(account),
     };
     event(
@@ -227,6 +184,6 @@ pub(super) fn account_connections(
 }
 
 /// The server itself, and nothing else: the payload of its last words.
-pub(super) fn server_alone(facts: &Facts, sequence: &Sequence) -> Vec<u8> {
-    encode(&sequence.info(facts))
+pub(super) fn server_alone(server: &dyn Observed, sequence: &Sequence) -> Vec<u8> {
+    encode(&sequence.info(server))
 }

@@ -1,7 +1,7 @@
 //! The system account: the server's own events, and what it answers when it is asked about itself over the protocol.
 //!
 //! Read in this order: [`envelope`] is what every message from here says about the server, [`events`] are the messages that
-//! tell what happened, [`statsz`] the figures that are sent again and again, [`requests`] the questions and their answers,
+//! tell what happened, [`statsz`] the figures that are sent again and again, [`question`] what may be asked and [`requests`] the answers,
 //! [`user`] the one question that clients of every account may ask, [`service`] the thread that does it all.
 //!
 //! # Invariant
@@ -11,6 +11,7 @@
 
 mod envelope;
 mod events;
+mod question;
 mod requests;
 mod service;
 mod statsz;

@@ -1,76 +1,25 @@
-//! The questions that the system account may be asked, and their answers.
+//! The answers to what the system account may be asked.
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::envelope::{Refusal, Sequence, response};
-use super::events::{AccountFigures, account_connections};
+use super::events::account_connections;
+use super::question::{AccountService, Question, ServerService};
 use super::{statsz, user};
 use crate::broker::{Broker, Inbound};
 use crate::jetstream::monitor::{JetStreamInfo, Query};
-use crate::monitor::edges::routez;
+use crate::monitor::accountz::{self, account_info, accountz};
+use crate::monitor::accstatz::{self, account_statz};
+use crate::monitor::answer::BadParameter;
+use crate::monitor::connz::{self, connz};
+use crate::monitor::edges::{gatewayz, leafz};
 use crate::monitor::endpoints::Monitor;
 use crate::monitor::healthz::{Question as HealthQuestion, health};
-use crate::monitor::observed::{Facts, json_time};
+use crate::monitor::observed::{Facts, Observed, json_time};
+use crate::monitor::routez::{self, routez};
+use crate::monitor::subsz::{self, subsz};
 use crate::monitor::varz::varz;
-
-/// The services of the server: `$SYS.REQ.SERVER.<id>.X` and `$SYS.REQ.SERVER.PING.X`.
-pub(super) const SERVER_SERVICES: [&str; 6] = ["IDZ", "STATSZ", "VARZ", "JSZ", "HEALTHZ", "ROUTEZ"];
-/// The services about an account: `$SYS.REQ.ACCOUNT.<account>.X`.
-pub(super) const ACCOUNT_SERVICES: [&str; 3] = ["JSZ", "STATZ", "CONNS"];
-/// The old name of `$SYS.REQ.SERVER.PING.STATSZ`.
-pub(super) const OLD_PING: &str = "$SYS.REQ.SERVER.PING";
-/// What the clients of every account may ask.
-pub(super) const USER_INFO: &str = "$SYS.REQ.USER.INFO";
-
-/// What a subject asks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Question<'a> {
-    Identity,
-    Statistics,
-    General,
-    JetStream,
-    Health,
-    Routes,
-    AccountJetStream(&'a str),
-    /// The figures of this account, or of every one.
-    AccountFigures(Option<&'a str>),
-    AccountConnections(&'a str),
-    User,
-}
-
-impl<'a> Question<'a> {
-    /// What the subject asks; `None` when it is none of ours.
-    pub(super) fn parse(subject: &'a str) -> Option<Self> {
-        if subject == USER_INFO {
-            return Some(Self::User);
-        }
-        if subject == OLD_PING {
-            return Some(Self::Statistics);
-        }
-        if let Some(rest) = subject.strip_prefix("$SYS.REQ.SERVER.") {
-            return Some(match rest.rsplit_once('.')?.1 {
-                "IDZ" => Self::Identity,
-                "STATSZ" => Self::Statistics,
-                "VARZ" => Self::General,
-                "JSZ" => Self::JetStream,
-                "HEALTHZ" => Self::Health,
-                "ROUTEZ" => Self::Routes,
-                _ => return None,
-            });
-        }
-        let (account, service) = subject
-            .strip_prefix("$SYS.REQ.ACCOUNT.")?
-            .rsplit_once('.')?;
-        Some(match (account, service) {
-            ("PING", "STATZ") => Self::AccountFigures(None),
-            (account, "STATZ") => Self::AccountFigures(Some(account)),
-            (account, "JSZ") => Self::AccountJetStream(account),
-            (account, "CONNS") => Self::AccountConnections(account),
-            _ => return None,
-        })
-    }
-}
 
 /// Which servers a question is for: all that match what is said.
 #[derive(Debug, Default, Deserialize)]
@@ -85,7 +34,8 @@ struct Filter {
 }
 
 impl Filter {
-    fn matches(&self, facts: &Facts) -> bool {
+    fn matches(&self, server: &dyn Observed) -> bool {
+        let facts = server.facts();
         let named = |wanted: &str, own: &str| match (wanted, self.exact_match) {
             ("", _) => true,
             (wanted, true) => own == wanted,
@@ -93,8 +43,8 @@ impl Filter {
         };
         named(&self.server_name, &facts.server_name)
             && named(&self.host, &facts.options.host)
-            // This server has no cluster, no domain and no tags.
-            && named(&self.cluster, "")
+            && named(&self.cluster, &server.cluster_name())
+            // This server has no domain and no tags.
             && self.domain.is_empty()
             && self.tags.is_empty()
     }
@@ -133,14 +83,6 @@ impl StreamsOptions {
     }
 }
 
-/// What a question about the figures of accounts may say.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-struct FiguresOptions {
-    accounts: Vec<String>,
-    include_unused: bool,
-}
-
 /// What answers need.
 pub(super) struct Desk<'a> {
     pub(super) monitor: &'a Monitor,
@@ -151,51 +93,118 @@ pub(super) struct Desk<'a> {
 impl Desk<'_> {
     /// The answer, if there is to be one. May wait for streams.
     pub(super) fn answer(&self, question: Question<'_>, request: &Inbound) -> Option<Vec<u8>> {
-        let facts = self.monitor.server.facts();
         if question == Question::User {
-            return Some(self.respond(user::info(&facts.options, request)));
+            let options = &self.monitor.server.facts().options;
+            return Some(self.respond(user::info(options, request)));
         }
         let body = match body(&request.payload) {
             Ok(body) => body,
             Err(refusal) => return Some(self.respond::<()>(Err(refusal))),
         };
         match read::<Filter>(&body) {
-            Ok(filter) if !filter.matches(facts) => return None,
+            Ok(filter) if !filter.matches(&*self.monitor.server) => return None,
             Ok(_) => {}
             Err(refusal) => return Some(self.respond::<()>(Err(refusal))),
         }
         match question {
-            Question::Identity => Some(identity(facts)),
-            Question::Statistics => Some(statsz::payload(self.monitor, self.broker, self.sequence)),
-            Question::General => Some(self.respond(Ok(varz(self.monitor)))),
-            Question::Routes => Some(self.respond(Ok(routez(self.monitor)))),
-            Question::JetStream => {
-                let asked = read::<StreamsOptions>(&body);
+            Question::User => None,
+            Question::Server(service) => self.about_server(service, &body),
+            Question::Account(account, service) => self.about_account(account, service, &body),
+            Question::AllFigures => self.figures(None, &body),
+        }
+    }
+
+    fn about_server(&self, service: ServerService, body: &Value) -> Option<Vec<u8>> {
+        let monitor = self.monitor;
+        let facts = monitor.server.facts();
+        Some(match service {
+            ServerService::Identity => identity(facts),
+            ServerService::Statistics => statsz::payload(monitor, self.broker, self.sequence),
+            ServerService::General => self.respond(Ok(varz(monitor))),
+            ServerService::Subscriptions => self.respond(
+                read::<subsz::Question>(body)
+                    .and_then(|asked| subsz(monitor, &asked).map_err(failed)),
+            ),
+            ServerService::Connections => self.respond(
+                read::<connz::Question>(body)
+                    .and_then(|asked| connz(monitor, &asked).map_err(failed)),
+            ),
+            ServerService::Routes => self.respond(
+                read::<routez::Question>(body).map(|asked| routez(monitor, asked.listed())),
+            ),
+            ServerService::Gateways => self.respond(Ok(gatewayz(facts))),
+            ServerService::LeafNodes => self.respond(Ok(leafz(facts))),
+            ServerService::Accounts => self.respond(
+                read::<accountz::Question>(body)
+                    .and_then(|asked| accountz(monitor, &asked).map_err(failed)),
+            ),
+            ServerService::JetStream => {
+                let asked = read::<StreamsOptions>(body);
                 // Who does not lead leaves the answer to who does.
                 if asked.as_ref().is_ok_and(|asked| asked.leader_only) && !self.leads_meta() {
                     return None;
                 }
-                Some(self.respond(asked.map(|asked| self.streams(&asked.query()))))
+                self.respond(asked.map(|asked| self.streams(&asked.query())))
             }
-            Question::AccountJetStream(account) => {
-                Some(self.respond(self.streams_of(account, &body)))
+            ServerService::Health => {
+                let asked = read::<HealthQuestion>(body);
+                self.respond(asked.map(|asked| health(monitor, &asked)))
             }
-            Question::Health => {
-                let asked = read::<HealthQuestion>(&body);
-                Some(self.respond(asked.map(|asked| health(self.monitor, &asked))))
+        })
+    }
+
+    fn about_account(
+        &self,
+        account: &str,
+        service: AccountService,
+        body: &Value,
+    ) -> Option<Vec<u8>> {
+        let monitor = self.monitor;
+        Some(match service {
+            AccountService::Subscriptions => {
+                self.respond(read::<subsz::Question>(body).and_then(|mut asked| {
+                    account.clone_into(&mut asked.account);
+                    asked.subscriptions = true;
+                    subsz(monitor, &asked).map_err(failed)
+                }))
             }
-            Question::AccountFigures(account) => self.figures(account, &body),
-            Question::AccountConnections(account) => {
+            AccountService::Connections => {
+                self.respond(read::<connz::Question>(body).and_then(|mut asked| {
+                    account.clone_into(&mut asked.account);
+                    connz(monitor, &asked).map_err(failed)
+                }))
+            }
+            AccountService::LeafNodes => self.respond(Ok(leafz(monitor.server.facts()))),
+            AccountService::JetStream => self.respond(self.streams_of(account, body)),
+            AccountService::Info => self.respond(account_info(monitor, account).map_err(failed)),
+            AccountService::Figures => return self.figures(Some(account), body),
+            AccountService::ConnectionCount => {
                 let account = self.broker.account(account)?;
-                (account.connection_count() > 0)
-                    .then(|| account_connections(facts, self.sequence, &account))
+                if account.connection_count() == 0 {
+                    return None;
+                }
+                account_connections(&*monitor.server, self.sequence, &account)
             }
-            Question::User => None,
+        })
+    }
+
+    fn figures(&self, account: Option<&str>, body: &Value) -> Option<Vec<u8>> {
+        let mut asked = match read::<accstatz::Question>(body) {
+            Ok(asked) => asked,
+            Err(refusal) => return Some(self.respond::<()>(Err(refusal))),
+        };
+        if let Some(account) = account {
+            asked.accounts = vec![account.to_owned()];
         }
+        let answer = account_statz(self.monitor, &asked);
+        if answer.is_empty() && !asked.include_unused {
+            return None;
+        }
+        Some(self.respond(Ok(answer)))
     }
 
     fn respond<T: Serialize>(&self, answer: Result<T, Refusal>) -> Vec<u8> {
-        response(self.sequence.info(self.monitor.server.facts()), answer)
+        response(self.sequence.info(&*self.monitor.server), answer)
     }
 
     fn leads_meta(&self) -> bool {
@@ -223,44 +232,10 @@ impl Desk<'_> {
             .ok_or_else(|| Refusal::failed(format!("account {account:?} not jetstream enabled")))?;
         serde_json::to_value(found).map_err(Refusal::failed)
     }
+}
 
-    fn figures(&self, account: Option<&str>, body: &Value) -> Option<Vec<u8>> {
-        let mut asked = match read::<FiguresOptions>(body) {
-            Ok(asked) => asked,
-            Err(refusal) => return Some(self.respond::<()>(Err(refusal))),
-        };
-        if let Some(account) = account {
-            asked.accounts = vec![account.to_owned()];
-        }
-        let mut accounts = self.broker.accounts();
-        accounts.retain(|account| {
-            let is_meant = match asked.accounts.is_empty() {
-                true => true,
-                false => asked.accounts.iter().any(|name| name == account.name()),
-            };
-            is_meant && (asked.include_unused || account.connection_count() > 0)
-        });
-        if accounts.is_empty() && !asked.include_unused {
-            return None;
-        }
-        accounts.sort_by(|one, other| one.name().cmp(other.name()));
-        #[derive(Serialize)]
-        struct Statz<'a> {
-            server_id: &'a str,
-            now: crate::jetstream::types::Time,
-            account_statz: Vec<AccountFigures<'a>>,
-        }
-        Some(
-            self.respond(Ok(Statz {
-                server_id: &self.monitor.server.facts().server_id,
-                now: json_time(std::time::SystemTime::now()),
-                account_statz: accounts
-                    .iter()
-                    .map(|account| AccountFigures::of(account))
-                    .collect(),
-            })),
-        )
-    }
+fn failed(reason: BadParameter) -> Refusal {
+    Refusal::failed(reason.0)
 }
 
 /// The body of a question; without one nothing is said.

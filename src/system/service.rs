@@ -12,7 +12,11 @@ use parking_lot::Mutex;
 
 use super::envelope::Sequence;
 use super::events::{self, Snapshot};
-use super::requests::{ACCOUNT_SERVICES, Desk, OLD_PING, Question, SERVER_SERVICES, USER_INFO};
+use super::question::{
+    ACCOUNT_SERVICES, ALL_FIGURES, OLD_PING, OWN_SERVICES, Question, SERVER_SERVICES,
+    ServerService, USER_INFO,
+};
+use super::requests::Desk;
 use super::statsz;
 use crate::broker::{
     Account, Broker, Client, CloseReason, Inbound, InternalSubscription, InternalTarget, Outgoing,
@@ -169,16 +173,23 @@ fn subscribe(
     };
     let system = broker.system();
     add(system, OLD_PING)?;
-    add(system, "$SYS.REQ.ACCOUNT.PING.STATZ")?;
-    for service in SERVER_SERVICES {
+    add(system, ALL_FIGURES)?;
+    for (service, _) in SERVER_SERVICES {
         add(system, &format!("$SYS.REQ.SERVER.{id}.{service}"))?;
         add(system, &format!("$SYS.REQ.SERVER.PING.{service}"))?;
     }
-    for service in ACCOUNT_SERVICES {
+    for (service, _) in ACCOUNT_SERVICES {
         // The name of an account may have several tokens.
         for account in broker.accounts() {
             let name = account.name();
             add(system, &format!("$SYS.REQ.ACCOUNT.{name}.{service}"))?;
+        }
+    }
+    for account in broker.accounts() {
+        if !Arc::ptr_eq(&account, system) {
+            for (subject, _) in OWN_SERVICES {
+                add(&account, subject)?;
+            }
         }
     }
     for account in broker.accounts() {
@@ -230,20 +241,20 @@ impl Worker {
         match work {
             Work::Question(request) => self.answer(&request),
             Work::Connected(who) => {
-                let facts = self.monitor.server.facts();
-                let (subject, payload) = events::connect(facts, &self.sequence, &who);
+                let server = &*self.monitor.server;
+                let (subject, payload) = events::connect(server, &self.sequence, &who);
                 self.send(subject, payload);
                 self.tell_connections(&who.info.account);
             }
             Work::Disconnected(who, reason) => {
-                let facts = self.monitor.server.facts();
-                let (subject, payload) = events::disconnect(facts, &self.sequence, &who, reason);
+                let server = &*self.monitor.server;
+                let (subject, payload) = events::disconnect(server, &self.sequence, &who, reason);
                 self.send(subject, payload);
                 self.tell_connections(&who.info.account);
             }
             Work::Refused(who, reason) => {
-                let facts = self.monitor.server.facts();
-                let (subject, payload) = events::refused(facts, &self.sequence, &who, reason);
+                let server = &*self.monitor.server;
+                let (subject, payload) = events::refused(server, &self.sequence, &who, reason);
                 self.send(subject, payload);
             }
             Work::LameDuck => self.say_of_itself("LAMEDUCK"),
@@ -255,12 +266,17 @@ impl Worker {
         let Ok(subject) = std::str::from_utf8(&request.subject) else {
             return;
         };
-        let Some(question) = Question::parse(subject) else {
+        let is_system = Arc::ptr_eq(&request.account, self.broker.system());
+        let question = match is_system {
+            true => Question::parse(subject),
+            false => Question::parse_of(subject, request.account.name()),
+        };
+        let Some(question) = question else {
             return;
         };
         // Without a reply, figures go to all who listen to them; there is nobody to give other answers to.
         if request.reply.is_empty() {
-            if question == Question::Statistics {
+            if question == Question::Server(ServerService::Statistics) {
                 self.send_figures();
             }
             return;
@@ -314,8 +330,8 @@ impl Worker {
             format!("$SYS.ACCOUNT.{name}.SERVER.CONNS"),
         ] {
             if self.broker.system().has_interest(&subject) {
-                let facts = self.monitor.server.facts();
-                let payload = events::account_connections(facts, &self.sequence, &account);
+                let server = &*self.monitor.server;
+                let payload = events::account_connections(server, &self.sequence, &account);
                 self.send(subject, payload);
             }
         }
@@ -323,9 +339,9 @@ impl Worker {
 
     /// Says that the server does this now.
     fn say_of_itself(&mut self, what: &str) {
-        let facts = self.monitor.server.facts();
-        let subject = format!("$SYS.SERVER.{}.{what}", facts.server_id);
-        let payload = events::server_alone(facts, &self.sequence);
+        let server = &*self.monitor.server;
+        let subject = format!("$SYS.SERVER.{}.{what}", server.facts().server_id);
+        let payload = events::server_alone(server, &self.sequence);
         self.send(subject, payload);
     }
 

@@ -3,10 +3,10 @@
 use serde::Serialize;
 
 use super::envelope::{Sequence, ServerInfo};
-use super::events::Amount;
 use crate::broker::Broker;
 use crate::jetstream::monitor::Overview;
 use crate::jetstream::types::{Time, encode};
+use crate::monitor::accstatz::Amount;
 use crate::monitor::answer::decimal;
 use crate::monitor::endpoints::Monitor;
 use crate::monitor::observed::json_time;
@@ -61,9 +61,8 @@ pub(super) fn payload(monitor: &Monitor, broker: &Broker, sequence: &Sequence) -
         server: ServerInfo<'a>,
         statsz: Figures,
     }
-    let facts = monitor.server.facts();
     encode(&Statsz {
-        server: sequence.info(facts),
+        server: sequence.info(&*monitor.server),
         statsz: figures(monitor, broker),
     })
 }

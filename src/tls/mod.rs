@@ -6,10 +6,12 @@
 //! # Invariant
 //! This room knows no client and no message. Which connections are encrypted, and when, is decided by whoever owns them.
 
+mod agreed;
 pub mod config;
 pub mod handshake;
 pub mod socket;
 
+pub use agreed::Encryption;
 pub use config::{TlsError, client_config, server_config};
 pub use handshake::{HandshakeError, accept, connect};
 pub use rustls::{ClientConfig, ServerConfig};

@@ -16,6 +16,8 @@ use rustls::Connection;
 use tokio::io::Interest;
 use tokio::net::TcpStream;
 
+use super::agreed::Encryption;
+
 /// How much ciphertext waits for the socket before no more is made.
 pub const CIPHERTEXT_BYTES_MAX: usize = 64 * 1024;
 /// What a full buffer grows by when it is to be read into.
@@ -73,6 +75,11 @@ impl TlsSocket {
             tcp,
             session: Mutex::new(session),
         }
+    }
+
+    /// What the handshake has led to.
+    pub fn agreed(&self) -> Encryption {
+        Encryption::of(&self.session.lock())
     }
 
     /// The two halves. The connection ends when both are gone, or either says so.

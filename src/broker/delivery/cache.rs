@@ -26,6 +26,38 @@ struct Place {
     generation: u64,
     matches: Matches<Arc<Subscription>>,
     routes: RouteMatches,
+    /// How often it was of use since the account was told.
+    hits: u64,
+}
+
+impl Place {
+    /// Tells the account how often its matches were known here.
+    fn tell_hits(&mut self) {
+        let hits = std::mem::take(&mut self.hits);
+        if let Some(account) = &self.account {
+            account.statistics.hit(hits);
+        }
+    }
+
+    /// Makes room for a subject of this account.
+    fn take_over(&mut self, account: &Arc<Account>, subject: &[u8]) {
+        if let Some(before) = self.account.take() {
+            before.statistics.forgotten();
+        }
+        self.subject.clear();
+        self.subject.extend_from_slice(subject);
+        account.statistics.kept();
+        self.account = Some(Arc::clone(account));
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.tell_hits();
+        if let Some(account) = &self.account {
+            account.statistics.forgotten();
+        }
+    }
 }
 
 /// Matches by account and subject.
@@ -55,16 +87,22 @@ impl MatchCache {
                 .account
                 .as_ref()
                 .is_some_and(|known| Arc::ptr_eq(known, account));
-        if !is_same || place.generation != generation {
+        if is_same && place.generation == generation {
+            place.hits += 1;
+        } else {
+            place.tell_hits();
             if !is_same {
                 self.collisions += usize::from(place.account.is_some());
-                place.subject.clear();
-                place.subject.extend_from_slice(subject);
-                place.account = Some(Arc::clone(account));
+                place.take_over(account, subject);
             }
             // The generation was read before the index is: what changes in between is seen later.
             place.generation = generation;
             account.matches(subject, &mut place.matches);
+            let groups = place.matches.queues.iter();
+            let members: usize = groups.map(|group| group.members.len()).sum();
+            account
+                .statistics
+                .looked_up(place.matches.plain.len() + members);
             if account.remote_subscription_count() > 0 {
                 place.routes.split_off(subject, &mut place.matches);
             } else {

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use hashbrown::HashMap;
 
 use super::{Flow, Message, Owner};
-use crate::broker::client::Client;
+use crate::broker::client::{Client, coarse_unix_ns};
 use crate::broker::outbox::{FlushBy, Pressure, Staged};
 use crate::broker::traffic::Traffic;
 use crate::protocol::encode::MessageLine;
@@ -134,7 +134,14 @@ impl ClientStages {
     pub(super) fn hand_over(&mut self, traffic: &Traffic) -> Flow {
         let mut flow = Flow::Continue;
         let (mut messages, mut bytes) = (0, 0);
+        let now_ns = match self.bytes {
+            0 => 0,
+            _ => coarse_unix_ns(),
+        };
         for (at, (client, mut staged)) in self.touched.drain(..).enumerate() {
+            if staged.messages > 0 {
+                client.note_activity(now_ns);
+            }
             messages += staged.messages;
             bytes += staged.message_bytes;
             let flush = if at < FLUSHED_BY_CALLER_MAX {

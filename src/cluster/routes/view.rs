@@ -11,6 +11,8 @@ use crate::protocol::route::info::SubjectRules;
 pub struct RouteView {
     /// Its number.
     pub id: u64,
+    /// Its number among all connections, clients' too.
+    pub client_id: u64,
     /// The other server's id.
     pub remote_id: String,
     /// The other server's name.
@@ -87,6 +89,7 @@ pub(super) fn of(core: &Core) -> RoutesView {
             let heard = connection.heard_ms.load(Ordering::Relaxed);
             RouteView {
                 id: connection.id,
+                client_id: client.id,
                 remote_id: remote.server_id.clone(),
                 remote_name: remote.server_name.clone(),
                 solicited: connection.solicited,

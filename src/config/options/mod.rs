@@ -49,6 +49,8 @@ pub const PAYLOAD_BYTES_ADVISED_MAX: usize = 8 << 20;
 pub const PENDING_BYTES_DEFAULT: u64 = 64 << 20;
 /// The account of the server itself, when the file names no other.
 pub const SYSTEM_ACCOUNT_DEFAULT: &str = "$SYS";
+/// Ended connections that monitoring still tells of.
+pub const CLOSED_CLIENTS_DEFAULT: usize = 10_000;
 /// Connections at one time.
 pub const CONNECTIONS_DEFAULT: u64 = 64 << 10;
 
@@ -122,6 +124,8 @@ pub struct LimitOptions {
     pub subscriptions_max: Option<u64>,
     /// Tokens of a subscription's subject; `None` is no limit.
     pub subscription_tokens_max: Option<u8>,
+    /// Ended connections that monitoring still tells of.
+    pub closed_clients_max: usize,
 }
 
 /// Timing of client connections.
@@ -216,6 +220,7 @@ impl Default for Options {
                 connections_max: Some(CONNECTIONS_DEFAULT),
                 subscriptions_max: None,
                 subscription_tokens_max: None,
+                closed_clients_max: CLOSED_CLIENTS_DEFAULT,
             },
             timing: TimingOptions {
                 ping_interval: Duration::from_secs(120),

@@ -100,6 +100,9 @@ fn default_port(port: Port) -> Port {
     }
 }
 
+/// More ended connections are not kept, whatever the file says: each takes some 500 bytes.
+const CLOSED_CLIENTS_MAX: i64 = 10_000_000;
+
 /// The monitor's options, made when the first of them is met; port 0 is no monitor.
 pub(super) fn monitor(options: &mut Options) -> &mut MonitorOptions {
     options.monitor.get_or_insert_with(|| MonitorOptions {
@@ -186,6 +189,12 @@ fn limits(options: &mut Options, key: &str, field: &Field<'_>, report: &mut Repo
         }
         "max_sub_tokens" | "max_subscription_tokens" => {
             limits.subscription_tokens_max = field.within(report, 1, 255);
+        }
+        "max_closed_clients" => {
+            // As everywhere in the reference, 0 is the default.
+            let most = field.within::<usize>(report, 0, CLOSED_CLIENTS_MAX);
+            let most = most.filter(|most| *most > 0);
+            set(&mut limits.closed_clients_max, most);
         }
         _ => return false,
     }

@@ -75,7 +75,6 @@ fn ask(key: &str) -> Option<Ask> {
         "disable_sublist_cache" | "no_sublist_cache" => {
             Switch("the cache of subject matches cannot be switched off")
         }
-        "max_closed_clients" => Feature("a record of closed connections is not built"),
         "server_tags" | "server_metadata" => Feature("tags and metadata are not built"),
         "feature_flags" => Feature("the features behind flags are not built"),
         _ => return None,

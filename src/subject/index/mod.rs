@@ -125,6 +125,11 @@ impl<T: Indexed> SubjectIndex<T> {
         }
     }
 
+    /// Shows every entry to `seen`, in no order.
+    pub fn for_each(&self, seen: &mut impl FnMut(&T)) {
+        self.root.for_each(seen);
+    }
+
     /// Whether anything matches a subject.
     pub fn has_match(&self, subject: &[u8]) -> bool {
         !has_empty_token(subject) && self.root.visit(subject, &mut |_| true)

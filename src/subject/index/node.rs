@@ -106,6 +106,18 @@ impl<T: Indexed> Level<T> {
         removed
     }
 
+    pub(super) fn for_each(&self, seen: &mut impl FnMut(&T)) {
+        let wild = [self.any.as_deref(), self.tail.as_deref()];
+        for node in wild.into_iter().flatten().chain(self.literals.values()) {
+            node.plain.iter().for_each(&mut *seen);
+            let members = node.queues.iter().flat_map(|group| &group.members);
+            members.for_each(&mut *seen);
+            if let Some(next) = &node.next {
+                next.for_each(seen);
+            }
+        }
+    }
+
     /// Shows every node that matches to `seen` until it answers `true`; whether it did.
     pub(super) fn visit(&self, subject: &[u8], seen: &mut impl FnMut(&Node<T>) -> bool) -> bool {
         let (token, rest) = split(subject);

@@ -188,3 +188,19 @@ proptest! {
         prop_assert!(index.root_is_empty());
     }
 }
+
+#[test]
+fn every_entry_is_shown_once() {
+    let mut index = SubjectIndex::default();
+    let patterns = ["a", "a.*", "a.>", ">", "*.b", "a.b.c"];
+    for (id, pattern) in patterns.iter().enumerate() {
+        let queue = (id % 2 == 0).then_some(b"q".as_slice());
+        index
+            .insert(pattern.as_bytes(), queue, Entry(id as u64))
+            .unwrap();
+    }
+    let mut seen = Vec::new();
+    index.for_each(&mut |entry| seen.push(entry.0));
+    seen.sort_unstable();
+    assert_eq!(seen, [0, 1, 2, 3, 4, 5]);
+}

@@ -1,0 +1,196 @@
+//! `/accountz`: which accounts there are, and what one of them is.
+
+use super::answer::{BadParameter, Parameters, json};
+use super::endpoints::Monitor;
+use super::observed::json_time;
+use super::subsz::IndexStatistics;
+use crate::broker::Account;
+use crate::jetstream::types::Time;
+use axum::response::{IntoResponse, Response};
+use serde::{Deserialize, Serialize};
+use std::sync::Arc;
+use std::time::SystemTime;
+
+/// What is asked for.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct Question {
+    /// The account to describe; all are named without one.
+    pub account: String,
+}
+
+/// The answer.
+#[derive(Serialize)]
+pub struct Accountz {
+    server_id: String,
+    now: Time,
+    system_account: String,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    accounts: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    account_detail: Option<AccountInfo>,
+}
+
+/// An account.
+#[derive(Serialize)]
+pub struct AccountInfo {
+    account_name: String,
+    update_time: Time,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    is_system: bool,
+    expired: bool,
+    complete: bool,
+    jetstream_enabled: bool,
+    leafnode_connections: usize,
+    client_connections: usize,
+    subscriptions: usize,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    exports: Vec<Export>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    imports: Vec<Import>,
+    name_tag: String,
+    sublist_stats: IndexStatistics,
+}
+
+/// What other accounts may ask here.
+#[derive(Serialize)]
+struct Export {
+    subject: String,
+    #[serde(rename = "type")]
+    kind: &'static str,
+    response_type: &'static str,
+}
+
+/// What is asked here and answered elsewhere.
+#[derive(Serialize)]
+struct Import {
+    subject: String,
+    account: String,
+    to: &'static str,
+    local_subject: &'static str,
+    #[serde(rename = "type")]
+    kind: &'static str,
+    invalid: bool,
+    share: bool,
+    tracking: bool,
+}
+
+/// Answers over HTTP.
+pub fn answer(monitor: &Monitor, parameters: &Parameters) -> Response {
+    let question = Question {
+        account: parameters.text("acc").to_owned(),
+    };
+    match accountz(monitor, &question) {
+        Ok(answer) => json(&answer),
+        Err(bad) => bad.into_response(),
+    }
+}
+
+/// The accounts, or one of them.
+pub fn accountz(monitor: &Monitor, question: &Question) -> Result<Accountz, BadParameter> {
+    let facts = monitor.server.facts();
+    let mut answer = Accountz {
+        server_id: facts.server_id.clone(),
+        now: json_time(SystemTime::now()),
+        system_account: facts.options.system_account().to_owned(),
+        accounts: Vec::new(),
+        account_detail: None,
+    };
+    if question.account.is_empty() {
+        let accounts = monitor.server.accounts();
+        let names = accounts.iter().map(|account| account.name().to_owned());
+        answer.accounts = names.collect();
+        answer.accounts.sort_unstable();
+    } else {
+        answer.account_detail = Some(account_info(monitor, &question.account)?);
+    }
+    Ok(answer)
+}
+
+/// An account.
+pub fn account_info(monitor: &Monitor, name: &str) -> Result<AccountInfo, BadParameter> {
+    let facts = monitor.server.facts();
+    let account = monitor
+        .server
+        .account(name)
+        .ok_or_else(|| BadParameter(format!("Account {name} does not exist")))?;
+    let system = facts.options.system_account();
+    let is_system = name == system;
+    let jetstream_enabled = has_jetstream(monitor, name);
+    Ok(AccountInfo {
+        account_name: name.to_owned(),
+        update_time: json_time(facts.started),
+        is_system,
+        expired: false,
+        complete: true,
+        jetstream_enabled,
+        leafnode_connections: 0,
+        client_connections: account.connection_count(),
+        subscriptions: account.subscription_count(),
+        exports: match is_system {
+            true => SYSTEM_EXPORTS.map(export).into(),
+            false => Vec::new(),
+        },
+        imports: match is_system {
+            true => Vec::new(),
+            false => imports(&account, system, jetstream_enabled),
+        },
+        name_tag: name.to_owned(),
+        sublist_stats: IndexStatistics::of(&[Arc::clone(&account)]),
+    })
+}
+
+fn has_jetstream(monitor: &Monitor, name: &str) -> bool {
+    let streams = monitor.server.streams();
+    streams.is_some_and(|streams| streams.account_names().iter().any(|known| known == name))
+}
+
+/// What every account may ask the system account.
+const SYSTEM_EXPORTS: [(&str, &str); 4] = [
+    ("$SYS.REQ.ACCOUNT.*.CONNZ", "Stream"),
+    ("$SYS.REQ.ACCOUNT.*.STATZ", "Stream"),
+    ("$SYS.REQ.USER.*.INFO", "Singleton"),
+    ("$JS.API.>", "Stream"),
+];
+
+fn export((subject, response_type): (&'static str, &'static str)) -> Export {
+    Export {
+        subject: subject.to_owned(),
+        kind: "service",
+        response_type,
+    }
+}
+
+/// The questions about itself that every account may ask.
+fn imports(account: &Account, system: &str, jetstream: bool) -> Vec<Import> {
+    let name = account.name();
+    let import = |subject: String, local_subject: &'static str, share: bool| Import {
+        subject,
+        account: system.to_owned(),
+        to: local_subject,
+        local_subject,
+        kind: "service",
+        invalid: false,
+        share,
+        tracking: false,
+    };
+    let connections = || format!("$SYS.REQ.ACCOUNT.{name}.CONNZ");
+    let mut imports = vec![
+        import(connections(), "$SYS.REQ.ACCOUNT.PING.CONNZ", false),
+        import(connections(), "$SYS.REQ.SERVER.PING.CONNZ", false),
+        import(
+            format!("$SYS.REQ.ACCOUNT.{name}.STATZ"),
+            "$SYS.REQ.ACCOUNT.PING.STATZ",
+            false,
+        ),
+        import(
+            format!("$SYS.REQ.USER.{name}.INFO"),
+            "$SYS.REQ.USER.INFO",
+            true,
+        ),
+    ];
+    if jetstream {
+        imports.push(import("$JS.API.>".into(), "$JS.API.>", true));
+    }
+    imports
+}
