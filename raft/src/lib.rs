@@ -17,4 +17,5 @@ pub mod group;
 pub mod log;
 pub mod runtime;
 pub mod types;
+mod watch;
 mod wire;

@@ -14,6 +14,8 @@ use openraft_rt_tokio::TokioRuntime;
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 
+use super::watch::OrderedWatch;
+
 thread_local! {
     static SEEDED: RefCell<Option<SmallRng>> = const { RefCell::new(None) };
 }
@@ -40,7 +42,7 @@ pub fn start(threads: usize) -> io::Result<tokio::runtime::Runtime> {
         .build()
 }
 
-/// What openraft runs on: [`TokioRuntime`], except for its randomness.
+/// What openraft runs on: [`TokioRuntime`], except for its randomness and the order in which it wakes those who watch a value.
 #[derive(Debug)]
 pub struct RaftRuntime(TokioRuntime);
 
@@ -54,7 +56,7 @@ impl AsyncRuntime for RaftRuntime {
         <TokioRuntime as AsyncRuntime>::Timeout<R, T>;
     type ThreadLocalRng = SmallRng;
     type Mpsc = <TokioRuntime as AsyncRuntime>::Mpsc;
-    type Watch = <TokioRuntime as AsyncRuntime>::Watch;
+    type Watch = OrderedWatch;
     type Oneshot = <TokioRuntime as AsyncRuntime>::Oneshot;
     type Mutex<T: OptionalSend + 'static> = <TokioRuntime as AsyncRuntime>::Mutex<T>;
 

@@ -57,6 +57,21 @@ async fn what_is_proposed_is_applied_everywhere_in_the_order_it_was_made() {
 }
 
 #[tokio::test]
+async fn a_new_group_has_a_leader_before_anyone_could_have_missed_one() {
+    let timing = Timing {
+        election_timeout_min: Duration::from_secs(600),
+        election_timeout_max: Duration::from_secs(601),
+        ..Timing::default()
+    };
+    let cluster = Cluster::real(3, timing);
+    for group in GROUP..GROUP + 3 {
+        cluster.found(group).await;
+        cluster.leader(group).await;
+    }
+    cluster.stop().await;
+}
+
+#[tokio::test]
 async fn a_follower_refuses_and_names_the_leader() {
     let cluster = three().await;
     let leader = cluster.leader(GROUP).await;

@@ -3,6 +3,7 @@
 //! Voters take their turns by rank, so that two do not split the votes. A call is tentative first: as long as voters hear of the leader, or hold its
 //! lease, it comes to nothing, and is repeated.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,6 +11,9 @@ use tokio::time::Instant;
 
 use super::replica::{Replica, ServerMetrics, leader_of};
 use crate::types::NodeId;
+
+/// After its first call for the first election a founder waits so long, and twice as long after each further one.
+const FIRST_CALL_PAUSE: Duration = Duration::from_millis(20);
 
 /// A replica's attempts to follow a leader that is lost.
 pub(super) struct Campaign {
@@ -86,6 +90,40 @@ impl Replica {
                 let _ = core.trigger().reset_backoff([node]).await;
             }
         });
+    }
+
+    /// Calls for the first election of a new group: its members need not miss a leader first that there never was. The founders take their turns, and
+    /// which of them is first goes by the group's number, so that leaders are spread over the servers. A call that others answer with no, since they
+    /// have not begun yet, costs nothing and is repeated; when all are in vain, the usual timeout decides.
+    pub(super) async fn call_first_election(self: Arc<Self>, founders: BTreeSet<NodeId>) {
+        let Some(rank) = self.first_rank(&founders) else {
+            return;
+        };
+        let timing = &self.hub.options.timing;
+        tokio::time::sleep(timing.campaign_stagger * rank).await;
+        let mut pause = FIRST_CALL_PAUSE;
+        let mut waited = Duration::ZERO;
+        while waited < timing.election_timeout_min {
+            let leads = self
+                .server()
+                .is_none_or(|seen| seen.current_leader.is_some());
+            let Some(core) = self.core().filter(|_| !leads) else {
+                return;
+            };
+            if core.trigger().elect(true).await.is_err() {
+                return;
+            }
+            tokio::time::sleep(pause).await;
+            waited += pause;
+            pause *= 2;
+        }
+    }
+
+    fn first_rank(&self, voters: &BTreeSet<NodeId>) -> Option<u32> {
+        let own = voters.iter().position(|voter| *voter == self.node())?;
+        let first = usize::try_from(self.number.0).unwrap_or_default() % voters.len();
+        let rank = (own + voters.len() - first) % voters.len();
+        u32::try_from(rank).ok()
     }
 
     /// Calls for an election when it is this replica's turn.

@@ -64,6 +64,10 @@ impl Liveness {
 
     /// The group needs to know of these servers; of none when it is gone.
     pub fn want(&mut self, group: GroupNumber, servers: BTreeSet<String>, now: Instant) {
+        let known = self.wanted.get(&group);
+        if known.map_or(servers.is_empty(), |known| *known == servers) {
+            return;
+        }
         match servers.is_empty() {
             true => self.wanted.remove(&group),
             false => self.wanted.insert(group, servers),

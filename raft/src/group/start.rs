@@ -68,6 +68,10 @@ pub(super) async fn start(
         let begun = log.begin_after(checkpoint.at.log_id()).await;
         begun.map_err(|error| failed(error.to_string()))?;
     }
+    let founders = match (&spec.checkpoint, spec.begin) {
+        (Some(checkpoint), Begin::Founder) => Some(checkpoint.members.voters()),
+        _ => None,
+    };
     let shared = Arc::new(Shared {
         reached: Mutex::new(spec.checkpoint.clone()),
         released: Mutex::new(spec.checkpoint),
@@ -97,6 +101,10 @@ pub(super) async fn start(
     }
     core.run();
     hub.runtime.spawn(Arc::clone(&replica).watch());
+    if let Some(founders) = founders {
+        hub.runtime
+            .spawn(Arc::clone(&replica).call_first_election(founders));
+    }
     Ok(replica)
 }
 
