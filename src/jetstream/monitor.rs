@@ -31,6 +31,9 @@ pub struct Settings {
     pub sync_always: bool,
     /// Whether streams may be compressed.
     pub compress_ok: bool,
+    /// The tag in which the servers of a stream's replicas must differ; empty for none.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub unique_tag: String,
     /// Whether requests with unknown fields are refused.
     #[serde(skip_serializing_if = "is_false")]
     pub strict: bool,

@@ -195,12 +195,28 @@ impl AccountStreams {
     }
 
     pub(crate) fn insert(&self, stream: Arc<Stream>) {
+        self.offline.write().remove(&stream.name);
         self.streams.write().insert(stream.name.clone(), stream);
     }
 
     pub(crate) fn remove(&self, name: &str) -> Option<Arc<Stream>> {
         self.offline.write().remove(name);
         self.streams.write().remove(name)
+    }
+
+    /// Forgets exactly this stream: not another one that has its name by now.
+    pub(crate) fn remove_exactly(&self, stream: &Arc<Stream>) {
+        let mut streams = self.streams.write();
+        let there = streams.get(&stream.name);
+        if there.is_some_and(|there| Arc::ptr_eq(there, stream)) {
+            streams.remove(&stream.name);
+        }
+    }
+
+    /// A stream is to be here and cannot run.
+    pub(crate) fn set_offline(&self, name: &str, reason: String) {
+        self.streams.write().remove(name);
+        self.offline.write().insert(name.to_owned(), reason);
     }
 
     /// All streams in name order.

@@ -123,7 +123,7 @@ impl JetStream {
             server: setup.server_name.clone(),
             cluster: cluster.name.clone(),
             domain: String::new(),
-            tags: Vec::new(),
+            tags: cluster.tags.clone(),
             memory_bytes_max: setup.settings.max_memory,
             storage_bytes_max: setup.settings.max_storage,
             jetstream: true,
@@ -137,6 +137,7 @@ impl JetStream {
             others,
             damage,
             profile,
+            limits: setup.limits,
         };
         let cluster = Cluster::start(parts)?;
         let relieved = Arc::downgrade(&cluster);

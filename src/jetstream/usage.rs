@@ -52,6 +52,11 @@ impl Usage {
         }
     }
 
+    /// Bytes that are held now.
+    pub(crate) fn bytes(&self, storage: Storage) -> u64 {
+        self.counter(storage).bytes.load(Ordering::Relaxed)
+    }
+
     fn counter(&self, storage: Storage) -> &Counter {
         match storage {
             Storage::Memory => &self.memory,

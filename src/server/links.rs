@@ -40,6 +40,8 @@ pub(super) fn start(
         name,
         links,
         expected: expected_servers(options),
+        tags: options.server_tags.clone(),
+        unique_tag: options.jetstream.unique_tag.clone(),
         runtime: Handle::current(),
     }
 }

@@ -110,6 +110,7 @@ fn setup(options: &Options, server_name: &str, directory: &Path) -> Setup {
             sync_interval,
             sync_always,
             compress_ok: true,
+            unique_tag: options.unique_tag.clone(),
             strict: options.strict,
         },
         limits: server_limits(&options.limits),
@@ -164,7 +165,7 @@ fn server_limits(limits: &AssetLimits) -> ServerLimits {
     ServerLimits {
         max_request_batch: limits.request_batch_max.map_or(0, i64::from),
         max_ack_pending: limits.ack_pending_max.map_or(0, i64::from),
-        max_ha_assets: 0,
+        max_ha_assets: limits.ha_assets_max.map_or(0, i64::from),
         duplicate_window_ns: window.map_or(0, |window| i64::try_from(window).unwrap_or(i64::MAX)),
     }
 }

@@ -80,6 +80,8 @@ pub struct JetStreamOptions {
     pub buffered_messages_max: usize,
     /// How many API requests may wait.
     pub request_queue_max: usize,
+    /// The tag in which the servers of a stream's replicas must differ, in lower case; empty for none.
+    pub unique_tag: String,
     /// What each stream and consumer may ask for.
     pub limits: AssetLimits,
 }
@@ -91,6 +93,8 @@ pub struct AssetLimits {
     pub request_batch_max: Option<u32>,
     /// Messages of one consumer that may wait for an ack.
     pub ack_pending_max: Option<u32>,
+    /// Replicated streams that the server may take part in.
+    pub ha_assets_max: Option<u32>,
     /// How long message ids may be remembered.
     pub duplicate_window_max: Option<Duration>,
 }
@@ -108,6 +112,7 @@ impl Default for JetStreamOptions {
             buffered_bytes_max: 128 << 20,
             buffered_messages_max: 100_000,
             request_queue_max: 10_000,
+            unique_tag: String::new(),
             limits: AssetLimits::default(),
         }
     }
@@ -250,6 +255,11 @@ fn member(options: &mut JetStreamOptions, keys: &mut Keys, field: &Field<'_>, re
                 options.request_queue_max = usize::try_from(count).unwrap_or(usize::MAX);
             }
         }
+        "unique_tag" => {
+            if let Some(tag) = field.string(report) {
+                options.unique_tag = tag.trim().to_lowercase();
+            }
+        }
         "limits" => limits(&mut options.limits, field, report),
         _ => match not_built(&key) {
             Some(what) => field.not_supported(report, what),
@@ -272,7 +282,7 @@ fn limits(limits: &mut AssetLimits, field: &Field<'_>, report: &mut Report) {
                 let window = member.duration(report);
                 limits.duplicate_window_max = window.filter(|window| !window.is_zero());
             }
-            "max_ha_assets" => member.not_supported(report, "replicas are not built"),
+            "max_ha_assets" => limits.ha_assets_max = count(report),
             "batch" => member.not_supported(report, "limits for batches are not built"),
             _ => member.unknown(report),
         }
@@ -283,7 +293,6 @@ fn limits(limits: &mut AssetLimits, field: &Field<'_>, report: &mut Report) {
 fn not_built(key: &str) -> Option<&'static str> {
     Some(match key {
         "domain" => "JetStream domains are not built",
-        "unique_tag" => "placement of replicas is not built",
         "extension_hint" => "extending another server's JetStream over leaf nodes is not built",
         "tpm" => "keys in a trusted platform module are not built",
         "max_outstanding_catchup" => "catching up replicas is not built",

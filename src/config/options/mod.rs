@@ -152,6 +152,8 @@ pub struct Options {
     pub port: Port,
     /// The server's name; its id without one.
     pub server_name: Option<String>,
+    /// What it says of itself, in lower case, for the placement of streams.
+    pub server_tags: Vec<String>,
     /// Monitoring, when asked for.
     pub monitor: Option<MonitorOptions>,
     /// Logging.
@@ -198,6 +200,7 @@ impl Default for Options {
             host: "0.0.0.0".into(),
             port: Port::Fixed(CLIENT_PORT_DEFAULT),
             server_name: None,
+            server_tags: Vec::new(),
             monitor: None,
             log: LogOptions {
                 debug: false,

@@ -128,9 +128,14 @@ fn what_streams_and_consumers_may_ask_for_is_limited() {
         options("jetstream { limits {} }").jetstream.limits,
         AssetLimits::default()
     );
-    for text in ["max_ha_assets: 1", "batch {}"] {
-        assert!(refusal(&format!("jetstream {{ limits {{ {text} }} }}")).contains("not supported"));
-    }
+    assert!(refusal("jetstream { limits { batch {} } }").contains("not supported"));
+    let placing = options(
+        "server_tags: [' AZ:1', ssd, ssd], jetstream { unique_tag: ' Az:', limits { max_ha_assets: 7 } }",
+    );
+    assert_eq!(placing.server_tags, ["az:1", "ssd"]);
+    assert_eq!(placing.jetstream.unique_tag, "az:");
+    assert_eq!(placing.jetstream.limits.ha_assets_max, Some(7));
+    assert_eq!(options("server_tags: one").server_tags, ["one"]);
     assert!(refusal("jetstream { limits { nonsense: 1 } }").contains("unknown field"));
 }
 

@@ -68,6 +68,14 @@ fn listeners(options: &mut Options, key: &str, field: &Field<'_>, report: &mut R
             Some(name) => options.server_name = Some(name).filter(|name| !name.is_empty()),
             None => {}
         },
+        "server_tags" => {
+            if let Some(tags) = field.strings(report) {
+                let tags = tags.iter().map(|tag| tag.trim().to_lowercase());
+                options.server_tags = tags.filter(|tag| !tag.is_empty()).collect();
+                options.server_tags.sort();
+                options.server_tags.dedup();
+            }
+        }
         "http" => {
             if let Some((host, port)) = field.listen(report) {
                 monitor(options).host = host;

@@ -75,7 +75,7 @@ fn ask(key: &str) -> Option<Ask> {
         "disable_sublist_cache" | "no_sublist_cache" => {
             Switch("the cache of subject matches cannot be switched off")
         }
-        "server_tags" | "server_metadata" => Feature("tags and metadata are not built"),
+        "server_metadata" => Feature("metadata of the server is not built"),
         "feature_flags" => Feature("the features behind flags are not built"),
         _ => return None,
     })

@@ -9,11 +9,10 @@ use super::super::meta::request::servers::{self, RemoveRequest};
 use super::super::meta::request::{Decision, Desk};
 use super::super::meta::{Meta, Sightings};
 use super::super::types::{
-    ApiError, ErrorCode, Placement, Strictness, decode, decode_optional, is_empty_request,
+    ApiError, ErrorCode, Placement, StreamInfo, Strictness, decode, decode_optional,
+    is_empty_request,
 };
-use super::response::{
-    AccountPurged, MetaSteppedDown, PeerRemoved, ServerRemoved, StreamUpdated, encode_reply,
-};
+use super::response::{AccountPurged, MetaSteppedDown, ServerRemoved, StreamUpdated, encode_reply};
 use super::route::PREFIX;
 
 /// What a subject asks to be done with the cluster.
@@ -111,17 +110,18 @@ impl<'a> Administration<'a> {
         Ok(Act::Decided(Box::new(decided)))
     }
 
-    /// The reply when it was done, or what it failed for.
-    pub fn reply(&self, result: Result<(), ApiError>) -> Vec<u8> {
+    /// The reply when it was done, or what it failed for. A move is answered with the stream.
+    pub fn reply(&self, result: Result<Option<Box<StreamInfo>>, ApiError>) -> Vec<u8> {
         match self {
-            Self::MetaStepDown => encode_reply(result.map(|()| MetaSteppedDown { success: true })),
-            Self::ServerRemove => encode_reply(result.map(|()| ServerRemoved { success: true })),
+            Self::MetaStepDown => encode_reply(result.map(|_| MetaSteppedDown { success: true })),
+            Self::ServerRemove => encode_reply(result.map(|_| ServerRemoved { success: true })),
             Self::AccountPurge(_) => {
-                encode_reply(result.map(|()| AccountPurged { initiated: true }))
+                encode_reply(result.map(|_| AccountPurged { initiated: true }))
             }
-            // A move is answered with the stream as it is, by whoever has it.
             Self::StreamMove { .. } | Self::StreamMoveCancel { .. } => {
-                encode_reply(result.map(|()| StreamUpdated::default()))
+                encode_reply(result.map(|info| StreamUpdated {
+                    info: info.map(|info| *info),
+                }))
             }
         }
     }
@@ -175,11 +175,6 @@ pub fn remove_peer(
     }
     let request: PeerRemoveRequest = decode(body, strictness)?;
     servers::remove_from_stream(desk, stream, &request.peer)
-}
-
-/// The reply to it.
-pub fn peer_removed(result: Result<(), ApiError>) -> Vec<u8> {
-    encode_reply(result.map(|()| PeerRemoved { success: true }))
 }
 
 #[cfg(test)]
@@ -306,15 +301,15 @@ mod tests {
     fn replies_are_typed_as_the_reference_types_them() {
         let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("text");
         assert_eq!(
-            text(Administration::MetaStepDown.reply(Ok(()))),
+            text(Administration::MetaStepDown.reply(Ok(None))),
             r#"{"type":"io.nats.jetstream.api.v1.meta_leader_stepdown_response","success":true}"#
         );
         assert_eq!(
-            text(Administration::ServerRemove.reply(Ok(()))),
+            text(Administration::ServerRemove.reply(Ok(None))),
             r#"{"type":"io.nats.jetstream.api.v1.meta_server_remove_response","success":true}"#
         );
         assert_eq!(
-            text(Administration::AccountPurge("A").reply(Ok(()))),
+            text(Administration::AccountPurge("A").reply(Ok(None))),
             r#"{"type":"io.nats.jetstream.api.v1.account_purge_response","initiated":true}"#
         );
         let failed =
@@ -322,10 +317,6 @@ mod tests {
         assert_eq!(
             text(failed),
             r#"{"type":"io.nats.jetstream.api.v1.meta_server_remove_response","error":{"code":400,"err_code":10044,"description":"server is not a member of the cluster"}}"#
-        );
-        assert_eq!(
-            text(peer_removed(Ok(()))),
-            r#"{"type":"io.nats.jetstream.api.v1.stream_remove_peer_response","success":true}"#
         );
     }
 }

@@ -11,7 +11,7 @@ use raft::group::{GroupNumber, Member};
 use raft::types::NodeId;
 
 use super::assignment::{
-    ConsumerAssignment, Form, Group, Orphan, Stored, StreamAssignment, StreamRef,
+    ConsumerAssignment, Form, Group, Orphan, Released, Stored, StreamAssignment, StreamRef,
 };
 use super::change::{Change, Refusal};
 use super::command::{Command, NewMembers};
@@ -113,7 +113,7 @@ impl Meta {
     fn remove_peer(&mut self, server: &str) -> Applied {
         let peer = self.peers.remove(server).ok_or(Refusal::NoPeer)?;
         // Should the server come back, nothing tells it to delete anything: it sets aside what it still has.
-        self.released.retain(|_, on| on != server);
+        self.released.retain(|_, replica| replica.server != server);
         self.orphans.retain(|(on, _), _| on != server);
         Ok(Change::PeerRemoved {
             server: server.to_owned(),
@@ -250,7 +250,8 @@ impl Meta {
             self.accounts.remove(&of.account);
         }
         let removed = removed.ok_or(Refusal::NoStream)?;
-        let released = self.release(of.group, removed.group.everyone().cloned().collect());
+        let everyone = removed.group.everyone().cloned().collect();
+        let released = self.release(of, removed.created, everyone);
         Ok(Change::StreamDeleted {
             of: of.clone(),
             released,
@@ -275,11 +276,16 @@ impl Meta {
     }
 
     /// Lets the servers of these replicas delete them.
-    fn release(&mut self, group: GroupNumber, replicas: Vec<Member>) -> Vec<Member> {
+    fn release(&mut self, of: &StreamRef, created: Time, replicas: Vec<Member>) -> Vec<Member> {
         for replica in &replicas {
             if self.peers.contains_key(&replica.server) {
-                let server = replica.server.clone();
-                self.released.insert((group, replica.node), server);
+                let released = Released {
+                    server: replica.server.clone(),
+                    account: of.account.clone(),
+                    stream: of.stream.clone(),
+                    created,
+                };
+                self.released.insert((of.group, replica.node), released);
             }
         }
         replicas
@@ -395,9 +401,9 @@ impl Meta {
             return Ok(Change::Unchanged);
         }
         let single = stream.replicas() == 1;
-        let left = stream.group.settle(single);
+        let (left, created) = (stream.group.settle(single), stream.created);
         stream.revision += 1;
-        let released = self.release(of.group, left);
+        let released = self.release(of, created, left);
         Ok(Change::GroupSettled {
             of: of.clone(),
             released,

@@ -237,3 +237,16 @@ pub struct Orphan {
     /// When.
     pub since: Time,
 }
+
+/// A replica that was given up: its server may delete what it holds of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Released {
+    /// That server.
+    pub server: String,
+    /// The account of the stream that it was of.
+    pub account: String,
+    /// That stream.
+    pub stream: String,
+    /// When that stream was created, which tells it from others of its name.
+    pub created: Time,
+}

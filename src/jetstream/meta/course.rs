@@ -95,7 +95,7 @@ impl Group {
         let whole = self.whole(&before);
         let majority = whole.len() > before.len() / 2;
         match whole.as_slice() {
-            [] if volatile => self.begin_with(None),
+            [] if volatile || self.is_unborn() => self.begin_with(None),
             _ if self.form == Form::Plain => false,
             _ if majority => self.renew_lost(),
             [survivor] if volatile || !self.has_majority() => self.begin_with(Some(*survivor)),
@@ -115,6 +115,11 @@ impl Group {
         });
         let voters = stayed.chain(&self.leaving);
         voters.map(|member| member.node).collect()
+    }
+
+    /// Whether nothing was ever promised to anybody in it: several began with nothing, and never had a leader.
+    fn is_unborn(&self) -> bool {
+        !self.begun && self.founders.len() > 1
     }
 
     fn whole(&self, nodes: &[NodeId]) -> Vec<NodeId> {

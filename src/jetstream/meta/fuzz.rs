@@ -170,5 +170,5 @@ fn state(input: &[u8]) {
     for command in all() {
         meta.apply(meta.applied() + 1, &command);
     }
-    let _ = reconcile(&meta, "a", &super::Holdings::new());
+    let _ = reconcile(&meta, "a", &super::Holdings::new(), &super::Past::default());
 }

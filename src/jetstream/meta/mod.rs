@@ -36,8 +36,8 @@ mod tiers;
 pub use ahead::{Ahead, Ticket};
 pub use apply::ORPHANS_MAX;
 pub use assignment::{
-    ChangeKind, ConsumerAssignment, Form, Group, Orphan, Stored, StreamAssignment, StreamRef,
-    consumer_replicas, replicas,
+    ChangeKind, ConsumerAssignment, Form, Group, Orphan, Released, Stored, StreamAssignment,
+    StreamRef, consumer_replicas, replicas,
 };
 pub use change::{Change, Refusal};
 pub use codec::{COMMAND_BYTES_MAX, DecodeError};
@@ -45,7 +45,7 @@ pub use command::{Command, NewMembers};
 pub use peer::{Peer, PeerProfile, Sighting, Sightings, is_online};
 pub use placement::{NoPlace, PlacementRules, Wish, place};
 pub use plan::{Step, View, is_led, plan, plan_meta};
-pub use reconcile::{Action, Condition, Held, Holdings, Start, reconcile};
+pub use reconcile::{Action, Condition, Held, Holdings, Past, Start, reconcile};
 pub use shown::{Follower, Leadership};
 pub use state::{Meta, Streams};
 pub use tiers::{AccountTiers, Tier, Usage};

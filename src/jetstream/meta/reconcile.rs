@@ -150,22 +150,51 @@ pub enum Action {
     },
 }
 
+/// The ids that every group had handed out when this server learnt the state as it is, in this run. Under those it may have been a replica before, and voted; what
+/// is not here of them is lost. Later ones are new to it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Past(BTreeMap<GroupNumber, NodeId>);
+
+impl Past {
+    /// As of that state.
+    pub fn of(meta: &Meta) -> Self {
+        let streams = meta.all_streams();
+        Self(
+            streams
+                .map(|(of, stream)| (of.group, stream.group.nodes_next))
+                .collect(),
+        )
+    }
+
+    fn includes(&self, group: GroupNumber, node: NodeId) -> bool {
+        self.0.get(&group).is_some_and(|next| node < *next)
+    }
+}
+
 /// What the server has to do, given what is assigned and what it has. When all is done and reported, nothing is left to do.
 ///
 /// The state must be one that is known to be current: a server that has just started first applies what was committed before, or it would set aside streams that
 /// were created after its last checkpoint.
-pub fn reconcile(meta: &Meta, server: &str, holdings: &Holdings) -> Vec<Action> {
+pub fn reconcile(meta: &Meta, server: &str, holdings: &Holdings, past: &Past) -> Vec<Action> {
     let mut actions = Vec::new();
     let mut explained: BTreeSet<GroupNumber> = BTreeSet::new();
     for (of, stream) in meta.all_streams() {
         if let Some(member) = stream.group.member_on(server) {
             explained.insert(of.group);
             let held = holdings.get(&of.group);
-            run(&of, stream, member, held, &mut actions);
+            match held {
+                None if stream.group.form == Form::Raft && past.includes(of.group, member.node) => {
+                    report_lost(&of, stream, member.node, &mut actions);
+                }
+                held => run(&of, stream, member, held, &mut actions),
+            }
         }
     }
     let mut released: BTreeMap<GroupNumber, Vec<NodeId>> = BTreeMap::new();
-    let mine = meta.released().iter().filter(|(_, on)| *on == server);
+    let mine = meta
+        .released()
+        .iter()
+        .filter(|(_, replica)| replica.server == server);
     for ((group, node), _) in mine {
         released.entry(*group).or_default().push(*node);
     }
@@ -203,6 +232,17 @@ pub fn reconcile(meta: &Meta, server: &str, holdings: &Holdings) -> Vec<Action> 
     actions
 }
 
+/// Once: then it stands in the state.
+fn report_lost(of: &StreamRef, stream: &StreamAssignment, node: NodeId, actions: &mut Vec<Action>) {
+    let known = stream.group.lost.contains(&node);
+    if !known && stream.stored.unsupported.is_none() {
+        actions.push(Action::ReportLost {
+            of: of.clone(),
+            node,
+        });
+    }
+}
+
 fn run(
     of: &StreamRef,
     stream: &StreamAssignment,
@@ -228,13 +268,7 @@ fn run(
         return;
     };
     if held.condition == Condition::Lost && held.node == member.node {
-        if !group.lost.contains(&member.node) {
-            actions.push(Action::ReportLost {
-                of: of.clone(),
-                node: member.node,
-            });
-        }
-        return;
+        return report_lost(of, stream, member.node, actions);
     }
     if held.node != member.node || held.form != group.form {
         actions.push(Action::Convert {

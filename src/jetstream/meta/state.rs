@@ -6,7 +6,7 @@ use std::sync::Arc;
 use raft::group::GroupNumber;
 use raft::types::NodeId;
 
-use super::assignment::{Orphan, StreamAssignment, StreamRef};
+use super::assignment::{Orphan, Released, StreamAssignment, StreamRef};
 use super::peer::{Peer, PeerProfile};
 use crate::subject::overlap;
 
@@ -23,8 +23,8 @@ pub struct Meta {
     pub(super) nodes_next: NodeId,
     pub(super) peers: BTreeMap<String, Peer>,
     pub(super) accounts: BTreeMap<String, Arc<Streams>>,
-    /// Replicas that are explicitly given up, with their servers: these may delete what they hold.
-    pub(super) released: BTreeMap<(GroupNumber, NodeId), String>,
+    /// Replicas that are explicitly given up: their servers may delete what they hold.
+    pub(super) released: BTreeMap<(GroupNumber, NodeId), Released>,
     /// What servers set aside, by server and by what they call it.
     pub(super) orphans: BTreeMap<(String, String), Orphan>,
 }
@@ -113,7 +113,7 @@ impl Meta {
     }
 
     /// Replicas that were explicitly given up and are not known to be deleted yet.
-    pub fn released(&self) -> &BTreeMap<(GroupNumber, NodeId), String> {
+    pub fn released(&self) -> &BTreeMap<(GroupNumber, NodeId), Released> {
         &self.released
     }
 

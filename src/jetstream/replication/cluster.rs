@@ -16,6 +16,7 @@ use tokio::task::JoinHandle;
 use super::super::api::elsewhere::Elsewhere;
 use super::super::api::handler::{ClusterInfos, Server, Steward, StreamMaker};
 use super::super::api::workers::{Accounts, ApiQueue};
+use super::super::limits::ServerLimits;
 use super::super::meta::{Command, PeerProfile};
 use super::super::runtime::{Backend, StartError};
 use super::super::shard::Streams;
@@ -25,11 +26,13 @@ use super::assembly::{Assembly, MetaHost};
 use super::follower::Follower;
 use super::founding::Standing;
 use super::host::{Host, Remains};
-use super::kinds::{FETCH, LEADS, PROFILE};
+use super::kinds::{FETCH, LEADS};
 use super::leaders;
 use super::maker::ClusterMaker;
 use super::meta_machine::MetaMachine;
+use super::proposer::Proposer;
 use super::replicated::{LinkFetch, Replicated};
+use super::reports::Reporter;
 use super::router::{Directory, Router};
 use super::shown::Shown;
 use super::steward::GroupSteward;
@@ -40,8 +43,8 @@ use crate::cluster::link::{FrameSink, Links, Request};
 
 /// Threads of the groups.
 const RAFT_THREADS: usize = 2;
-/// How often a server looks whether the meta group knows it as it is.
-const PROFILE_INTERVAL: Duration = Duration::from_millis(500);
+/// How often a server that the meta group does not know as it is says so again, and looks whether it has caught up.
+const PROFILE_INTERVAL: Duration = Duration::from_millis(100);
 /// How often a server looks who leads.
 const LOOK_INTERVAL: Duration = Duration::from_millis(50);
 /// The others are told again what a server leads after so many looks.
@@ -60,6 +63,10 @@ pub struct ClusterSetup {
     pub links: Arc<Links>,
     /// How many servers the cluster has when it begins.
     pub expected: usize,
+    /// This server's tags, in lower case.
+    pub tags: Vec<String>,
+    /// The tag in which the servers of a stream's replicas must differ; empty for none.
+    pub unique_tag: String,
     /// Where waiting happens that is not the groups'.
     pub runtime: tokio::runtime::Handle,
 }
@@ -75,10 +82,13 @@ pub(crate) struct Parts {
     pub others: BTreeMap<Owner, OwnerReplay>,
     pub damage: Vec<Damage>,
     pub profile: PeerProfile,
+    pub limits: ServerLimits,
 }
 
 /// This server's part in the JetStream of a cluster.
 pub(crate) struct Cluster {
+    /// What this server says of itself.
+    profile: PeerProfile,
     groups: Arc<Groups>,
     machine: Arc<MetaMachine>,
     assembly: Arc<Assembly>,
@@ -107,6 +117,7 @@ impl Cluster {
             mut others,
             damage,
             profile,
+            limits,
         } = parts;
         let (engine, backend): (_, Arc<dyn Backend>) =
             (Arc::clone(streams.engine()), streams.clone());
@@ -121,11 +132,19 @@ impl Cluster {
         links.deliver_to(&sink);
         let machine = MetaMachine::new(Arc::clone(&engine));
         let remains = Remains::of(&mut others, &damage);
+        let proposer = Proposer::new(Arc::clone(&machine), runtime.clone());
+        let reporter = Arc::new(Reporter {
+            machine: Arc::clone(&machine),
+            proposer: Arc::clone(&proposer),
+            links: Arc::clone(&links),
+        });
+        reporter.listen(&runtime);
         let starting = Host::start(
             own.clone(),
             Arc::clone(&groups),
             Arc::clone(&engine),
             Arc::clone(&machine),
+            Arc::clone(&proposer),
             remains,
         );
         let (host, state) = runtime.block_on(starting);
@@ -141,17 +160,18 @@ impl Cluster {
             Arc::clone(&links),
             Arc::clone(&machine),
             Arc::clone(&accounts),
+            Arc::clone(&streams),
         );
         let directory: Arc<dyn Directory> = view.clone();
         let router = Router::new(own.as_str(), Arc::clone(&links), directory, runtime.clone());
         let maker = Arc::new(ClusterMaker {
-            own: own.clone(),
             cluster: setup.name.clone(),
+            unique_tag: setup.unique_tag,
+            limits,
             machine: Arc::clone(&machine),
+            proposer: Arc::clone(&proposer),
             view: Arc::downgrade(&view),
             local: Arc::clone(&backend),
-            links: Arc::clone(&links),
-            runtime: runtime.clone(),
         });
         let found = replicas
             .into_iter()
@@ -173,20 +193,22 @@ impl Cluster {
             found: Mutex::new(found.collect()),
             running: Mutex::new(HashMap::new()),
         });
-        let steward = Arc::new(GroupSteward {
-            own: own.clone(),
-            machine: Arc::clone(&machine),
-            view: Arc::downgrade(&view),
-            replicated: Arc::downgrade(&replicated),
-            maker: Arc::clone(&maker),
-            runtime: runtime.clone(),
-        });
         let shown = Arc::new(Shown {
             own: Arc::from(own.as_str()),
             cluster: setup.name,
             machine: Arc::clone(&machine),
             links: Arc::clone(&links),
             replicated: Arc::downgrade(&replicated),
+            runtime: runtime.clone(),
+        });
+        let steward = Arc::new(GroupSteward {
+            own: own.clone(),
+            machine: Arc::clone(&machine),
+            view: Arc::downgrade(&view),
+            replicated: Arc::downgrade(&replicated),
+            maker: Arc::clone(&maker),
+            accounts: Arc::clone(&accounts),
+            shown: Arc::clone(&shown),
             runtime: runtime.clone(),
         });
         ask::listen(&links, &accounts, &view, &shown);
@@ -202,14 +224,14 @@ impl Cluster {
             runtime: runtime.clone(),
             known: Mutex::new(HashMap::new()),
         });
-        hear_profiles(&links, &machine, &runtime);
         let tasks = vec![
             runtime.spawn(Arc::clone(&assembly).run()),
             runtime.spawn(follow(Arc::clone(&machine), Arc::clone(&follower))),
             runtime.spawn(look_who_leads(Arc::clone(&machine), follower)),
-            runtime.spawn(be_known(profile, Arc::clone(&machine), Arc::clone(&links))),
+            runtime.spawn(be_known(profile.clone(), reporter)),
         ];
         Ok(Arc::new(Self {
+            profile,
             groups,
             machine,
             assembly,
@@ -293,8 +315,13 @@ impl Cluster {
         None
     }
 
-    /// Whether this server belongs to a meta group that has a leader.
+    /// Whether this server belongs to a meta group that has a leader and knows this server as it is: then streams can be put here.
     pub fn is_ready(&self) -> bool {
+        let meta = self.machine.meta();
+        let known = meta.peers().get(&self.profile.server);
+        if known.is_none_or(|known| known.profile != self.profile) {
+            return false;
+        }
         let belongs = matches!(
             self.assembly.standing().state,
             super::founding::State::Belongs { .. }
@@ -399,8 +426,7 @@ async fn look_who_leads(machine: Arc<MetaMachine>, follower: Arc<Follower>) {
         }
         links.borrow_and_update();
         quiet_for = 0;
-        let led = follower.view.leaders.led_by(&own);
-        let report = leaders::encode(led.get(..leaders::REPORT_GROUPS_MAX).unwrap_or(&led));
+        let report = leaders::encode(&follower.view.report());
         for server in follower.links.connected() {
             let (links, report) = (Arc::clone(&follower.links), report.clone());
             follower.runtime.spawn(async move {
@@ -417,17 +443,10 @@ async fn look_who_leads(machine: Arc<MetaMachine>, follower: Arc<Follower>) {
 fn hear_who_leads(links: &Links, view: &Arc<View>) {
     let view = Arc::downgrade(view);
     let heard = move |request: Request| {
-        let (Some(view), Ok(led)) = (view.upgrade(), leaders::decode(request.body)) else {
+        let (Some(view), Ok(report)) = (view.upgrade(), leaders::decode(request.body)) else {
             return request.responder.refuse("malformed");
         };
-        for before in view.leaders.led_by(&request.from) {
-            if !led.iter().any(|led| led.group == before.group) {
-                view.leaders.leads_no_more(&request.from, before.group);
-            }
-        }
-        for led in led {
-            view.leaders.leads(&request.from, led);
-        }
+        view.heard(&request.from, report);
         request.responder.answer(Bytes::new());
     };
     links.handle(LEADS, Arc::new(heard));
@@ -450,62 +469,27 @@ fn give_what_is_lacked(
 }
 
 /// Has the meta group know this server as it is.
-async fn be_known(profile: PeerProfile, machine: Arc<MetaMachine>, links: Arc<Links>) {
+async fn be_known(profile: PeerProfile, reporter: Arc<Reporter>) {
+    let (mut changes, mut roles) = (reporter.machine.changes(), reporter.machine.roles());
     loop {
-        tokio::time::sleep(PROFILE_INTERVAL).await;
-        let known = machine.meta();
-        let Some(peer) = known.peers().get(&profile.server) else {
-            continue;
-        };
-        if peer.profile == profile {
-            continue;
-        }
-        let command = Command::PeerPut {
-            profile: profile.clone(),
-            renew: false,
-        };
-        if machine.leads() {
-            // Tried again when it was not.
-            let _ = machine.propose(&command, QUESTION_TIMEOUT).await;
-            continue;
-        }
-        let leader = machine.group().and_then(|group| group.leader());
-        if let Some(leader) = leader {
-            let body = Bytes::from(command.encode());
-            let asked = links.request(
-                &leader.server,
-                Channel::Control,
-                PROFILE,
-                body,
-                QUESTION_TIMEOUT,
-            );
-            if let Err(error) = asked.await {
-                tracing::debug!(
-                    "{:?} did not take this server's profile: {error}",
-                    leader.server
-                );
+        let known = Arc::clone(&changes.borrow_and_update());
+        roles.borrow_and_update();
+        let peer = known.peers().get(&profile.server);
+        let unknown = peer.is_some_and(|peer| peer.profile != profile);
+        if unknown {
+            let command = Command::PeerPut {
+                profile: profile.clone(),
+                renew: false,
+            };
+            if let Err(error) = reporter.report(&command).await {
+                tracing::debug!("The meta group does not know this server as it is: {error}");
             }
+        }
+        let again = tokio::time::sleep(PROFILE_INTERVAL);
+        tokio::select! {
+            changed = changes.changed() => if changed.is_err() { return },
+            changed = roles.changed() => if changed.is_err() { return },
+            () = again, if unknown => {}
         }
     }
-}
-
-/// Takes what other servers say of themselves.
-fn hear_profiles(links: &Links, machine: &Arc<MetaMachine>, runtime: &tokio::runtime::Handle) {
-    let (machine, runtime) = (Arc::clone(machine), runtime.clone());
-    let heard = move |request: Request| {
-        let command = match Command::decode(&request.body) {
-            Ok(Command::PeerPut { profile, renew }) if profile.server == *request.from => {
-                Command::PeerPut { profile, renew }
-            }
-            _ => return request.responder.refuse("malformed"),
-        };
-        let machine = Arc::clone(&machine);
-        runtime.spawn(async move {
-            match machine.propose(&command, QUESTION_TIMEOUT).await {
-                Ok(_) => request.responder.answer(Bytes::new()),
-                Err(error) => request.responder.refuse(error.to_string()),
-            }
-        });
-    };
-    links.handle(PROFILE, Arc::new(heard));
 }

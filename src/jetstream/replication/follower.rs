@@ -147,6 +147,7 @@ impl Follower {
                         account.name,
                         error.description
                     );
+                    account.set_offline(name, error.description.to_string());
                     Place::Missing
                 }
             },

@@ -17,13 +17,12 @@ use super::assembly::{Attempt, MetaHost};
 use super::founding::{Proposal, State};
 use super::identity::Identity;
 use super::meta_machine::{MetaMachine, decode};
+use super::proposer::Proposer;
 
 /// Whose frames this server's identity is in the journal.
 const IDENTITY_OWNER: Owner = Owner(1);
 /// Owners of logs of the meta group: one is used, and another one after it was lost.
 const LOG_OWNERS: std::ops::RangeInclusive<u8> = 2..=15;
-/// How long a command of this room may take.
-const COMMAND_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a new member may take to catch up.
 const CATCH_UP_TIMEOUT: Duration = Duration::from_secs(20);
 
@@ -118,6 +117,7 @@ pub(super) struct Host {
     groups: Arc<Groups>,
     engine: Arc<FileEngine>,
     machine: Arc<MetaMachine>,
+    proposer: Arc<Proposer>,
     kept: Mutex<Kept>,
 }
 
@@ -134,6 +134,7 @@ impl Host {
         groups: Arc<Groups>,
         engine: Arc<FileEngine>,
         machine: Arc<MetaMachine>,
+        proposer: Arc<Proposer>,
         remains: Remains,
     ) -> (Arc<Self>, State) {
         let host = Arc::new(Self {
@@ -141,6 +142,7 @@ impl Host {
             groups,
             engine,
             machine,
+            proposer,
             kept: Mutex::new(Kept {
                 used: remains.used,
                 identity_index: remains.identity_index,
@@ -296,7 +298,7 @@ impl MetaHost for Host {
                 profile,
                 renew: true,
             };
-            let changes = self.machine.propose(&command, COMMAND_TIMEOUT).await;
+            let changes = self.proposer.propose(&command).await;
             let changes = changes.map_err(|error| error.to_string())?;
             let node = changes.iter().find_map(|change| match change {
                 Change::PeerPut { node, .. } => Some(*node),

@@ -14,8 +14,8 @@ pub(super) const API: RequestKind = RequestKind(4);
 pub(super) const GATHER: RequestKind = RequestKind(5);
 /// What is a stream that you lead?
 pub(super) const ASK: RequestKind = RequestKind(6);
-/// This is what I say of myself.
-pub(super) const PROFILE: RequestKind = RequestKind(7);
+/// This has become of me, or of what I hold.
+pub(super) const REPORT: RequestKind = RequestKind(7);
 /// Give me what my replica of a stream lacks.
 pub(super) const FETCH: RequestKind = RequestKind(8);
 /// These groups I lead, and no others.

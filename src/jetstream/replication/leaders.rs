@@ -1,10 +1,10 @@
-//! Who leads which group, as servers tell each other.
+//! Who leads which group, and how much each server holds, as servers tell each other.
 //!
 //! A server tells all others when it begins to lead a group, and a server that it is newly linked with all that it leads. Of two that say that they
 //! lead, the one of the later term does.
 //!
 //! ```text
-//! report: version u8 (1) | u32 count, each: group u64, term u64
+//! report: version u8 (2) | bytes held in memory u64, on disk u64 | u32 count, each: group u64, term u64
 //! ```
 //!
 //! All numbers are little-endian.
@@ -19,7 +19,8 @@ use raft::group::GroupNumber;
 use super::super::api::now;
 use super::super::types::Time;
 
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
+const HEAD_BYTES: usize = 21;
 const LED_BYTES: usize = 16;
 /// Groups in one report; more take several.
 pub(super) const REPORT_GROUPS_MAX: usize = 16 * 1024;
@@ -31,15 +32,29 @@ pub(super) struct Led {
     pub term: u64,
 }
 
+/// What a server tells all others.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Report {
+    /// Bytes that its streams in memory hold.
+    pub memory_bytes: u64,
+    /// Bytes that its streams on disk hold.
+    pub storage_bytes: u64,
+    /// What it leads.
+    pub led: Vec<Led>,
+}
+
 /// Bytes that are no report.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("a report of leaders cannot be read")]
 pub(super) struct MalformedReport;
 
 /// A report as bytes.
-pub(super) fn encode(led: &[Led]) -> Bytes {
-    let mut out = BytesMut::with_capacity(5 + led.len() * LED_BYTES);
+pub(super) fn encode(report: &Report) -> Bytes {
+    let led = report.led.get(..REPORT_GROUPS_MAX).unwrap_or(&report.led);
+    let mut out = BytesMut::with_capacity(HEAD_BYTES + led.len() * LED_BYTES);
     out.put_u8(VERSION);
+    out.put_u64_le(report.memory_bytes);
+    out.put_u64_le(report.storage_bytes);
     out.put_u32_le(u32::try_from(led.len()).unwrap_or(u32::MAX));
     for led in led {
         out.put_u64_le(led.group.0);
@@ -49,10 +64,12 @@ pub(super) fn encode(led: &[Led]) -> Bytes {
 }
 
 /// Reads what [`encode`] wrote.
-pub(super) fn decode(mut bytes: Bytes) -> Result<Vec<Led>, MalformedReport> {
+pub(super) fn decode(mut bytes: Bytes) -> Result<Report, MalformedReport> {
     if bytes.try_get_u8() != Ok(VERSION) {
         return Err(MalformedReport);
     }
+    let mut number = || bytes.try_get_u64_le().map_err(|_| MalformedReport);
+    let (memory_bytes, storage_bytes) = (number()?, number()?);
     let count = bytes.try_get_u32_le().map_err(|_| MalformedReport)?;
     let count = usize::try_from(count).map_err(|_| MalformedReport)?;
     if count.checked_mul(LED_BYTES) != Some(bytes.len()) {
@@ -65,7 +82,11 @@ pub(super) fn decode(mut bytes: Bytes) -> Result<Vec<Led>, MalformedReport> {
             term: bytes.get_u64_le(),
         });
     }
-    Ok(led)
+    Ok(Report {
+        memory_bytes,
+        storage_bytes,
+        led,
+    })
 }
 
 /// Who leads which group, as far as it is known here.
@@ -173,13 +194,19 @@ mod tests {
 
     #[test]
     fn a_report_comes_back_as_it_was_and_its_count_is_not_believed() {
-        let all = [led(1, 2), led(3, u64::MAX)];
-        let bytes = encode(&all);
-        assert_eq!(decode(bytes.clone()), Ok(all.to_vec()));
+        let report = Report {
+            memory_bytes: 7,
+            storage_bytes: u64::MAX,
+            led: vec![led(1, 2), led(3, u64::MAX)],
+        };
+        let bytes = encode(&report);
+        assert_eq!(decode(bytes.clone()), Ok(report));
         for cut in 0..bytes.len() {
             assert_eq!(decode(bytes.slice(..cut)), Err(MalformedReport));
         }
-        let many = Bytes::from_static(b"\x01\xff\xff\xff\xff");
-        assert_eq!(decode(many), Err(MalformedReport));
+        let mut many = encode(&Report::default()).to_vec();
+        many.truncate(many.len() - 4);
+        many.extend([0xff; 4]);
+        assert_eq!(decode(many.into()), Err(MalformedReport));
     }
 }

@@ -1,24 +1,26 @@
-//! Makes, changes and removes streams of a cluster: on the meta leader, by what it proposes.
+//! Makes, changes and removes streams of a cluster: on the meta leader, by what it decides and proposes.
 
-use std::collections::HashMap;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
+use super::super::api::administration::remove_peer;
 use super::super::api::handler::{StreamMaker, unexpected};
+use super::super::api::now;
 use super::super::core::{InfoQuery, StreamReply, StreamRequest};
-use super::super::id;
-use super::super::limits::reservation;
-use super::super::meta::{Change, Command, Meta, Stored, StreamRef, replicas};
+use super::super::limits::{AccountLimits, ServerLimits};
+use super::super::meta::request::{Decision, Desk, stream};
+use super::super::meta::{AccountTiers, Command, Meta, PlacementRules, Sightings, Stored};
 use super::super::registry::{AccountStreams, Stream};
 use super::super::runtime::Backend;
-use super::super::types::{ApiError, ErrorCode, Storage, StreamConfig, StreamInfo, Time};
-use super::meta_machine::{MetaMachine, ProposeError};
+use super::super::types::{
+    ApiError, ErrorCode, Storage, StreamConfig, StreamInfo, Strictness, Time,
+};
+use super::assembly::random_id;
+use super::meta_machine::MetaMachine;
+use super::proposer::Proposer;
 use super::router::{Directory, StreamLeader};
 use super::view::View;
-use crate::cluster::link::Links;
 
-/// How long a command may take to be committed.
-const COMMIT_TIMEOUT: Duration = Duration::from_secs(4);
 /// How long a stream may take to run where it was placed.
 const START_TIMEOUT: Duration = Duration::from_secs(4);
 /// How often it is looked for.
@@ -26,87 +28,151 @@ const LOOK_PAUSE: Duration = Duration::from_millis(5);
 
 /// Makes streams of a cluster.
 pub(super) struct ClusterMaker {
-    pub own: String,
     pub cluster: String,
+    /// The tag in which the servers of a stream's replicas must differ; empty for none.
+    pub unique_tag: String,
+    pub limits: ServerLimits,
     pub machine: Arc<MetaMachine>,
+    pub proposer: Arc<Proposer>,
     /// It knows the server, which knows who makes streams.
     pub view: Weak<View>,
     pub local: Arc<dyn Backend>,
-    pub links: Arc<Links>,
-    pub runtime: tokio::runtime::Handle,
 }
 
 impl ClusterMaker {
-    /// Proposes to the meta group, and says what it changed. Waits.
-    pub fn propose(&self, command: &Command) -> Result<Vec<Change>, ApiError> {
-        let proposed = self.machine.propose(command, COMMIT_TIMEOUT);
-        let changes = self
-            .runtime
-            .block_on(proposed)
-            .map_err(|error| match error {
-                ProposeError::NotLeader => ErrorCode::ClusterNotLeader,
-                ProposeError::Unknown => ErrorCode::ClusterNotAvail,
-            })?;
-        let refused = changes.iter().find_map(|change| match change {
-            Change::Refused(refusal) => Some(*refusal),
-            _ => None,
+    fn view(&self) -> Result<Arc<View>, ApiError> {
+        let view = self.view.upgrade();
+        view.ok_or_else(|| ErrorCode::ClusterNotAvail.into())
+    }
+
+    /// What the operator asks of every placement.
+    pub fn rules(&self) -> PlacementRules<'_> {
+        PlacementRules {
+            unique_tag: &self.unique_tag,
+            ha_assets_max: u64::try_from(self.limits.max_ha_assets).unwrap_or(0),
+        }
+    }
+
+    /// Looks at a request about an account without carrying anything out.
+    pub fn consider<T>(
+        &self,
+        account: &str,
+        look: impl FnOnce(&Desk<'_>) -> Result<T, ApiError>,
+    ) -> Result<T, ApiError> {
+        let (meta, sightings) = (self.machine.meta(), self.view()?.sightings());
+        let tiers = AccountTiers::default();
+        look(&self.desk(&meta, &sightings, account, &tiers))
+    }
+
+    fn desk<'a>(
+        &'a self,
+        meta: &'a Meta,
+        sightings: &'a Sightings,
+        account: &'a str,
+        tiers: &'a AccountTiers,
+    ) -> Desk<'a> {
+        Desk {
+            meta,
+            sightings,
+            placement: self.rules(),
+            account,
+            tiers,
+            server: &self.limits,
+            cluster: &self.cluster,
+            // Without gateways there is one cluster.
+            alternates: &[],
+            now: now(),
+            seed: random_id(),
+        }
+    }
+
+    /// Decides about a request for an account that may use that much, and carries the decision out in the state of the meta group. Waits.
+    pub fn decide(
+        &self,
+        account: &str,
+        limits: Option<AccountLimits>,
+        decide: impl FnOnce(&Desk<'_>) -> Result<Decision, ApiError>,
+    ) -> Result<Decision, ApiError> {
+        let sightings = self.view()?.sightings();
+        let tiers = limits.map(AccountTiers::of_all).unwrap_or_default();
+        let decided = self.proposer.decide(|meta| {
+            let decision = decide(&self.desk(meta, &sightings, account, &tiers))?;
+            match moves_replicas(&decision) {
+                // Nobody brings replicas from one server to another yet.
+                true => Err(ErrorCode::ClusterUnsupportFeature.into()),
+                false => Ok(decision),
+            }
         });
-        match refused {
-            Some(refusal) => Err(refusal.into()),
-            None => Ok(changes),
-        }
+        decided.map(|(decision, _)| decision)
     }
 
-    /// The servers that a stream is to live on: such as can be reached and have room, the least used first.
-    fn place(&self, meta: &Meta, config: &StreamConfig) -> Result<Vec<String>, ApiError> {
-        let mut streams: HashMap<&str, (usize, u64)> = HashMap::new();
-        for (_, stream) in meta.all_streams() {
-            let other = stream.config();
-            let bytes = match other.storage == config.storage {
-                true => reservation(other),
-                false => 0,
-            };
-            for member in stream.group.everyone() {
-                let held = streams.entry(&member.server).or_default();
-                held.0 += 1;
-                held.1 = held.1.saturating_add(bytes);
-            }
-        }
-        let wanted = reservation(config);
-        let mut candidates = Vec::new();
-        let mut full = false;
-        for (server, peer) in meta.peers() {
-            let reached = *server == self.own || self.is_reached(server);
-            if !reached || !peer.profile.jetstream {
-                continue;
-            }
-            let (count, held) = streams.get(server.as_str()).copied().unwrap_or_default();
-            let max = match config.storage {
-                Storage::File => peer.profile.storage_bytes_max,
-                Storage::Memory => peer.profile.memory_bytes_max,
-            };
-            if held.saturating_add(wanted) > max {
-                full = true;
-                continue;
-            }
-            candidates.push((count, held, *server != self.own, server));
-        }
-        candidates.sort_unstable();
-        let wanted = replicas(config);
-        if candidates.len() < wanted {
-            let reason = match full {
-                true => "no suitable peers for placement, insufficient storage",
-                false => "no suitable peers for placement, peer offline",
-            };
-            return Err(ErrorCode::ClusterNoPeers.with(reason));
-        }
-        let best = candidates.into_iter().take(wanted);
-        Ok(best.map(|(_, _, _, server)| server.clone()).collect())
+    pub fn create_stream(
+        &self,
+        account: &AccountStreams,
+        name: &str,
+        config: StreamConfig,
+        pedantic: bool,
+    ) -> Result<Arc<Stream>, ApiError> {
+        self.decide(&account.name, Some(account.limits()), |desk| {
+            stream::create(desk, name, config, pedantic)
+        })?;
+        let is_it = |info: &StreamInfo| {
+            let meta = self.machine.meta();
+            let assigned = meta.stream(&account.name, name);
+            assigned.is_some_and(|assigned| assigned.created == info.created)
+        };
+        self.await_stream(account, name, is_it)
+            .map(|(stream, _)| stream)
     }
 
-    fn is_reached(&self, server: &str) -> bool {
-        self.links
-            .is_connected(server, raft::group::Channel::Control)
+    pub fn update_stream(
+        &self,
+        account: &AccountStreams,
+        name: &str,
+        config: StreamConfig,
+        pedantic: bool,
+    ) -> Result<StreamInfo, ApiError> {
+        let leader = match self.view()?.stream_leader(&account.name, name) {
+            StreamLeader::Server(server) => Some(server),
+            StreamLeader::Nobody | StreamLeader::NoStream => None,
+        };
+        let decision = self.decide(&account.name, Some(account.limits()), |desk| {
+            stream::update(desk, name, config, pedantic, leader.as_deref())
+        })?;
+        let config = match &decision {
+            Decision::Propose(Command::StreamUpdate { config, .. }) => {
+                Some(Stored::<StreamConfig>::from_json(config).config)
+            }
+            _ => None,
+        };
+        let is_so = |info: &StreamInfo| config.as_ref().is_none_or(|config| info.config == *config);
+        self.await_stream(account, name, is_so)
+            .map(|(_, info)| info)
+    }
+
+    pub fn delete_stream(&self, account: &AccountStreams, name: &str) -> Result<(), ApiError> {
+        let stream = account.get(name);
+        self.decide(&account.name, Some(account.limits()), |desk| {
+            stream::delete(desk, name)
+        })?;
+        if let Some(stream) = stream {
+            // Whoever asks next must not be shown it; what it holds goes as soon as this server follows.
+            account.remove_exactly(&stream);
+        }
+        Ok(())
+    }
+
+    pub fn remove_replica(
+        &self,
+        account: &AccountStreams,
+        name: &str,
+        body: &[u8],
+        strictness: Strictness,
+    ) -> Result<(), ApiError> {
+        let decided = self.decide(&account.name, Some(account.limits()), |desk| {
+            remove_peer(desk, name, body, strictness)
+        });
+        decided.map(drop)
     }
 
     /// Waits until a stream runs where it is, as it is to be.
@@ -135,62 +201,44 @@ impl ClusterMaker {
             "JetStream stream '{} > {name}' does not answer where it was placed",
             account.name
         );
-        Err(last)
+        // A stream that changes its form is nowhere for a moment.
+        match last.is(ErrorCode::StreamNotFound) {
+            true => Err(ErrorCode::ClusterNotAvail.into()),
+            false => Err(last),
+        }
     }
 
     fn is_led(&self, account: &str, name: &str) -> bool {
-        let view = self.view.upgrade();
-        view.is_some_and(|view| {
+        self.view().is_ok_and(|view| {
             let leader = view.stream_leader(account, name);
             matches!(leader, StreamLeader::Server(_))
         })
     }
-
-    fn reference(&self, account: &str, name: &str) -> Result<(StreamRef, u64), ApiError> {
-        let meta = self.machine.meta();
-        let stream = meta
-            .stream(account, name)
-            .ok_or(ErrorCode::StreamNotFound)?;
-        let of = StreamRef {
-            account: account.to_owned(),
-            stream: name.to_owned(),
-            group: stream.group.number,
-        };
-        Ok((of, stream.revision))
-    }
 }
 
-/// What a group is called: how many replicas, on what, and something random.
-fn group_name(config: &StreamConfig) -> String {
-    let storage = match config.storage {
-        Storage::File => 'F',
-        Storage::Memory => 'M',
-    };
-    format!("S-R{}{storage}-{}", config.num_replicas.max(1), id::short())
+fn moves_replicas(decision: &Decision) -> bool {
+    matches!(
+        decision,
+        Decision::Propose(
+            Command::StreamUpdate {
+                members: Some(_),
+                ..
+            } | Command::MembersReplace { .. }
+                | Command::MoveCancel { .. }
+        )
+    )
 }
 
 impl StreamMaker for ClusterMaker {
+    /// When it was created is decided with the stream.
     fn create(
         &self,
         account: &AccountStreams,
         config: StreamConfig,
-        created: Time,
+        _created: Time,
     ) -> Result<Arc<Stream>, ApiError> {
         let name = config.name.clone();
-        let servers = self.place(&self.machine.meta(), &config)?;
-        self.propose(&Command::StreamCreate {
-            account: account.name.clone(),
-            stream: name.clone(),
-            group_name: group_name(&config),
-            config: Stored::of(config).json().to_vec(),
-            created,
-            cluster: self.cluster.clone(),
-            servers,
-            preferred: String::new(),
-        })?;
-        let is_it = |info: &StreamInfo| info.created == created;
-        self.await_stream(account, &name, is_it)
-            .map(|(stream, _)| stream)
+        self.create_stream(account, &name, config, false)
     }
 
     fn update(
@@ -199,28 +247,15 @@ impl StreamMaker for ClusterMaker {
         stream: &Stream,
         config: StreamConfig,
     ) -> Result<StreamInfo, ApiError> {
-        let (of, revision) = self.reference(&account.name, &stream.name)?;
-        self.propose(&Command::StreamUpdate {
-            of,
-            revision,
-            config: Stored::of(config.clone()).json().to_vec(),
-            members: None,
-        })?;
-        let is_so = |info: &StreamInfo| info.config == config;
-        self.await_stream(account, &stream.name, is_so)
-            .map(|(_, info)| info)
+        self.update_stream(account, &stream.name, config, false)
     }
 
     fn remove(&self, account: &AccountStreams, stream: &Stream) -> Result<(), ApiError> {
-        let (of, _) = self.reference(&account.name, &stream.name)?;
-        self.propose(&Command::StreamDelete { of }).map(drop)
+        self.delete_stream(account, &stream.name)
     }
 
     fn remove_offline(&self, account: &AccountStreams, name: &str) -> Result<(), ApiError> {
-        match self.reference(&account.name, name) {
-            Ok((of, _)) => self.propose(&Command::StreamDelete { of }).map(drop),
-            Err(_) => self.local.remove_offline(account, name),
-        }
+        self.delete_stream(account, name)
     }
 
     /// What each server has left is looked at when a stream is placed.

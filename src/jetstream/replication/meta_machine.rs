@@ -69,6 +69,9 @@ pub(super) enum ProposeError {
     Unknown,
 }
 
+/// A command that was proposed.
+pub(super) struct UnderWay(oneshot::Receiver<Outcome>);
+
 /// Bytes that are no carried state.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("the state of the meta group cannot be read: {0}")]
@@ -171,19 +174,20 @@ impl MetaMachine {
         self.published.send_replace(Arc::new(state.meta.clone()));
     }
 
-    /// Proposes a command, and says what it changed. Only on the leader.
-    pub async fn propose(
-        &self,
-        command: &Command,
-        within: Duration,
-    ) -> Result<Vec<Change>, ProposeError> {
-        let group = self.group().ok_or(ProposeError::NotLeader)?;
+    /// Proposes a command. `None` when there is no replica here.
+    pub fn begin_proposal(&self, command: &Command, within: Duration) -> Option<UnderWay> {
+        let group = self.group()?;
         let (sender, receiver) = oneshot::channel();
         group.propose(command.encode().into(), within, move |outcome| {
             // Whoever proposed may have gone.
             let _ = sender.send(outcome);
         });
-        match receiver.await {
+        Some(UnderWay(receiver))
+    }
+
+    /// What a proposed command changed.
+    pub async fn outcome(&self, under_way: UnderWay) -> Result<Vec<Change>, ProposeError> {
+        match under_way.0.await {
             Ok(Outcome::Committed(at)) => {
                 let state = self.state.lock();
                 let changes = state.changes.get(&at.index).cloned();

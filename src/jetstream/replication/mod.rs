@@ -8,6 +8,7 @@
 //! - `follower`: makes this server hold what that state says.
 //! - `replicated`: the streams with several replicas that this server has a replica of.
 //! - `members`: brings the groups that this server leads to the members that they are to have.
+//! - `proposer`: commands on their way to the meta group, in one order; `reports`: what servers tell its leader.
 //! - `maker`: makes, changes and removes streams of a cluster.
 //! - `router`: which server answers an API request, and how it gets there; `carry`: requests and answers on that way, as bytes; `gather`: answers that
 //!   no server has alone.
@@ -39,7 +40,9 @@ mod maker;
 )]
 mod members;
 mod meta_machine;
+mod proposer;
 mod replicated;
+mod reports;
 mod router;
 mod shown;
 mod steward;

@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
 
-use raft::group::{Channel, Status};
+use raft::group::Status;
 
 use super::super::api::handler::ClusterInfos;
 use super::super::api::now;
 use super::super::core::{InfoQuery, StreamReply, StreamRequest};
-use super::super::meta::{Follower, Form, Leadership, Meta, Sighting, Sightings, StreamAssignment};
+use super::super::meta::{Follower, Form, Leadership, Sightings, StreamAssignment};
 use super::super::registry::StreamPort;
 use super::super::types::{ClusterInfo, MetaClusterInfo};
 use super::ask::RemotePort;
@@ -30,28 +30,20 @@ pub(super) struct Shown {
 }
 
 impl Shown {
-    /// Which of the meta group's servers are reached now.
-    fn sightings(&self, meta: &Meta) -> Sightings {
-        let names = meta.peers().keys();
-        let seen = names.map(|name| {
-            let online = **name == *self.own || self.links.is_connected(name, Channel::Control);
-            let sighting = Sighting {
-                online,
-                ..Sighting::default()
-            };
-            (name.clone(), sighting)
-        });
-        seen.collect()
+    /// The meta group's servers as this one sees them.
+    fn sightings(&self) -> Sightings {
+        let replicated = self.replicated.upgrade();
+        replicated.map_or_else(Sightings::new, |replicated| replicated.view.sightings())
     }
 
     /// Who holds copies of a stream, as this server sees it: all that there is to see where it leads.
     pub fn seen_here(&self, account: &str, stream: &str) -> Option<ClusterInfo> {
         let meta = self.machine.meta();
         let assignment = meta.stream(account, stream)?;
-        Some(self.of_assignment(&meta, assignment))
+        Some(self.of_assignment(assignment))
     }
 
-    fn of_assignment(&self, meta: &Meta, assignment: &StreamAssignment) -> ClusterInfo {
+    fn of_assignment(&self, assignment: &StreamAssignment) -> ClusterInfo {
         let group = &assignment.group;
         if group.form == Form::Plain {
             let holder = group.members.first();
@@ -71,7 +63,7 @@ impl Shown {
             let status = replicated.group_status(group.number);
             led.followers = status.map_or_else(BTreeMap::new, |status| followers(&status));
         }
-        group.shown(&led, &self.sightings(meta), now())
+        group.shown(&led, &self.sightings(), now())
     }
 
     /// Whether a copy of the stream is on this server, or is to be.
@@ -94,7 +86,7 @@ impl Shown {
             led.followers = followers(&group.status());
         }
         let snapshot = self.machine.snapshot_stats();
-        let sightings = self.sightings(&meta);
+        let sightings = self.sightings();
         meta.shown(&self.own, &self.cluster, &led, &sightings, now(), snapshot)
     }
 

@@ -8,18 +8,19 @@ use raft::group::{Group, Role, Status, TransferError};
 use raft::types::NodeId;
 
 use super::super::api::administration::{Act, Administration, next_leader};
-use super::super::api::handler::Steward;
+use super::super::api::handler::{ClusterInfos, Steward};
 use super::super::api::now;
-use super::super::limits::ServerLimits;
+use super::super::api::workers::Accounts;
+use super::super::core::{InfoQuery, StreamReply, StreamRequest};
 use super::super::meta::request::{Decision, Desk};
-use super::super::meta::{
-    AccountTiers, Command, Form, Meta, PlacementRules, Sightings, StreamAssignment, is_online,
-};
-use super::super::types::{ApiError, ErrorCode, Strictness};
+use super::super::meta::{Command, Form, Meta, Sightings, is_online};
+use super::super::registry::{AccountStreams, Stream};
+use super::super::types::{ApiError, ErrorCode, StreamConfig, StreamInfo, Strictness};
 use super::assembly::random_id;
 use super::maker::ClusterMaker;
 use super::meta_machine::MetaMachine;
 use super::replicated::Replicated;
+use super::shown::Shown;
 use super::view::View;
 
 /// How long the voters of the meta group may take to change.
@@ -35,6 +36,8 @@ pub(super) struct GroupSteward {
     pub replicated: Weak<Replicated>,
     /// Proposes to the meta group.
     pub maker: Arc<ClusterMaker>,
+    pub accounts: Arc<Accounts>,
+    pub shown: Arc<Shown>,
     pub runtime: tokio::runtime::Handle,
 }
 
@@ -62,36 +65,79 @@ impl GroupSteward {
         }
     }
 
-    fn carry_out(
-        &self,
-        command: &Command,
-        group: &Group,
-        meta: &Meta,
-        sightings: &Sightings,
-    ) -> Result<(), ApiError> {
-        match command {
-            Command::PeerRemove { server } => {
-                check_removable(meta, sightings, &self.own, server)?;
-                let members = group.members();
-                let voters = members.voters().into_iter().filter_map(|node| {
-                    let name = members.server_of(node)?.to_owned();
-                    (name != *server).then_some((node, name))
-                });
-                let voters: BTreeMap<NodeId, String> = voters.collect();
-                // Before the state forgets the server, so that what fails here can be asked for again.
-                let changing = group.change_members(voters, CHANGE_TIMEOUT);
-                let changed = self.runtime.block_on(changing);
-                changed.map_err(|error| ErrorCode::RaftGeneral.with(error))?;
-                self.maker.propose(command).map(drop)
-            }
-            Command::AccountPurge { .. } => self.maker.propose(command).map(drop),
-            // Nobody brings replicas from one server to another yet.
-            _ => Err(ErrorCode::ClusterUnsupportFeature.into()),
+    /// Takes a server out of the group, before the state forgets it, so that what fails here can be asked for again.
+    fn take_out(&self, group: &Group, server: &str) -> Result<(), ApiError> {
+        let sightings = self.sightings()?;
+        check_removable(&sightings, &self.own, server)?;
+        let meta = self.machine.meta();
+        let mut streams = meta.all_streams();
+        if streams.any(|(_, stream)| stream.group.member_on(server).is_some()) {
+            let reason = format!("server {server:?} has replicas, which cannot be moved yet");
+            return Err(ErrorCode::RaftGeneral.with(reason));
         }
+        let members = group.members();
+        let voters = members.voters().into_iter().filter_map(|node| {
+            let name = members.server_of(node)?.to_owned();
+            (name != *server).then_some((node, name))
+        });
+        let voters: BTreeMap<NodeId, String> = voters.collect();
+        let changing = group.change_members(voters, CHANGE_TIMEOUT);
+        let changed = self.runtime.block_on(changing);
+        changed.map_err(|error| ErrorCode::RaftGeneral.with(error))
+    }
+
+    /// A stream that moves, or stays after all, as it is now.
+    fn show(&self, account: &str, stream: &str) -> Option<Box<StreamInfo>> {
+        let found = self.accounts.get(account)?.get(stream)?;
+        let StreamReply::Info { mut info, .. } =
+            found.ask(StreamRequest::Info(InfoQuery::default()))
+        else {
+            return None;
+        };
+        info.cluster = info
+            .cluster
+            .or_else(|| self.shown.of_stream(account, stream));
+        info.ts = now();
+        info.config = info.config.with_reply_metadata();
+        Some(info)
     }
 }
 
 impl Steward for GroupSteward {
+    fn create_stream(
+        &self,
+        account: &AccountStreams,
+        name: &str,
+        config: StreamConfig,
+        pedantic: bool,
+    ) -> Result<Arc<Stream>, ApiError> {
+        self.maker.create_stream(account, name, config, pedantic)
+    }
+
+    fn update_stream(
+        &self,
+        account: &AccountStreams,
+        name: &str,
+        config: StreamConfig,
+        pedantic: bool,
+    ) -> Result<StreamInfo, ApiError> {
+        self.maker.update_stream(account, name, config, pedantic)
+    }
+
+    fn delete_stream(&self, account: &AccountStreams, name: &str) -> Result<(), ApiError> {
+        self.maker.delete_stream(account, name)
+    }
+
+    fn remove_replica(
+        &self,
+        account: &AccountStreams,
+        name: &str,
+        body: &[u8],
+        strictness: Strictness,
+    ) -> Result<(), ApiError> {
+        self.maker.remove_replica(account, name, body, strictness)
+    }
+
     fn hand_stream_over(
         &self,
         account: &str,
@@ -121,62 +167,47 @@ impl Steward for GroupSteward {
         asked: Administration<'_>,
         body: &[u8],
         strictness: Strictness,
-    ) -> Result<(), ApiError> {
-        let (meta, sightings) = (self.machine.meta(), self.sightings()?);
+    ) -> Result<Option<Box<StreamInfo>>, ApiError> {
         let group = self.machine.group().ok_or(ErrorCode::ClusterNotAvail)?;
         let status = group.status();
-        let (tiers, server) = (AccountTiers::default(), ServerLimits::default());
-        let desk = Desk {
-            meta: &meta,
-            sightings: &sightings,
-            placement: PlacementRules::default(),
-            account: asked.account().unwrap_or_default(),
-            tiers: &tiers,
-            server: &server,
-            cluster: &self.maker.cluster,
-            alternates: &[],
-            now: now(),
-            seed: random_id(),
-        };
-        match asked.decide(&desk, &self.own, &servers_of(&status), body, strictness)? {
+        let servers = servers_of(&status);
+        let account = asked.account().unwrap_or_default();
+        let decide = |desk: &Desk<'_>| asked.decide(desk, &self.own, &servers, body, strictness);
+        match self.maker.consider(account, decide)? {
             Act::StepDown(next) => {
                 let next = match next {
                     Some(server) => node_on(&status, &server)?,
-                    None => most_current(&status, &sightings)?,
+                    None => most_current(&status, &self.sightings()?)?,
                 };
                 let handed_over = self.runtime.block_on(group.transfer_leadership(next));
-                handed_over.map_err(not_handed_over)
+                return handed_over.map(|()| None).map_err(not_handed_over);
             }
-            Act::Decided(decision) => match *decision {
-                Decision::Propose(command) => self.carry_out(&command, &group, &meta, &sightings),
-                Decision::Already(_) => Ok(()),
-            },
+            Act::Decided(decision) => {
+                if let Decision::Propose(Command::PeerRemove { server }) = &*decision {
+                    self.take_out(&group, server)?;
+                }
+            }
         }
+        self.maker
+            .decide(account, None, |desk| match decide(desk)? {
+                Act::Decided(decision) => Ok(*decision),
+                Act::StepDown(_) => Err(ErrorCode::BadRequest.into()),
+            })?;
+        Ok(match asked {
+            Administration::StreamMove { account, stream }
+            | Administration::StreamMoveCancel { account, stream } => self.show(account, stream),
+            _ => None,
+        })
     }
 }
 
-/// Whether a server can be taken out of the cluster now: one that runs would come back at once, and replicas cannot be moved off a server yet.
-fn check_removable(
-    meta: &Meta,
-    sightings: &Sightings,
-    own: &str,
-    server: &str,
-) -> Result<(), ApiError> {
-    let refuse = |reason: String| Err(ErrorCode::RaftGeneral.with(reason));
+/// Whether a server can be taken out of the cluster now: one that runs would come back at once.
+fn check_removable(sightings: &Sightings, own: &str, server: &str) -> Result<(), ApiError> {
     if server == own || is_online(sightings, server) {
-        return refuse(format!("server {server:?} still runs: stop it first"));
+        let reason = format!("server {server:?} still runs: stop it first");
+        return Err(ErrorCode::RaftGeneral.with(reason));
     }
-    let has_replica = |stream: &StreamAssignment| {
-        let mut everyone = stream.group.everyone();
-        everyone.any(|member| member.server == server)
-    };
-    let streams = meta.all_streams().filter(|(_, stream)| has_replica(stream));
-    match streams.count() {
-        0 => Ok(()),
-        count => refuse(format!(
-            "server {server:?} has replicas of {count} streams, which cannot be moved to other servers yet"
-        )),
-    }
+    Ok(())
 }
 
 fn not_handed_over(error: TransferError) -> ApiError {
@@ -283,11 +314,10 @@ mod tests {
 
     #[test]
     fn a_server_that_runs_is_not_removed() {
-        let meta = Meta::founding(["n1", "n2", "n3"]);
         let seen = reached(&["n1", "n2"]);
-        assert_eq!(check_removable(&meta, &seen, "n1", "n3"), Ok(()));
+        assert_eq!(check_removable(&seen, "n1", "n3"), Ok(()));
         for runs in ["n1", "n2"] {
-            let refused = check_removable(&meta, &seen, "n1", runs).expect_err("it runs");
+            let refused = check_removable(&seen, "n1", runs).expect_err("it runs");
             assert_eq!(refused.err_code, 10041);
         }
     }

@@ -48,6 +48,7 @@ fn setup(name: &str, directory: &Path) -> Setup {
             sync_interval: 0,
             sync_always: true,
             compress_ok: true,
+            unique_tag: String::new(),
             strict: false,
         },
         limits: ServerLimits::default(),
@@ -72,6 +73,8 @@ impl Server {
             name: "cluster".to_owned(),
             links: Arc::clone(&neighbour.links),
             expected,
+            tags: Vec::new(),
+            unique_tag: String::new(),
             runtime: tokio::runtime::Handle::current(),
         };
         let in_broker = Arc::clone(&broker);

@@ -1,6 +1,6 @@
-//! What this server knows of who leads what, and its share of answers that all give together.
+//! What this server knows of the others and of who leads what, and its share of answers that all give together.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
@@ -11,11 +11,13 @@ use serde_json::value::RawValue;
 
 use super::super::api::elsewhere::Carried;
 use super::super::api::handler::{Answer, Context, Server, refuse_operation, shares};
+use super::super::api::now;
 use super::super::api::route::Operation;
 use super::super::api::workers::Accounts;
 use super::super::meta::{Form, Sighting, Sightings, StreamAssignment};
-use super::super::types::ErrorCode;
-use super::leaders::Leaders;
+use super::super::shard::Streams;
+use super::super::types::{ErrorCode, Storage, Time};
+use super::leaders::{Leaders, Report};
 use super::meta_machine::MetaMachine;
 use super::router::{Directory, StreamLeader};
 use crate::cluster::link::Links;
@@ -27,9 +29,20 @@ pub(super) struct View {
     machine: Arc<MetaMachine>,
     pub leaders: Leaders,
     accounts: Arc<Accounts>,
+    streams: Arc<Streams>,
+    /// What other servers said last that they hold, and when.
+    heard: RwLock<HashMap<Arc<str>, Heard>>,
     /// Streams with one replica that are here, by account and name.
     here: RwLock<HashSet<(String, String)>>,
     server: OnceLock<Arc<Server>>,
+}
+
+/// What a server said of itself.
+#[derive(Debug, Clone, Copy)]
+struct Heard {
+    memory_bytes: u64,
+    storage_bytes: u64,
+    at: Time,
 }
 
 impl View {
@@ -38,6 +51,7 @@ impl View {
         links: Arc<Links>,
         machine: Arc<MetaMachine>,
         accounts: Arc<Accounts>,
+        streams: Arc<Streams>,
     ) -> Arc<Self> {
         Arc::new(Self {
             own,
@@ -45,6 +59,8 @@ impl View {
             machine,
             leaders: Leaders::default(),
             accounts,
+            streams,
+            heard: RwLock::default(),
             here: RwLock::default(),
             server: OnceLock::new(),
         })
@@ -96,13 +112,60 @@ impl View {
         *server == *self.own || self.links.is_connected(server, Channel::Control)
     }
 
+    /// What this server tells all others.
+    pub fn report(&self) -> Report {
+        Report {
+            memory_bytes: self.streams.held_bytes(Storage::Memory),
+            storage_bytes: self.streams.held_bytes(Storage::File),
+            led: self.leaders.led_by(&self.own),
+        }
+    }
+
+    /// Another server has told what it leads and holds.
+    pub fn heard(&self, from: &Arc<str>, report: Report) {
+        for before in self.leaders.led_by(from) {
+            if !report.led.iter().any(|led| led.group == before.group) {
+                self.leaders.leads_no_more(from, before.group);
+            }
+        }
+        for led in report.led {
+            self.leaders.leads(from, led);
+        }
+        let heard = Heard {
+            memory_bytes: report.memory_bytes,
+            storage_bytes: report.storage_bytes,
+            at: now(),
+        };
+        self.heard.write().insert(Arc::clone(from), heard);
+    }
+
     /// The servers as this one sees them now.
     pub fn sightings(&self) -> Sightings {
         let meta = self.machine.meta();
+        let mut assets: BTreeMap<&str, u64> = BTreeMap::new();
+        for (_, stream) in meta.all_streams() {
+            if stream.group.members.len() > 1 {
+                for member in stream.group.everyone() {
+                    *assets.entry(&member.server).or_default() += 1;
+                }
+            }
+        }
+        let (heard, own) = (self.heard.read(), self.report());
         let seen = meta.peers().keys().map(|server| {
+            let heard = match **server == *self.own {
+                true => Some(Heard {
+                    memory_bytes: own.memory_bytes,
+                    storage_bytes: own.storage_bytes,
+                    at: now(),
+                }),
+                false => heard.get(server.as_str()).copied(),
+            };
             let sighting = Sighting {
                 online: self.reaches(server),
-                ..Sighting::default()
+                last_seen: heard.map_or(Time::ZERO, |heard| heard.at),
+                memory_bytes: heard.map_or(0, |heard| heard.memory_bytes),
+                storage_bytes: heard.map_or(0, |heard| heard.storage_bytes),
+                ha_assets: assets.get(server.as_str()).copied().unwrap_or(0),
             };
             (server.clone(), sighting)
         });
@@ -206,7 +269,7 @@ impl Directory for View {
             required_level: &carried.required_level,
             body: &carried.body,
         };
-        let mut streams = std::collections::BTreeMap::new();
+        let mut streams = BTreeMap::new();
         let mut usage = shares::Usage::default();
         for share in given {
             let Ok(share) = serde_json::from_slice::<Share>(&share) else {

@@ -170,6 +170,11 @@ impl Streams {
         Meter::new(&self.usage, &in_account, storage)
     }
 
+    /// Bytes that all streams here hold together.
+    pub(crate) fn held_bytes(&self, storage: Storage) -> u64 {
+        self.usage.bytes(storage)
+    }
+
     /// How a stream of that configuration is stored.
     pub(crate) fn store_options(config: &StreamConfig) -> StoreOptions {
         StoreOptions {

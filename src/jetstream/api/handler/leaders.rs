@@ -4,14 +4,44 @@
 
 use std::sync::Arc;
 
-use super::super::super::types::{ApiError, ErrorCode, Strictness, header_exceeds_level};
+use super::super::super::registry::{AccountStreams, Stream};
+use super::super::super::types::{
+    ApiError, ErrorCode, StreamConfig, StreamInfo, Strictness, header_exceeds_level,
+};
 use super::super::administration::Administration;
-use super::super::response::{ConsumerSteppedDown, StreamSteppedDown};
+use super::super::response::{ConsumerSteppedDown, PeerRemoved, StreamSteppedDown};
 use super::consumers::lookup;
 use super::{Answer, Context, Outcome, Server};
 
-/// Carries out on this server's groups what requests about the cluster ask for.
+/// Carries out on this server's groups what requests about the cluster ask for. What is said to happen on the leader of the meta group waits until it has happened, or
+/// gives up after a while.
 pub(crate) trait Steward: Send + Sync {
+    /// Makes a stream, or finds that it is there as it is wanted; on the leader of the meta group. `name` is that of the request's subject.
+    fn create_stream(
+        &self,
+        account: &AccountStreams,
+        name: &str,
+        config: StreamConfig,
+        pedantic: bool,
+    ) -> Result<Arc<Stream>, ApiError>;
+    /// Makes a stream different, and has it go where it is to be then; on the leader of the meta group.
+    fn update_stream(
+        &self,
+        account: &AccountStreams,
+        name: &str,
+        config: StreamConfig,
+        pedantic: bool,
+    ) -> Result<StreamInfo, ApiError>;
+    /// Removes a stream; on the leader of the meta group.
+    fn delete_stream(&self, account: &AccountStreams, name: &str) -> Result<(), ApiError>;
+    /// Takes a replica of a stream off a server for good; `body` is the request, which says which. On the leader of the meta group.
+    fn remove_replica(
+        &self,
+        account: &AccountStreams,
+        name: &str,
+        body: &[u8],
+        strictness: Strictness,
+    ) -> Result<(), ApiError>;
     /// Lets another replica of a stream lead that this server leads; `body` is the request, which may say which.
     fn hand_stream_over(
         &self,
@@ -20,13 +50,13 @@ pub(crate) trait Steward: Send + Sync {
         body: &[u8],
         strictness: Strictness,
     ) -> Result<(), ApiError>;
-    /// Does what a request about the cluster itself asks for; `body` is the request. On the leader of the meta group.
+    /// Does what a request about the cluster itself asks for; `body` is the request. On the leader of the meta group. With the stream that moves, if one does.
     fn administer(
         &self,
         asked: Administration<'_>,
         body: &[u8],
         strictness: Strictness,
-    ) -> Result<(), ApiError>;
+    ) -> Result<Option<Box<StreamInfo>>, ApiError>;
 }
 
 /// Does what a request about the cluster itself asks for.
@@ -47,10 +77,10 @@ pub(crate) fn administer(
 /// The answer to a request about the cluster itself.
 pub(crate) fn answer_administration(
     asked: Administration<'_>,
-    result: Result<(), ApiError>,
+    result: Result<Option<Box<StreamInfo>>, ApiError>,
 ) -> Answer {
     let outcome = match &result {
-        Ok(()) => Outcome::Answered,
+        Ok(_) => Outcome::Answered,
         Err(_) => Outcome::Refused,
     };
     Answer {
@@ -78,6 +108,14 @@ pub(super) fn consumer(
     lookup(&found, name)?.ok_or(ErrorCode::ConsumerNotFound)?;
     hand_over(context, steward, stream)?;
     Ok(ConsumerSteppedDown { success: true })
+}
+
+pub(super) fn remove_replica(context: &Context<'_>, name: &str) -> Result<PeerRemoved, ApiError> {
+    let steward = steward(context)?;
+    context.check_level()?;
+    let (account, strictness) = (context.account, context.server.strictness);
+    steward.remove_replica(account, name, context.body, strictness)?;
+    Ok(PeerRemoved { success: true })
 }
 
 fn steward<'a>(context: &Context<'a>) -> Result<&'a Arc<dyn Steward>, ApiError> {

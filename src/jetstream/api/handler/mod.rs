@@ -157,10 +157,6 @@ fn answer<B: Body>(result: Result<B, ApiError>) -> Answer {
     }
 }
 
-fn refuse<B: Body>(code: ErrorCode) -> Answer {
-    answer::<B>(Err(code.into()))
-}
-
 /// Refuses an operation whoever would do it, in the form of its answer.
 pub(crate) fn refuse_operation(operation: Operation<'_>, error: ApiError) -> Answer {
     match operation {
@@ -209,13 +205,7 @@ pub(crate) fn handle(context: &Context<'_>, operation: Operation<'_>) -> Answer 
         Operation::StreamRestore(name) => {
             answer::<StreamRestore>(Err(streams::refuse_restore(context, name)))
         }
-        Operation::StreamPeerRemove(_) if !context.server.is_clustered() => {
-            refuse::<PeerRemoved>(ErrorCode::ClusterRequired)
-        }
-        Operation::StreamPeerRemove(name) => {
-            let code = ErrorCode::ClusterUnsupportFeature;
-            answer::<PeerRemoved>(Err(not_built(context, name, code)))
-        }
+        Operation::StreamPeerRemove(name) => answer(leaders::remove_replica(context, name)),
         Operation::StreamStepDown(name) => answer(leaders::stream(context, name)),
         Operation::ConsumerStepDown(stream, name) => {
             answer(leaders::consumer(context, stream, name))

@@ -29,16 +29,22 @@ const SUBJECTS_PAGE: usize = 100_000;
 pub(super) fn create(context: &Context<'_>, name: &str) -> Result<StreamCreated, ApiError> {
     context.check_level()?;
     let request = StreamConfigRequest::decode(context.body, context.server.strictness)?;
-    let mut config = request.config;
+    let (mut config, account) = (request.config, context.account);
+    if let Some(steward) = &context.server.steward {
+        let stream = steward.create_stream(account, name, config, request.pedantic)?;
+        return Ok(StreamCreated {
+            info: Some(show(context, &stream, InfoQuery::default())?.0),
+            did_create: true,
+        });
+    }
     config.set_stored_metadata();
     check_stream_creation(name, &config)?;
-    let account = context.account;
     let _change = account.change.lock();
     let limits = account.limits();
     check_stream_count(account, &limits, name)?;
     check_resources(context, &limits, &config, reservation(&config))?;
     let mut config = check_stream(config, &context.rules(&limits, request.pedantic))?;
-    if config.num_replicas > 1 && !context.server.is_clustered() {
+    if config.num_replicas > 1 {
         return Err(ErrorCode::StreamReplicasNotSupported.into());
     }
     let stream = match account.get(name) {
@@ -137,6 +143,14 @@ pub(super) fn update(context: &Context<'_>, name: &str) -> Result<StreamUpdated,
     context.check_level()?;
     let request = StreamConfigRequest::decode(context.body, context.server.strictness)?;
     let account = context.account;
+    if let Some(steward) = &context.server.steward {
+        let stream = account.find(name)?;
+        check_consumer_limits(&stream, &stream.config(), &request.config)?;
+        let info = steward.update_stream(account, name, request.config, request.pedantic)?;
+        return Ok(StreamUpdated {
+            info: Some(complete(context, info)),
+        });
+    }
     let _change = account.change.lock();
     let limits = account.limits();
     let mut config = check_stream(request.config, &context.rules(&limits, request.pedantic))?;
@@ -149,12 +163,8 @@ pub(super) fn update(context: &Context<'_>, name: &str) -> Result<StreamUpdated,
     // What the first check switched on may break a rule that stands before it.
     let config = check_stream(config, &context.rules(&limits, request.pedantic))?;
     let config = check_update(&old, config)?;
-    if config.num_replicas > 1 && !context.server.is_clustered() {
+    if config.num_replicas > 1 {
         return Err(ErrorCode::StreamReplicasNotSupported.into());
-    }
-    if config.num_replicas != old.num_replicas {
-        return Err(ErrorCode::StreamUpdate
-            .with("changing the number of replicas is not supported by this server yet"));
     }
     let more_bytes = reservation(&config).saturating_sub(reservation(&old));
     check_resources(context, &limits, &config, more_bytes)?;
@@ -212,6 +222,10 @@ pub(super) fn delete(context: &Context<'_>, name: &str) -> Result<StreamDeleted,
         return Err(ErrorCode::NotEmptyRequest.into());
     }
     let account = context.account;
+    if let Some(steward) = &context.server.steward {
+        steward.delete_stream(account, name)?;
+        return Ok(StreamDeleted { success: true });
+    }
     let _change = account.change.lock();
     match account.offline(name) {
         Some(_) => context.server.maker.remove_offline(account, name)?,

@@ -195,7 +195,7 @@ impl Command {
             return Err(DecodeError::Range { what: "length" });
         }
         let mut reader = Reader::new(bytes);
-        version(&mut reader)?;
+        version(&mut reader, VERSION)?;
         let kind = reader.u8()?;
         let command = Self::take(kind, &mut reader)?;
         at_end(&reader)?;

@@ -1,6 +1,6 @@
 //! Commands and the state as bytes.
 //!
-//! A command: version u8 (1) | kind u8 | its fields. A state: version u8 (1) | its parts. Numbers are seven bits a byte, lowest first; texts and lists have their
+//! A command: version u8 (1) | kind u8 | its fields. A state: version u8 (2) | its parts. Numbers are seven bits a byte, lowest first; texts and lists have their
 //! length before them; times are i64, little-endian.
 //!
 //! # Invariant
@@ -21,6 +21,8 @@ pub use crate::jetstream::core::DecodeError;
 pub use command::COMMAND_BYTES_MAX;
 
 const VERSION: u8 = 1;
+/// The first one did not say which stream a released replica was of.
+const STATE_VERSION: u8 = 2;
 
 /// No counter comes this far in a lifetime.
 const COUNTER_MAX: u64 = 1 << 62;
@@ -145,10 +147,11 @@ fn read_profile(reader: &mut Reader<'_>) -> Read<PeerProfile> {
     })
 }
 
-fn version(reader: &mut Reader<'_>) -> Read<()> {
+/// Reads a version, which is one up to that.
+fn version(reader: &mut Reader<'_>, newest: u8) -> Read<u8> {
     match reader.u8()? {
-        VERSION => Ok(()),
-        later => Err(DecodeError::Version(later)),
+        known if (1..=newest).contains(&known) => Ok(known),
+        other => Err(DecodeError::Version(other)),
     }
 }
 

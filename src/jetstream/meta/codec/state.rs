@@ -7,7 +7,7 @@ use raft::group::GroupNumber;
 
 use super::*;
 use crate::jetstream::meta::assignment::{
-    ConsumerAssignment, Form, Group, Orphan, Stored, StreamAssignment,
+    ConsumerAssignment, Form, Group, Orphan, Released, Stored, StreamAssignment,
 };
 use crate::jetstream::meta::peer::Peer;
 use crate::jetstream::meta::state::Meta;
@@ -16,7 +16,7 @@ impl Meta {
     /// The whole state as bytes: equal states have equal bytes.
     pub fn encode(&self) -> Vec<u8> {
         let mut writer = Writer::default();
-        writer.u8(VERSION);
+        writer.u8(STATE_VERSION);
         writer.number(self.applied);
         writer.number(self.groups_next);
         writer.number(self.nodes_next);
@@ -35,10 +35,13 @@ impl Meta {
             }
         }
         writer.number(self.released.len() as u64);
-        for ((group, node), server) in &self.released {
+        for ((group, node), released) in &self.released {
             writer.number(group.0);
             writer.number(*node);
-            text(&mut writer, server);
+            for value in [&released.server, &released.account, &released.stream] {
+                text(&mut writer, value);
+            }
+            time(&mut writer, released.created);
         }
         writer.number(self.orphans.len() as u64);
         for ((server, place), orphan) in &self.orphans {
@@ -60,7 +63,7 @@ impl Meta {
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
         let mut reader = Reader::new(bytes);
         let reader = &mut reader;
-        version(reader)?;
+        let version = version(reader, STATE_VERSION)?;
         let meta = Self {
             applied: read_counter(reader)?,
             groups_next: read_counter(reader)?,
@@ -81,7 +84,18 @@ impl Meta {
             released: read_map(reader, |reader| {
                 let group = GroupNumber(reader.number()?);
                 let node = reader.number()?;
-                Ok(((group, node), read_text(reader)?))
+                let mut released = Released {
+                    server: read_text(reader)?,
+                    account: String::new(),
+                    stream: String::new(),
+                    created: Time::from_nanoseconds(0),
+                };
+                if version > 1 {
+                    released.account = read_text(reader)?;
+                    released.stream = read_text(reader)?;
+                    released.created = read_time(reader)?;
+                }
+                Ok(((group, node), released))
             })?,
             orphans: read_map(reader, |reader| {
                 let key = (read_text(reader)?, read_text(reader)?);

@@ -4,7 +4,13 @@ use std::collections::BTreeMap;
 
 use raft::group::GroupNumber;
 
+use super::reconcile as reconcile_after;
 use super::*;
+
+/// On a server to which all is new.
+fn reconcile(meta: &Meta, server: &str, holdings: &Holdings) -> Vec<Action> {
+    reconcile_after(meta, server, holdings, &Past::default())
+}
 
 fn held(meta: &Meta, of: &StreamRef, server: &str) -> Held {
     let stream = meta.stream_of(of).expect("the stream");
@@ -226,4 +232,46 @@ fn changes_of_streams_and_consumers_are_told() {
             },
         ]
     );
+}
+
+#[test]
+fn a_replica_that_may_have_voted_and_is_not_here_is_lost() {
+    let mut meta = cluster(4);
+    let of = created(&mut meta, &config("S", 3), &["n1", "n2", "n3"]);
+    let past = Past::of(&meta);
+    let nothing = Holdings::new();
+    let lost = Action::ReportLost {
+        of: of.clone(),
+        node: 2,
+    };
+    assert_eq!(reconcile_after(&meta, "n2", &nothing, &past), [lost]);
+    let lost = Command::MemberLost {
+        of: of.clone(),
+        node: 2,
+    };
+    run(&mut meta, &lost);
+    // Under its new id it was never here.
+    assert_eq!(
+        reconcile_after(&meta, "n2", &nothing, &past),
+        [start(&of, 4, Form::Raft, Start::Joiner)]
+    );
+    // A stream that is made later is new to it.
+    let later = created(&mut meta, &config("T", 3), &["n1", "n2", "n3"]);
+    let actions = reconcile_after(&meta, "n3", &nothing, &past);
+    assert!(
+        matches!(&actions[..], [Action::ReportLost { .. }, Action::Start { of, .. }] if *of == later)
+    );
+}
+
+#[test]
+fn a_stream_whose_replicas_are_all_lost_before_it_began_begins_again() {
+    let mut meta = cluster(3);
+    let of = created(&mut meta, &config("S", 3), &["n1", "n2", "n3"]);
+    for node in 1..=3 {
+        let of = of.clone();
+        run(&mut meta, &Command::MemberLost { of, node });
+    }
+    let group = group(&meta, &of);
+    assert_eq!(group.founders.len(), 3);
+    assert!(group.founders.iter().all(|founder| founder.node > 3));
 }

@@ -52,7 +52,7 @@ impl World {
 
     /// Does what a server has to do. Says whether there was anything.
     fn reconcile(&mut self, server: &str) -> bool {
-        let actions = reconcile(&self.meta, server, &self.holdings[server]);
+        let actions = reconcile(&self.meta, server, &self.holdings[server], &Past::default());
         for action in &actions {
             self.act(server, action);
         }
