@@ -86,6 +86,12 @@ impl Group {
         self.replica.leader()
     }
 
+    /// The term that this replica is in; 0 when it has ended.
+    pub fn term(&self) -> u64 {
+        let core = self.replica.core();
+        core.map_or(0, |core| core.metrics().borrow_watched().current_term)
+    }
+
     /// How the replica sees its group.
     pub fn status(&self) -> Status {
         let replica = &self.replica;

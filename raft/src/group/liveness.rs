@@ -22,6 +22,8 @@ pub(super) struct Liveness {
 }
 
 struct Peer {
+    /// How many groups need to know of it.
+    groups: usize,
     /// When something was heard of it; when it came to be of interest, before that.
     since: Instant,
     heard: bool,
@@ -64,26 +66,25 @@ impl Liveness {
 
     /// The group needs to know of these servers; of none when it is gone.
     pub fn want(&mut self, group: GroupNumber, servers: BTreeSet<String>, now: Instant) {
-        let known = self.wanted.get(&group);
-        if known.map_or(servers.is_empty(), |known| *known == servers) {
-            return;
+        let known = self.wanted.remove(&group).unwrap_or_default();
+        for server in servers.difference(&known) {
+            let peer = self.peers.entry(server.clone()).or_insert(Peer {
+                groups: 0,
+                since: now,
+                heard: false,
+                lost: false,
+                run: None,
+            });
+            peer.groups += 1;
         }
-        match servers.is_empty() {
-            true => self.wanted.remove(&group),
-            false => self.wanted.insert(group, servers),
-        };
-        let wanted: BTreeSet<&String> = self.wanted.values().flatten().collect();
-        self.peers.retain(|peer, _| wanted.contains(peer));
-        for server in wanted {
-            if !self.peers.contains_key(server) {
-                let peer = Peer {
-                    since: now,
-                    heard: false,
-                    lost: false,
-                    run: None,
-                };
-                self.peers.insert(server.clone(), peer);
+        for server in known.difference(&servers) {
+            if let Some(peer) = self.peers.get_mut(server) {
+                peer.groups -= 1;
             }
+            self.peers.retain(|_, peer| peer.groups > 0);
+        }
+        if !servers.is_empty() {
+            self.wanted.insert(group, servers);
         }
     }
 
