@@ -8,7 +8,11 @@ use std::time::Duration;
 use async_nats::{Client, ConnectOptions};
 use common::{Server, ServerOptions, Wire, http_get};
 use futures_util::StreamExt;
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, KeyUsagePurpose};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, DistinguishedName, DnType, IsCa, KeyPair,
+    KeyUsagePurpose, PublicKeyData,
+};
+use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -28,7 +32,15 @@ impl Certificates {
         write("ca.pem", authority.pem()).unwrap();
         for (name, host) in [("server", "127.0.0.1"), ("client", "client")] {
             let key = KeyPair::generate().unwrap();
-            let params = CertificateParams::new([host.to_owned()]).unwrap();
+            let mut params = CertificateParams::new([host.to_owned()]).unwrap();
+            params.distinguished_name = DistinguishedName::new();
+            params
+                .distinguished_name
+                .push(DnType::OrganizationName, "NATS");
+            params.distinguished_name.push(DnType::CommonName, name);
+            let pin = Sha256::digest(key.subject_public_key_info());
+            let pin: String = pin.iter().map(|byte| format!("{byte:02x}")).collect();
+            write(&format!("{name}.pin"), pin).unwrap();
             let certificate = params.signed_by(&key, &authority).unwrap();
             write(&format!("{name}.pem"), certificate.pem()).unwrap();
             write(&format!("{name}.key"), key.serialize_pem()).unwrap();
@@ -51,6 +63,17 @@ impl Certificates {
             .config(&config)
             .monitoring()
             .start()
+    }
+
+    /// The hash of the key of a certificate.
+    fn pin(&self, name: &str) -> String {
+        std::fs::read_to_string(self.path(&format!("{name}.pin"))).unwrap()
+    }
+
+    /// With the client's certificate.
+    fn known(&self) -> ConnectOptions {
+        let (certificate, key) = (self.path("client.pem"), self.path("client.key"));
+        self.options().add_client_certificate(certificate, key)
     }
 
     fn options(&self) -> ConnectOptions {
@@ -118,6 +141,89 @@ async fn where_it_is_asked_for_a_client_shows_a_certificate() {
     assert!(client.server_info().tls_required);
     talks(&client, 1, 16).await;
     server.wait_for_log("TLS handshake error");
+}
+
+/// Who the server takes the client for.
+async fn user_of(client: &Client) -> String {
+    let answer = client
+        .request("$SYS.REQ.USER.INFO", "".into())
+        .await
+        .unwrap();
+    let answer: serde_json::Value = serde_json::from_slice(&answer.payload).unwrap();
+    answer["data"]["user"]
+        .as_str()
+        .unwrap_or_default()
+        .to_owned()
+}
+
+#[tokio::test]
+async fn a_client_is_the_user_that_its_certificate_names() {
+    let certificates = Certificates::new();
+    for user in ["client", "CN=client,O=NATS", "o=NATS, cn=client"] {
+        let users = format!(
+            "authorization {{ users: [ {{user: other, password: x}}, {{user: '{user}', permissions: {{subscribe: '_INBOX.>'}}}} ] }}"
+        );
+        let server = certificates.server("verify_and_map: true", &users);
+        // What it says of itself does not matter.
+        let options = certificates.known();
+        let client = options.connect(server.url()).await.unwrap();
+        assert_eq!(user_of(&client).await, user);
+    }
+    let strangers = "authorization { users: [ {user: stranger, password: ''} ] }";
+    let server = certificates.server("verify_and_map: true", strangers);
+    let refused = certificates.known().connect(server.url()).await;
+    refused.expect_err("the certificate names no user");
+    server.wait_for_log("authentication error");
+}
+
+#[tokio::test]
+async fn a_pinned_key_is_needed_whoever_signed_the_certificate() {
+    let certificates = Certificates::new();
+    let block = |name: &str| format!("verify: true, pinned_certs: [{}]", certificates.pin(name));
+    let server = certificates.server(&block("client"), "");
+    let client = certificates.known().connect(server.url()).await.unwrap();
+    talks(&client, 1, 16).await;
+    let other = certificates.server(&block("server"), "");
+    let refused = certificates.known().connect(other.url()).await;
+    refused.expect_err("its key is not pinned");
+    other.wait_for_log("TLS handshake error");
+}
+
+#[tokio::test]
+async fn no_more_handshakes_begin_in_a_second_than_may() {
+    let certificates = Certificates::new();
+    let server = certificates.server("connection_rate_limit: 2", "");
+    let mut refused = 0;
+    for _ in 0..4 {
+        let mut wire = Wire::connect(server.address());
+        wire.expect("\r\n");
+        // The first byte of a handshake.
+        wire.send([0x16]);
+        let throttled = b"Connection throttling is active. Please try again later.";
+        refused += usize::from(wire.read_until(Duration::from_millis(300), |heard, _| {
+            heard
+                .windows(throttled.len())
+                .any(|window| window == throttled)
+        }));
+    }
+    assert!(refused >= 1, "all four began");
+}
+
+#[tokio::test]
+async fn named_ciphers_and_curves_are_spoken_and_several_certificates_may_be_shown() {
+    let certificates = Certificates::new();
+    let folder = certificates.0.path().display();
+    let config = format!(
+        "tls {{ certs: [ {{cert_file: '{folder}/client.pem', key_file: '{folder}/client.key'}}, \
+         {{cert_file: '{folder}/server.pem', key_file: '{folder}/server.key'}} ], min_version: '1.2', \
+         cipher_suites: [TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384], curve_preferences: [CurveP384] }}"
+    );
+    let server = ServerOptions::default().config(&config).start();
+    // By its address nobody is named, and then the first certificate is shown.
+    let first = certificates.options().connect(server.url()).await;
+    first.expect_err("that is the certificate of another host");
+    let mut wire = Wire::connect(server.address());
+    assert!(wire.expect("\r\n").contains(r#""tls_required":true"#));
 }
 
 #[tokio::test]

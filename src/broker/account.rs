@@ -8,6 +8,7 @@ use parking_lot::RwLock;
 
 use super::interest::Watches;
 use super::internal::{InternalSubscription, InternalTarget};
+use super::mapping::AccountMappings;
 use super::members::Members;
 use super::route::{InterestSink, LocalInterest};
 use super::statistics::{IndexFigures, IndexStatistics};
@@ -22,6 +23,7 @@ pub struct Account {
     generation: AtomicU64,
     pub(super) watches: Watches,
     pub(super) members: Members,
+    pub(super) mappings: AccountMappings,
     /// What other servers are told of.
     pub(super) local: LocalInterest,
     /// How many subscriptions are other servers'.
@@ -43,6 +45,7 @@ impl Account {
             generation: AtomicU64::new(1),
             watches: Watches::default(),
             members: Members::default(),
+            mappings: AccountMappings::default(),
             local: LocalInterest::told_to(interest),
             remote_count: AtomicU64::new(0),
             statistics: IndexStatistics::default(),

@@ -62,8 +62,8 @@ pub struct Client {
     /// When it connected.
     pub started: Instant,
     outbox: Outbox,
-    /// How log lines of its protocol begin, when it is logged.
-    traced_as: Option<Box<str>>,
+    /// Whether its protocol is logged.
+    is_traced: AtomicBool,
     info: ArcSwap<ClientInfo>,
     headers: AtomicBool,
     /// Whether further `INFO`s may be sent.
@@ -85,12 +85,11 @@ pub struct Client {
 impl Client {
     /// A connection that has not said anything yet.
     pub fn new(info: ClientInfo, outbox: Outbox, is_traced: bool) -> Self {
-        let traced_as = is_traced.then(|| format!("{} - cid:{}", info.address, info.id).into());
         Self {
             id: info.id,
             started: Instant::now(),
             outbox,
-            traced_as,
+            is_traced: AtomicBool::new(is_traced),
             info: ArcSwap::from_pointee(info),
             headers: AtomicBool::new(false),
             takes_info: AtomicBool::new(false),
@@ -111,8 +110,16 @@ impl Client {
     }
 
     /// How log lines of its protocol begin, when it is logged.
-    pub fn traced_as(&self) -> Option<&str> {
-        self.traced_as.as_deref()
+    pub fn traced_as(&self) -> Option<String> {
+        self.is_traced.load(Ordering::Relaxed).then(|| {
+            let info = self.info();
+            format!("{} - cid:{}", info.address, info.id)
+        })
+    }
+
+    /// Has its protocol logged from now on, or not.
+    pub fn set_traced(&self, is_traced: bool) {
+        self.is_traced.store(is_traced, Ordering::Relaxed);
     }
 
     /// Who the client is.

@@ -33,6 +33,8 @@ pub enum CloseReason {
     MaxConnectionsExceeded,
     /// The account has as many connections as it may have.
     MaxAccountConnectionsExceeded,
+    /// The client holds more subscriptions than it may.
+    MaxSubscriptionsExceeded,
     /// A message larger than allowed.
     MaxPayloadExceeded,
     /// A line longer than allowed.
@@ -87,6 +89,7 @@ impl fmt::Display for CloseReason {
             Self::StaleConnection => "Stale Connection",
             Self::MaxConnectionsExceeded => "Maximum Connections Exceeded",
             Self::MaxAccountConnectionsExceeded => "Maximum Account Connections Exceeded",
+            Self::MaxSubscriptionsExceeded => "Maximum Subscriptions Exceeded",
             Self::MaxPayloadExceeded => "Maximum Message Payload Exceeded",
             Self::MaxControlLineExceeded => "Maximum Control Line Exceeded",
             Self::NoRespondersRequiresHeaders => "No Responders Requires Headers",

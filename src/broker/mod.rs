@@ -14,6 +14,7 @@ pub mod close;
 pub mod delivery;
 pub mod interest;
 pub mod internal;
+mod mapping;
 pub mod members;
 pub mod outbox;
 pub mod permissions;
@@ -130,6 +131,13 @@ impl Broker {
         let account = Arc::new(Account::new(name, self.interest.clone()));
         accounts.insert(name.to_owned(), Arc::clone(&account));
         account
+    }
+
+    /// Forgets the accounts that `is_gone` names; never the global one nor the server's own. Whoever is in one keeps it to the end.
+    pub fn forget_accounts(&self, is_gone: impl Fn(&str) -> bool) {
+        let (global, system) = (self.global.name(), self.system.name());
+        let mut accounts = self.accounts.write();
+        accounts.retain(|name, _| name == global || name == system || !is_gone(name));
     }
 
     /// All accounts, in no order.

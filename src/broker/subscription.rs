@@ -106,6 +106,16 @@ impl Subscription {
         }
     }
 
+    /// The same with another filter, as if it had been so from the beginning; for a user whose permissions changed.
+    #[must_use]
+    pub fn with_deny(&self, target: Target, deny: Option<Arc<DenyFilter>>) -> Self {
+        let new = Self::new(self.subject.clone(), self.queue.clone(), target, deny);
+        new.delivered.store(self.delivered(), Ordering::SeqCst);
+        new.max
+            .store(self.max.load(Ordering::SeqCst), Ordering::SeqCst);
+        new
+    }
+
     /// As it is, and other servers are not told of it.
     #[must_use]
     pub fn only_here(mut self) -> Self {

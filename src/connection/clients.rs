@@ -11,30 +11,25 @@ use parking_lot::Mutex;
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
 
-use super::authentication::{Authenticator, new_nonce};
+use super::authentication::new_nonce;
 use super::closed::{ClosedClient, ClosedClients};
 use super::entrance::Entrance;
 use super::observer::{ConnectionObserver, Observer};
-use super::options::ConnectionOptions;
 use super::task;
-use super::transport::{PlainText, TlsTerms};
-use super::websocket::{WebSocketError, WebSocketTerms};
+use super::terms::{Terms, settle_accounts};
+use super::transport::{HandshakeRate, TlsTerms};
+use super::websocket::WebSocketError;
 use crate::broker::outbox::{FlushBy, Staged};
 use crate::broker::{Broker, Client, CloseReason};
-use crate::config::options::{ConnectionType, Options, PeerCertificate};
+use crate::config::options::{ConnectionType, Options};
 use crate::protocol::{ServerInfo, encode};
 
 /// All client connections of a server, and what they share.
 #[derive(Debug)]
 pub struct Clients {
     pub(super) broker: Arc<Broker>,
-    pub(super) options: ConnectionOptions,
-    /// For those who come to the port for clients.
-    pub(super) entrance: Entrance,
-    /// For those who come over WebSocket.
-    pub(super) websocket: Option<WebSocketTerms>,
-    /// How connections are encrypted; none of them is without.
-    pub(super) tls: Option<TlsTerms>,
+    terms: ArcSwap<Terms>,
+    pub(super) handshakes: HandshakeRate,
     info: ArcSwap<ServerInfo>,
     connected: Mutex<HashMap<u64, Arc<Client>>>,
     pub(super) closed: ClosedClients,
@@ -52,41 +47,14 @@ impl Clients {
         tls: Option<TlsTerms>,
         info: ServerInfo,
     ) -> Result<Arc<Self>, WebSocketError> {
-        let authenticator = Arc::new(Authenticator::new(options, &broker)?);
-        let websocket = options
-            .websocket
-            .as_ref()
-            .filter(|own| own.is_enabled())
-            .map(|own| WebSocketTerms::new(options, own, &authenticator, &broker))
-            .transpose()?;
-        let entrance = Entrance {
-            kind: ConnectionType::Standard,
-            authenticator,
-            authentication_timeout: options.authentication_timeout(),
-            ping_interval: options.timing.ping_interval,
-            tls_required: requires_tls(tls.as_ref()),
-        };
-        let verifies = options
-            .tls
-            .as_ref()
-            .is_some_and(|tls| tls.peer_certificate == PeerCertificate::Required);
+        let terms = Terms::new(options, tls, &broker)?;
+        settle_accounts(options, &broker);
         let closed_max = options.limits.closed_clients_max;
-        let options = ConnectionOptions::from(options);
-        let info = ServerInfo {
-            headers: options.headers,
-            auth_required: entrance.authenticator.is_announced(),
-            tls_required: entrance.tls_required,
-            tls_available: tls.is_some() && !entrance.tls_required,
-            tls_verify: verifies,
-            max_payload: i32::try_from(options.payload_bytes_max).unwrap_or(i32::MAX),
-            ..info
-        };
+        let info = terms.told_in(info);
         Ok(Arc::new(Self {
             broker,
-            options,
-            entrance,
-            websocket,
-            tls,
+            terms: ArcSwap::from_pointee(terms),
+            handshakes: HandshakeRate::default(),
             info: ArcSwap::from_pointee(info),
             connected: Mutex::default(),
             closed: ClosedClients::new(closed_max),
@@ -95,6 +63,47 @@ impl Clients {
             left: Notify::new(),
             observer: Observer::default(),
         }))
+    }
+
+    /// What holds for connections now.
+    pub(super) fn terms(&self) -> Arc<Terms> {
+        self.terms.load_full()
+    }
+
+    /// New terms for all: those who are connected already are asked to look at them.
+    pub fn change_terms(&self, options: &Options, terms: Terms) {
+        settle_accounts(options, &self.broker);
+        let info = terms.told_in(ServerInfo::clone(&self.info()));
+        self.info.store(Arc::new(info));
+        let connections_max = terms.options.connections_max;
+        self.terms.store(Arc::new(terms));
+        let mut clients = self.all();
+        clients.sort_by_key(|client| client.id);
+        let most =
+            connections_max.map_or(usize::MAX, |max| usize::try_from(max).unwrap_or(usize::MAX));
+        let surplus = clients.split_off(most.min(clients.len()));
+        for client in &surplus {
+            self.send(client, |line| {
+                encode::error(line, "maximum connections exceeded")
+            });
+            client.outbox().close(CloseReason::MaxConnectionsExceeded);
+        }
+        if !surplus.is_empty() {
+            let closed = surplus.len();
+            tracing::info!("Closed {closed} connections to fall within max_connections");
+        }
+        for client in clients {
+            client.outbox().ask_for_review();
+        }
+    }
+
+    /// Sends a line of the protocol to one client.
+    fn send(&self, client: &Arc<Client>, write: impl FnOnce(&mut Vec<u8>)) {
+        let mut staged = Staged::default();
+        let mut text = Vec::new();
+        write(&mut text);
+        staged.write(text.len(), |out| out.extend_from_slice(&text));
+        client.outbox().accept(client, &mut staged, FlushBy::Caller);
     }
 
     /// Serves a socket from now on. Must be called within the runtime.
@@ -167,13 +176,7 @@ impl Clients {
                     client_ip: client.info().address.ip().to_string(),
                     ..ServerInfo::clone(&self.info())
                 };
-                let mut staged = Staged::default();
-                let mut text = Vec::new();
-                encode::info(&mut text, &line);
-                staged.write(text.len(), |out| out.extend_from_slice(&text));
-                client
-                    .outbox()
-                    .accept(&client, &mut staged, FlushBy::Caller);
+                self.send(&client, |out| encode::info(out, &line));
             }
         }
     }
@@ -223,11 +226,9 @@ impl Clients {
 
     /// Counts a connection as there; `false` when there are too many.
     pub(super) fn enter(&self, client: &Arc<Client>) -> bool {
+        let most = self.terms.load().options.connections_max;
         let mut connected = self.connected.lock();
-        let is_full = self
-            .options
-            .connections_max
-            .is_some_and(|max| connected.len() as u64 >= max);
+        let is_full = most.is_some_and(|max| connected.len() as u64 >= max);
         if !is_full {
             connected.insert(client.id, Arc::clone(client));
         }
@@ -238,9 +239,4 @@ impl Clients {
         self.connected.lock().remove(&client.id);
         self.left.notify_waiters();
     }
-}
-
-/// Whether nobody may do without encryption.
-fn requires_tls(tls: Option<&TlsTerms>) -> bool {
-    tls.is_some_and(|tls| tls.plain_text == PlainText::Refused)
 }

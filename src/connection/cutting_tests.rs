@@ -12,6 +12,7 @@ use proptest::prelude::*;
 use super::Clients;
 use super::buffer::ReadBuffer;
 use super::session::{Session, Step};
+use super::task::Hello;
 use crate::broker::{Broker, Client, ClientInfo, CloseReason, Outbox, Wire};
 use crate::config::options::Options;
 use crate::protocol::ConnectRequest;
@@ -56,11 +57,18 @@ fn converse(said: &[u8], cuts: &[usize]) -> (String, Option<CloseReason>) {
         address: ([127, 0, 0, 1], 1).into(),
         started: SystemTime::UNIX_EPOCH,
     };
-    let outbox = Outbox::new(Box::new(wire), clients.options.outbox_limits());
+    let terms = clients.terms();
+    let outbox = Outbox::new(Box::new(wire), terms.options.outbox_limits());
     let client = Arc::new(Client::new(info, outbox, false));
-    let entrance = clients.entrance.clone();
-    let preset = ConnectRequest::default();
-    let mut session = Session::new(clients, entrance, client, String::new(), preset);
+    let hello = Hello {
+        id: client.id,
+        address: ([127, 0, 0, 1], 1).into(),
+        entrance: terms.entrance.clone(),
+        nonce: String::new(),
+        preset: ConnectRequest::default(),
+        peer: None,
+    };
+    let mut session = Session::new(clients, terms, client, hello);
     let mut buffer = ReadBuffer::new();
     let mut bounds: Vec<usize> = cuts.iter().map(|cut| cut % (said.len() + 1)).collect();
     bounds.extend([0, said.len()]);

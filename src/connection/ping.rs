@@ -43,6 +43,13 @@ impl Pings {
         }
     }
 
+    /// Another interval and another limit; what is due next comes no later than it would have been with them.
+    pub(super) fn change(&mut self, interval: Duration, outstanding_max: u32, now: Instant) {
+        self.interval = interval;
+        self.outstanding_max = outstanding_max;
+        self.next = self.next.min(now + interval);
+    }
+
     /// When something is due next.
     pub(super) fn next(&self) -> Instant {
         self.next

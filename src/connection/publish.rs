@@ -9,6 +9,7 @@ use crate::broker::permissions::Permissions;
 use crate::broker::{Message, Origin, Owner};
 use crate::protocol::{Publish, encode, quote::quoted};
 use crate::subject;
+use crate::subject::transform::Mapped;
 
 /// How many subjects are remembered as allowed or denied.
 const REMEMBERED_MAX: usize = 128;
@@ -72,6 +73,37 @@ impl Session {
         }
         self.counted_in.0 += 1;
         self.counted_in.1 += (publish.headers.len() + publish.payload.len()) as u64;
+        if self.account.has_mappings() {
+            let mut mapped = std::mem::take(&mut self.mapped);
+            let subject = self.map(publish.subject, &mut mapped);
+            self.deliver(
+                &Publish {
+                    subject,
+                    ..*publish
+                },
+                owner,
+            );
+            self.mapped = mapped;
+        } else {
+            self.deliver(publish, owner);
+        }
+    }
+
+    /// Where a mapping of the account sends what is published to this subject; nowhere is the empty subject.
+    fn map<'a>(&mut self, subject: &'a [u8], mapped: &'a mut Vec<u8>) -> &'a [u8] {
+        let cluster = self.clients.info();
+        let delivery = &mut self.delivery;
+        let random = &mut || delivery.random();
+        match self.account.map(subject, &cluster.cluster, random, mapped) {
+            Mapped::Unchanged => return subject,
+            Mapped::To => {}
+            Mapped::Lost => mapped.clear(),
+        }
+        self.trace.mapping(subject, mapped);
+        mapped
+    }
+
+    fn deliver(&mut self, publish: &Publish<'_>, owner: Owner<'_>) {
         if !self.may_publish(publish) {
             return;
         }
@@ -87,7 +119,7 @@ impl Session {
             client: &self.client,
             info: &self.info,
             echo: self.request.wants_echo(),
-            passes_over_pressed: self.clients.options.no_fast_producer_stall,
+            passes_over_pressed: self.terms.options.no_fast_producer_stall,
         };
         let delivered = self.delivery.publish(
             &self.account,

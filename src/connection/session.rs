@@ -9,12 +9,14 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::authentication::{HashCheck, Login, Verdict};
+use super::authentication::{Credentials, HashCheck, Login, Verdict};
 use super::buffer::ReadBuffer;
 use super::clients::Clients;
 use super::entrance::Entrance;
 use super::ping::{Due, Pings};
 use super::publish::PublishCheck;
+use super::task::Hello;
+use super::terms::Terms;
 use super::trace::Trace;
 use crate::broker::outbox::chunk::COPIED_BYTES_MAX;
 use crate::broker::permissions::Permissions;
@@ -26,6 +28,7 @@ use crate::protocol::connect::PROTOCOL_WITH_INFO;
 use crate::protocol::{
     ConnectRequest, Op, Parsed, ProtocolViolation, Rules, ServerInfo, encode, parse,
 };
+use crate::tls::PeerIdentity;
 
 /// What the task should do next.
 pub(super) enum Step {
@@ -44,9 +47,12 @@ pub(super) enum Step {
 
 /// How far a client has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Stage {
+pub(super) enum Stage {
     /// It must say who it is before this moment.
-    Authenticating { until: Instant },
+    Authenticating {
+        /// It has so long.
+        until: Instant,
+    },
     /// It has not introduced itself and need not.
     Anonymous,
     /// It has introduced itself.
@@ -56,13 +62,19 @@ enum Stage {
 /// One client's state.
 pub(super) struct Session {
     pub(super) clients: Arc<Clients>,
-    entrance: Entrance,
+    /// What holds for it now.
+    pub(super) terms: Arc<Terms>,
+    pub(super) entrance: Entrance,
     pub(super) client: Arc<Client>,
     pub(super) account: Arc<Account>,
     /// Its place in the account, once it has introduced itself.
     membership: Option<Membership>,
+    /// As whom it was admitted.
+    pub(super) login: Option<Login>,
+    /// Whom its certificate names.
+    pub(super) peer: Option<Arc<PeerIdentity>>,
     /// What it has to sign when it logs in with a key; empty when nobody does.
-    nonce: String,
+    pub(super) nonce: String,
     pub(super) info: Arc<ClientInfo>,
     pub(super) request: ConnectRequest,
     pub(super) permissions: Option<Arc<Permissions>>,
@@ -77,24 +89,34 @@ pub(super) struct Session {
     pub(super) counted_in: (u64, u64),
     /// Whether the current batch subscribed or unsubscribed.
     pub(super) interest_changed: bool,
-    rules: Rules,
-    stage: Stage,
-    pings: Pings,
+    pub(super) rules: Rules,
+    pub(super) stage: Stage,
+    pub(super) pings: Pings,
     had_first_pong: bool,
-    deadline_changed: bool,
+    pub(super) deadline_changed: bool,
+    /// A new configuration is being looked at, and a slow comparison belongs to that.
+    pub(super) is_under_review: bool,
+    /// Where the last message went that a mapping sent elsewhere.
+    pub(super) mapped: Vec<u8>,
 }
 
 impl Session {
     /// The client is told the nonce in its greeting. `preset` is what is known of it before it says anything.
     pub(super) fn new(
         clients: Arc<Clients>,
-        entrance: Entrance,
+        terms: Arc<Terms>,
         client: Arc<Client>,
-        nonce: String,
-        preset: ConnectRequest,
+        hello: Hello,
     ) -> Self {
+        let Hello {
+            entrance,
+            nonce,
+            preset,
+            peer,
+            ..
+        } = hello;
         let now = Instant::now();
-        let options = &clients.options;
+        let options = &terms.options;
         let stage = if entrance.authenticator.is_required() {
             Stage::Authenticating {
                 until: now + entrance.authentication_timeout,
@@ -105,6 +127,8 @@ impl Session {
         Self {
             account: Arc::clone(clients.broker.global()),
             membership: None,
+            login: None,
+            peer,
             nonce,
             info: client.info(),
             request: preset,
@@ -121,7 +145,10 @@ impl Session {
             pings: Pings::new(entrance.ping_interval, options.pings_outstanding_max, now),
             had_first_pong: false,
             deadline_changed: false,
+            is_under_review: false,
+            mapped: Vec::new(),
             clients,
+            terms,
             entrance,
             client,
         }
@@ -259,20 +286,30 @@ impl Session {
         if self.stage == Stage::Connected {
             self.end_all_subscriptions();
         }
-        match self
-            .entrance
-            .authenticator
-            .check(&self.request, &self.nonce)
-        {
+        match self.entrance.authenticator.check(&self.credentials()) {
             Verdict::Granted(login) => self.welcome(login).map_err(Step::Close),
             Verdict::Refused => Err(Step::Close(self.refuse_login())),
             Verdict::Hash(check) => Err(Step::Hash(check)),
         }
     }
 
+    /// What the client has to show for itself.
+    pub(super) fn credentials(&self) -> Credentials<'_> {
+        Credentials {
+            request: &self.request,
+            nonce: &self.nonce,
+            peer: self.peer.as_deref(),
+            way: self.entrance.kind,
+            before: self.login.as_ref(),
+        }
+    }
+
     /// The slow comparison has ended.
     pub(super) fn hashed(&mut self, login: Option<Login>) -> Result<(), CloseReason> {
         match login {
+            Some(login) if self.stage == Stage::Connected && self.is_under_review => {
+                self.stay(login)
+            }
             Some(login) => self.welcome(login),
             None => {
                 let reason = self.refuse_login();
@@ -282,7 +319,7 @@ impl Session {
         }
     }
 
-    fn refuse_login(&mut self) -> CloseReason {
+    pub(super) fn refuse_login(&mut self) -> CloseReason {
         tracing::error!(
             "{} - cid:{} - authentication error - User {:?}",
             self.info.address,
@@ -325,25 +362,16 @@ impl Session {
                 return Err(CloseReason::MaxAccountConnectionsExceeded);
             }
         }
-        self.account = login.account;
-        let limits = self.account.limits();
-        let options = &self.clients.options;
-        self.rules.payload_bytes_max = match limits.payload_bytes_max {
-            Some(max) => max.min(options.payload_bytes_max),
-            None => options.payload_bytes_max,
-        };
-        self.subscriptions_max = match (limits.subscriptions_max, options.subscriptions_max) {
-            (Some(one), Some(other)) => Some(one.min(other)),
-            (one, other) => one.or(other),
-        };
+        self.account = Arc::clone(&login.account);
+        self.apply_limits();
         let said = |field: &Option<String>| field.clone().unwrap_or_default();
-        self.rules.headers = self.clients.options.headers && self.request.has_headers();
+        self.rules.headers = self.terms.options.headers && self.request.has_headers();
         self.client.set_headers(self.rules.headers);
         self.client
             .set_takes_info(self.request.protocol_level() >= PROTOCOL_WITH_INFO);
         self.client.set_info(ClientInfo {
             account: self.account.name().to_owned(),
-            user: login.user,
+            user: login.user.clone(),
             name: said(&self.request.name),
             lang: said(&self.request.lang),
             version: said(&self.request.version),
@@ -353,14 +381,8 @@ impl Session {
         if let Some(observer) = self.clients.observer.get() {
             observer.connected(&self.client);
         }
-        self.client.set_responses(
-            login
-                .permissions
-                .as_ref()
-                .and_then(|permissions| permissions.new_responses()),
-        );
-        self.permissions = login.permissions;
-        self.publish_check = PublishCheck::new(self.permissions.as_ref());
+        self.take_permissions(&login);
+        self.login = Some(login);
         let now = Instant::now();
         if self.client.round_trip_us() == 0 {
             let since_start = self.client.started.elapsed().as_micros();
@@ -371,6 +393,30 @@ impl Session {
         self.pings.connected(now);
         self.deadline_changed = true;
         Ok(())
+    }
+
+    /// What the client may use, by the server's limits and its account's.
+    pub(super) fn apply_limits(&mut self) {
+        let limits = self.account.limits();
+        let options = &self.terms.options;
+        self.rules.control_line_bytes_max = options.control_line_bytes_max;
+        self.rules.payload_bytes_max = match limits.payload_bytes_max {
+            Some(max) => max.min(options.payload_bytes_max),
+            None => options.payload_bytes_max,
+        };
+        self.subscriptions_max = match (limits.subscriptions_max, options.subscriptions_max) {
+            (Some(one), Some(other)) => Some(one.min(other)),
+            (one, other) => one.or(other),
+        };
+    }
+
+    /// What the client may do.
+    pub(super) fn take_permissions(&mut self, login: &Login) {
+        let permissions = login.permissions.as_ref();
+        self.client
+            .set_responses(permissions.and_then(|permissions| permissions.new_responses()));
+        self.publish_check = PublishCheck::new(permissions);
+        self.permissions = login.permissions.clone();
     }
 
     fn ping(&mut self) {
@@ -474,7 +520,7 @@ impl Session {
 
     /// Holds this producer up for a receiver that is close to its limit; how long that took.
     pub(super) async fn stall(&self, receiver: &Arc<Client>, at_most: Duration) -> Duration {
-        if self.clients.options.no_fast_producer_stall || receiver.id == self.client.id {
+        if self.terms.options.no_fast_producer_stall || receiver.id == self.client.id {
             return Duration::ZERO;
         }
         Traffic::count(&self.clients.broker.traffic().stalled_clients);

@@ -20,7 +20,7 @@ impl Session {
         if queue == Some(SYSTEM_QUEUE) || !self.may_subscribe(subject, queue) {
             return self.report_violation(subscription_violation(subject, queue));
         }
-        let tokens_max = self.clients.options.subscription_tokens_max;
+        let tokens_max = self.terms.options.subscription_tokens_max;
         if tokens_max.is_some_and(|max| max > 0 && token_count(subject) > usize::from(max)) {
             return self.report_violation(format!(
                 "Permissions Violation for Subscription to {}, too many tokens",

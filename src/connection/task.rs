@@ -8,19 +8,22 @@ use std::time::{Duration, SystemTime};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
+use super::authentication::HashCheck;
 use super::buffer::ReadBuffer;
 use super::clients::Clients;
 use super::closed::{ClosedClient, HeldSubscription};
 use super::entrance::Entrance;
 use super::session::{Session, Step};
+use super::terms::Terms;
 use super::transport::{Greeting, Reader, Transport};
 use super::websocket;
+use crate::broker::outbox::Call;
 use crate::broker::{
     Carrier, Client, ClientInfo, CloseReason, ConnectionTraffic, Flow, GLOBAL_ACCOUNT, Outbox,
     Traffic,
 };
 use crate::protocol::{ConnectRequest, ServerInfo, encode};
-use crate::tls::HandshakeError;
+use crate::tls::{HandshakeError, PeerIdentity};
 
 /// How long the last bytes of a connection may take to leave.
 const LAST_FLUSH_MAX: Duration = Duration::from_secs(1);
@@ -36,10 +39,11 @@ pub(super) async fn run(clients: Arc<Clients>, stream: TcpStream, address: Socke
     // Batches are made here; the kernel need not wait for more.
     let _ = stream.set_nodelay(true);
     let id = clients.next_id();
-    let entrance = clients.entrance.clone();
+    let terms = clients.terms();
+    let entrance = terms.entrance.clone();
     let nonce = clients.nonce(&entrance);
     let info = clients.info_for(&entrance, id, address, &nonce);
-    match open(&clients, stream, &info).await {
+    match open(&clients, &terms, stream, &info).await {
         Ok(transport) => {
             let hello = Hello {
                 id,
@@ -47,8 +51,9 @@ pub(super) async fn run(clients: Arc<Clients>, stream: TcpStream, address: Socke
                 entrance,
                 nonce,
                 preset: ConnectRequest::default(),
+                peer: transport.peer.clone(),
             };
-            serve(clients, transport, hello).await;
+            serve(clients, terms, transport, hello).await;
         }
         Err(error) => {
             tracing::error!("{address} - cid:{id} - {error}");
@@ -59,14 +64,15 @@ pub(super) async fn run(clients: Arc<Clients>, stream: TcpStream, address: Socke
 
 /// The same for a connection that speaks WebSocket.
 pub(super) async fn run_websocket(clients: Arc<Clients>, stream: TcpStream, address: SocketAddr) {
-    let Some(terms) = &clients.websocket else {
+    let terms = clients.terms();
+    let Some(websocket) = &terms.websocket else {
         return;
     };
     let _ = stream.set_nodelay(true);
     let id = clients.next_id();
-    let entrance = terms.entrance.clone();
+    let entrance = websocket.entrance.clone();
     let nonce = clients.nonce(&entrance);
-    match terms.open(stream).await {
+    match websocket.open(stream).await {
         Ok((transport, preset)) => {
             let hello = Hello {
                 id,
@@ -74,8 +80,9 @@ pub(super) async fn run_websocket(clients: Arc<Clients>, stream: TcpStream, addr
                 entrance,
                 nonce,
                 preset,
+                peer: transport.peer.clone(),
             };
-            serve(Arc::clone(&clients), transport, hello).await;
+            serve(Arc::clone(&clients), Arc::clone(&terms), transport, hello).await;
         }
         Err(error) => {
             websocket::log_refused(id, address, &error);
@@ -87,40 +94,31 @@ pub(super) async fn run_websocket(clients: Arc<Clients>, stream: TcpStream, addr
 }
 
 /// What is known of a client before it says anything.
-struct Hello {
-    id: u64,
-    address: SocketAddr,
-    entrance: Entrance,
-    nonce: String,
-    preset: ConnectRequest,
+pub(super) struct Hello {
+    pub(super) id: u64,
+    pub(super) address: SocketAddr,
+    pub(super) entrance: Entrance,
+    pub(super) nonce: String,
+    pub(super) preset: ConnectRequest,
+    /// Whom its certificate names.
+    pub(super) peer: Option<Arc<PeerIdentity>>,
 }
 
-async fn serve(clients: Arc<Clients>, transport: Transport, hello: Hello) {
-    let Hello {
-        id,
-        address,
-        entrance,
-        nonce,
-        preset,
-    } = hello;
+async fn serve(clients: Arc<Clients>, terms: Arc<Terms>, transport: Transport, hello: Hello) {
+    let (id, address) = (hello.id, hello.address);
     let Transport {
         reader,
         wire,
         greeting,
         carrier,
+        ..
     } = transport;
-    let outbox = Outbox::new(wire, clients.options.outbox_limits());
+    let outbox = Outbox::new(wire, terms.options.outbox_limits());
     let info = stranger(id, address);
-    let client = Client::new(info, outbox, clients.options.trace).over(carrier);
+    let client = Client::new(info, outbox, terms.options.trace).over(carrier);
     let client = Arc::new(client);
     tracing::debug!("{address} - cid:{} - Client connection created", client.id);
-    let mut session = Session::new(
-        Arc::clone(&clients),
-        entrance,
-        Arc::clone(&client),
-        nonce,
-        preset,
-    );
+    let mut session = Session::new(Arc::clone(&clients), terms, Arc::clone(&client), hello);
     if greeting == Greeting::Due {
         session.greet();
     }
@@ -202,15 +200,16 @@ fn gone(client: &Client, reason: CloseReason, held: Vec<HeldSubscription>) -> Cl
 /// Encrypts the connection where that is to be.
 async fn open(
     clients: &Clients,
+    terms: &Terms,
     stream: TcpStream,
     info: &ServerInfo,
 ) -> Result<Transport, HandshakeError> {
-    let Some(terms) = &clients.tls else {
+    let Some(terms) = &terms.tls else {
         return Ok(Transport::plain(stream, Greeting::Due));
     };
     let mut line = Vec::new();
     encode::info(&mut line, info);
-    Transport::open(stream, terms, &line).await
+    Transport::open(stream, terms, &clients.handshakes, &line).await
 }
 
 struct Connection {
@@ -234,6 +233,10 @@ impl Connection {
     }
 
     async fn work(&mut self, client: &Arc<Client>) -> CloseReason {
+        // New terms may have come before it was among those who are told of them.
+        if let Err(reason) = self.review().await {
+            return reason;
+        }
         let timer = tokio::time::sleep_until(self.session.next_deadline());
         tokio::pin!(timer);
         let mut bytes_in_all = 0;
@@ -242,7 +245,18 @@ impl Connection {
             let room = self.buffer.for_reading(bytes_in_all);
             let read = tokio::select! {
                 biased;
-                reason = client.outbox().wait_for_close() => return reason,
+                call = client.outbox().wait_for_call() => {
+                    match call {
+                        Call::Close(reason) => return reason,
+                        Call::Review => {
+                            if let Err(reason) = self.review().await {
+                                return reason;
+                            }
+                        }
+                    }
+                    timer.as_mut().reset(self.session.next_deadline());
+                    continue;
+                }
                 read = self.reader.read_buf(room) => read,
                 () = &mut timer => {
                     if let Err(reason) = self.session.on_timer(Instant::now()) {
@@ -279,6 +293,23 @@ impl Connection {
         }
     }
 
+    /// Has a hash computed where it holds nobody up.
+    async fn hash(&mut self, check: HashCheck) -> Result<(), CloseReason> {
+        let login = tokio::task::spawn_blocking(move || check.run()).await;
+        self.session.hashed(login.ok().flatten())
+    }
+
+    /// Looks at what has changed around the connection.
+    async fn review(&mut self) -> Result<(), CloseReason> {
+        let result = match self.session.review() {
+            Ok(None) => Ok(()),
+            Ok(Some(check)) => self.hash(check).await,
+            Err(reason) => Err(reason),
+        };
+        self.session.hand_over();
+        result
+    }
+
     /// Works through everything that was read; how many bytes the unfinished rest needs in all.
     async fn take_batch(&mut self) -> Result<usize, CloseReason> {
         let mut stall_left = STALL_PER_READ_MAX;
@@ -293,13 +324,7 @@ impl Connection {
             match step {
                 Step::Read { bytes_in_all } => return Ok(bytes_in_all),
                 Step::HandOver => {}
-                Step::Hash(check) => {
-                    let login = tokio::task::spawn_blocking(move || check.run())
-                        .await
-                        .ok()
-                        .flatten();
-                    self.session.hashed(login)?;
-                }
+                Step::Hash(check) => self.hash(check).await?,
                 Step::Close(reason) => return Err(reason),
             }
         }

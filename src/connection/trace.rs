@@ -22,7 +22,7 @@ pub(super) struct Trace {
 impl Trace {
     pub(super) fn new(options: &ConnectionOptions, client: &Arc<Client>) -> Self {
         Self {
-            who: client.traced_as().map(str::to_owned),
+            who: client.traced_as(),
             message_bytes_max: options.traced_message_bytes_max,
             headers_only: options.trace_headers,
         }
@@ -67,6 +67,14 @@ impl Trace {
                 max => format!("{sid} {max}"),
             };
             self.incoming("UNSUB", argument.as_bytes());
+        }
+    }
+
+    /// A mapping sends a message elsewhere.
+    pub(super) fn mapping(&self, from: &[u8], to: &[u8]) {
+        if self.who.is_some() {
+            let (from, to) = (String::from_utf8_lossy(from), String::from_utf8_lossy(to));
+            self.incoming("MAPPING", format!("{from} -> {to}").as_bytes());
         }
     }
 

@@ -5,21 +5,27 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
+use parking_lot::Mutex;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::net::tcp::OwnedReadHalf;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::socket::{TcpWire, TlsWire};
 use super::websocket::WebSocketReader;
 use crate::broker::{Carrier, Wire};
 use crate::config::options::{HandshakeFirst, TlsOptions};
-use crate::tls::{self, Encryption, HandshakeError, ServerConfig, TlsReader, TlsSocket};
+use crate::tls::{
+    self, Encryption, HandshakeError, PeerIdentity, ServerConfig, TlsReader, TlsSocket,
+};
 
 /// The first byte of a TLS handshake; no operation of the protocol begins with it.
 const HANDSHAKE_BYTE: u8 = 0x16;
 /// What a client hears that does not begin a handshake where there has to be one.
 const TLS_REQUIRED: &[u8] = b"-ERR 'Secure Connection - TLS Required'\r\n";
+
+/// What a client hears when too many begin a handshake at once.
+const THROTTLED: &[u8] = b"-ERR 'Connection throttling is active. Please try again later.'\r\n";
 
 /// Whether clients may do without encryption.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,6 +47,10 @@ pub struct TlsTerms {
     pub first: HandshakeFirst,
     /// Whether clients may do without.
     pub plain_text: PlainText,
+    /// Whether a client is the user that its certificate names.
+    pub maps_users: bool,
+    /// Handshakes that may begin within a second; `None` is no limit.
+    pub handshakes_per_second_max: Option<u32>,
 }
 
 impl TlsTerms {
@@ -51,7 +61,34 @@ impl TlsTerms {
             timeout: options.timeout,
             first: options.handshake_first,
             plain_text,
+            maps_users: options.maps_users,
+            handshakes_per_second_max: options.handshakes_per_second_max,
         })
+    }
+}
+
+/// How many handshakes began in the second that runs.
+#[derive(Debug, Default)]
+pub(super) struct HandshakeRate(Mutex<Option<(Instant, u32)>>);
+
+impl HandshakeRate {
+    /// Whether another may begin, of so many a second.
+    fn admits(&self, most: Option<u32>) -> bool {
+        let Some(most) = most else {
+            return true;
+        };
+        let now = Instant::now();
+        let mut running = self.0.lock();
+        match &mut *running {
+            Some((since, count)) if now.duration_since(*since) < Duration::from_secs(1) => {
+                *count = count.saturating_add(1);
+                *count <= most
+            }
+            other => {
+                *other = Some((now, 1));
+                true
+            }
+        }
     }
 }
 
@@ -86,6 +123,8 @@ pub(super) struct Transport {
     pub(super) wire: Box<dyn Wire>,
     pub(super) greeting: Greeting,
     pub(super) carrier: Carrier,
+    /// Whom the client's certificate names, where it matters.
+    pub(super) peer: Option<Arc<PeerIdentity>>,
 }
 
 impl Transport {
@@ -96,6 +135,7 @@ impl Transport {
             wire: Box::new(TcpWire(writer)),
             greeting,
             carrier: Carrier::default(),
+            peer: None,
         }
     }
 
@@ -103,6 +143,7 @@ impl Transport {
     pub(super) async fn open(
         mut stream: TcpStream,
         terms: &TlsTerms,
+        handshakes: &HandshakeRate,
         info: &[u8],
     ) -> Result<Self, HandshakeError> {
         let mut greeting = Greeting::Due;
@@ -119,6 +160,10 @@ impl Transport {
             first_byte = self::first_byte(&stream, terms.timeout).await.ok();
         }
         if first_byte == Some(HANDSHAKE_BYTE) {
+            if !handshakes.admits(terms.handshakes_per_second_max) {
+                let _ = timeout(terms.timeout, stream.write_all(THROTTLED)).await;
+                return Err(io::Error::other("too many connections begin at once").into());
+            }
             return Self::encrypted(stream, terms, greeting).await;
         }
         if greeting == Greeting::Sent && terms.plain_text == PlainText::Allowed {
@@ -143,13 +188,17 @@ impl Transport {
     ) -> Result<Self, HandshakeError> {
         let config = Arc::clone(&terms.config);
         let socket = tls::accept(stream, config, terms.timeout).await?;
-        Ok(Self::of_tls(socket, greeting))
+        Ok(Self::of_tls(socket, greeting, terms.maps_users))
     }
 
-    pub(super) fn of_tls(socket: TlsSocket, greeting: Greeting) -> Self {
+    pub(super) fn of_tls(socket: TlsSocket, greeting: Greeting, maps_users: bool) -> Self {
         let encryption = Encryption {
             first: greeting == Greeting::Due,
             ..socket.agreed()
+        };
+        let peer = match maps_users {
+            true => socket.peer_identity().map(Arc::new),
+            false => None,
         };
         let (reader, writer) = socket.into_split();
         Self {
@@ -160,6 +209,7 @@ impl Transport {
                 websocket: false,
                 encryption: Some(encryption),
             },
+            peer,
         }
     }
 }

@@ -40,6 +40,8 @@ pub struct WebSocketTerms {
     pub(super) entrance: Entrance,
     terms: Terms,
     tls: Option<Arc<ServerConfig>>,
+    /// Whether a client is the user that its certificate names.
+    maps_users: bool,
     handshake_timeout: Duration,
     cookies: CredentialCookies,
     limits: Limits,
@@ -67,7 +69,12 @@ impl WebSocketTerms {
         broker: &Broker,
     ) -> Result<Self, WebSocketError> {
         let tls = own.tls.as_ref().map(tls::server_config).transpose()?;
-        let authenticator = Authenticator::of_listener(options, &own.authorization, broker)?;
+        let maps_users = own.tls.as_ref().is_some_and(|tls| tls.maps_users);
+        let authenticator = match Authenticator::of_listener(options, &own.authorization, broker)? {
+            Some(authenticator) => Arc::new(authenticator.with_certificates(maps_users)),
+            None if maps_users == usual.maps_certificates() => Arc::clone(usual),
+            None => Arc::new(Authenticator::new(options, broker)?.with_certificates(maps_users)),
+        };
         let authentication_timeout = match own.authorization.required() {
             true => own.authorization.timeout,
             false => options.authentication_timeout(),
@@ -75,7 +82,7 @@ impl WebSocketTerms {
         Ok(Self {
             entrance: Entrance {
                 kind: ConnectionType::WebSocket,
-                authenticator: authenticator.map_or_else(|| Arc::clone(usual), Arc::new),
+                authenticator,
                 authentication_timeout,
                 ping_interval: own.ping_interval.unwrap_or(options.timing.ping_interval),
                 tls_required: tls.is_some(),
@@ -90,6 +97,7 @@ impl WebSocketTerms {
                 headers: own.headers.clone(),
             },
             tls,
+            maps_users,
             handshake_timeout: own.handshake_timeout.unwrap_or(HANDSHAKE_TIMEOUT_DEFAULT),
             cookies: own.cookies.clone(),
             limits: Limits {
@@ -118,7 +126,7 @@ impl WebSocketTerms {
             Some(config) => {
                 let config = Arc::clone(config);
                 let socket = tls::accept(stream, config, self.handshake_timeout).await?;
-                Transport::of_tls(socket, Greeting::Due)
+                Transport::of_tls(socket, Greeting::Due, self.maps_users)
             }
             None => Transport::plain(stream, Greeting::Due),
         };
@@ -153,6 +161,7 @@ impl WebSocketTerms {
                     ..agreed
                 }),
             },
+            peer: transport.peer,
         };
         Ok((transport, preset))
     }
@@ -339,6 +348,7 @@ fn status_of(reason: CloseReason) -> u16 {
         | CloseReason::SlowConsumerWriteDeadline
         | CloseReason::MaxAccountConnectionsExceeded
         | CloseReason::MaxConnectionsExceeded
+        | CloseReason::MaxSubscriptionsExceeded
         | CloseReason::MaxControlLineExceeded
         | CloseReason::NoRespondersRequiresHeaders => 1008,
         CloseReason::ParseError

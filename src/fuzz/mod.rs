@@ -2,6 +2,7 @@
 //!
 //! They follow the rules of [`storage::fuzz`], whose targets stand beside these.
 
+mod certificate;
 mod configuration;
 mod jetstream;
 mod protocol;
@@ -17,11 +18,12 @@ pub fn storage_targets() -> Vec<Target> {
 
 /// All parsers of this crate.
 pub fn targets() -> Vec<Target> {
-    let rooms: [&[Target]; 8] = [
+    let rooms: [&[Target]; 9] = [
         protocol::TARGETS,
         route::TARGETS,
         configuration::TARGETS,
         transform::TARGETS,
+        certificate::TARGETS,
         jetstream::TARGETS,
         crate::jetstream::meta::fuzz::TARGETS,
         crate::websocket::fuzz::TARGETS,

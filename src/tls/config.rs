@@ -1,15 +1,22 @@
 //! Certificates and keys from files, and what a `tls` block means for each side of a connection.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustls::client::WebPkiServerVerifier;
+use rustls::client::danger::ServerCertVerifier;
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{VerifierBuilderError, WebPkiClientVerifier};
+use rustls::sign::CertifiedKey;
 use rustls::{ClientConfig, RootCertStore, ServerConfig, SupportedProtocolVersion};
 
+use super::choice::{self, ByHost};
+use super::identity::KeyHash;
+use super::pins::Pinned;
 use crate::config::options::{PeerCertificate, TlsOptions, TlsVersion};
 
 /// Why a `tls` block cannot be put to use.
@@ -63,7 +70,7 @@ pub enum TlsError {
 
 /// What a listener needs. Reads files: not for a connection's thread.
 pub fn server_config(options: &TlsOptions) -> Result<Arc<ServerConfig>, TlsError> {
-    let provider = provider();
+    let provider = provider(options);
     let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
         .with_protocol_versions(versions(options.min_version))
         .map_err(TlsError::Versions)?;
@@ -71,28 +78,47 @@ pub fn server_config(options: &TlsOptions) -> Result<Arc<ServerConfig>, TlsError
         PeerCertificate::NotAsked => builder.with_no_client_auth(),
         PeerCertificate::Required => {
             let authorities = Arc::new(authorities(options)?);
-            builder.with_client_cert_verifier(
-                WebPkiClientVerifier::builder_with_provider(authorities, provider).build()?,
-            )
+            let provider = Arc::clone(&provider);
+            let verifier =
+                WebPkiClientVerifier::builder_with_provider(authorities, provider).build()?;
+            builder.with_client_cert_verifier(match pins(options) {
+                None => verifier,
+                Some(keys) => Arc::new(Pinned::<dyn ClientCertVerifier> {
+                    keys,
+                    inner: verifier,
+                }),
+            })
         }
     };
-    let own = OwnCertificate::load(options)?.ok_or(TlsError::NoCertificate)?;
-    let config = builder.with_single_cert(own.chain.clone(), own.key.clone_key());
-    Ok(Arc::new(config.map_err(|source| own.refused(source))?))
+    let own = OwnCertificate::load_all(options)?;
+    if own.is_empty() {
+        return Err(TlsError::NoCertificate);
+    }
+    let keys = own.iter().map(|own| own.certified(&provider));
+    let by_host = ByHost::new(keys.collect::<Result<_, _>>()?);
+    Ok(Arc::new(builder.with_cert_resolver(Arc::new(by_host))))
 }
 
 /// What a connection to another server needs: the other side's certificate is always checked against the authorities,
 /// and ours is shown when there is one. Reads files: not for a connection's thread.
 pub fn client_config(options: &TlsOptions) -> Result<Arc<ClientConfig>, TlsError> {
-    let provider = provider();
+    let provider = provider(options);
     let authorities = Arc::new(authorities(options)?);
     let verifier =
         WebPkiServerVerifier::builder_with_provider(authorities, Arc::clone(&provider)).build()?;
     let builder = ClientConfig::builder_with_provider(provider)
         .with_protocol_versions(versions(options.min_version))
-        .map_err(TlsError::Versions)?
-        .with_webpki_verifier(verifier);
-    let config = match OwnCertificate::load(options)? {
+        .map_err(TlsError::Versions)?;
+    let builder = match pins(options) {
+        None => builder.with_webpki_verifier(verifier),
+        Some(keys) => builder
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(Pinned::<dyn ServerCertVerifier> {
+                keys,
+                inner: verifier,
+            })),
+    };
+    let config = match OwnCertificate::load_all(options)?.first() {
         Some(own) => builder
             .with_client_auth_cert(own.chain.clone(), own.key.clone_key())
             .map_err(|source| own.refused(source))?,
@@ -101,8 +127,14 @@ pub fn client_config(options: &TlsOptions) -> Result<Arc<ClientConfig>, TlsError
     Ok(Arc::new(config))
 }
 
-fn provider() -> Arc<CryptoProvider> {
-    Arc::new(rustls::crypto::ring::default_provider())
+fn provider(options: &TlsOptions) -> Arc<CryptoProvider> {
+    choice::provider(&options.cipher_suites, &options.curve_preferences)
+}
+
+/// The keys that a peer must have one of, when there are such.
+fn pins(options: &TlsOptions) -> Option<Arc<BTreeSet<KeyHash>>> {
+    let pins = &options.pinned_keys;
+    (!pins.is_empty()).then(|| Arc::new(pins.clone()))
 }
 
 fn versions(least: TlsVersion) -> &'static [&'static SupportedProtocolVersion] {
@@ -122,20 +154,36 @@ struct OwnCertificate {
 }
 
 impl OwnCertificate {
-    fn load(options: &TlsOptions) -> Result<Option<Self>, TlsError> {
-        let (Some(cert_file), Some(key_file)) = (&options.cert_file, &options.key_file) else {
-            return Ok(None);
-        };
+    /// The certificate of the block, or those that it lists.
+    fn load_all(options: &TlsOptions) -> Result<Vec<Self>, TlsError> {
+        let own = options
+            .cert_file
+            .as_deref()
+            .zip(options.key_file.as_deref());
+        let listed = options
+            .certificates
+            .iter()
+            .map(|(cert, key)| (&**cert, &**key));
+        own.into_iter().chain(listed).map(Self::load).collect()
+    }
+
+    fn load((cert_file, key_file): (&Path, &Path)) -> Result<Self, TlsError> {
         let key = PrivateKeyDer::from_pem_file(key_file).map_err(|source| TlsError::File {
-            path: key_file.clone(),
+            path: key_file.to_owned(),
             source,
         })?;
-        Ok(Some(Self {
-            cert_file: cert_file.clone(),
-            key_file: key_file.clone(),
+        Ok(Self {
+            cert_file: cert_file.to_owned(),
+            key_file: key_file.to_owned(),
             chain: certificates(cert_file)?,
             key,
-        }))
+        })
+    }
+
+    /// What a listener shows; the certificate and the key must belong together.
+    fn certified(&self, provider: &CryptoProvider) -> Result<CertifiedKey, TlsError> {
+        CertifiedKey::from_der(self.chain.clone(), self.key.clone_key(), provider)
+            .map_err(|source| self.refused(source))
     }
 
     fn refused(&self, source: rustls::Error) -> TlsError {

@@ -17,6 +17,7 @@ use tokio::io::Interest;
 use tokio::net::TcpStream;
 
 use super::agreed::Encryption;
+use super::identity::PeerIdentity;
 
 /// How much ciphertext waits for the socket before no more is made.
 pub const CIPHERTEXT_BYTES_MAX: usize = 64 * 1024;
@@ -80,6 +81,12 @@ impl TlsSocket {
     /// What the handshake has led to.
     pub fn agreed(&self) -> Encryption {
         Encryption::of(&self.session.lock())
+    }
+
+    /// Who the peer is by the certificate that it has shown and that was verified.
+    pub fn peer_identity(&self) -> Option<PeerIdentity> {
+        let session = self.session.lock();
+        PeerIdentity::of(session.peer_certificates()?.first()?)
     }
 
     /// The two halves. The connection ends when both are gone, or either says so.

@@ -108,7 +108,11 @@ impl InternalBatches {
                     }
                 };
                 Parts::Shared {
-                    subject: slice(message.subject),
+                    // A mapping has put another in its place.
+                    subject: match is_within(frame, message.subject) {
+                        true => slice(message.subject),
+                        false => Bytes::copy_from_slice(message.subject),
+                    },
                     reply: slice(message.reply),
                     headers: slice(message.headers),
                     payload: slice(message.payload),
@@ -192,4 +196,10 @@ impl Staged {
             client: self.client,
         }
     }
+}
+
+/// Whether a part of a message lies in its frame.
+fn is_within(frame: &Bytes, part: &[u8]) -> bool {
+    let (outer, inner) = (frame.as_ptr_range(), part.as_ptr_range());
+    outer.start <= inner.start && inner.end <= outer.end
 }

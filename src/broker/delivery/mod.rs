@@ -48,7 +48,8 @@ pub struct Message<'a> {
 pub enum Owner<'a> {
     /// A buffer that will be used again: everything must be copied.
     Buffer,
-    /// This frame: all parts lie in it, headers, payload and a final CRLF in one piece.
+    /// This frame: reply, headers, payload and a final CRLF lie in it, from the headers on in one piece; the subject may have been
+    /// mapped to another.
     Frame(&'a Bytes),
     /// This message.
     Outgoing(&'a Outgoing),
@@ -229,6 +230,11 @@ impl Delivery {
         write: impl FnOnce(&mut Vec<u8>),
     ) {
         self.clients.of(client).write(bytes_max, write);
+    }
+
+    /// A random number.
+    pub fn random(&mut self) -> u32 {
+        next(&mut self.random) as u32
     }
 
     /// Whether so much is staged that it should be handed over before the batch ends.

@@ -71,7 +71,7 @@ impl ClientStages {
             total_bytes: headers.len() + message.payload.len(),
         };
         if let Some(who) = client.traced_as() {
-            trace(who, &line);
+            trace(&who, &line);
         }
         let staged = self.of(client);
         let before = staged.bytes();

@@ -16,7 +16,7 @@ mod wire;
 use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -32,6 +32,9 @@ use super::close::CloseReason;
 
 /// How often a party that writes looks for more before a writer task takes over.
 const ROUNDS_MAX: usize = 8;
+
+/// Longer than this is for ever.
+const WRITE_DEADLINE_MAX: Duration = Duration::from_secs(365 * 24 * 3600);
 
 /// What an outbox allows.
 #[derive(Debug, Clone, Copy)]
@@ -72,6 +75,15 @@ pub enum FlushBy {
     Task,
 }
 
+/// What a connection's task is called for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Call {
+    /// To end.
+    Close(CloseReason),
+    /// To look at what has changed around it.
+    Review,
+}
+
 /// Who writes to the socket now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Writer {
@@ -84,10 +96,13 @@ enum Writer {
 pub struct Outbox {
     wire: Box<dyn Wire>,
     limits: OutboxLimits,
+    write_deadline_ms: AtomicU64,
     /// Where writer tasks run: bytes also come from threads outside the runtime.
     runtime: Handle,
     state: Mutex<State>,
     closed: AtomicBool,
+    /// The connection's task is to look at what has changed around it.
+    review: AtomicBool,
     /// The receiver is close to its limit; read without the lock by whoever would rather not add more.
     pressed: AtomicBool,
     closing: Notify,
@@ -128,9 +143,10 @@ enum Progress {
 impl Outbox {
     /// An empty outbox in front of a socket. Must be called within the runtime.
     pub fn new(wire: Box<dyn Wire>, limits: OutboxLimits) -> Self {
-        Self {
+        let outbox = Self {
             wire,
             limits,
+            write_deadline_ms: AtomicU64::new(0),
             runtime: Handle::current(),
             state: Mutex::new(State {
                 chunks: VecDeque::new(),
@@ -143,11 +159,14 @@ impl Outbox {
                 out_bytes: 0,
             }),
             closed: AtomicBool::new(false),
+            review: AtomicBool::new(false),
             pressed: AtomicBool::new(false),
             closing: Notify::new(),
             drained: Notify::new(),
             idle: Notify::new(),
-        }
+        };
+        outbox.set_write_deadline(limits.write_deadline);
+        outbox
     }
 
     /// Whether the receiver is close to its limit.
@@ -172,6 +191,38 @@ impl Outbox {
             return None;
         }
         self.state.lock().closed
+    }
+
+    /// How long a write may take from now on.
+    pub fn set_write_deadline(&self, deadline: Duration) {
+        let deadline = deadline.min(WRITE_DEADLINE_MAX);
+        let milliseconds = u64::try_from(deadline.as_millis()).unwrap_or(u64::MAX);
+        self.write_deadline_ms
+            .store(milliseconds.max(1), Ordering::Relaxed);
+    }
+
+    fn write_deadline(&self) -> Duration {
+        Duration::from_millis(self.write_deadline_ms.load(Ordering::Relaxed))
+    }
+
+    /// Asks the connection's task to look at what has changed around it.
+    pub fn ask_for_review(&self) {
+        self.review.store(true, Ordering::Release);
+        self.closing.notify_one();
+    }
+
+    /// Returns when the connection is to be closed, or its task is asked to look around.
+    pub async fn wait_for_call(&self) -> Call {
+        loop {
+            let notified = self.closing.notified();
+            if let Some(reason) = self.closed() {
+                return Call::Close(reason);
+            }
+            if self.review.load(Ordering::Acquire) && self.review.swap(false, Ordering::AcqRel) {
+                return Call::Review;
+            }
+            notified.await;
+        }
     }
 
     /// Returns when the connection is to be closed.
@@ -327,7 +378,7 @@ impl Outbox {
 
     /// The writer task. What waits when a round starts must be taken within the write deadline.
     async fn write_when_ready(&self) {
-        let mut deadline = Instant::now() + self.limits.write_deadline;
+        let mut deadline = Instant::now() + self.write_deadline();
         let mut round_bytes = self.pending_bytes();
         loop {
             match self.attempt() {
@@ -336,7 +387,7 @@ impl Outbox {
                 Progress::More { written } | Progress::Blocked { written }
                     if written >= round_bytes =>
                 {
-                    deadline = Instant::now() + self.limits.write_deadline;
+                    deadline = Instant::now() + self.write_deadline();
                     round_bytes = self.pending_bytes();
                 }
                 Progress::More { written } | Progress::Blocked { written } => {
@@ -347,7 +398,7 @@ impl Outbox {
                 Ok(Ok(())) => {}
                 Ok(Err(_)) => return self.close(CloseReason::WriteError),
                 Err(_) if self.limits.write_timeout == WriteTimeout::Retry => {
-                    deadline = Instant::now() + self.limits.write_deadline;
+                    deadline = Instant::now() + self.write_deadline();
                 }
                 Err(_) => return self.close(CloseReason::SlowConsumerWriteDeadline),
             }

@@ -2,9 +2,11 @@
 
 use super::super::value::{Map, Value};
 use super::authorization::permissions;
+use super::mappings;
 use super::report::{Field, Report, in_file_order};
 use super::users::{self, NkeyUser, User, Users};
 use super::{Options, SYSTEM_ACCOUNT_DEFAULT};
+use crate::subject::transform::Mappings;
 use std::collections::HashSet;
 
 /// The account of everyone who is in no other; the file may not name it.
@@ -21,6 +23,8 @@ pub struct AccountOptions {
     pub nkeys: Vec<NkeyUser>,
     /// What its streams may use; it may have none without this.
     pub jetstream: Option<AccountJetStream>,
+    /// What its clients publish and goes elsewhere.
+    pub mappings: Mappings,
     /// What its connections may use.
     pub limits: AccountLimitOptions,
 }
@@ -220,9 +224,7 @@ fn account(name: &str, members: &Map, report: &mut Report) -> AccountOptions {
             "exports" | "imports" => {
                 field.not_supported(report, "sharing subjects among accounts is not built");
             }
-            "mappings" | "maps" => {
-                field.not_supported(report, "subject mappings are not built");
-            }
+            "mappings" | "maps" => account.mappings = mappings::read(&field, report),
             "msg_trace" | "trace_dest" => {
                 field.not_supported(report, "tracing of messages is not built");
             }

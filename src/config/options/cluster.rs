@@ -237,7 +237,15 @@ fn manners(target: &mut ClusterOptions, key: &str, field: &Field<'_>, report: &m
             let permissions = authorization::permissions(field, report);
             permit(target, permissions, field, report);
         }
-        "tls" => target.tls = tls::read(field, report),
+        "tls" => {
+            target.tls = tls::read(field, report);
+            if let Some(tls) = &target.tls {
+                tls::refuse_for_clients_only(tls, field, report);
+                if tls.maps_users {
+                    field.not_supported(report, "routes are not known by their certificates");
+                }
+            }
+        }
         "no_advertise" => target.no_advertise = field.bool(report) == Some(true),
         "connect_retries" => {
             let retries = field.within(report, 0, i64::from(i32::MAX));

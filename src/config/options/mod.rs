@@ -1,12 +1,13 @@
 //! The options the server runs with: defaults, then the configuration file, then the command line.
 //!
 //! [`report`] collects what is wrong with a file and reads single values, [`top`] walks the top level of the file,
-//! [`authorization`], [`accounts`], [`users`], [`cluster`], [`jetstream`], [`tls`], [`websocket`] and [`unsupported`] its parts, [`overrides`] lays the command line over it.
+//! [`authorization`], [`accounts`], [`users`], [`mappings`], [`cluster`], [`jetstream`], [`tls`], [`websocket`] and [`unsupported`] its parts, [`overrides`] lays the command line over it.
 
 pub mod accounts;
 pub mod authorization;
 pub mod cluster;
 pub mod jetstream;
+mod mappings;
 mod overrides;
 mod report;
 #[cfg(test)]
@@ -34,6 +35,7 @@ use super::digest::config_digest;
 use super::duration::format_duration;
 use super::flags::Flags;
 use super::parser::{ReadError, Surroundings, parse_file, parse_text};
+use crate::subject::transform::Mappings;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -178,6 +180,8 @@ pub struct Options {
     pub authorization: Authorization,
     /// Accounts besides the global one, and who is in each.
     pub accounts: Vec<AccountOptions>,
+    /// What clients of the global account publish and goes elsewhere.
+    pub mappings: Mappings,
     /// The account of the server itself, when the file names one.
     pub system_account: Option<String>,
     /// Where WebSocket clients connect, when the file says so.
@@ -238,6 +242,7 @@ impl Default for Options {
             allow_non_tls: false,
             authorization: Authorization::default(),
             accounts: Vec::new(),
+            mappings: Mappings::default(),
             system_account: None,
             websocket: None,
             cluster: ClusterOptions::default(),

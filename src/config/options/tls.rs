@@ -3,6 +3,7 @@
 use super::super::duration::parse_nanoseconds;
 use super::super::value::Value;
 use super::report::{Field, Report, in_file_order};
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -10,6 +11,23 @@ use std::time::Duration;
 pub const TLS_TIMEOUT_DEFAULT: Duration = Duration::from_secs(2);
 /// How long a server with `handshake_first: auto` waits for the peer to begin before it says hello in plain text.
 pub const HANDSHAKE_FALLBACK_DEFAULT: Duration = Duration::from_millis(50);
+
+/// The suites that there are to choose from. Those of TLS 1.3 may be named and are always offered, as in the reference.
+pub const CIPHER_SUITES: [&str; 11] = [
+    "TLS_AES_128_GCM_SHA256",
+    "TLS_AES_256_GCM_SHA384",
+    "TLS_CHACHA20_POLY1305_SHA256",
+    "TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256",
+    "TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256",
+    "TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384",
+    "TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384",
+    "TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305",
+    "TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305",
+    "TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256",
+    "TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256",
+];
+/// The curves that there are to choose from.
+pub const CURVES: [&str; 3] = ["X25519", "CurveP256", "CurveP384"];
 
 /// The oldest version of the protocol that is spoken.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -54,6 +72,18 @@ pub struct TlsOptions {
     pub ca_file: Option<PathBuf>,
     /// Whether a peer that connects must show a certificate.
     pub peer_certificate: PeerCertificate,
+    /// Further certificates and their keys, chosen among by the host that a peer wants to reach.
+    pub certificates: Vec<(PathBuf, PathBuf)>,
+    /// Whether a client is the user that its certificate names.
+    pub maps_users: bool,
+    /// A peer's key must be one of these (SHA-256 of the SubjectPublicKeyInfo); any when there is none.
+    pub pinned_keys: BTreeSet<[u8; 32]>,
+    /// The suites of TLS 1.2 that are offered, by name; all when none is named.
+    pub cipher_suites: Vec<String>,
+    /// The curves that are offered, by name and in this order; all when none is named.
+    pub curve_preferences: Vec<String>,
+    /// Handshakes that clients may begin within a second; `None` is no limit.
+    pub handshakes_per_second_max: Option<u32>,
     /// The oldest version that is spoken.
     pub min_version: TlsVersion,
     /// How long a handshake may take.
@@ -69,10 +99,23 @@ impl Default for TlsOptions {
             key_file: None,
             ca_file: None,
             peer_certificate: PeerCertificate::default(),
+            certificates: Vec::new(),
+            maps_users: false,
+            pinned_keys: BTreeSet::new(),
+            cipher_suites: Vec::new(),
+            curve_preferences: Vec::new(),
+            handshakes_per_second_max: None,
             min_version: TlsVersion::default(),
             timeout: TLS_TIMEOUT_DEFAULT,
             handshake_first: HandshakeFirst::default(),
         }
+    }
+}
+
+/// What only the port for clients can do, refused where the block is another listener's.
+pub(super) fn refuse_for_clients_only(tls: &TlsOptions, field: &Field<'_>, report: &mut Report) {
+    if tls.handshakes_per_second_max.is_some() {
+        field.not_supported(report, "only the port for clients limits handshakes");
     }
 }
 
@@ -88,6 +131,18 @@ pub(super) fn read(field: &Field<'_>, report: &mut Report) -> Option<TlsOptions>
         (None, Some(_)) => field.invalid(report, "missing 'cert_file' in TLS configuration"),
         _ => {}
     }
+    if !options.certificates.is_empty() && options.cert_file.is_some() {
+        field.invalid(
+            report,
+            "error parsing tls config, cannot combine 'cert_file' option with 'certs' option",
+        );
+    }
+    if !options.pinned_keys.is_empty() && options.peer_certificate == PeerCertificate::NotAsked {
+        field.invalid(
+            report,
+            "pinned_certs needs 'verify': a client that is not asked for a certificate shows none",
+        );
+    }
     Some(options)
 }
 
@@ -97,11 +152,29 @@ fn one(options: &mut TlsOptions, field: &Field<'_>, report: &mut Report) {
         "cert_file" => options.cert_file = path(field, report),
         "key_file" => options.key_file = path(field, report),
         "ca_file" => options.ca_file = path(field, report),
-        "verify" => {
-            options.peer_certificate = match field.bool(report) {
-                Some(true) => PeerCertificate::Required,
-                _ => PeerCertificate::NotAsked,
-            };
+        "verify" => match field.bool(report) {
+            Some(true) => options.peer_certificate = PeerCertificate::Required,
+            _ if options.maps_users => {}
+            _ => options.peer_certificate = PeerCertificate::NotAsked,
+        },
+        "verify_and_map" => {
+            options.maps_users = field.bool(report) == Some(true);
+            if options.maps_users {
+                options.peer_certificate = PeerCertificate::Required;
+            }
+        }
+        "certs" | "certificates" => options.certificates = certificates(field, report),
+        "pinned_certs" => options.pinned_keys = pinned_keys(field, report),
+        "cipher_suites" => {
+            options.cipher_suites = names(field, report, &CIPHER_SUITES, "cipher");
+        }
+        "curve_preferences" => {
+            options.curve_preferences = names(field, report, &CURVES, "curve");
+        }
+        "connection_rate_limit" => {
+            let most = i64::from(i32::MAX);
+            let limit = field.within::<u32>(report, 0, most);
+            options.handshakes_per_second_max = limit.filter(|limit| *limit > 0);
         }
         "min_version" => {
             if let Some(version) = version(field, report) {
@@ -129,17 +202,11 @@ fn one(options: &mut TlsOptions, field: &Field<'_>, report: &mut Report) {
 /// What the reference's remaining keys of this block would do.
 fn not_built(key: &str) -> Option<&'static str> {
     Some(match key {
-        "certs" | "certificates" => "choosing among several certificates is not built",
         "insecure" => "a certificate is always checked",
-        "verify_and_map" => "knowing users by their certificates is not built",
         "verify_cert_and_check_known_urls" => {
             "checking certificates against known URLs is not built"
         }
-        "cipher_suites" | "allow_insecure_cipher_suites" | "curve_preferences" => {
-            "the choice of ciphers and curves is not built; all that are offered are secure"
-        }
-        "connection_rate_limit" => "a limit on handshakes per second is not built",
-        "pinned_certs" => "pinned certificates are not built",
+        "allow_insecure_cipher_suites" => "there are no insecure ciphers",
         "cert_store"
         | "cert_match_by"
         | "cert_match"
@@ -148,6 +215,87 @@ fn not_built(key: &str) -> Option<&'static str> {
         "ocsp_peer" => "OCSP is not built",
         _ => return None,
     })
+}
+
+/// A list of certificates with their keys.
+fn certificates(field: &Field<'_>, report: &mut Report) -> Vec<(PathBuf, PathBuf)> {
+    let mut pairs = Vec::new();
+    let Value::Array(items) = field.value() else {
+        field.wrong_type(report, "a list of certificates with their keys");
+        return pairs;
+    };
+    for node in items {
+        let name = field.name;
+        let entry = Field { name, node };
+        let Some(map) = entry.map(report) else {
+            continue;
+        };
+        let (mut certificate, mut key) = (None, None);
+        for member in in_file_order(map) {
+            match member.key().as_str() {
+                "cert_file" => certificate = path(&member, report),
+                "key_file" => key = path(&member, report),
+                _ => member.unknown(report),
+            }
+        }
+        match (certificate, key) {
+            (Some(certificate), Some(key)) => pairs.push((certificate, key)),
+            _ => entry.invalid(
+                report,
+                "error parsing certs config: both 'cert_file' and 'key_file' options are required",
+            ),
+        }
+    }
+    pairs
+}
+
+/// Hashes of keys in hexadecimal digits.
+fn pinned_keys(field: &Field<'_>, report: &mut Report) -> BTreeSet<[u8; 32]> {
+    let mut keys = BTreeSet::new();
+    let Value::Array(_) = field.value() else {
+        field.invalid(report, "error parsing tls config, expected 'pinned_certs' to be a list of hex-encoded sha256 of DER encoded SubjectPublicKeyInfo");
+        return keys;
+    };
+    for text in field.strings(report).unwrap_or_default() {
+        match hash(&text) {
+            Some(key) => {
+                keys.insert(key);
+            }
+            None => {
+                let text = text.to_ascii_lowercase();
+                let reason = format!(
+                    "error parsing tls config, 'pinned_certs' key {text} does not look like hex-encoded sha256 of DER encoded SubjectPublicKeyInfo"
+                );
+                field.invalid(report, reason);
+            }
+        }
+    }
+    keys
+}
+
+fn hash(text: &str) -> Option<[u8; 32]> {
+    let digits: Option<Vec<u32>> = text.chars().map(|c| c.to_digit(16)).collect();
+    let bytes: Vec<u8> = digits?
+        .chunks(2)
+        .map(|pair| match pair {
+            [high, low] => u8::try_from(high * 16 + low).ok(),
+            _ => None,
+        })
+        .collect::<Option<_>>()?;
+    bytes.try_into().ok()
+}
+
+/// Names of what can be offered.
+fn names(field: &Field<'_>, report: &mut Report, known: &[&str], what: &str) -> Vec<String> {
+    let names = field.strings(report).unwrap_or_default();
+    if names.is_empty() {
+        let reason = format!("error parsing tls config, '{}' cannot be empty", field.name);
+        field.invalid(report, reason);
+    }
+    for name in names.iter().filter(|name| !known.contains(&name.as_str())) {
+        field.invalid(report, format!("{what} {name:?} is not known here"));
+    }
+    names
 }
 
 fn path(field: &Field<'_>, report: &mut Report) -> Option<PathBuf> {

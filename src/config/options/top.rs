@@ -5,7 +5,7 @@ use super::super::value::Map;
 use super::report::{Field, Problems, Report, in_file_order};
 use super::{
     MonitorOptions, Options, PAYLOAD_BYTES_ADVISED_MAX, Port, accounts, authorization, cluster,
-    jetstream, tls, unsupported, websocket,
+    jetstream, mappings, tls, unsupported, websocket,
 };
 use std::path::PathBuf;
 use std::time::Duration;
@@ -255,6 +255,7 @@ fn services(options: &mut Options, key: &str, field: &Field<'_>, report: &mut Re
         "authorization" => authorization::read(&mut options.authorization, field, report),
         "cluster" => cluster::read(&mut options.cluster, field, report),
         "accounts" => options.accounts = accounts::read(field, report),
+        "mappings" | "maps" => options.mappings = mappings::read(field, report),
         "system_account" | "system" => {
             options.system_account = field.string(report).filter(|name| !name.is_empty());
         }

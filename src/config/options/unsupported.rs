@@ -38,7 +38,6 @@ fn ask(key: &str) -> Option<Ask> {
     use Ask::{Feature, Switch, Word};
     Some(match key {
         "client_advertise" => Feature("advertising other addresses to clients is not built"),
-        "mappings" | "maps" => Feature("subject mappings are not built"),
         "no_system_account" | "no_system" | "no_sys_acc" => {
             Switch("running without a system account is not built")
         }
@@ -61,7 +60,7 @@ fn ask(key: &str) -> Option<Ask> {
         "proxies" => Feature("trusted proxies are not built"),
         "proxy_protocol" => Switch("the proxy protocol is not built"),
         "https" | "https_port" => Feature("monitoring over HTTPS is not built"),
-        "ocsp" | "ocsp_cache" => Feature("OCSP is not built"),
+        "ocsp" | "ocsp_cache" => Switch("OCSP is not built"),
         "gateway" => Feature("gateways are not built"),
         "leaf" | "leafnodes" => Feature("leaf nodes are not built"),
         "mqtt" => Feature("MQTT is not built"),

@@ -2,7 +2,7 @@
 
 use super::authorization::{Authorization, read as read_authorization};
 use super::report::{Field, Report, in_file_order};
-use super::tls::{TlsOptions, read as read_tls};
+use super::tls::{TlsOptions, read as read_tls, refuse_for_clients_only};
 use super::{Options, Port};
 use std::time::Duration;
 
@@ -101,7 +101,12 @@ fn one(options: &mut WebSocketOptions, field: &Field<'_>, report: &mut Report) {
         }
         "advertise" => options.advertise = text(field, report),
         "no_tls" => options.no_tls = field.bool(report).unwrap_or_default(),
-        "tls" => options.tls = read_tls(field, report),
+        "tls" => {
+            options.tls = read_tls(field, report);
+            if let Some(tls) = &options.tls {
+                refuse_for_clients_only(tls, field, report);
+            }
+        }
         "same_origin" => options.same_origin = field.bool(report).unwrap_or_default(),
         "allowed_origins" | "allowed_origin" | "allow_origins" | "allow_origin" | "origins"
         | "origin" => options.allowed_origins = field.strings(report).unwrap_or_default(),

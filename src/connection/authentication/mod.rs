@@ -11,10 +11,11 @@ use crate::broker::permissions::Permissions;
 use crate::broker::{Account, Broker, ConnectionLimits};
 use crate::config::options::{
     AccountLimitOptions, Authorization, ConnectionType, NkeyUser, Options,
-    Permissions as ConfiguredPermissions, User as ConfiguredUser,
+    Permissions as ConfiguredPermissions, TlsOptions, User as ConfiguredUser,
 };
 use crate::protocol::ConnectRequest;
 use crate::subject::InvalidSubject;
+use crate::tls::{DistinguishedName, PeerIdentity};
 
 /// Random bytes of a nonce.
 const NONCE_BYTES: usize = 11;
@@ -30,14 +31,41 @@ pub struct Login {
     pub permissions: Option<Arc<Permissions>>,
     /// How it may connect; in every way without it.
     pub connection_types: Option<Arc<[ConnectionType]>>,
+    /// The secret that it has shown to know.
+    proven: Option<Arc<Secret>>,
 }
 
 impl Login {
+    fn new(user: String, account: Arc<Account>) -> Self {
+        Self {
+            user,
+            account,
+            permissions: None,
+            connection_types: None,
+            proven: None,
+        }
+    }
+
     /// Whether it may connect in that way.
     pub fn may_come_by(&self, way: ConnectionType) -> bool {
         let types = self.connection_types.as_ref();
         types.is_none_or(|types| types.contains(&way))
     }
+}
+
+/// What a client has to show for itself.
+#[derive(Debug, Clone, Copy)]
+pub struct Credentials<'a> {
+    /// What it says.
+    pub request: &'a ConnectRequest,
+    /// What it was given to sign.
+    pub nonce: &'a str,
+    /// Whom its certificate names, where one was verified.
+    pub peer: Option<&'a PeerIdentity>,
+    /// How it comes.
+    pub way: ConnectionType,
+    /// As whom it was admitted before: what it has proven then need not be proven again.
+    pub before: Option<&'a Login>,
 }
 
 /// What became of a client's credentials.
@@ -69,9 +97,16 @@ impl HashCheck {
 }
 
 /// A password or token as configured.
+#[derive(PartialEq, Eq)]
 enum Secret {
     Plain(String),
     Bcrypt(String),
+}
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Secret")
+    }
 }
 
 impl Secret {
@@ -86,8 +121,16 @@ impl Secret {
         }
     }
 
-    fn check(&self, given: &str, login: Login) -> Verdict {
-        match self {
+    /// Whether the text is the secret. Who has proven it before is believed: hashes are slow.
+    fn check(self: &Arc<Self>, given: &str, login: &Login, before: Option<&Login>) -> Verdict {
+        let login = Login {
+            proven: Some(Arc::clone(self)),
+            ..login.clone()
+        };
+        if before.is_some_and(|before| before.proven.as_ref() == Some(self)) {
+            return Verdict::Granted(login);
+        }
+        match &**self {
             Self::Plain(secret) if is_same(secret.as_bytes(), given.as_bytes()) => {
                 Verdict::Granted(login)
             }
@@ -112,8 +155,12 @@ fn is_same(secret: &[u8], given: &[u8]) -> bool {
 }
 
 struct User {
-    secret: Secret,
+    secret: Arc<Secret>,
     login: Login,
+    /// Its name as that of a certificate's subject, when it can be one.
+    subject: Option<DistinguishedName>,
+    /// It has no password and may come where certificates name the user: nowhere else is it believed.
+    needs_certificate: bool,
 }
 
 /// Users of all accounts.
@@ -126,13 +173,15 @@ struct Users {
 
 enum Scheme {
     Open(Arc<Account>),
-    Token(Secret, Login),
+    Token(Arc<Secret>, Login),
     Users(Users),
 }
 
 /// Decides who may connect.
 pub struct Authenticator {
     scheme: Scheme,
+    /// Whether a client is the user that its certificate names.
+    maps_certificates: bool,
     /// Whether clients are told that they have to say who they are.
     is_announced: bool,
 }
@@ -146,22 +195,12 @@ impl std::fmt::Debug for Authenticator {
 impl Authenticator {
     /// Prepares what the configuration says; the accounts that it names are made.
     pub fn new(options: &Options, broker: &Broker) -> Result<Self, InvalidSubject> {
-        for account in &options.accounts {
-            broker
-                .ensure_account(&account.name)
-                .set_limits(limits(&account.limits));
-        }
         let global = Arc::clone(broker.global());
-        let anybody = Login {
-            user: String::new(),
-            account: Arc::clone(&global),
-            permissions: None,
-            connection_types: None,
-        };
+        let anybody = Login::new(String::new(), Arc::clone(&global));
         let scheme = if !options.authorization_required() {
             Scheme::Open(global)
         } else if let Some(token) = &options.authorization.token {
-            Scheme::Token(Secret::new(token), anybody)
+            Scheme::Token(Arc::new(Secret::new(token)), anybody)
         } else {
             let mut users = Users::of(options, broker)?;
             if options.only_system_has_users() {
@@ -172,8 +211,21 @@ impl Authenticator {
         let is_announced = !matches!(scheme, Scheme::Open(_)) && options.no_auth_user().is_none();
         Ok(Self {
             scheme,
+            maps_certificates: options.tls.as_ref().is_some_and(|tls| tls.maps_users),
             is_announced,
         })
+    }
+
+    /// Whether a client is the user that its certificate names.
+    pub(super) fn maps_certificates(&self) -> bool {
+        self.maps_certificates
+    }
+
+    /// The same, where clients are or are not the users that their certificates name.
+    #[must_use]
+    pub fn with_certificates(mut self, maps: bool) -> Self {
+        self.maps_certificates = maps;
+        self
     }
 
     /// For clients of a listener that says for itself who may connect; `None` where it says nothing of that. A single user or token is in the global account;
@@ -229,20 +281,29 @@ impl Authenticator {
         }
     }
 
-    /// Checks what a client that was given this nonce says about itself.
-    pub fn check(&self, request: &ConnectRequest, nonce: &str) -> Verdict {
+    /// Checks what a client has to show for itself.
+    pub fn check(&self, client: &Credentials<'_>) -> Verdict {
+        let request = client.request;
         match &self.scheme {
-            Scheme::Open(account) => Verdict::Granted(Login {
-                user: request.user.clone().unwrap_or_default(),
-                account: Arc::clone(account),
-                permissions: None,
-                connection_types: None,
-            }),
+            Scheme::Open(account) => {
+                let user = request.user.clone().unwrap_or_default();
+                Verdict::Granted(Login::new(user, Arc::clone(account)))
+            }
             Scheme::Token(secret, login) => match &request.auth_token {
-                Some(token) => secret.check(token, login.clone()),
+                Some(token) => secret.check(token, login, client.before),
                 None => Verdict::Refused,
             },
-            Scheme::Users(users) => users.check(request, nonce),
+            Scheme::Users(users) => users.check(client, self.maps_certificates),
+        }
+    }
+
+    /// Whether there is a user of this name or key; of everybody who has neither, yes.
+    pub fn knows(&self, request: &ConnectRequest) -> bool {
+        let said = |text: &'_ Option<String>| text.clone().filter(|text| !text.is_empty());
+        match (&self.scheme, said(&request.nkey), said(&request.user)) {
+            (Scheme::Users(users), Some(nkey), _) => users.by_key.contains_key(&nkey),
+            (Scheme::Users(users), None, Some(name)) => users.by_name.contains_key(&name),
+            _ => true,
         }
     }
 }
@@ -252,7 +313,8 @@ impl Users {
         let mut users = Self::default();
         let authorization = &options.authorization;
         let global = broker.global();
-        users.add(&authorization.users, &authorization.nkeys, global)?;
+        let mapping = MappingListeners::of(options);
+        users.add(&authorization.users, &authorization.nkeys, global, mapping)?;
         if authorization.user.is_some() || authorization.password.is_some() {
             let text = |text: &Option<String>| text.clone().unwrap_or_default();
             let single = ConfiguredUser {
@@ -260,11 +322,11 @@ impl Users {
                 password: text(&authorization.password),
                 ..ConfiguredUser::default()
             };
-            users.add(&[single], &[], global)?;
+            users.add(&[single], &[], global, mapping)?;
         }
         for account in &options.accounts {
             let in_broker = broker.ensure_account(&account.name);
-            users.add(&account.users, &account.nkeys, &in_broker)?;
+            users.add(&account.users, &account.nkeys, &in_broker, mapping)?;
         }
         users.without_credentials = options.no_auth_user().and_then(|name| {
             let by_name = users.by_name.get(name).map(|user| &user.login);
@@ -278,6 +340,7 @@ impl Users {
         users: &[ConfiguredUser],
         nkeys: &[NkeyUser],
         account: &Arc<Account>,
+        mapping: MappingListeners,
     ) -> Result<(), InvalidSubject> {
         let login = |name: &str,
                      permissions: &Option<ConfiguredPermissions>,
@@ -285,15 +348,17 @@ impl Users {
             let permissions = permissions.as_ref().map(Permissions::new).transpose()?;
             Ok(Login {
                 connection_types: types.clone().map(Arc::from),
-                user: name.to_owned(),
-                account: Arc::clone(account),
                 permissions: permissions.map(Arc::new),
+                ..Login::new(name.to_owned(), Arc::clone(account))
             })
         };
         for user in users {
+            let login = login(&user.name, &user.permissions, &user.connection_types)?;
             let known = User {
-                secret: Secret::new(&user.password),
-                login: login(&user.name, &user.permissions, &user.connection_types)?,
+                secret: Arc::new(Secret::new(&user.password)),
+                subject: DistinguishedName::parse(&user.name),
+                needs_certificate: user.password.is_empty() && mapping.admit(&login),
+                login,
             };
             self.by_name.insert(user.name.clone(), known);
         }
@@ -304,7 +369,17 @@ impl Users {
         Ok(())
     }
 
-    fn check(&self, request: &ConnectRequest, nonce: &str) -> Verdict {
+    fn check(&self, client: &Credentials<'_>, maps_certificates: bool) -> Verdict {
+        let Credentials { request, nonce, .. } = *client;
+        let names_a_key =
+            !self.by_key.is_empty() && request.nkey.as_ref().is_some_and(|nkey| !nkey.is_empty());
+        let given = request.pass.as_deref().unwrap_or_default();
+        if maps_certificates && !names_a_key && !self.by_name.is_empty() {
+            return match client.peer.and_then(|peer| self.named_by(peer, client.way)) {
+                Some(user) => user.secret.check(given, &user.login, client.before),
+                None => Verdict::Refused,
+            };
+        }
         if let Some(login) = &self.without_credentials
             && !has_credentials(request)
         {
@@ -317,16 +392,65 @@ impl Users {
             };
         }
         let name = request.user.as_deref().unwrap_or_default();
-        let given = request.pass.as_deref().unwrap_or_default();
         match self.by_name.get(name) {
-            Some(user) => user.secret.check(given, user.login.clone()),
+            Some(user) if user.needs_certificate && !maps_certificates => Verdict::Refused,
+            Some(user) => user.secret.check(given, &user.login, client.before),
             None => Verdict::Refused,
         }
+    }
+
+    /// The user whom a certificate names: by one of its further names, or by its subject.
+    fn named_by(&self, peer: &PeerIdentity, way: ConnectionType) -> Option<&User> {
+        let by_name = |name: &str| {
+            let user = self.by_name.get(name);
+            user.filter(|user| user.login.may_come_by(way))
+        };
+        if let Some(user) = peer.names().find_map(by_name) {
+            return Some(user);
+        }
+        if let Some(subject) = &peer.subject {
+            let candidates = || {
+                let users = self.by_name.values();
+                users
+                    .filter(|user| user.login.may_come_by(way))
+                    .filter_map(|user| Some((user, user.subject.as_ref()?)))
+            };
+            let same = candidates().find(|(_, name)| name.is_same(subject));
+            let same = same.or_else(|| candidates().find(|(_, name)| name.has_same_parts(subject)));
+            if let Some((user, _)) = same {
+                return Some(user);
+            }
+        }
+        peer.subject_texts().find_map(by_name)
+    }
+}
+
+/// Which listeners take a client for the user that its certificate names.
+#[derive(Debug, Clone, Copy)]
+struct MappingListeners {
+    standard: bool,
+    websocket: bool,
+}
+
+impl MappingListeners {
+    fn of(options: &Options) -> Self {
+        let websocket = options.websocket.as_ref().filter(|own| own.is_enabled());
+        let maps = |tls: Option<&TlsOptions>| tls.is_some_and(|tls| tls.maps_users);
+        Self {
+            standard: maps(options.tls.as_ref()),
+            websocket: maps(websocket.and_then(|own| own.tls.as_ref())),
+        }
+    }
+
+    /// Whether this user may come to one of them.
+    fn admit(self, login: &Login) -> bool {
+        (self.standard && login.may_come_by(ConnectionType::Standard))
+            || (self.websocket && login.may_come_by(ConnectionType::WebSocket))
     }
 }
 
 /// What an account allows its connections.
-fn limits(options: &AccountLimitOptions) -> ConnectionLimits {
+pub(super) fn limits(options: &AccountLimitOptions) -> ConnectionLimits {
     ConnectionLimits {
         connections_max: options.connections_max,
         subscriptions_max: options.subscriptions_max,
@@ -368,138 +492,4 @@ fn has_credentials(request: &ConnectRequest) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::config::options::{AccountOptions, Authorization};
-
-    fn authenticator(options: &Options) -> Authenticator {
-        Authenticator::new(options, &Broker::new()).unwrap()
-    }
-
-    fn with_authorization(authorization: Authorization) -> Authenticator {
-        authenticator(&Options {
-            authorization,
-            ..Options::default()
-        })
-    }
-
-    fn request(json: &str) -> ConnectRequest {
-        ConnectRequest::parse(json.as_bytes()).unwrap()
-    }
-
-    fn is_granted(verdict: Verdict) -> bool {
-        match verdict {
-            Verdict::Granted(_) => true,
-            Verdict::Refused => false,
-            Verdict::Hash(check) => check.run().is_some(),
-        }
-    }
-
-    #[test]
-    fn a_user_needs_its_password_plain_or_hashed() {
-        let user = |name: &str, password: &str| ConfiguredUser {
-            name: name.into(),
-            password: password.into(),
-            ..ConfiguredUser::default()
-        };
-        let hash = bcrypt::hash("secret", 4).unwrap();
-        let authenticator = with_authorization(Authorization {
-            users: vec![user("a", "a"), user("h", &hash)],
-            no_auth_user: Some("a".into()),
-            ..Default::default()
-        });
-        let check = |json| is_granted(authenticator.check(&request(json), ""));
-        assert!(authenticator.is_required());
-        assert!(check(r#"{"user":"a","pass":"a"}"#));
-        assert!(check(r#"{"user":"h","pass":"secret"}"#));
-        assert!(check("{}"));
-        assert!(!check(r#"{"user":"a","pass":"aa"}"#));
-        assert!(!check(r#"{"user":"a"}"#));
-        assert!(!check(r#"{"user":"h","pass":"Secret"}"#));
-        assert!(!check(r#"{"auth_token":"a"}"#));
-    }
-
-    #[test]
-    fn a_token_stands_for_everybody() {
-        let authenticator = with_authorization(Authorization {
-            token: Some("t".into()),
-            ..Default::default()
-        });
-        let check = |json| is_granted(authenticator.check(&request(json), ""));
-        assert!(check(r#"{"auth_token":"t"}"#));
-        assert!(!check(r#"{"user":"t"}"#));
-        assert!(!check("{}"));
-    }
-
-    #[test]
-    fn without_authorization_everybody_may_connect() {
-        let authenticator = with_authorization(Authorization::default());
-        assert!(!authenticator.is_required());
-        assert!(is_granted(
-            authenticator.check(&request(r#"{"user":"x"}"#), "")
-        ));
-    }
-
-    fn account_of(verdict: Verdict) -> String {
-        match verdict {
-            Verdict::Granted(login) => login.account.name().to_owned(),
-            other => panic!("{other:?}"),
-        }
-    }
-
-    #[test]
-    fn a_user_with_a_key_signs_the_nonce_that_it_was_given() {
-        let key = KeyPair::new_user();
-        let authenticator = authenticator(&Options {
-            accounts: vec![AccountOptions {
-                name: "A".into(),
-                nkeys: vec![NkeyUser {
-                    nkey: key.public_key(),
-                    ..NkeyUser::default()
-                }],
-                ..AccountOptions::default()
-            }],
-            ..Options::default()
-        });
-        assert!(authenticator.needs_nonce());
-        let nonce = new_nonce().unwrap();
-        assert_eq!(nonce.len(), 15);
-        let signed = |key: &KeyPair, text: &str| {
-            let signature = URL_SAFE_NO_PAD.encode(key.sign(text.as_bytes()).unwrap());
-            let nkey = key.public_key();
-            request(&format!(r#"{{"nkey":"{nkey}","sig":"{signature}"}}"#))
-        };
-        let mine = signed(&key, &nonce);
-        assert_eq!(account_of(authenticator.check(&mine, &nonce)), "A");
-        let another = new_nonce().unwrap();
-        assert!(!is_granted(authenticator.check(&mine, &another)));
-        assert!(!is_granted(authenticator.check(&mine, "")));
-        let stranger = signed(&KeyPair::new_user(), &nonce);
-        assert!(!is_granted(authenticator.check(&stranger, &nonce)));
-        let unsigned = request(&format!(r#"{{"nkey":"{}"}}"#, key.public_key()));
-        assert!(!is_granted(authenticator.check(&unsigned, &nonce)));
-    }
-
-    #[test]
-    fn with_users_for_the_system_account_alone_everybody_else_stays_in_the_global_one() {
-        let of_account = |name: &str| Options {
-            accounts: vec![AccountOptions {
-                name: name.into(),
-                users: vec![ConfiguredUser {
-                    name: "admin".into(),
-                    password: "s".into(),
-                    ..ConfiguredUser::default()
-                }],
-                ..AccountOptions::default()
-            }],
-            ..Options::default()
-        };
-        let system = authenticator(&of_account("$SYS"));
-        let admin = request(r#"{"user":"admin","pass":"s"}"#);
-        assert_eq!(account_of(system.check(&admin, "")), "$SYS");
-        assert_eq!(account_of(system.check(&request("{}"), "")), "$G");
-        let other = authenticator(&of_account("A"));
-        assert_eq!(account_of(other.check(&admin, "")), "A");
-        assert!(!is_granted(other.check(&request("{}"), "")));
-    }
-}
+mod tests;

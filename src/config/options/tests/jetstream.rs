@@ -1,0 +1,122 @@
+//! What the file says of streams.
+
+use super::*;
+
+#[test]
+fn an_ack_means_on_disk_unless_an_interval_is_asked_for() {
+    assert_eq!(
+        options("jetstream: true").jetstream.sync,
+        SyncPolicy::Always
+    );
+    for (text, sync) in [
+        ("jetstream { sync_interval: always }", SyncPolicy::Always),
+        ("jetstream { sync: \"ALWAYS\" }", SyncPolicy::Always),
+        (
+            "jetstream { sync_interval: \"2m\" }",
+            SyncPolicy::Interval(Duration::from_secs(120)),
+        ),
+        (
+            "jetstream { sync_interval: 10 }",
+            SyncPolicy::Interval(Duration::from_secs(10)),
+        ),
+    ] {
+        assert_eq!(options(text).jetstream.sync, sync, "{text}");
+    }
+    assert!(refusal("jetstream { sync_interval: 0 }").contains("longer than zero"));
+}
+
+#[test]
+fn jetstream_is_switched_in_every_way_the_reference_knows() {
+    for (text, enabled) in [
+        ("jetstream: enabled", true),
+        ("jetstream: ENABLED", true),
+        ("jetstream: true", true),
+        ("jetstream: {}", true),
+        ("jetstream {\n}", true),
+        ("jetstream { store_dir: '/x' }", true),
+        ("jetstream { enabled: false, store_dir: '/x' }", false),
+        ("jetstream: disabled", false),
+        ("jetstream: off", false),
+        ("port: 1", false),
+    ] {
+        assert_eq!(options(text).jetstream().is_some(), enabled, "{text}");
+    }
+    assert!(refusal("jetstream: maybe").contains("Expected 'enabled' or 'disabled'"));
+}
+
+#[test]
+fn storage_limits_take_numbers_and_quoted_sizes() {
+    let options = options(
+        "jetstream { max_mem_store: 64MiB, max_file_store: \"10G\", max_buffered_size: 1Gb, max_buffered_msgs: 12 }",
+    );
+    assert_eq!(options.jetstream.memory_max, StoreLimit::Bytes(64 << 20));
+    assert_eq!(options.jetstream.file_max, StoreLimit::Bytes(10 << 30));
+    assert_eq!(options.jetstream.buffered_bytes_max, 1 << 30);
+    assert_eq!(options.jetstream.buffered_messages_max, 12);
+    let dynamic = super::tests::options("jetstream { max_file: -1 }");
+    assert_eq!(dynamic.jetstream.file_max, StoreLimit::Dynamic);
+    assert!(refusal("jetstream { max_file: '10GiB' }").contains("K, M, G, T"));
+    assert!(refusal("jetstream { max_file: '9223372036854775807T' }").contains("K, M, G, T"));
+}
+
+#[test]
+fn what_streams_and_consumers_may_ask_for_is_limited() {
+    let limits = options(
+        "jetstream { limits { max_request_batch: 100, max_ack_pending: 5k, duplicate_window: \"30s\" } }",
+    )
+    .jetstream
+    .limits;
+    assert_eq!(limits.request_batch_max, Some(100));
+    assert_eq!(limits.ack_pending_max, Some(5_000));
+    assert_eq!(limits.duplicate_window_max, Some(Duration::from_secs(30)));
+    assert_eq!(
+        options("jetstream { limits {} }").jetstream.limits,
+        AssetLimits::default()
+    );
+    assert!(refusal("jetstream { limits { batch {} } }").contains("not supported"));
+    let placing = options(
+        "server_tags: [' AZ:1', ssd, ssd], jetstream { unique_tag: ' Az:', limits { max_ha_assets: 7 } }",
+    );
+    assert_eq!(placing.server_tags, ["az:1", "ssd"]);
+    assert_eq!(placing.jetstream.unique_tag, "az:");
+    assert_eq!(placing.jetstream.limits.ha_assets_max, Some(7));
+    assert_eq!(options("server_tags: one").server_tags, ["one"]);
+    assert!(refusal("jetstream { limits { nonsense: 1 } }").contains("unknown field"));
+}
+
+#[test]
+fn streams_live_below_the_store_directory() {
+    let directory = |text: &str| options(text).jetstream.directory();
+    assert_eq!(
+        directory("jetstream { store_dir: '/data' }"),
+        Path::new("/data/jetstream")
+    );
+    assert_eq!(
+        directory("store_dir: /data, jetstream: true"),
+        Path::new("/data/jetstream")
+    );
+    assert_eq!(
+        directory("jetstream { store_dir: '/data/jetstream' }"),
+        Path::new("/data/jetstream")
+    );
+    assert!(
+        options("jetstream: true")
+            .jetstream
+            .directory_is_temporary()
+    );
+    assert!(
+        refusal("store_dir: /a\njetstream { store_dir: /b }").contains("Duplicate 'store_dir'")
+    );
+}
+
+#[test]
+fn encryption_needs_a_key_and_never_shows_it() {
+    let options = options("jetstream { key: sesame, cipher: aes, prev_key: open }");
+    let encryption = options.jetstream.encryption.clone().unwrap();
+    assert_eq!(encryption.key, "sesame");
+    assert_eq!(encryption.previous_key.as_deref(), Some("open"));
+    assert_eq!(encryption.cipher, EncryptionCipher::Aes256Gcm);
+    assert!(!format!("{options:?}").contains("sesame"));
+    assert!(refusal("jetstream { cipher: rot13 }").contains("Unknown cipher type"));
+    assert!(refusal("jetstream { prev_key: open }").contains("needs a current one"));
+}
