@@ -5,7 +5,7 @@ use storage::store::{Expiry, Limits, MemStore};
 
 use super::Target;
 use crate::jetstream::api::route::Operation;
-use crate::jetstream::core::entry::{EntryHeader, EntryWriter, MessageOp, Op, Rollup};
+use crate::jetstream::core::entry::{EntryHeader, EntryWriter, MessageOp, Op, Rollup, Scheduler};
 use crate::jetstream::core::{
     AckKind, AckSubject, Manifest, PullRequest, ReceivingNeeds, StreamCore,
 };
@@ -81,6 +81,18 @@ fn message<'a>(number: u64, id: &'a [u8]) -> Op<'a> {
         rollup: match number % 4 {
             3 => Rollup::Subject,
             _ => Rollup::None,
+        },
+        schedule_ns: (number % 5 == 0).then_some(1 << 61),
+        scheduler: match number % 7 {
+            1 => Some(Scheduler {
+                subject: b"orders.2",
+                next_ns: Some(1 << 62),
+            }),
+            2 => Some(Scheduler {
+                subject: b"orders.3",
+                next_ns: None,
+            }),
+            _ => None,
         },
     })
 }

@@ -34,6 +34,13 @@ pub(crate) enum Waiting {
         id: Box<str>,
         count: u64,
     },
+    /// A message of a fast batch is stored.
+    Fast {
+        reply: Bytes,
+        id: Box<str>,
+        /// Its place in the batch.
+        at: u64,
+    },
     /// A request is answered with what its operation came to.
     Request { token: u64, answer: Answer },
 }

@@ -65,6 +65,27 @@ pub struct MessageOp<'a> {
     pub expiry: Expiry,
     /// What it replaces.
     pub rollup: Rollup,
+    /// When the schedule that it is fires, in nanoseconds since the epoch.
+    pub schedule_ns: Option<i64>,
+    /// The schedule that it came from.
+    pub scheduler: Option<Scheduler<'a>>,
+}
+
+impl MessageOp<'_> {
+    /// How often it removes other messages by what it says.
+    pub(crate) fn purges(&self) -> u32 {
+        let ends_schedule = self.scheduler.is_some_and(|one| one.next_ns.is_none());
+        u32::from(self.rollup != Rollup::None) + u32::from(ends_schedule)
+    }
+}
+
+/// The schedule that a message came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Scheduler<'a> {
+    /// Its subject.
+    pub subject: &'a [u8],
+    /// When it fires next; without that it is over and is removed.
+    pub next_ns: Option<i64>,
 }
 
 /// One change.
@@ -171,6 +192,11 @@ pub enum Op<'a> {
         /// At this stream sequence.
         stream_sequence: u64,
     },
+    /// A schedule does not fire any more, although its message is there.
+    Unscheduled {
+        /// Which message.
+        sequence: u64,
+    },
     /// What the leader's digest was at an earlier entry. Changes nothing; whoever had another one there is not equal.
     Compare {
         /// At which entry.
@@ -196,6 +222,7 @@ mod kind {
     pub(super) const RESERVED: u8 = 13;
     pub(super) const RESET: u8 = 14;
     pub(super) const COMPARE: u8 = 15;
+    pub(super) const UNSCHEDULED: u8 = 16;
 }
 
 mod flag {
@@ -204,7 +231,9 @@ mod flag {
     pub(super) const NEVER_EXPIRES: u8 = 4;
     pub(super) const ROLLUP_SUBJECT: u8 = 8;
     pub(super) const ROLLUP_EVERYTHING: u8 = 16;
-    pub(super) const ALL: u8 = 31;
+    pub(super) const SCHEDULE: u8 = 32;
+    pub(super) const SCHEDULER: u8 = 64;
+    pub(super) const SCHEDULER_ENDS: u8 = 128;
 }
 
 /// An entry being written.
@@ -336,6 +365,10 @@ impl EntryWriter {
                 writer.number(id);
                 writer.number(stream_sequence);
             }
+            Op::Unscheduled { sequence } => {
+                writer.u8(kind::UNSCHEDULED);
+                writer.number(sequence);
+            }
             Op::Compare { index, digest } => {
                 writer.u8(kind::COMPARE);
                 writer.number(index);
@@ -384,6 +417,15 @@ fn write_message(writer: &mut Writer, message: &MessageOp<'_>) {
     if !message.id.is_empty() {
         flags |= flag::ID;
     }
+    if message.schedule_ns.is_some() {
+        flags |= flag::SCHEDULE;
+    }
+    if let Some(scheduler) = message.scheduler {
+        flags |= match scheduler.next_ns {
+            Some(_) => flag::SCHEDULER,
+            None => flag::SCHEDULER_ENDS,
+        };
+    }
     let length = message.subject.len() + message.headers.len() + message.payload.len();
     writer.bytes.reserve(length + message.id.len() + 48);
     writer.u8(kind::MESSAGE);
@@ -396,6 +438,15 @@ fn write_message(writer: &mut Writer, message: &MessageOp<'_>) {
     }
     if let Expiry::At(time_ns) = message.expiry {
         writer.i64(time_ns);
+    }
+    if let Some(schedule_ns) = message.schedule_ns {
+        writer.i64(schedule_ns);
+    }
+    if let Some(scheduler) = message.scheduler {
+        writer.blob(scheduler.subject);
+        if let Some(next_ns) = scheduler.next_ns {
+            writer.i64(next_ns);
+        }
     }
 }
 
@@ -497,6 +548,9 @@ fn read_op<'a>(reader: &mut Reader<'a>) -> Result<Op<'a>, DecodeError> {
             id: reader.number()?,
             stream_sequence: reader.number()?,
         },
+        kind::UNSCHEDULED => Op::Unscheduled {
+            sequence: reader.number()?,
+        },
         kind::COMPARE => Op::Compare {
             index: reader.number()?,
             digest: reader.u64()?,
@@ -507,9 +561,6 @@ fn read_op<'a>(reader: &mut Reader<'a>) -> Result<Op<'a>, DecodeError> {
 
 fn read_message<'a>(reader: &mut Reader<'a>) -> Result<MessageOp<'a>, DecodeError> {
     let flags = reader.u8()?;
-    if flags & !flag::ALL != 0 {
-        return Err(DecodeError::Range { what: "flags" });
-    }
     let subject = reader.blob()?;
     let headers = reader.blob()?;
     let payload = reader.blob()?;
@@ -530,6 +581,22 @@ fn read_message<'a>(reader: &mut Reader<'a>) -> Result<MessageOp<'a>, DecodeErro
         flag::ROLLUP_EVERYTHING => Rollup::Everything,
         _ => return Err(DecodeError::Range { what: "rollup" }),
     };
+    let schedule_ns = match flags & flag::SCHEDULE {
+        0 => None,
+        _ => Some(reader.i64()?),
+    };
+    let scheduler = match flags & (flag::SCHEDULER | flag::SCHEDULER_ENDS) {
+        0 => None,
+        flag::SCHEDULER => Some(Scheduler {
+            subject: reader.blob()?,
+            next_ns: Some(reader.i64()?),
+        }),
+        flag::SCHEDULER_ENDS => Some(Scheduler {
+            subject: reader.blob()?,
+            next_ns: None,
+        }),
+        _ => return Err(DecodeError::Range { what: "scheduler" }),
+    };
     Ok(MessageOp {
         subject,
         headers,
@@ -537,6 +604,8 @@ fn read_message<'a>(reader: &mut Reader<'a>) -> Result<MessageOp<'a>, DecodeErro
         id,
         expiry,
         rollup,
+        schedule_ns,
+        scheduler,
     })
 }
 
@@ -562,6 +631,11 @@ mod tests {
                 id: b"id",
                 expiry: Expiry::At(9),
                 rollup: Rollup::Subject,
+                schedule_ns: Some(-7),
+                scheduler: Some(Scheduler {
+                    subject: b"s",
+                    next_ns: Some(11),
+                }),
             }),
             Op::Message(MessageOp {
                 subject: b"a",
@@ -570,6 +644,11 @@ mod tests {
                 id: b"",
                 expiry: Expiry::Never,
                 rollup: Rollup::Everything,
+                schedule_ns: None,
+                scheduler: Some(Scheduler {
+                    subject: b"",
+                    next_ns: None,
+                }),
             }),
             Op::Delete {
                 sequence: 300,
@@ -618,6 +697,7 @@ mod tests {
                 id: 1,
                 stream_sequence: 5,
             },
+            Op::Unscheduled { sequence: 7 },
             Op::Compare {
                 index: 300,
                 digest: u64::MAX,

@@ -20,9 +20,52 @@ pub(crate) struct PublishHeaders<'a> {
     pub(crate) batch_id: Option<&'a [u8]>,
     pub(crate) batch_sequence: Option<&'a [u8]>,
     pub(crate) batch_commit: Option<&'a [u8]>,
-    pub(crate) schedule: Option<&'a [u8]>,
-    pub(crate) scheduler: Option<&'a [u8]>,
+    pub(crate) source: Option<&'a [u8]>,
+    pub(crate) required_level: Option<&'a [u8]>,
+    /// Whether something is said of schedules; [`ScheduleHeaders`] says what.
+    pub(crate) schedules: bool,
     pub(crate) request_info: bool,
+}
+
+/// What a publish says of schedules.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct ScheduleHeaders<'a> {
+    pub(crate) pattern: Option<&'a [u8]>,
+    /// Also when it is empty, which is no time zone.
+    pub(crate) time_zone: Option<&'a [u8]>,
+    pub(crate) target: Option<&'a [u8]>,
+    pub(crate) source: Option<&'a [u8]>,
+    pub(crate) ttl: Option<&'a [u8]>,
+    pub(crate) rollup: Option<&'a [u8]>,
+    pub(crate) next: Option<&'a [u8]>,
+    pub(crate) scheduler: Option<&'a [u8]>,
+}
+
+impl<'a> ScheduleHeaders<'a> {
+    /// Reads a header block; the first of several headers of one name counts.
+    pub(crate) fn parse(block: &'a [u8]) -> Self {
+        let mut found = Self::default();
+        each(block, |name, value| {
+            let field = match name {
+                b"Nats-Schedule" => &mut found.pattern,
+                b"Nats-Schedule-Time-Zone" => {
+                    found.time_zone.get_or_insert(value);
+                    return;
+                }
+                b"Nats-Schedule-Target" => &mut found.target,
+                b"Nats-Schedule-Source" => &mut found.source,
+                b"Nats-Schedule-TTL" => &mut found.ttl,
+                b"Nats-Schedule-Rollup" => &mut found.rollup,
+                b"Nats-Schedule-Next" => &mut found.next,
+                b"Nats-Scheduler" => &mut found.scheduler,
+                _ => return,
+            };
+            if field.is_none() && !value.is_empty() {
+                *field = Some(value);
+            }
+        });
+        found
+    }
 }
 
 /// Calls `visit` with the name and value of every header line, in order.
@@ -39,7 +82,6 @@ pub(crate) fn each<'a>(block: &'a [u8], mut visit: impl FnMut(&'a [u8], &'a [u8]
 }
 
 /// The value of the first header with this name.
-#[cfg(test)]
 pub(crate) fn get<'a>(block: &'a [u8], name: &str) -> Option<&'a [u8]> {
     let mut found = None;
     each(block, |candidate, value| {
@@ -94,8 +136,12 @@ impl<'a> PublishHeaders<'a> {
                 b"Batch-Id" => &mut found.batch_id,
                 b"Batch-Sequence" => &mut found.batch_sequence,
                 b"Batch-Commit" => &mut found.batch_commit,
-                b"Schedule" => &mut found.schedule,
-                b"Scheduler" => &mut found.scheduler,
+                b"Stream-Source" => &mut found.source,
+                b"Required-Api-Level" => &mut found.required_level,
+                rest if rest.starts_with(b"Schedule") => {
+                    found.schedules = true;
+                    return;
+                }
                 b"Request-Info" => {
                     found.request_info = true;
                     return;
@@ -112,6 +158,11 @@ impl<'a> PublishHeaders<'a> {
 
 /// The block without the headers of this name; empty when none is left.
 pub(crate) fn without(block: &[u8], name: &str) -> Vec<u8> {
+    without_those(block, |candidate| candidate == name.as_bytes())
+}
+
+/// The block without the headers whose names are chosen; empty when none is left.
+pub(crate) fn without_those(block: &[u8], chosen: impl Fn(&[u8]) -> bool) -> Vec<u8> {
     let mut kept = Vec::with_capacity(block.len());
     let mut lines = Lines { rest: block };
     let mut headers = 0;
@@ -120,10 +171,8 @@ pub(crate) fn without(block: &[u8], name: &str) -> Vec<u8> {
         kept.extend_from_slice(b"\r\n");
     }
     for line in lines {
-        let is_it = line
-            .strip_prefix(name.as_bytes())
-            .is_some_and(|rest| rest.first() == Some(&b':'));
-        if is_it || line.is_empty() {
+        let name = memchr::memchr(b':', line).and_then(|colon| line.get(..colon));
+        if line.is_empty() || name.is_some_and(&chosen) {
             continue;
         }
         headers += 1;
@@ -135,6 +184,41 @@ pub(crate) fn without(block: &[u8], name: &str) -> Vec<u8> {
     }
     kept.extend_from_slice(b"\r\n");
     kept
+}
+
+/// The block with one more header.
+pub(crate) fn with(block: &[u8], name: &str, value: &[u8]) -> Vec<u8> {
+    let mut longer = Vec::with_capacity(block.len() + name.len() + value.len() + 16);
+    reopen(block, &mut longer);
+    line_bytes(&mut longer, name, value);
+    longer.extend_from_slice(b"\r\n");
+    longer
+}
+
+/// The block with another value for a header, which is added when it is not there.
+pub(crate) fn set(block: &[u8], name: &str, value: &[u8]) -> Vec<u8> {
+    let mut changed = Vec::with_capacity(block.len() + value.len() + name.len() + 4);
+    let mut lines = Lines { rest: block };
+    let mut is_set = false;
+    changed.extend_from_slice(lines.next().unwrap_or_default());
+    changed.extend_from_slice(b"\r\n");
+    for line in lines.filter(|line| !line.is_empty()) {
+        let is_it = line
+            .strip_prefix(name.as_bytes())
+            .is_some_and(|rest| rest.first() == Some(&b':'));
+        if is_it && !is_set {
+            is_set = true;
+            line_bytes(&mut changed, name, value);
+        } else {
+            changed.extend_from_slice(line);
+            changed.extend_from_slice(b"\r\n");
+        }
+    }
+    if !is_set {
+        return with(block, name, value);
+    }
+    changed.extend_from_slice(b"\r\n");
+    changed
 }
 
 /// Starts a header block that continues `block`: everything but the closing empty line.
@@ -189,6 +273,26 @@ mod tests {
             )
             .is_empty()
         );
+    }
+
+    #[test]
+    fn a_header_is_set_where_it_stands_or_added() {
+        let block = b"NATS/1.0\r\nA: 1\r\nB: 2\r\n\r\n";
+        assert_eq!(set(block, "A", b"9"), b"NATS/1.0\r\nA: 9\r\nB: 2\r\n\r\n");
+        assert_eq!(
+            set(block, "C", b"3"),
+            b"NATS/1.0\r\nA: 1\r\nB: 2\r\nC: 3\r\n\r\n"
+        );
+        assert_eq!(set(b"", "C", b"3"), b"NATS/1.0\r\nC: 3\r\n\r\n");
+    }
+
+    #[test]
+    fn an_empty_time_zone_is_not_the_same_as_none() {
+        let block = b"NATS/1.0\r\nNats-Schedule: @hourly\r\nNats-Schedule-Time-Zone:\r\n\r\n";
+        let headers = ScheduleHeaders::parse(block);
+        assert_eq!(headers.pattern, Some(&b"@hourly"[..]));
+        assert_eq!(headers.time_zone, Some(&b""[..]));
+        assert!(PublishHeaders::parse(block).schedules);
     }
 
     #[test]

@@ -14,15 +14,18 @@
 mod ack;
 pub(in crate::jetstream) mod codec;
 mod consumer;
+mod decimal;
 mod dedupe;
 mod digest;
 mod draft;
 mod duration;
 mod effects;
 pub(crate) mod entry;
+mod fast_reply;
 mod headers;
 mod pull;
 mod request;
+mod schedule;
 mod status;
 mod stream;
 #[cfg(test)]

@@ -58,6 +58,12 @@ impl ExpiryQueue {
         self.deadlines.first().copied()
     }
 
+    /// The messages whose time has come, in the order of deadline and sequence.
+    pub fn due(&self, now_ns: i64) -> impl Iterator<Item = u64> + '_ {
+        let due = self.deadlines.range(..=(now_ns, u64::MAX));
+        due.map(|(_, sequence)| *sequence)
+    }
+
     /// Whether nothing is listed.
     pub fn is_empty(&self) -> bool {
         self.by_sequence.is_empty() && self.never.is_empty()

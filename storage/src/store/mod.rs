@@ -332,4 +332,6 @@ pub trait Store: Send + std::any::Any {
     fn expiry(&self, sequence: u64) -> Expiry;
     /// When [`Store::expire`] next has something to do.
     fn next_expiry_ns(&self) -> Option<i64>;
+    /// The sequences that [`Store::expire`] would remove at `now_ns`, in its order.
+    fn due(&self, now_ns: i64, removals_max: u64) -> Vec<u64>;
 }

@@ -7,18 +7,12 @@ pub fn refuse_unsupported(config: &StreamConfig) -> Result<(), ApiError> {
     let asked_for = [
         (config.mirror.is_some(), "mirror"),
         (!config.sources.is_empty(), "sources"),
-        (config.allow_msg_schedules, "allow_msg_schedules"),
-        (config.allow_batched, "allow_batched"),
         (
             config.persist_mode == PersistMode::Async,
             "persist_mode async",
         ),
         (config.subject_transform.is_some(), "subject_transform"),
         (config.republish.is_some(), "republish"),
-        (
-            config.subject_delete_marker_ttl > 0,
-            "subject_delete_marker_ttl",
-        ),
     ];
     match asked_for.into_iter().find(|(asked, _)| *asked) {
         Some((_, feature)) => Err(ErrorCode::StreamInvalidConfig.with(format_args!(

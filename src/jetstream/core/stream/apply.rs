@@ -19,7 +19,7 @@ use crate::jetstream::core::consumer::{Consumer, Live, Place};
 use crate::jetstream::core::digest::Mark;
 use crate::jetstream::core::draft::Waiter;
 use crate::jetstream::core::effects::{Advisory, ConsumerChange, Effects, World};
-use crate::jetstream::core::entry::{EntryHeader, EntryReader, MessageOp, Op, Rollup};
+use crate::jetstream::core::entry::{EntryHeader, EntryReader, MessageOp, Op, Rollup, Scheduler};
 use crate::jetstream::types::{
     AckPolicy, ConsumerConfig, Retention, StreamConfig, Strictness, decode,
 };
@@ -175,6 +175,7 @@ impl StreamCore {
                 let removed = self.store.purge(&purge, &mut gone)?;
                 self.removed_sum = self.removed_sum.wrapping_add(gone.sum);
                 self.structural_applied();
+                self.forget_schedules();
                 self.reconcile(time_ns);
                 Ok(Outcome::Removed(removed))
             }
@@ -227,6 +228,10 @@ impl StreamCore {
                 self.structural_applied();
                 Ok(Outcome::Nothing)
             }
+            Op::Unscheduled { sequence } => {
+                self.schedules.remove_sequence(sequence);
+                Ok(Outcome::Nothing)
+            }
             Op::Compare { index, digest } => {
                 self.digest.compare(Mark { index, digest });
                 Ok(Outcome::Nothing)
@@ -246,7 +251,7 @@ impl StreamCore {
         // Messages of a stream are ordered by time as well, whatever the clocks of its leaders.
         let time_ns = time_ns.max(state.last_time_ns);
         let wanted = self.is_wanted(message.subject);
-        let mut gone = match self.consumers.is_empty() {
+        let mut gone = match self.consumers.is_empty() && self.schedules.is_empty() {
             true => Gone::only_sum(),
             false => Gone::default(),
         };
@@ -281,8 +286,18 @@ impl StreamCore {
             lead.overlay
                 .applied(message.subject, message.id, sequence, bytes);
         }
+        if wanted {
+            match message.schedule_ns {
+                Some(at_ns) => self.schedules.set(message.subject, sequence, at_ns),
+                None if message.scheduler.is_none() && !self.schedules.is_empty() => {
+                    self.schedules.remove_subject(message.subject);
+                }
+                None => {}
+            }
+        }
         self.settle_gone(gone, time_ns, effects);
         self.apply_rollup(message, sequence, u64::from(wanted), time_ns)?;
+        self.apply_scheduler(message, time_ns)?;
         Ok(Outcome::Sequence(sequence))
     }
 
@@ -303,12 +318,51 @@ impl StreamCore {
             below_sequence: (keep > 0).then_some(sequence),
             keep: 0,
         };
+        self.purge_aside(&purge, time_ns)?;
+        if message.rollup == Rollup::Everything {
+            self.forget_schedules();
+        }
+        Ok(())
+    }
+
+    /// The schedule that a message came from goes on, or is over.
+    fn apply_scheduler(&mut self, message: &MessageOp<'_>, time_ns: i64) -> Result<(), Failure> {
+        match message.scheduler {
+            None => Ok(()),
+            Some(Scheduler {
+                subject,
+                next_ns: Some(next_ns),
+            }) => {
+                self.schedules.move_to(subject, next_ns);
+                Ok(())
+            }
+            Some(Scheduler { subject, .. }) => {
+                self.schedules.remove_subject(subject);
+                let purge = Purge {
+                    filter: Filter::new([subject]),
+                    below_sequence: None,
+                    keep: 0,
+                };
+                self.purge_aside(&purge, time_ns)
+            }
+        }
+    }
+
+    /// Removes what a message makes obsolete.
+    fn purge_aside(&mut self, purge: &Purge, time_ns: i64) -> Result<(), Failure> {
         let mut gone = Gone::only_sum();
-        self.store.purge(&purge, &mut gone)?;
+        self.store.purge(purge, &mut gone)?;
         self.removed_sum = self.removed_sum.wrapping_add(gone.sum);
         self.structural_applied();
         self.reconcile(time_ns);
         Ok(())
+    }
+
+    /// Schedules whose messages are gone are gone too.
+    fn forget_schedules(&mut self) {
+        let (store, everything) = (self.store.as_ref(), Filter::everything());
+        self.schedules
+            .keep(|sequence| store.next_sequence(sequence, &everything) == Some(sequence));
     }
 
     /// Tells the leader's consumers of a new message.
@@ -340,6 +394,9 @@ impl StreamCore {
         self.removed_sum = self.removed_sum.wrapping_add(gone.sum);
         if gone.is_empty() {
             return;
+        }
+        if !self.schedules.is_empty() {
+            gone.each_in_order(|sequence, _| self.schedules.remove_sequence(sequence));
         }
         for consumer in self.consumers.values_mut() {
             gone.each_in_order(|sequence, subject| {

@@ -5,15 +5,15 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use hashbrown::HashSet;
 
-use super::publish::{Plan, Verdict};
+use super::judge::{Case, Plan, Verdict};
+use super::staged::Staged;
 use super::{Event, Step, StreamCore};
 use crate::jetstream::core::draft::Waiting;
-use crate::jetstream::core::effects::Advisory;
+use crate::jetstream::core::effects::{Advisory, Effects};
 use crate::jetstream::core::headers::{self, PublishHeaders};
 use crate::jetstream::core::request::Publish;
-use crate::jetstream::types::{ApiError, ErrorCode};
+use crate::jetstream::types::{ApiError, ErrorCode, header_exceeds_level};
 
 /// Messages in one batch.
 const BATCH_MESSAGES_MAX: usize = 1000;
@@ -22,9 +22,9 @@ const BATCH_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Batches that wait for their commit, per stream.
 const BATCHES_MAX: usize = 50;
 /// How long a batch waits for its next message.
-const IDLE_NS_MAX: i64 = 10_000_000_000;
+pub(super) const IDLE_NS_MAX: i64 = 10_000_000_000;
 /// The longest batch id.
-const ID_BYTES_MAX: usize = 64;
+pub(super) const ID_BYTES_MAX: usize = 64;
 
 /// The batches that wait for their commit.
 #[derive(Debug, Default)]
@@ -47,6 +47,34 @@ enum Commit {
     BeforeThis,
 }
 
+/// A message that its batch cannot take.
+struct Refusal {
+    error: ApiError,
+    /// Whether the batch ends, and what the world hears of that.
+    ends: bool,
+    reason: Option<&'static str>,
+}
+
+impl Refusal {
+    /// The batch goes on without the message.
+    fn of_message(error: impl Into<ApiError>) -> Self {
+        Self {
+            error: error.into(),
+            ends: false,
+            reason: None,
+        }
+    }
+
+    /// The batch is over.
+    fn of_batch(error: impl Into<ApiError>, reason: Option<&'static str>) -> Self {
+        Self {
+            error: error.into(),
+            ends: true,
+            reason,
+        }
+    }
+}
+
 impl Batches {
     pub(super) fn next_deadline_ns(&self) -> Option<i64> {
         let oldest = self.open.values().map(|batch| batch.active_ns).min()?;
@@ -62,23 +90,34 @@ impl StreamCore {
         let reply = publish.reply.clone();
         match self.collect(&id, publish.clone(), step.now_ns) {
             Ok(Commit::NotYet) => {
-                if !reply.is_empty() {
+                if !self.config.no_ack && !reply.is_empty() {
                     step.effects.confirm(reply);
                 }
             }
             Ok(_) => self.commit_batch(&id, publish, step),
-            Err(error) => {
-                if let Some(lead) = self.lead.as_deref_mut() {
+            Err(refusal) => {
+                if refusal.ends
+                    && let Some(lead) = self.lead.as_deref_mut()
+                {
                     lead.batches.open.remove(&id);
                 }
-                self.refuse_publish(reply, error, step.effects);
+                if let Some(reason) = refusal.reason {
+                    abandoned(&id, reason, step.effects);
+                }
+                self.refuse_publish(reply, refusal.error, step.effects);
             }
         }
     }
 
-    fn collect(&mut self, id: &str, mut publish: Publish, now_ns: i64) -> Result<Commit, ApiError> {
+    /// What is checked of each message before it waits for the commit.
+    fn check_in_batch(&self, id: &str, publish: &Publish) -> Result<(), ApiError> {
         if self.config.sealed {
             return Err(ErrorCode::StreamSealed.into());
+        }
+        let size = publish.headers.len() + publish.payload.len();
+        let max = usize::try_from(self.config.max_msg_size);
+        if max.is_ok_and(|max| max > 0 && size > max) {
+            return Err(ErrorCode::StreamMessageExceedsMaximum.into());
         }
         if !self.config.allow_atomic {
             return Err(ErrorCode::AtomicPublishDisabled.into());
@@ -86,57 +125,70 @@ impl StreamCore {
         if id.len() > ID_BYTES_MAX {
             return Err(ErrorCode::AtomicPublishInvalidBatchId.into());
         }
-        let headers = publish.headers.clone();
-        let found = PublishHeaders::parse(&headers);
+        Ok(())
+    }
+
+    fn collect(&mut self, id: &str, mut publish: Publish, now_ns: i64) -> Result<Commit, Refusal> {
+        self.check_in_batch(id, &publish)
+            .map_err(Refusal::of_message)?;
+        let block = publish.headers.clone();
+        let found = PublishHeaders::parse(&block);
         let number = |text: &[u8]| std::str::from_utf8(text).ok()?.parse::<usize>().ok();
         let Some(sequence) = found.batch_sequence.and_then(number) else {
-            return Err(ErrorCode::AtomicPublishMissingSeq.into());
-        };
-        if found.expected_last_id.is_some() {
-            let header = "Nats-Expected-Last-Msg-Id";
-            return Err(ErrorCode::AtomicPublishUnsupportedHeaderBatch.with(header));
-        }
-        let commit = match found.batch_commit {
-            None => Commit::NotYet,
-            Some(b"1") => Commit::WithThis,
-            Some(b"eob") => Commit::BeforeThis,
-            Some(_) => return Err(ErrorCode::AtomicPublishInvalidBatchCommit.into()),
+            return Err(Refusal::of_message(ErrorCode::AtomicPublishMissingSeq));
         };
         let Some(lead) = self.lead.as_deref_mut() else {
             return Ok(Commit::NotYet);
         };
         let open = &mut lead.batches.open;
-        if sequence == 1 {
-            if open.len() >= BATCHES_MAX && !open.contains_key(id) {
-                return Err(ErrorCode::AtomicPublishTooManyInflight.into());
+        let is_marker = found.batch_commit == Some(b"eob");
+        let size = sequence.saturating_sub(usize::from(is_marker));
+        let too_large = || ErrorCode::AtomicPublishTooLargeBatch.with(BATCH_MESSAGES_MAX);
+        if !open.contains_key(id) {
+            if sequence != 1 && size > BATCH_MESSAGES_MAX {
+                return Err(Refusal::of_message(too_large()));
             }
-            open.insert(id.to_owned(), Batch::default());
+            if sequence != 1 {
+                return Err(Refusal::of_message(ErrorCode::AtomicPublishIncompleteBatch));
+            }
+            if open.len() >= BATCHES_MAX {
+                return Err(Refusal::of_message(ErrorCode::AtomicPublishTooManyInflight));
+            }
         }
-        let known = open
-            .get_mut(id)
-            .filter(|batch| batch.messages.len() + 1 == sequence);
-        let Some(batch) = known else {
-            return Err(ErrorCode::AtomicPublishIncompleteBatch.into());
+        let batch = open.entry(id.to_owned()).or_default();
+        let commit = match found.batch_commit {
+            None => Commit::NotYet,
+            Some(b"1") => Commit::WithThis,
+            Some(b"eob") => Commit::BeforeThis,
+            Some(_) => {
+                let error = ErrorCode::AtomicPublishInvalidBatchCommit;
+                return Err(Refusal::of_batch(error, None));
+            }
         };
+        if let Some(level) = found.required_level {
+            if header_exceeds_level(level) {
+                let error = ErrorCode::RequiredApiLevel;
+                return Err(Refusal::of_batch(error, Some("unsupported")));
+            }
+            let kept = headers::without(&block, "Nats-Required-Api-Level");
+            publish.headers = Bytes::from(kept);
+        }
         batch.active_ns = now_ns;
-        if commit == Commit::BeforeThis {
-            let Some(last) = batch.messages.last_mut() else {
-                return Err(ErrorCode::AtomicPublishIncompleteBatch.into());
-            };
-            let mut block = Vec::with_capacity(last.headers.len() + 32);
-            headers::reopen(&last.headers, &mut block);
-            headers::line(&mut block, "Nats-Batch-Commit", 1);
-            block.extend_from_slice(b"\r\n");
-            last.headers = Bytes::from(block);
-            return Ok(commit);
+        let follows = batch.messages.len() + 1 == sequence;
+        if !follows || (sequence == 1 && commit == Commit::BeforeThis) {
+            let error = ErrorCode::AtomicPublishIncompleteBatch;
+            return Err(Refusal::of_batch(error, Some("incomplete")));
         }
-        let bytes = publish.subject.len() + publish.headers.len() + publish.payload.len();
-        batch.bytes += bytes;
-        if batch.messages.len() >= BATCH_MESSAGES_MAX || batch.bytes > BATCH_BYTES_MAX {
-            return Err(ErrorCode::AtomicPublishTooLargeBatch.with(BATCH_MESSAGES_MAX));
+        if commit != Commit::BeforeThis {
+            batch.bytes += publish.subject.len() + publish.headers.len() + publish.payload.len();
         }
-        publish.reply = Bytes::new();
-        batch.messages.push(publish);
+        if size > BATCH_MESSAGES_MAX || batch.bytes > BATCH_BYTES_MAX {
+            return Err(Refusal::of_batch(too_large(), Some("large")));
+        }
+        if commit != Commit::BeforeThis {
+            publish.reply = Bytes::new();
+            batch.messages.push(publish);
+        }
         Ok(commit)
     }
 
@@ -149,32 +201,22 @@ impl StreamCore {
         let Some(mut batch) = batch else {
             return;
         };
+        let is_marker = PublishHeaders::parse(&last.headers).batch_commit == Some(b"eob");
         match self.plan_batch(&batch.messages, step.now_ns) {
-            Ok(plans) => {
-                let count = batch.messages.len() as u64;
-                let mut operation = 0;
-                for (message, plan) in batch.messages.iter().zip(&plans) {
-                    let headers = message.headers.clone();
-                    let id = PublishHeaders::parse(&headers).id.unwrap_or_default();
-                    operation = self.push_message(message, id, plan);
+            Ok(mut plans) => {
+                if is_marker
+                    && let (Some(message), Some(plan)) = (batch.messages.last(), plans.last_mut())
+                {
+                    let block = plan.headers(message);
+                    let marked = headers::with(block, "Nats-Batch-Commit", b"1");
+                    plan.headers = Some(Bytes::from(marked));
                 }
-                let responds = !self.config.no_ack && !last.reply.is_empty();
-                if let Some(lead) = self.lead.as_deref_mut() {
-                    if responds {
-                        let waiting = Waiting::Batch {
-                            reply: last.reply,
-                            id: Box::from(id),
-                            count,
-                        };
-                        lead.draft.wait(operation, waiting);
-                    }
-                    lead.seal_if_long(step.now_ns);
-                }
+                self.store_batch(id, &batch.messages, &plans, last.reply, step.now_ns);
             }
             Err(Verdict::Park) => {
-                let is_marker = PublishHeaders::parse(&last.headers).batch_commit == Some(b"eob");
-                if !is_marker {
-                    batch.messages.pop();
+                if !is_marker && let Some(message) = batch.messages.pop() {
+                    let bytes = message.subject.len() + message.headers.len();
+                    batch.bytes -= bytes + message.payload.len();
                 }
                 if let Some(lead) = self.lead.as_deref_mut() {
                     lead.batches.open.insert(id.to_owned(), batch);
@@ -189,22 +231,53 @@ impl StreamCore {
         }
     }
 
+    fn store_batch(
+        &mut self,
+        id: &str,
+        messages: &[Publish],
+        plans: &[Plan],
+        reply: Bytes,
+        now_ns: i64,
+    ) {
+        let mut operation = 0;
+        for (message, plan) in messages.iter().zip(plans) {
+            let id = PublishHeaders::parse(&message.headers).id;
+            operation = self.push_message(message, id.unwrap_or_default(), plan);
+        }
+        let responds = !self.config.no_ack && !reply.is_empty();
+        if let Some(lead) = self.lead.as_deref_mut() {
+            if responds {
+                let waiting = Waiting::Batch {
+                    reply,
+                    id: Box::from(id),
+                    count: messages.len() as u64,
+                };
+                lead.draft.wait(operation, waiting);
+            }
+            lead.seal_if_long(now_ns);
+        }
+    }
+
     fn plan_batch(&self, messages: &[Publish], now_ns: i64) -> Result<Vec<Plan>, Verdict> {
-        let mut ids = HashSet::new();
+        let mut staged = Staged::default();
         let mut plans = Vec::with_capacity(messages.len());
-        for (at, message) in messages.iter().enumerate() {
-            let mut found = PublishHeaders::parse(&message.headers);
-            if found.id.is_some_and(|id| !ids.insert(id.to_vec())) {
-                return Err(Verdict::Duplicate(0));
+        for message in messages {
+            let found = PublishHeaders::parse(&message.headers);
+            if found.expected_last_id.is_some() {
+                let header = "Nats-Expected-Last-Msg-Id";
+                let error = ErrorCode::AtomicPublishUnsupportedHeaderBatch.with(header);
+                return Err(Verdict::Refuse(error));
             }
-            if at > 0 {
-                // Only the first message can know the stream's last sequence.
-                found.expected_last_sequence = None;
-            }
-            match self.judge(message, &found, now_ns) {
-                Verdict::Store(plan) => plans.push(plan),
+            let case = Case {
+                staged: Some(&staged),
+                ..Case::alone(message, &found, now_ns)
+            };
+            let plan = match self.judge(&case) {
+                Verdict::Store(plan) => plan,
                 other => return Err(other),
-            }
+            };
+            staged.add(message, found.id, &plan, plan.accounted_bytes(message));
+            plans.push(plan);
         }
         Ok(plans)
     }
@@ -218,12 +291,16 @@ impl StreamCore {
         lead.batches.open.retain(|id, batch| {
             let stays = now_ns < batch.active_ns.saturating_add(IDLE_NS_MAX);
             if !stays {
-                step.effects.advisories.push(Advisory::BatchAbandoned {
-                    batch: id.clone(),
-                    reason: "timeout",
-                });
+                abandoned(id, "timeout", step.effects);
             }
             stays
         });
     }
+}
+
+fn abandoned(id: &str, reason: &'static str, effects: &mut Effects) {
+    effects.advisories.push(Advisory::BatchAbandoned {
+        batch: id.to_owned(),
+        reason,
+    });
 }

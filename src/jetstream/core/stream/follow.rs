@@ -141,6 +141,8 @@ impl StreamCore {
         abandon(&mut before, step.effects);
         lead.parked = before.parked;
         lead.batches = before.batches;
+        lead.fast = before.fast;
+        lead.fast.go_back(step.effects);
         lead.told = before.told;
         for consumer in self.consumers.values_mut() {
             let store = self.store.as_ref();

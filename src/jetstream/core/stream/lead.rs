@@ -8,6 +8,7 @@ use bytes::Bytes;
 use super::apply::{Applied, Outcome, present};
 use super::batch::Batches;
 use super::chain::LogPlace;
+use super::fast::FastBatches;
 use super::overlay::Overlay;
 use super::{ApplyError, Event, Step, StreamCore};
 use crate::jetstream::core::ack::{AckKind, AckSubject};
@@ -26,8 +27,6 @@ const LAZY_NS_MAX: i64 = 100_000_000;
 const LAZY_BYTES_MAX: usize = 256 * 1024;
 /// Messages one consumer delivers before it is another one's turn.
 const TURN_MESSAGES_MAX: usize = 256;
-/// Messages one expiry entry removes.
-const EXPIRE_MESSAGES_MAX: u64 = 4096;
 
 /// An entry on its way to the log.
 #[derive(Debug)]
@@ -60,10 +59,11 @@ pub(super) struct Lead {
     /// When consumers want to look at the clock; may hold what is no longer so.
     timers: BinaryHeap<Reverse<(i64, u64)>>,
     /// Whether an expiry is in flight.
-    expiring: bool,
+    pub(super) expiring: bool,
     /// The last digest that the followers were told, or are about to be.
     pub(super) told: u64,
     pub(super) batches: Batches,
+    pub(super) fast: FastBatches,
 }
 
 impl Lead {
@@ -164,6 +164,7 @@ impl StreamCore {
             expiring: false,
             told: 0,
             batches: Batches::default(),
+            fast: FastBatches::default(),
         };
         if self.config.discard_new_per_subject {
             lead.overlay.track_subjects();
@@ -207,6 +208,7 @@ impl StreamCore {
                     consumer.interest(active, now_ns)
                 });
             }
+            Event::Due => self.decide_due(step),
         }
     }
 
@@ -454,20 +456,8 @@ impl StreamCore {
     pub fn tick(&mut self, step: &mut Step<'_>) {
         let now_ns = step.now_ns;
         self.expire_batches(step);
-        let Some(lead) = self.lead.as_deref_mut() else {
-            return;
-        };
-        if !lead.expiring
-            && self
-                .store
-                .next_expiry_ns()
-                .is_some_and(|at_ns| at_ns <= now_ns)
-        {
-            lead.expiring = true;
-            lead.push_structural(&Op::Expire {
-                removals_max: EXPIRE_MESSAGES_MAX,
-            });
-        }
+        self.expire_fast(now_ns);
+        self.see_to_due(step);
         loop {
             let Some(lead) = self.lead.as_deref_mut() else {
                 return;
@@ -486,17 +476,18 @@ impl StreamCore {
     /// When [`StreamCore::tick`] next has something to do.
     pub fn next_deadline_ns(&self) -> Option<i64> {
         let lead = self.lead.as_deref()?;
-        let expiry_ns = self.store.next_expiry_ns().filter(|_| !lead.expiring);
+        let due_ns = self.next_due_ns().filter(|_| !lead.expiring);
         let lazy_ns = lead
             .draft
             .lazy_since_ns
             .map(|since_ns| since_ns.saturating_add(LAZY_NS_MAX));
         let timer_ns = lead.timers.peek().map(|Reverse((at_ns, _))| *at_ns);
         [
-            expiry_ns,
+            due_ns,
             lazy_ns,
             timer_ns,
             lead.batches.next_deadline_ns(),
+            lead.fast.next_deadline_ns(),
         ]
         .into_iter()
         .flatten()
@@ -517,6 +508,11 @@ impl StreamCore {
             Waiting::Batch { reply, id, count } => {
                 if let Outcome::Sequence(sequence) = outcome {
                     self.acknowledge(reply, sequence, Extra::Batch(&id, count), effects);
+                }
+            }
+            Waiting::Fast { reply, id, at } => {
+                if let Outcome::Sequence(sequence) = outcome {
+                    self.fast_stored(&id, at, sequence, &reply, effects);
                 }
             }
             Waiting::Refused { reply, error } => self.refuse(reply, &error, effects),
@@ -551,7 +547,10 @@ impl StreamCore {
                     into.extend_from_slice(value.as_bytes());
                     into.extend_from_slice(b"\"");
                 }
-                Extra::Batch(id, count) => {
+                Extra::Batch(id, count) | Extra::DuplicateBatch(id, count) => {
+                    if matches!(extra, Extra::DuplicateBatch(..)) {
+                        into.extend_from_slice(b",\"duplicate\": true");
+                    }
                     into.extend_from_slice(b",\"batch\":");
                     let id = serde_json::to_string(id).unwrap_or_default();
                     into.extend_from_slice(id.as_bytes());
@@ -577,6 +576,7 @@ pub(super) enum Extra<'a> {
     Duplicate,
     Value(&'a str),
     Batch(&'a str, u64),
+    DuplicateBatch(&'a str, u64),
 }
 
 impl<'a> Extra<'a> {

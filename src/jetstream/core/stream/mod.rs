@@ -1,14 +1,19 @@
 //! A stream with all its consumers.
 //!
 //! Reading order: [`StreamCore`] holds the state; `apply` changes it by entries from the log, and `chain` says which of them fit; `lead` is
-//! what its leader does between the log and the world, `follow` what a replica does that may lose its lead; `publish`, `requests` and `direct` decide about events; `snapshot` writes it down and `recover`
+//! what its leader does between the log and the world, `follow` what a replica does that may lose its lead; `publish`, `requests` and `direct` decide about events,
+//! `judge` by the rules for messages and `due` about what the clock brings; `snapshot` writes it down and `recover`
 //! takes it up again.
 
 mod apply;
 mod batch;
 mod chain;
+mod counter;
 mod direct;
+mod due;
+mod fast;
 mod follow;
+mod judge;
 mod lead;
 mod overlay;
 mod publish;
@@ -16,7 +21,9 @@ mod recover;
 mod requests;
 mod retention;
 mod rules;
+mod schedules;
 mod snapshot;
+mod staged;
 mod start;
 mod transfer;
 
@@ -41,6 +48,7 @@ use super::dedupe::Dedupe;
 use super::digest::Digest;
 use super::effects::{Effects, World};
 use super::request::{DirectQuery, Publish, StreamRequest};
+use super::schedule::Schedules;
 use crate::jetstream::types::StreamConfig;
 use chain::Chain;
 use lead::Lead;
@@ -96,6 +104,8 @@ pub enum Event {
         /// Whether somebody listens.
         active: bool,
     },
+    /// What the clock has made due and depends on what was in flight. The core hands it to itself.
+    Due,
 }
 
 /// What surrounds one step of a leader.
@@ -138,6 +148,7 @@ pub struct StreamCore {
     dedupe: Dedupe,
     /// The id of the last message, empty when it had none.
     last_id: Box<[u8]>,
+    schedules: Schedules,
     consumers: BTreeMap<u64, Consumer>,
     names: HashMap<String, u64>,
     consumer_id_last: u64,
@@ -173,6 +184,7 @@ impl StreamCore {
             name: Arc::from(config.name.as_str()),
             dedupe: Dedupe::new(config.duplicate_window),
             last_id: Box::default(),
+            schedules: Schedules::default(),
             consumers: BTreeMap::new(),
             names: HashMap::new(),
             consumer_id_last: 0,

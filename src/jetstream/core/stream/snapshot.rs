@@ -8,6 +8,7 @@
 //! duplicate window: count number, each time i64, sequence number, id blob
 //! last consumer id number | consumers: count number, each
 //!   id number, name blob, created i64, configuration (JSON) blob, progress
+//! schedules: count number, each subject blob, sequence number, next time i64 (since version 3)
 //! what a replica's group keeps with it blob
 //! ```
 
@@ -25,10 +26,13 @@ use crate::jetstream::core::codec::{DecodeError, Reader, Writer};
 use crate::jetstream::core::consumer::{Consumer, Progress};
 use crate::jetstream::core::dedupe::Dedupe;
 use crate::jetstream::core::digest::Digest;
+use crate::jetstream::core::schedule::Schedules;
 use crate::jetstream::types::{ConsumerConfig, StreamConfig, Strictness, decode, encode};
 
 /// The version written.
-pub const SNAPSHOT_VERSION: u8 = 2;
+pub const SNAPSHOT_VERSION: u8 = 3;
+/// The first version that is read; it knew no schedules.
+const SNAPSHOT_VERSION_FIRST: u8 = 2;
 
 /// A stream that could not be taken up.
 #[derive(Debug, Clone, Error)]
@@ -63,6 +67,7 @@ impl StreamCore {
             writer.blob(&encode(consumer.config.as_ref()));
             consumer.progress.write(&mut writer);
         }
+        self.schedules.write(&mut writer);
         writer.blob(&self.group);
         Bytes::from(writer.bytes)
     }
@@ -95,7 +100,7 @@ impl StreamCore {
     pub fn config_of(snapshot: &[u8]) -> Result<StreamConfig, DecodeError> {
         let mut reader = Reader::new(snapshot);
         let version = reader.u8()?;
-        if version != SNAPSHOT_VERSION {
+        if !(SNAPSHOT_VERSION_FIRST..=SNAPSHOT_VERSION).contains(&version) {
             return Err(DecodeError::Version(version));
         }
         reader.take(8 + 8 + 8)?;
@@ -130,7 +135,7 @@ impl StreamCore {
     ) -> Result<Self, BeginError> {
         let mut reader = Reader::new(snapshot);
         let version = reader.u8()?;
-        if version != SNAPSHOT_VERSION {
+        if !(SNAPSHOT_VERSION_FIRST..=SNAPSHOT_VERSION).contains(&version) {
             return Err(DecodeError::Version(version).into());
         }
         let applied_index = reader.u64()?;
@@ -153,6 +158,10 @@ impl StreamCore {
             names.insert(name.clone(), id);
             consumers.insert(id, Consumer::new(id, name, created_ns, config, progress));
         }
+        let schedules = match version {
+            SNAPSHOT_VERSION_FIRST => Schedules::default(),
+            _ => Schedules::read(&mut reader)?,
+        };
         let group = Bytes::copy_from_slice(reader.blob()?);
         Ok(Self {
             name: Arc::from(config.name.as_str()),
@@ -164,6 +173,7 @@ impl StreamCore {
             store,
             dedupe,
             last_id,
+            schedules,
             consumers,
             names,
             consumer_id_last,

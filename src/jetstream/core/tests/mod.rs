@@ -1,12 +1,14 @@
 //! What the stream core promises, on a store in memory, a log that commits when it is told to, and a clock of our own.
 
 mod acks;
+mod batches;
 mod consumers;
 mod following;
 mod publishing;
 mod replicas;
 mod requests;
 mod retention;
+mod schedules;
 mod simulation;
 mod snapshots;
 mod transfer;

@@ -49,6 +49,9 @@ struct Life {
     floors: BTreeMap<String, (u64, u64)>,
     /// Ids of acknowledged messages.
     ids: BTreeMap<String, u64>,
+    /// Batches whose ack has not been seen, and those that were acknowledged: how many messages each has.
+    batches: BTreeMap<String, u64>,
+    stored_batches: BTreeMap<String, u64>,
     count: u64,
 }
 
@@ -59,8 +62,15 @@ impl Life {
             0 => Retention::Workqueue,
             _ => Retention::Limits,
         };
+        let mut any = || dice.below(2) == 0;
         let config = StreamConfig {
             retention,
+            allow_atomic: any(),
+            allow_batched: any(),
+            allow_msg_schedules: any(),
+            allow_msg_ttl: true,
+            allow_rollup_hdrs: true,
+            subject_delete_marker_ttl: if any() { 2 * SECOND } else { 0 },
             ..stream("S", &["s.>"])
         };
         let consumers = if retention == Retention::Workqueue {
@@ -98,6 +108,8 @@ impl Life {
             confirming: BTreeMap::new(),
             floors: BTreeMap::new(),
             ids: BTreeMap::new(),
+            batches: BTreeMap::new(),
+            stored_batches: BTreeMap::new(),
             count: 0,
         }
     }
@@ -105,7 +117,8 @@ impl Life {
     fn live(&mut self) {
         for _ in 0..STEPS {
             match self.dice.below(20) {
-                0..6 => self.publish(),
+                0 => self.publish_otherwise(),
+                1..6 => self.publish(),
                 6..10 => self.pull(),
                 10..14 => self.ack(),
                 14..17 => self.commit(),
@@ -122,6 +135,20 @@ impl Life {
             self.bench.settle();
             self.collect();
         }
+        self.bench.instant = true;
+        self.bench.pass(SECOND);
+        self.collect();
+        self.check_batches();
+        self.check_due();
+        if self.config.allow_msg_schedules {
+            let end = [
+                ("Nats-Scheduler", "s.plan"),
+                ("Nats-Schedule-Next", "purge"),
+            ];
+            self.bench.send("s.made", &end, "");
+        }
+        self.bench.pass(70 * SECOND);
+        self.collect();
         self.check_all();
     }
 
@@ -140,6 +167,60 @@ impl Life {
             payload
         };
         self.unanswered.insert(reply, payload);
+    }
+
+    /// Publishes what is not simply one message.
+    fn publish_otherwise(&mut self) {
+        self.count += 1;
+        let name = format!("b{}", self.count);
+        let messages = 1 + self.dice.below(5);
+        match self.dice.below(4) {
+            0 if self.config.allow_atomic => self.publish_atomic(&name, messages),
+            1 if self.config.allow_batched => self.publish_fast(&name, messages),
+            2 if self.config.allow_msg_schedules => {
+                let headers = [
+                    ("Nats-Schedule", "@every 3s"),
+                    ("Nats-Schedule-Target", "s.made"),
+                    ("Nats-Schedule-TTL", "60s"),
+                ];
+                self.bench.send("s.plan", &headers, &name);
+            }
+            _ => {
+                self.bench.send("s.mortal", &[("Nats-TTL", "4s")], &name);
+            }
+        }
+    }
+
+    fn publish_atomic(&mut self, name: &str, messages: u64) {
+        for at in 1..=messages {
+            let sequence = at.to_string();
+            let mut headers = vec![("Nats-Batch-Id", name), ("Nats-Batch-Sequence", &sequence)];
+            if at == messages {
+                headers.push(("Nats-Batch-Commit", "1"));
+            }
+            let reply = self.bench.send("s.batch", &headers, name);
+            if at == messages {
+                self.batches.insert(reply, messages);
+            }
+        }
+    }
+
+    fn publish_fast(&mut self, name: &str, messages: u64) {
+        for at in 1..=messages {
+            let operation = match at {
+                at if at == messages => 2,
+                1 => 0,
+                _ => 1,
+            };
+            let reply = format!("fast.{name}.3.fail.{at}.{operation}.$FI");
+            self.batches.insert(reply.clone(), messages);
+            self.bench.event(Event::Publish(Publish {
+                subject: Bytes::from_static(b"s.fast"),
+                reply: Bytes::from(reply),
+                headers: Bytes::new(),
+                payload: Bytes::from(name.to_owned()),
+            }));
+        }
     }
 
     fn pull(&mut self) {
@@ -188,6 +269,7 @@ impl Life {
         self.bench.instant = false;
         self.unanswered.clear();
         self.confirming.clear();
+        self.batches.clear();
         // Clients still hold what they were sent; its acks may come yet.
         self.bench.settle();
         self.check_durable();
@@ -199,6 +281,17 @@ impl Life {
             let to = text(&outgoing.to);
             if let Some(payload) = self.unanswered.remove(&to) {
                 self.answered(&payload, &text(&outgoing.payload));
+            } else if let Some(messages) = self.batches.get(&to) {
+                let ack = text(&outgoing.payload);
+                if let Some((_, name)) = ack.split_once(r#""batch":""#) {
+                    let name = name.split('"').next().unwrap_or_default();
+                    self.stored_batches.insert(name.to_owned(), *messages);
+                    assert!(
+                        ack.ends_with(&format!(r#""count":{messages}}}"#)),
+                        "seed {}: {ack}",
+                        self.seed
+                    );
+                }
             } else if let Some((consumer, sequence)) = self.confirming.remove(&to) {
                 self.confirmed.entry(consumer).or_default().insert(sequence);
             } else if outgoing.reply.starts_with(b"$JS.ACK") {
@@ -264,6 +357,64 @@ impl Life {
         }
     }
 
+    /// A batch is there as a whole or not at all, and as a whole when that was promised.
+    fn check_batches(&mut self) {
+        let mut stored: BTreeMap<String, u64> = BTreeMap::new();
+        let filter = storage::filter::Filter::new([&b"s.batch"[..], b"s.fast"]);
+        let store = self.bench.core.store();
+        let mut from = 1;
+        while let Ok(Some(message)) = store.next(from, &filter) {
+            from = message.sequence + 1;
+            *stored.entry(text(&message.payload)).or_default() += 1;
+        }
+        for (name, messages) in &self.stored_batches {
+            assert_eq!(
+                stored.get(name),
+                Some(messages),
+                "seed {}: {name}",
+                self.seed
+            );
+        }
+        let atomic = storage::filter::Filter::new([&b"s.batch"[..]]);
+        let mut from = 1;
+        let mut last: Option<(String, bool)> = None;
+        while let Ok(Some(message)) = store.next(from, &atomic) {
+            from = message.sequence + 1;
+            let name = text(&message.payload);
+            let ends = text(&message.headers).contains("Nats-Batch-Commit");
+            if let Some((before, ended)) = &last {
+                assert!(*before == name || *ended, "seed {}: {before}", self.seed);
+            }
+            last = Some((name, ends));
+        }
+        assert!(last.is_none_or(|(_, ended)| ended), "seed {}", self.seed);
+    }
+
+    /// Nothing outlives its time, and a schedule does not fire twice for one time.
+    fn check_due(&mut self) {
+        let store = self.bench.core.store();
+        let filter = storage::filter::Filter::new([&b"s.made"[..]]);
+        let mut from = 1;
+        let mut seen = BTreeSet::new();
+        while let Ok(Some(message)) = store.next(from, &filter) {
+            from = message.sequence + 1;
+            let headers = text(&message.headers);
+            let next = headers
+                .lines()
+                .find(|line| line.starts_with("Nats-Schedule-Next"));
+            let next = next.unwrap_or_default().to_owned();
+            assert!(
+                seen.insert((next.clone(), text(&message.payload))),
+                "seed {}: fired twice: {next}",
+                self.seed
+            );
+        }
+        if self.bench.core.is_settled() {
+            let due = store.due(self.bench.now - SECOND, u64::MAX);
+            assert_eq!(due, [0; 0], "seed {}", self.seed);
+        }
+    }
+
     /// What is pending is what a count says; floors do not move back while the process lives.
     fn check_counts(&mut self) {
         if !self.bench.core.is_settled() {
@@ -326,7 +477,13 @@ impl Life {
             let left = self.bench.info().state.messages;
             let unwanted = self.bench.core.store().count(
                 0,
-                &storage::filter::Filter::new([&b"s.c"[..]]),
+                &storage::filter::Filter::new([
+                    &b"s.c"[..],
+                    b"s.batch",
+                    b"s.fast",
+                    b"s.made",
+                    b"s.mortal",
+                ]),
                 storage::store::Counting::Every,
             );
             assert_eq!(left, unwanted, "seed {}", self.seed);

@@ -228,4 +228,8 @@ impl<S: Shelf> Store for Ledger<S> {
     fn next_expiry_ns(&self) -> Option<i64> {
         self.find_next_expiry()
     }
+
+    fn due(&self, now_ns: i64, removals_max: u64) -> Vec<u64> {
+        self.find_due(now_ns, removals_max)
+    }
 }

@@ -253,6 +253,40 @@ impl<S: Shelf> Ledger<S> {
         Some(found)
     }
 
+    pub(super) fn find_due(&self, now_ns: i64, removals_max: u64) -> Vec<u64> {
+        let most = usize::try_from(removals_max).unwrap_or(usize::MAX);
+        let mut due = Vec::new();
+        let mut from = self.age_cursor.max(self.totals.first_sequence);
+        if let Some(age_max_ns) = self.limits.age_max_ns
+            && self.totals.messages > 0
+        {
+            while due.len() < most
+                && let Some(sequence) = self.shelf.next_live(from)
+            {
+                from = sequence + 1;
+                if self.expiry.get(sequence) == Expiry::Never {
+                    continue;
+                }
+                let time_ns = self.shelf.time_ns(sequence);
+                if time_ns.is_none_or(|time_ns| time_ns.saturating_add(age_max_ns) > now_ns) {
+                    break;
+                }
+                due.push(sequence);
+            }
+        }
+        let aged = due.len();
+        for sequence in self.expiry.due(now_ns) {
+            if due.len() >= most {
+                break;
+            }
+            let listed = due.get(..aged).unwrap_or_default();
+            if listed.binary_search(&sequence).is_err() {
+                due.push(sequence);
+            }
+        }
+        due
+    }
+
     pub(super) fn find_next_expiry(&self) -> Option<i64> {
         let own = self.expiry.first().map(|(deadline_ns, _)| deadline_ns);
         let aging = self.limits.age_max_ns.and_then(|age_max_ns| {

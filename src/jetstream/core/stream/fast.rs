@@ -1,0 +1,499 @@
+//! Fast batches: messages that are stored as they come, and acknowledged in bulk.
+//!
+//! What a message is to its batch stands in its reply subject. Publishers are told every so many messages how far the stream has come, and
+//! in the end what all of it came to.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use serde::Serialize;
+
+use super::batch::{ID_BYTES_MAX, IDLE_NS_MAX};
+use super::judge::{Case, Plan, Verdict};
+use super::lead::{Extra, Lead};
+use super::staged::Staged;
+use super::{Event, Step, StreamCore};
+use crate::jetstream::core::draft::Waiting;
+use crate::jetstream::core::effects::Effects;
+use crate::jetstream::core::fast_reply::{FastReply, Operation};
+use crate::jetstream::core::headers::{self, PublishHeaders};
+use crate::jetstream::core::request::{Outgoing, Publish};
+use crate::jetstream::types::{ApiError, ErrorCode, encode, header_exceeds_level};
+
+/// Batches that are open at a time, per stream.
+const BATCHES_MAX: usize = 1000;
+/// The largest number of messages for which there is one ack.
+const EVERY_MAX: u16 = 500;
+
+/// The fast batches that are open.
+#[derive(Debug, Default)]
+pub(super) struct FastBatches {
+    open: BTreeMap<String, FastBatch>,
+}
+
+#[derive(Debug, Default)]
+struct FastBatch {
+    gap_ok: bool,
+    /// There is an ack for this many messages, and at most for that many.
+    every: u16,
+    every_max: u16,
+    /// The last message that was taken, in the batch's own count.
+    taken: u64,
+    /// The last one that was stored, likewise, and its sequence in the stream.
+    stored: u64,
+    sequence: u64,
+    /// The one that was acknowledged last.
+    told: u64,
+    /// Messages on their way.
+    pending: u32,
+    /// No message is taken any more; the last ack is owed.
+    committed: bool,
+    /// Where the last stored message wanted its ack.
+    reply: Bytes,
+    active_ns: i64,
+}
+
+#[derive(Serialize)]
+struct Progress {
+    r#type: &'static str,
+    seq: u64,
+    msgs: u16,
+}
+
+#[derive(Serialize)]
+struct Gap {
+    r#type: &'static str,
+    last_seq: u64,
+    seq: u64,
+}
+
+#[derive(Serialize)]
+struct Failure<'a> {
+    r#type: &'static str,
+    seq: u64,
+    error: &'a ApiError,
+}
+
+impl FastBatches {
+    pub(super) fn next_deadline_ns(&self) -> Option<i64> {
+        let idle = self.open.values().filter(|batch| !batch.committed);
+        let oldest = idle.map(|batch| batch.active_ns).min()?;
+        Some(oldest.saturating_add(IDLE_NS_MAX))
+    }
+
+    /// What was on its way is lost: batches go on after what is stored.
+    pub(super) fn go_back(&mut self, effects: &mut Effects) {
+        let count = self.open.len();
+        for batch in self.open.values_mut().filter(|batch| batch.pending > 0) {
+            batch.every = first_every(batch.every_max, count);
+            batch.committed = false;
+            batch.pending = 0;
+            batch.taken = batch.stored;
+            batch.told = batch.stored;
+            batch.tell(batch.told, &batch.reply, effects);
+        }
+    }
+}
+
+/// For how many messages there is one ack in the beginning.
+fn first_every(every_max: u16, batches: usize) -> u16 {
+    match batches {
+        0 | 1 => every_max.min(EVERY_MAX),
+        _ => 1,
+    }
+}
+
+impl FastBatch {
+    fn tell(&self, seq: u64, reply: &Bytes, effects: &mut Effects) {
+        let progress = Progress {
+            r#type: "ack",
+            seq,
+            msgs: self.every,
+        };
+        send(reply, &progress, effects);
+    }
+
+    /// Acknowledges when it is time to; whether it did. Publishers share what may be under way.
+    fn tell_if_due(&mut self, batches: usize, reply: &Bytes, effects: &mut Effects) -> bool {
+        let every = u64::from(self.every.max(1));
+        let ahead = self.stored.saturating_sub(self.told);
+        if ahead < every {
+            return false;
+        }
+        self.told += ahead / every * every;
+        let share = usize::from(EVERY_MAX) / batches.max(1);
+        let share = u16::try_from(share.max(1)).unwrap_or(EVERY_MAX);
+        let goal = share.min(self.every_max);
+        self.every = match self.every < goal {
+            true => self.every.saturating_mul(2).min(goal),
+            false => (self.every / 2).max(goal),
+        };
+        self.tell(self.told, reply, effects);
+        true
+    }
+}
+
+fn send(reply: &Bytes, body: &impl Serialize, effects: &mut Effects) {
+    if reply.is_empty() {
+        return;
+    }
+    effects.outgoing.push(Outgoing {
+        to: reply.clone(),
+        subject: reply.clone(),
+        payload: Bytes::from(encode(body)),
+        ..Outgoing::default()
+    });
+}
+
+impl StreamCore {
+    /// Takes a message whose reply subject says that it belongs to a fast batch.
+    pub(super) fn publish_fast(&mut self, publish: Publish, step: &mut Step<'_>) {
+        let reply = publish.reply.clone();
+        if let Err(error) = self.take_fast(publish, step) {
+            self.refuse_publish(reply, error, step.effects);
+        }
+    }
+
+    fn take_fast(&mut self, mut publish: Publish, step: &mut Step<'_>) -> Result<(), ApiError> {
+        let now_ns = step.now_ns;
+        let said = self.check_fast(&publish)?;
+        let found = PublishHeaders::parse(&publish.headers);
+        let Some(lead) = self.lead.as_deref_mut() else {
+            return Ok(());
+        };
+        let open = &mut lead.fast.open;
+        let known = open.get(&said.id);
+        if known.is_none() && said.sequence != 1 {
+            return Err(ErrorCode::BatchPublishUnknownBatchId.into());
+        }
+        if known.is_none() && open.len() >= BATCHES_MAX {
+            return Err(ErrorCode::BatchPublishTooManyInflight.into());
+        }
+        if let Some(level) = found.required_level {
+            if header_exceeds_level(level) {
+                open.remove(&said.id);
+                return Err(ErrorCode::RequiredApiLevel.into());
+            }
+            let kept = headers::without(&publish.headers, "Nats-Required-Api-Level");
+            publish.headers = Bytes::from(kept);
+        }
+        // Whether a message can be stored at all is found before the batch moves on to it, because that may have to wait.
+        let moves = said.stores() && known.is_none_or(|batch| !batch.committed);
+        let found = PublishHeaders::parse(&publish.headers);
+        let verdict = moves.then(|| {
+            let staged = Staged::default();
+            self.judge(&Case {
+                staged: Some(&staged),
+                ..Case::alone(&publish, &found, now_ns)
+            })
+        });
+        if matches!(verdict, Some(Verdict::Park)) {
+            self.park(Event::Publish(publish));
+            return Ok(());
+        }
+        self.open_fast(&said, now_ns);
+        match said.operation {
+            Operation::Ping => self.ping_fast(&said, &publish.reply, step.effects),
+            _ if self.skips_fast(&said, &publish.reply, step.effects) => {}
+            _ => self.move_fast(&said, publish, verdict, step),
+        }
+        Ok(())
+    }
+
+    fn check_fast(&self, publish: &Publish) -> Result<FastReply, ApiError> {
+        if self.config.sealed {
+            return Err(ErrorCode::StreamSealed.into());
+        }
+        let size = publish.headers.len() + publish.payload.len();
+        let max = usize::try_from(self.config.max_msg_size);
+        if max.is_ok_and(|max| max > 0 && size > max) {
+            return Err(ErrorCode::StreamMessageExceedsMaximum.into());
+        }
+        if !self.config.allow_batched {
+            return Err(ErrorCode::BatchPublishDisabled.into());
+        }
+        let said = FastReply::parse(&publish.reply);
+        let said = said.ok_or(ErrorCode::BatchPublishInvalidPattern)?;
+        match said.id.len() > ID_BYTES_MAX {
+            true => Err(ErrorCode::BatchPublishInvalidBatchId.into()),
+            false => Ok(said),
+        }
+    }
+
+    fn open_fast(&mut self, said: &FastReply, now_ns: i64) {
+        let Some(lead) = self.lead.as_deref_mut() else {
+            return;
+        };
+        let open = &mut lead.fast.open;
+        let count = open.len() + 1;
+        let batch = open.entry(said.id.clone()).or_insert_with(|| FastBatch {
+            gap_ok: said.gap_ok,
+            every: first_every(said.every, count),
+            every_max: said.every,
+            ..FastBatch::default()
+        });
+        batch.active_ns = now_ns;
+    }
+
+    /// A publisher asks how far its batch is.
+    fn ping_fast(&mut self, said: &FastReply, reply: &Bytes, effects: &mut Effects) {
+        let Some((batch, count)) = self
+            .lead
+            .as_deref_mut()
+            .and_then(|lead| lead.fast(&said.id))
+        else {
+            return;
+        };
+        if said.sequence > batch.taken {
+            let gap = Gap {
+                r#type: "gap",
+                last_seq: batch.taken + 1,
+                seq: said.sequence + 1,
+            };
+            send(reply, &gap, effects);
+            if !batch.gap_ok {
+                if !self.commit_fast(&said.id, reply, effects) {
+                    self.tell_fast(&said.id, reply, effects);
+                }
+                return;
+            }
+            batch.taken = said.sequence;
+            if batch.pending == 0 {
+                batch.stored = batch.taken;
+            }
+            if batch.tell_if_due(count, reply, effects) {
+                return;
+            }
+        }
+        batch.tell(batch.told, reply, effects);
+    }
+
+    fn tell_fast(&mut self, id: &str, reply: &Bytes, effects: &mut Effects) {
+        if let Some((batch, _)) = self.lead.as_deref_mut().and_then(|lead| lead.fast(id)) {
+            batch.tell(batch.told, reply, effects);
+        }
+    }
+
+    /// Whether the batch does not take this message: it is over, or something before it is missing.
+    fn skips_fast(&mut self, said: &FastReply, reply: &Bytes, effects: &mut Effects) -> bool {
+        let Some((batch, _)) = self
+            .lead
+            .as_deref_mut()
+            .and_then(|lead| lead.fast(&said.id))
+        else {
+            return true;
+        };
+        if batch.committed {
+            return true;
+        }
+        let expected = batch.taken + 1;
+        if said.sequence > expected {
+            let gap = Gap {
+                r#type: "gap",
+                last_seq: expected,
+                seq: said.sequence,
+            };
+            send(reply, &gap, effects);
+        }
+        let takes = said.sequence == expected || (said.sequence > expected && batch.gap_ok);
+        if takes {
+            batch.taken = said.sequence;
+        } else {
+            self.commit_fast(&said.id, reply, effects);
+        }
+        !takes
+    }
+
+    /// The batch has come to this message.
+    fn move_fast(
+        &mut self,
+        said: &FastReply,
+        publish: Publish,
+        verdict: Option<Verdict>,
+        step: &mut Step<'_>,
+    ) {
+        let reply = publish.reply.clone();
+        let Some((batch, _)) = self
+            .lead
+            .as_deref_mut()
+            .and_then(|lead| lead.fast(&said.id))
+        else {
+            return;
+        };
+        if said.operation == Operation::CommitBefore {
+            batch.taken -= 1;
+            if batch.pending == 0 {
+                batch.stored = batch.taken;
+            }
+            self.commit_fast(&said.id, &reply, step.effects);
+            return;
+        }
+        let commits = said.operation == Operation::CommitWith;
+        if commits {
+            batch.committed = true;
+        } else if said.sequence == 1 && !self.config.no_ack {
+            batch.tell(0, &reply, step.effects);
+        }
+        match verdict {
+            Some(Verdict::Store(plan)) => self.store_fast(said, &publish, &plan, step.now_ns),
+            Some(Verdict::Duplicate(sequence)) => {
+                self.repeat_fast(said, sequence, &reply, step.effects);
+            }
+            Some(Verdict::Refuse(error)) => {
+                self.fail_fast(said, &error, reply, step.effects);
+            }
+            _ => {}
+        }
+    }
+
+    fn store_fast(&mut self, said: &FastReply, publish: &Publish, plan: &Plan, now_ns: i64) {
+        let id = PublishHeaders::parse(&publish.headers).id;
+        let operation = self.push_message(publish, id.unwrap_or_default(), plan);
+        let Some(lead) = self.lead.as_deref_mut() else {
+            return;
+        };
+        if let Some((batch, _)) = lead.fast(&said.id) {
+            batch.pending += 1;
+        }
+        let waiting = Waiting::Fast {
+            reply: publish.reply.clone(),
+            id: Box::from(said.id.as_str()),
+            at: said.sequence,
+        };
+        lead.draft.wait(operation, waiting);
+        lead.seal_if_long(now_ns);
+    }
+
+    /// A message of the batch was stored before.
+    fn repeat_fast(
+        &mut self,
+        said: &FastReply,
+        sequence: u64,
+        reply: &Bytes,
+        effects: &mut Effects,
+    ) {
+        let Some((batch, count)) = self
+            .lead
+            .as_deref_mut()
+            .and_then(|lead| lead.fast(&said.id))
+        else {
+            return;
+        };
+        if batch.pending == 0 {
+            batch.stored = said.sequence;
+            batch.tell_if_due(count, reply, effects);
+        }
+        if said.operation != Operation::CommitWith {
+            return;
+        }
+        if !batch.gap_ok && batch.taken == 1 {
+            let extra = Extra::DuplicateBatch(&said.id, said.sequence);
+            self.acknowledge(reply.clone(), sequence, extra, effects);
+            return self.close_fast(&said.id);
+        }
+        self.commit_fast(&said.id, reply, effects);
+    }
+
+    /// A message of the batch cannot be stored.
+    fn fail_fast(
+        &mut self,
+        said: &FastReply,
+        error: &ApiError,
+        reply: Bytes,
+        effects: &mut Effects,
+    ) {
+        let Some((batch, _)) = self
+            .lead
+            .as_deref_mut()
+            .and_then(|lead| lead.fast(&said.id))
+        else {
+            return;
+        };
+        let (gap_ok, is_first) = (batch.gap_ok, batch.taken == 1);
+        if !gap_ok && is_first {
+            self.close_fast(&said.id);
+            return self.refuse(reply, error, effects);
+        }
+        let failure = Failure {
+            r#type: "err",
+            seq: said.sequence,
+            error,
+        };
+        send(&reply, &failure, effects);
+        if gap_ok && said.operation != Operation::CommitWith {
+            return;
+        }
+        batch.taken -= 1;
+        if batch.pending == 0 {
+            batch.stored = batch.taken;
+        }
+        self.commit_fast(&said.id, &reply, effects);
+    }
+
+    /// Ends a batch after what was taken of it; whether that is all stored already, so that its last ack is sent.
+    fn commit_fast(&mut self, id: &str, reply: &Bytes, effects: &mut Effects) -> bool {
+        let Some((batch, _)) = self.lead.as_deref_mut().and_then(|lead| lead.fast(id)) else {
+            return true;
+        };
+        batch.committed = true;
+        if batch.pending > 0 {
+            return false;
+        }
+        let (sequence, count) = (batch.sequence, batch.taken);
+        self.close_fast(id);
+        if !reply.is_empty() {
+            self.acknowledge(reply.clone(), sequence, Extra::Batch(id, count), effects);
+        }
+        true
+    }
+
+    fn close_fast(&mut self, id: &str) {
+        if let Some(lead) = self.lead.as_deref_mut() {
+            lead.fast.open.remove(id);
+        }
+    }
+
+    /// A message of a fast batch is stored.
+    pub(super) fn fast_stored(
+        &mut self,
+        id: &str,
+        at: u64,
+        sequence: u64,
+        reply: &Bytes,
+        effects: &mut Effects,
+    ) {
+        let Some((batch, count)) = self.lead.as_deref_mut().and_then(|lead| lead.fast(id)) else {
+            return;
+        };
+        batch.pending = batch.pending.saturating_sub(1);
+        batch.sequence = sequence;
+        batch.reply = reply.clone();
+        // Duplicates after it are as good as stored.
+        batch.stored = match batch.pending {
+            0 => batch.taken,
+            _ => at,
+        };
+        if batch.committed && batch.pending == 0 {
+            self.commit_fast(id, reply, effects);
+        } else {
+            batch.tell_if_due(count, reply, effects);
+        }
+    }
+
+    /// Forgets fast batches whose next message does not come.
+    pub(super) fn expire_fast(&mut self, now_ns: i64) {
+        if let Some(lead) = self.lead.as_deref_mut() {
+            lead.fast.open.retain(|_, batch| {
+                batch.committed || now_ns < batch.active_ns.saturating_add(IDLE_NS_MAX)
+            });
+        }
+    }
+}
+
+impl Lead {
+    /// An open batch, and how many there are.
+    fn fast(&mut self, id: &str) -> Option<(&mut FastBatch, usize)> {
+        let count = self.fast.open.len();
+        Some((self.fast.open.get_mut(id)?, count))
+    }
+}
