@@ -82,7 +82,7 @@ fn message<'a>(number: u64, id: &'a [u8]) -> Op<'a> {
             3 => Rollup::Subject,
             _ => Rollup::None,
         },
-        schedule_ns: (number % 5 == 0).then_some(1 << 61),
+        schedule_ns: number.is_multiple_of(5).then_some(1 << 61),
         scheduler: match number % 7 {
             1 => Some(Scheduler {
                 subject: b"orders.2",

@@ -26,6 +26,8 @@ mod headers;
 mod pull;
 mod request;
 mod schedule;
+#[allow(dead_code, reason = "what copies from other streams uses it")]
+pub(crate) mod sources;
 mod status;
 mod stream;
 #[cfg(test)]

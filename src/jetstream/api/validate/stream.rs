@@ -9,8 +9,9 @@ use super::name::{
 use super::{Adjust, Rules};
 use crate::jetstream::types::{
     ApiError, Discard, ErrorCode, PersistMode, Placement, Retention, Storage, StreamConfig,
-    StreamSource, go_duration,
+    StreamSource, SubjectTransform, go_duration,
 };
+use crate::subject::transform::{Transform, TransformError};
 use crate::subject::{has_wildcard, is_subset, is_valid_subject, overlap};
 
 const MILLISECOND_NS: i64 = 1_000_000;
@@ -32,7 +33,7 @@ pub fn check_stream(config: StreamConfig, rules: &Rules<'_>) -> Result<StreamCon
     check_sources(&config)?;
     check_subjects(&mut config)?;
     check_account(&config, rules)?;
-    check_rewrites(&config, rules.adjust)?;
+    check_rewrites(&mut config, rules.adjust)?;
     check_placement(&mut config)?;
     Ok(config)
 }
@@ -337,6 +338,8 @@ fn check_mirror(config: &StreamConfig) -> Result<(), ApiError> {
             return Err(ErrorCode::MirrorInvalidSubjectFilter
                 .with(format_args!("invalid subject {}", outer.src)));
         }
+        check_transform(outer)
+            .map_err(|error| ErrorCode::MirrorInvalidTransformDestination.with(error))?;
         let mut others = transforms.iter().enumerate();
         if others.any(|(other, inner)| other != position && overlap(&outer.src, &inner.src)) {
             return Err(ErrorCode::MirrorOverlappingSubjectFilters.into());
@@ -403,6 +406,8 @@ fn check_source_transforms(source: &StreamSource) -> Result<(), ApiError> {
             return Err(ErrorCode::SourceInvalidSubjectFilter
                 .with(format_args!("invalid subject {}", transform.src)));
         }
+        check_transform(transform)
+            .map_err(|error| ErrorCode::SourceInvalidTransformDestination.with(error))?;
     }
     for (position, outer) in transforms.iter().enumerate() {
         let mut others = transforms.iter().enumerate();
@@ -484,7 +489,7 @@ fn check_account(config: &StreamConfig, rules: &Rules<'_>) -> Result<(), ApiErro
     }
 }
 
-fn check_rewrites(config: &StreamConfig, adjust: Adjust) -> Result<(), ApiError> {
+fn check_rewrites(config: &mut StreamConfig, adjust: Adjust) -> Result<(), ApiError> {
     if let Some(transform) = &config.subject_transform
         && !transform.src.is_empty()
         && !is_valid_subject(&transform.src)
@@ -492,19 +497,58 @@ fn check_rewrites(config: &StreamConfig, adjust: Adjust) -> Result<(), ApiError>
         return Err(ErrorCode::StreamTransformInvalidSource
             .with(format_args!("invalid subject {}", transform.src)));
     }
-    let Some(republish) = &config.republish else {
+    if let Some(transform) = &config.subject_transform {
+        check_transform(transform)
+            .map_err(|error| ErrorCode::StreamTransformInvalidDestination.with(error))?;
+    }
+    check_republish(config, adjust)
+}
+
+/// Whether a transform can be made; one without a destination leaves subjects as they are.
+fn check_transform(transform: &SubjectTransform) -> Result<(), TransformError> {
+    match transform.dest.is_empty() {
+        true => Ok(()),
+        false => Transform::for_mapping(&transform.src, &transform.dest).map(|_| ()),
+    }
+}
+
+fn check_republish(config: &mut StreamConfig, adjust: Adjust) -> Result<(), ApiError> {
+    let Some(republish) = &mut config.republish else {
         return Ok(());
     };
-    if republish.src.is_empty() && adjust == Adjust::Never {
-        return Err(ErrorCode::Pedantic.with("republish source can not be empty"));
+    if republish.src.is_empty() {
+        if adjust == Adjust::Never {
+            return Err(ErrorCode::Pedantic.with("republish source can not be empty"));
+        }
+        republish.src = ">".to_owned();
     }
+    // All messages under the subject that they are stored under: no cycle when that is never one that the stream listens to.
+    if republish.src == ">"
+        && republish.dest == ">"
+        && let ([subject], Some(transform)) = (&config.subjects[..], &config.subject_transform)
+        && transform.src == *subject
+    {
+        if adjust == Adjust::Never {
+            return Err(ErrorCode::Pedantic.with("implicit republish based on subject transform"));
+        }
+        republish.src.clone_from(&transform.dest);
+        republish.dest.clone_from(&transform.dest);
+    }
+    let republish = &*republish;
     let mut subjects = config.subjects.iter();
     if subjects.any(|subject| overlap(&republish.dest, subject)) {
         return Err(invalid(
             "stream configuration for republish destination forms a cycle",
         ));
     }
-    Ok(())
+    Transform::new(&republish.src, &republish.dest)
+        .map(|_| ())
+        .map_err(|_| {
+            invalid(&format!(
+                "stream configuration for republish with transform from '{}' to '{}' not valid",
+                republish.src, republish.dest
+            ))
+        })
 }
 
 fn check_placement(config: &mut StreamConfig) -> Result<(), ApiError> {

@@ -222,7 +222,7 @@ fn an_account_may_demand_and_cap_the_bytes_of_a_stream() {
 fn what_is_not_built_is_refused_by_name() {
     for (body, feature) in [
         (r#"{"name":"S","mirror":{"name":"M"}}"#, "mirror"),
-        (r#"{"name":"S","republish":{"dest":"x.>"}}"#, "republish"),
+        (r#"{"name":"S","sources":[{"name":"M"}]}"#, "sources"),
     ] {
         let config = checked(body).expect("valid by itself");
         let error = refuse_unsupported(&config).expect_err(body);

@@ -11,8 +11,6 @@ pub fn refuse_unsupported(config: &StreamConfig) -> Result<(), ApiError> {
             config.persist_mode == PersistMode::Async,
             "persist_mode async",
         ),
-        (config.subject_transform.is_some(), "subject_transform"),
-        (config.republish.is_some(), "republish"),
     ];
     match asked_for.into_iter().find(|(asked, _)| *asked) {
         Some((_, feature)) => Err(ErrorCode::StreamInvalidConfig.with(format_args!(

@@ -12,6 +12,7 @@ use storage::store::{ChangeError, Deletion, NewMessage, Purge, accounted_bytes};
 
 use super::chain::LogPlace;
 use super::retention::Gone;
+use super::rewrites::Rewrites;
 use super::start::starting_progress;
 use super::{ApplyError, StreamCore, limits};
 use crate::jetstream::core::codec::DecodeError;
@@ -20,6 +21,8 @@ use crate::jetstream::core::digest::Mark;
 use crate::jetstream::core::draft::Waiter;
 use crate::jetstream::core::effects::{Advisory, ConsumerChange, Effects, World};
 use crate::jetstream::core::entry::{EntryHeader, EntryReader, MessageOp, Op, Rollup, Scheduler};
+use crate::jetstream::core::headers;
+use crate::jetstream::core::sources::SOURCE_HEADER;
 use crate::jetstream::types::{
     AckPolicy, ConsumerConfig, Retention, StreamConfig, Strictness, decode,
 };
@@ -143,7 +146,7 @@ impl StreamCore {
     ) -> Result<Outcome, Failure> {
         let time_ns = header.time_ns;
         match *op {
-            Op::Message(ref message) => self.apply_message(message, time_ns, effects),
+            Op::Message(ref message) => self.apply_message(message, time_ns, world, effects),
             Op::Delete { sequence, erase } => {
                 let deletion = if erase {
                     Deletion::Erase
@@ -192,6 +195,8 @@ impl StreamCore {
                 let mut gone = Gone::default();
                 self.store.set_limits(limits(&config), &mut gone)?;
                 self.dedupe.set_window(config.duplicate_window);
+                self.rewrites = Rewrites::of(&config);
+                self.positions.keep(&config.sources);
                 self.config = Arc::new(config);
                 effects.reconfigured = true;
                 self.sweep(&mut gone)?;
@@ -244,6 +249,7 @@ impl StreamCore {
         &mut self,
         message: &MessageOp<'_>,
         time_ns: i64,
+        world: Option<&dyn World>,
         effects: &mut Effects,
     ) -> Result<Outcome, Failure> {
         let state = self.store.state();
@@ -254,6 +260,10 @@ impl StreamCore {
         let mut gone = match self.consumers.is_empty() && self.schedules.is_empty() {
             true => Gone::only_sum(),
             false => Gone::default(),
+        };
+        let again = match wanted {
+            true => self.republished(message.subject, world),
+            false => None,
         };
         if wanted {
             let new = NewMessage {
@@ -267,6 +277,11 @@ impl StreamCore {
             self.store.append(&new, &mut gone)?;
         } else {
             self.store.skip(sequence, time_ns)?;
+        }
+        if !self.config.sources.is_empty()
+            && let Some(source) = headers::get(message.headers, SOURCE_HEADER)
+        {
+            self.positions.note(source);
         }
         if !message.id.is_empty() {
             self.dedupe.add(message.id, sequence, time_ns);
@@ -298,6 +313,9 @@ impl StreamCore {
         self.settle_gone(gone, time_ns, effects);
         self.apply_rollup(message, sequence, u64::from(wanted), time_ns)?;
         self.apply_scheduler(message, time_ns)?;
+        if let Some(again) = again {
+            self.republish(again, message, sequence, time_ns, effects);
+        }
         Ok(Outcome::Sequence(sequence))
     }
 

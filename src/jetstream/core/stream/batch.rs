@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
-use super::judge::{Case, Plan, Verdict};
+use super::judge::{Case, Obstacle, Plan};
 use super::staged::Staged;
 use super::{Event, Step, StreamCore};
 use crate::jetstream::core::draft::Waiting;
@@ -213,7 +213,7 @@ impl StreamCore {
                 }
                 self.store_batch(id, &batch.messages, &plans, last.reply, step.now_ns);
             }
-            Err(Verdict::Park) => {
+            Err(Obstacle::Park) => {
                 if !is_marker && let Some(message) = batch.messages.pop() {
                     let bytes = message.subject.len() + message.headers.len();
                     batch.bytes -= bytes + message.payload.len();
@@ -223,7 +223,7 @@ impl StreamCore {
                 }
                 self.park(Event::Publish(last));
             }
-            Err(Verdict::Refuse(error)) => self.refuse_publish(last.reply, error, step.effects),
+            Err(Obstacle::Refuse(error)) => self.refuse_publish(last.reply, error, step.effects),
             Err(_) => {
                 let error = ErrorCode::AtomicPublishContainsDuplicateMessage.into();
                 self.refuse_publish(last.reply, error, step.effects);
@@ -258,7 +258,7 @@ impl StreamCore {
         }
     }
 
-    fn plan_batch(&self, messages: &[Publish], now_ns: i64) -> Result<Vec<Plan>, Verdict> {
+    fn plan_batch(&self, messages: &[Publish], now_ns: i64) -> Result<Vec<Plan>, Obstacle> {
         let mut staged = Staged::default();
         let mut plans = Vec::with_capacity(messages.len());
         for message in messages {
@@ -266,16 +266,13 @@ impl StreamCore {
             if found.expected_last_id.is_some() {
                 let header = "Nats-Expected-Last-Msg-Id";
                 let error = ErrorCode::AtomicPublishUnsupportedHeaderBatch.with(header);
-                return Err(Verdict::Refuse(error));
+                return Err(Obstacle::Refuse(error));
             }
             let case = Case {
                 staged: Some(&staged),
                 ..Case::alone(message, &found, now_ns)
             };
-            let plan = match self.judge(&case) {
-                Verdict::Store(plan) => plan,
-                other => return Err(other),
-            };
+            let plan = self.judge(&case)?;
             staged.add(message, found.id, &plan, plan.accounted_bytes(message));
             plans.push(plan);
         }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 
 use super::StreamCore;
-use super::judge::{Case, Verdict, refuse};
+use super::judge::{Case, Obstacle, refuse};
 use crate::jetstream::core::decimal::Decimal;
 use crate::jetstream::core::headers;
 use crate::jetstream::types::{ErrorCode, encode};
@@ -32,7 +32,7 @@ pub(super) struct Counted {
 }
 
 impl StreamCore {
-    pub(super) fn check_increment(&self, case: &Case<'_>) -> Result<(), Verdict> {
+    pub(super) fn check_increment(&self, case: &Case<'_>) -> Result<(), Obstacle> {
         let found = case.found;
         let Some(increment) = found.increment else {
             return Ok(());
@@ -64,7 +64,7 @@ impl StreamCore {
     }
 
     /// What a counter comes to with this message.
-    pub(super) fn count(&self, case: &Case<'_>) -> Result<Option<Counted>, Verdict> {
+    pub(super) fn count(&self, case: &Case<'_>) -> Result<Option<Counted>, Obstacle> {
         if !self.config.allow_msg_counter {
             return Ok(None);
         }
@@ -102,9 +102,9 @@ impl StreamCore {
     }
 
     /// What a counter is, with nothing in flight.
-    fn counter(&self, subject: &[u8]) -> Result<Counter, Verdict> {
+    fn counter(&self, subject: &[u8]) -> Result<Counter, Obstacle> {
         if self.lead.as_deref().is_some_and(|lead| !lead.is_settled()) {
-            return Err(Verdict::Park);
+            return Err(Obstacle::Park);
         }
         let Some(last) = self.store.last_on(subject).map_err(|_| broken())? else {
             return Ok(Counter::default());
@@ -129,7 +129,7 @@ impl Counter {
         source: &str,
         subject: &[u8],
         payload: &[u8],
-    ) -> Result<Decimal, Verdict> {
+    ) -> Result<Decimal, Obstacle> {
         let mut fields = source.split(' ');
         let stream = fields.next().unwrap_or_default();
         let subject = match fields.nth(3) {
@@ -144,7 +144,7 @@ impl Counter {
     }
 }
 
-fn broken() -> Verdict {
+fn broken() -> Obstacle {
     refuse(ErrorCode::MessageCounterBroken)
 }
 

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use serde::Serialize;
 
 use super::batch::{ID_BYTES_MAX, IDLE_NS_MAX};
-use super::judge::{Case, Plan, Verdict};
+use super::judge::{Case, Obstacle, Plan};
 use super::lead::{Extra, Lead};
 use super::staged::Staged;
 use super::{Event, Step, StreamCore};
@@ -187,7 +187,7 @@ impl StreamCore {
                 ..Case::alone(&publish, &found, now_ns)
             })
         });
-        if matches!(verdict, Some(Verdict::Park)) {
+        if matches!(verdict, Some(Err(Obstacle::Park))) {
             self.park(Event::Publish(publish));
             return Ok(());
         }
@@ -309,7 +309,7 @@ impl StreamCore {
         &mut self,
         said: &FastReply,
         publish: Publish,
-        verdict: Option<Verdict>,
+        verdict: Option<Result<Plan, Obstacle>>,
         step: &mut Step<'_>,
     ) {
         let reply = publish.reply.clone();
@@ -335,11 +335,11 @@ impl StreamCore {
             batch.tell(0, &reply, step.effects);
         }
         match verdict {
-            Some(Verdict::Store(plan)) => self.store_fast(said, &publish, &plan, step.now_ns),
-            Some(Verdict::Duplicate(sequence)) => {
+            Some(Ok(plan)) => self.store_fast(said, &publish, &plan, step.now_ns),
+            Some(Err(Obstacle::Duplicate(sequence))) => {
                 self.repeat_fast(said, sequence, &reply, step.effects);
             }
-            Some(Verdict::Refuse(error)) => {
+            Some(Err(Obstacle::Refuse(error))) => {
                 self.fail_fast(said, &error, reply, step.effects);
             }
             _ => {}

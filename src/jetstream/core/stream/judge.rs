@@ -46,10 +46,8 @@ impl<'a> Case<'a> {
     }
 }
 
-/// What is to become of a message.
-pub(super) enum Verdict {
-    /// It is stored.
-    Store(Plan),
+/// Why a message is not stored.
+pub(super) enum Obstacle {
     /// It was stored before, under this sequence.
     Duplicate(u64),
     /// It is refused.
@@ -93,20 +91,16 @@ impl Plan {
 
 impl StreamCore {
     /// Goes through the rules in the reference's order.
-    pub(super) fn judge(&self, case: &Case<'_>) -> Verdict {
-        let judged = if case.staged.is_some() || self.config.num_replicas > 1 {
+    pub(super) fn judge(&self, case: &Case<'_>) -> Result<Plan, Obstacle> {
+        if case.staged.is_some() || self.config.num_replicas > 1 {
             self.judge_before_proposal(case)
         } else {
             self.judge_alone(case)
-        };
-        match judged {
-            Ok(plan) => Verdict::Store(plan),
-            Err(verdict) => verdict,
         }
     }
 
     /// The order of a stream with one replica.
-    fn judge_alone(&self, case: &Case<'_>) -> Result<Plan, Verdict> {
+    fn judge_alone(&self, case: &Case<'_>) -> Result<Plan, Obstacle> {
         let mut plan = Plan::default();
         check_record_size(case)?;
         self.check_open()?;
@@ -131,7 +125,7 @@ impl StreamCore {
     }
 
     /// The order of replicated streams, and of batches.
-    fn judge_before_proposal(&self, case: &Case<'_>) -> Result<Plan, Verdict> {
+    fn judge_before_proposal(&self, case: &Case<'_>) -> Result<Plan, Obstacle> {
         let mut plan = Plan::default();
         self.check_open()?;
         self.check_size(case, &plan)?;
@@ -154,14 +148,14 @@ impl StreamCore {
         Ok(plan)
     }
 
-    fn check_open(&self) -> Result<(), Verdict> {
+    fn check_open(&self) -> Result<(), Obstacle> {
         match self.config.sealed {
             true => Err(refuse(ErrorCode::StreamSealed)),
             false => Ok(()),
         }
     }
 
-    fn check_stream(&self, case: &Case<'_>) -> Result<(), Verdict> {
+    fn check_stream(&self, case: &Case<'_>) -> Result<(), Obstacle> {
         let expected = case.found.expected_stream;
         match expected.is_some_and(|expected| expected != self.name.as_bytes()) {
             true => Err(refuse(ErrorCode::StreamNotMatch)),
@@ -169,7 +163,7 @@ impl StreamCore {
         }
     }
 
-    fn check_size(&self, case: &Case<'_>, plan: &Plan) -> Result<(), Verdict> {
+    fn check_size(&self, case: &Case<'_>, plan: &Plan) -> Result<(), Obstacle> {
         let payload = plan.payload.as_ref().unwrap_or(&case.publish.payload);
         let size = plan.headers(case.publish).len() + payload.len();
         let max = usize::try_from(self.config.max_msg_size);
@@ -180,7 +174,7 @@ impl StreamCore {
     }
 
     /// How long a message lives, in seconds; -1 is for ever and 0 leaves it open. `None` when what it says cannot be read.
-    fn time_to_live(&self, case: &Case<'_>) -> Result<Option<i64>, Verdict> {
+    fn time_to_live(&self, case: &Case<'_>) -> Result<Option<i64>, Obstacle> {
         let ttl = case.found.ttl.map_or(Some(0), parse_ttl);
         if case.is_sourced {
             return Ok(ttl.or(Some(0)));
@@ -217,7 +211,7 @@ impl StreamCore {
         plan.expiry_ns = Some(case.now_ns.saturating_add(ttl_ns).min(NEVER - 1));
     }
 
-    fn check_expected_on_subject(&self, case: &Case<'_>) -> Result<(), Verdict> {
+    fn check_expected_on_subject(&self, case: &Case<'_>) -> Result<(), Obstacle> {
         let found = case.found;
         let subject = match found.expected_last_subject_sequence_subject {
             Some(subject) => Bytes::copy_from_slice(subject),
@@ -245,13 +239,13 @@ impl StreamCore {
         }
     }
 
-    fn check_expected_last(&self, case: &Case<'_>) -> Result<(), Verdict> {
+    fn check_expected_last(&self, case: &Case<'_>) -> Result<(), Obstacle> {
         let expected = case.found.expected_last_sequence.and_then(parse_expected);
         let (Some(lead), Some(expected)) = (self.lead.as_deref(), expected) else {
             return Ok(());
         };
         if lead.overlay.structural > 0 {
-            return Err(Verdict::Park);
+            return Err(Obstacle::Park);
         }
         let staged = case.staged.map_or(0, |staged| staged.messages);
         let last = lead.overlay.last_sequence + staged;
@@ -266,18 +260,18 @@ impl StreamCore {
     }
 
     /// The last sequence on a subject (wildcards allowed), with what is in flight.
-    fn last_on(&self, subject: &Bytes) -> Result<u64, Verdict> {
+    fn last_on(&self, subject: &Bytes) -> Result<u64, Obstacle> {
         let Some(lead) = self.lead.as_deref() else {
             return Ok(0);
         };
         let overlay = &lead.overlay;
         if overlay.structural > 0 {
-            return Err(Verdict::Park);
+            return Err(Obstacle::Park);
         }
         let pattern = Pattern::new(subject.clone());
         if !pattern.is_literal() {
             if !overlay.has_no_messages() {
-                return Err(Verdict::Park);
+                return Err(Obstacle::Park);
             }
             let filter = Filter::new([subject.as_ref()]);
             let last = self.store.previous_sequence(overlay.last_sequence, &filter);
@@ -285,7 +279,7 @@ impl StreamCore {
         }
         if !overlay.has_no_messages() {
             if !overlay.tracks_subjects() {
-                return Err(Verdict::Park);
+                return Err(Obstacle::Park);
             }
             if let Some(sequence) = overlay.last_on(subject) {
                 return Ok(sequence);
@@ -295,7 +289,7 @@ impl StreamCore {
         Ok(known.map_or(0, |state| state.last_sequence))
     }
 
-    fn check_id(&self, case: &Case<'_>) -> Result<(), Verdict> {
+    fn check_id(&self, case: &Case<'_>) -> Result<(), Obstacle> {
         let (Some(lead), Some(id)) = (self.lead.as_deref(), case.found.id) else {
             return Ok(());
         };
@@ -305,12 +299,12 @@ impl StreamCore {
         }
         let seen = lead.overlay.find_id(id);
         match seen.or_else(|| self.dedupe.find(id, case.now_ns)) {
-            Some(sequence) => Err(Verdict::Duplicate(sequence)),
+            Some(sequence) => Err(Obstacle::Duplicate(sequence)),
             None => Ok(()),
         }
     }
 
-    fn check_expected_id(&self, case: &Case<'_>) -> Result<(), Verdict> {
+    fn check_expected_id(&self, case: &Case<'_>) -> Result<(), Obstacle> {
         let (Some(lead), Some(expected)) = (self.lead.as_deref(), case.found.expected_last_id)
         else {
             return Ok(());
@@ -323,7 +317,7 @@ impl StreamCore {
         Ok(())
     }
 
-    fn rollup(&self, case: &Case<'_>, plan: &mut Plan) -> Result<(), Verdict> {
+    fn rollup(&self, case: &Case<'_>, plan: &mut Plan) -> Result<(), Obstacle> {
         let Some(value) = case.found.rollup else {
             return Ok(());
         };
@@ -352,7 +346,7 @@ impl StreamCore {
         Ok(())
     }
 
-    fn plan_count(&self, case: &Case<'_>, plan: &mut Plan) -> Result<(), Verdict> {
+    fn plan_count(&self, case: &Case<'_>, plan: &mut Plan) -> Result<(), Obstacle> {
         let Some(counted) = self.count(case)? else {
             return Ok(());
         };
@@ -364,7 +358,7 @@ impl StreamCore {
     }
 
     /// Whether a stream that refuses new messages at its limits has room.
-    fn check_room(&self, case: &Case<'_>, plan: &Plan) -> Result<(), Verdict> {
+    fn check_room(&self, case: &Case<'_>, plan: &Plan) -> Result<(), Obstacle> {
         let subject = &case.publish.subject;
         let limits = self.store.limits();
         let (Some(lead), store::Discard::New) = (self.lead.as_deref(), limits.discard) else {
@@ -377,7 +371,7 @@ impl StreamCore {
         let uncertain = overlay.structural > 0 || !overlay.has_no_messages();
         let full = |text: &str| {
             if uncertain {
-                Verdict::Park
+                Obstacle::Park
             } else {
                 refuse(ErrorCode::StreamStoreFailed.with(text))
             }
@@ -412,7 +406,7 @@ impl StreamCore {
     }
 }
 
-fn check_record_size(case: &Case<'_>) -> Result<(), Verdict> {
+fn check_record_size(case: &Case<'_>) -> Result<(), Obstacle> {
     let publish = case.publish;
     let (headers, payload) = (publish.headers.len(), publish.payload.len());
     match accounted_bytes(publish.subject.len(), headers, payload) > RECORD_BYTES_MAX {
@@ -423,18 +417,18 @@ fn check_record_size(case: &Case<'_>) -> Result<(), Verdict> {
     }
 }
 
-fn check_header_size(case: &Case<'_>, plan: &Plan) -> Result<(), Verdict> {
+fn check_header_size(case: &Case<'_>, plan: &Plan) -> Result<(), Obstacle> {
     match plan.headers(case.publish).len() > HEADER_BYTES_MAX {
         true => Err(refuse(ErrorCode::StreamHeaderExceedsMaximum)),
         false => Ok(()),
     }
 }
 
-pub(super) fn refuse(error: impl Into<ApiError>) -> Verdict {
-    Verdict::Refuse(error.into())
+pub(super) fn refuse(error: impl Into<ApiError>) -> Obstacle {
+    Obstacle::Refuse(error.into())
 }
 
-fn rollup_failed(reason: &str) -> Verdict {
+fn rollup_failed(reason: &str) -> Obstacle {
     refuse(ErrorCode::StreamRollupFailed.with(reason))
 }
 

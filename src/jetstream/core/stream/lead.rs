@@ -174,6 +174,13 @@ impl StreamCore {
 
     /// Decides about an event.
     pub fn handle(&mut self, event: Event, step: &mut Step<'_>) {
+        let event = match event {
+            Event::Publish(mut publish) if self.lead.is_some() => {
+                publish.subject = self.stored_subject(publish.subject, step.world);
+                Event::Publish(publish)
+            }
+            event => event,
+        };
         let Some(lead) = self.lead.as_deref_mut() else {
             return self.handle_following(event, step);
         };

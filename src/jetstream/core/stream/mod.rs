@@ -20,6 +20,7 @@ mod publish;
 mod recover;
 mod requests;
 mod retention;
+mod rewrites;
 mod rules;
 mod schedules;
 mod snapshot;
@@ -49,9 +50,11 @@ use super::digest::Digest;
 use super::effects::{Effects, World};
 use super::request::{DirectQuery, Publish, StreamRequest};
 use super::schedule::Schedules;
+use super::sources::SourcePositions;
 use crate::jetstream::types::StreamConfig;
 use chain::Chain;
 use lead::Lead;
+use rewrites::Rewrites;
 
 /// Something for a stream to decide about.
 #[derive(Debug, Clone)]
@@ -149,6 +152,9 @@ pub struct StreamCore {
     /// The id of the last message, empty when it had none.
     last_id: Box<[u8]>,
     schedules: Schedules,
+    /// How far the sources have come.
+    positions: SourcePositions,
+    rewrites: Rewrites,
     consumers: BTreeMap<u64, Consumer>,
     names: HashMap<String, u64>,
     consumer_id_last: u64,
@@ -185,6 +191,8 @@ impl StreamCore {
             dedupe: Dedupe::new(config.duplicate_window),
             last_id: Box::default(),
             schedules: Schedules::default(),
+            positions: SourcePositions::default(),
+            rewrites: Rewrites::of(&config),
             consumers: BTreeMap::new(),
             names: HashMap::new(),
             consumer_id_last: 0,

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use storage::store::{Expiry, accounted_bytes};
 
-use super::judge::{Case, Plan, Verdict};
+use super::judge::{Case, Obstacle, Plan};
 use super::lead::Extra;
 use super::{Event, Step, StreamCore};
 use crate::jetstream::core::draft::Waiting;
@@ -39,13 +39,15 @@ impl StreamCore {
             return self.publish_in_batch(publish, step);
         }
         match self.judge(&Case::alone(&publish, &found, step.now_ns)) {
-            Verdict::Store(plan) => {
+            Ok(plan) => {
                 let id = found.id.unwrap_or_default();
                 self.store_message(&publish, id, plan, step.now_ns);
             }
-            Verdict::Duplicate(sequence) => self.duplicate(publish.reply, sequence, step.effects),
-            Verdict::Refuse(error) => self.refuse_publish(publish.reply, error, step.effects),
-            Verdict::Park => self.park(Event::Publish(publish)),
+            Err(Obstacle::Duplicate(sequence)) => {
+                self.duplicate(publish.reply, sequence, step.effects)
+            }
+            Err(Obstacle::Refuse(error)) => self.refuse_publish(publish.reply, error, step.effects),
+            Err(Obstacle::Park) => self.park(Event::Publish(publish)),
         }
     }
 

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use storage::store::Message;
 
-use super::judge::{Case, Plan, Verdict, parse_ttl, refuse};
+use super::judge::{Case, Obstacle, Plan, parse_ttl, refuse};
 use super::publish::NEVER;
 use super::{Step, StreamCore};
 use crate::jetstream::core::entry::{Op, Rollup};
@@ -19,7 +19,7 @@ const SECOND_NS: i64 = 1_000_000_000;
 
 impl StreamCore {
     /// What a message says of schedules, and whether it may.
-    pub(super) fn schedule(&self, case: &Case<'_>, plan: &mut Plan) -> Result<(), Verdict> {
+    pub(super) fn schedule(&self, case: &Case<'_>, plan: &mut Plan) -> Result<(), Obstacle> {
         if !case.found.schedules || case.is_sourced {
             return Ok(());
         }
@@ -33,7 +33,7 @@ impl StreamCore {
         said: &ScheduleHeaders<'_>,
         case: &Case<'_>,
         plan: &mut Plan,
-    ) -> Result<(), Verdict> {
+    ) -> Result<(), Obstacle> {
         let enabled = |error: ErrorCode| match self.config.allow_msg_schedules {
             true => refuse(error),
             false => refuse(ErrorCode::MessageSchedulesDisabled),
@@ -99,7 +99,7 @@ impl StreamCore {
         said: &ScheduleHeaders<'_>,
         case: &Case<'_>,
         plan: &mut Plan,
-    ) -> Result<(), Verdict> {
+    ) -> Result<(), Obstacle> {
         let invalid = || refuse(ErrorCode::MessageSchedulesSchedulerInvalid);
         match said.next {
             None if said.scheduler.is_none() => return Ok(()),
@@ -119,7 +119,7 @@ impl StreamCore {
             Some(is_schedule) => is_schedule,
             None => {
                 if self.lead.as_deref().is_some_and(|lead| !lead.is_settled()) {
-                    return Err(Verdict::Park);
+                    return Err(Obstacle::Park);
                 }
                 match self.store.last_on(scheduler) {
                     Ok(Some(last)) => ScheduleHeaders::parse(&last.headers).pattern.is_some(),
@@ -140,7 +140,8 @@ impl StreamCore {
             let schedule = self.store.load(sequence).ok().flatten();
             let produced = schedule.and_then(|it| self.produce(&it, at_ns, step.now_ns));
             match (produced, self.lead.as_deref_mut()) {
-                (Some((publish, plan)), _) => {
+                (Some((mut publish, plan)), _) => {
+                    publish.subject = self.stored_subject(publish.subject, step.world);
                     self.push_message(&publish, &[], &plan);
                 }
                 (None, Some(lead)) => {

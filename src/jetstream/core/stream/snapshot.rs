@@ -9,6 +9,7 @@
 //! last consumer id number | consumers: count number, each
 //!   id number, name blob, created i64, configuration (JSON) blob, progress
 //! schedules: count number, each subject blob, sequence number, next time i64 (since version 3)
+//! sources: count number, each name blob, last sequence number (since version 3)
 //! what a replica's group keeps with it blob
 //! ```
 
@@ -21,17 +22,19 @@ use storage::store::{ChangeError, Limits, MemStore, Store};
 use thiserror::Error;
 
 use super::chain::Chain;
+use super::rewrites::Rewrites;
 use super::{StreamCore, ack_prefix, limits};
 use crate::jetstream::core::codec::{DecodeError, Reader, Writer};
 use crate::jetstream::core::consumer::{Consumer, Progress};
 use crate::jetstream::core::dedupe::Dedupe;
 use crate::jetstream::core::digest::Digest;
 use crate::jetstream::core::schedule::Schedules;
+use crate::jetstream::core::sources::SourcePositions;
 use crate::jetstream::types::{ConsumerConfig, StreamConfig, Strictness, decode, encode};
 
 /// The version written.
 pub const SNAPSHOT_VERSION: u8 = 3;
-/// The first version that is read; it knew no schedules.
+/// The first version that is read; it knew no schedules and no sources.
 const SNAPSHOT_VERSION_FIRST: u8 = 2;
 
 /// A stream that could not be taken up.
@@ -68,6 +71,7 @@ impl StreamCore {
             consumer.progress.write(&mut writer);
         }
         self.schedules.write(&mut writer);
+        self.positions.write(&mut writer);
         writer.blob(&self.group);
         Bytes::from(writer.bytes)
     }
@@ -158,22 +162,25 @@ impl StreamCore {
             names.insert(name.clone(), id);
             consumers.insert(id, Consumer::new(id, name, created_ns, config, progress));
         }
-        let schedules = match version {
-            SNAPSHOT_VERSION_FIRST => Schedules::default(),
-            _ => Schedules::read(&mut reader)?,
-        };
+        let (mut schedules, mut positions) = (Schedules::default(), SourcePositions::default());
+        if version > SNAPSHOT_VERSION_FIRST {
+            schedules = Schedules::read(&mut reader)?;
+            positions = SourcePositions::read(&mut reader)?;
+        }
         let group = Bytes::copy_from_slice(reader.blob()?);
         Ok(Self {
             name: Arc::from(config.name.as_str()),
             ack_prefix: ack_prefix(&config.name),
             domain: Arc::from(domain),
             group,
+            rewrites: Rewrites::of(&config),
             config: Arc::new(config),
             created_ns,
             store,
             dedupe,
             last_id,
             schedules,
+            positions,
             consumers,
             names,
             consumer_id_last,

@@ -8,6 +8,7 @@ mod publishing;
 mod replicas;
 mod requests;
 mod retention;
+mod rewrites;
 mod schedules;
 mod simulation;
 mod snapshots;

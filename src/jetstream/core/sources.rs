@@ -1,0 +1,182 @@
+//! Which message of another stream a message is: the header that says so, and how far each source has come.
+
+use std::collections::BTreeMap;
+
+use super::codec::{DecodeError, Reader, Writer};
+use crate::jetstream::types::{PeerId, StreamSource};
+
+/// The header that says where a message came from.
+pub(crate) const SOURCE_HEADER: &str = "Nats-Stream-Source";
+
+/// What tells the sources of a stream apart: the origin, what it is filtered by, and what its subjects become.
+pub(crate) fn index_name(source: &StreamSource) -> String {
+    let origin = origin_name(source);
+    let or_all = |subject: &str| match subject {
+        "" => ">".to_owned(),
+        subject => subject.to_owned(),
+    };
+    let transforms = &source.subject_transforms;
+    if transforms.is_empty() {
+        return format!("{origin} {} >", or_all(&source.filter_subject));
+    }
+    let sources: Vec<String> = transforms.iter().map(|it| or_all(&it.src)).collect();
+    let destinations: Vec<String> = transforms.iter().map(|it| or_all(&it.dest)).collect();
+    format!(
+        "{origin} {} {}",
+        sources.join("\u{c}"),
+        destinations.join("\u{c}")
+    )
+}
+
+/// The origin as headers name it: one of another account or domain with a hash of how it is reached.
+fn origin_name(source: &StreamSource) -> String {
+    let mut name = source.name.clone();
+    if let Some(external) = &source.external {
+        name = format!("{name}:{}", PeerId::of(&external.api));
+    }
+    if let Some(consumer) = &source.consumer {
+        name = format!("{name}:C={}", PeerId::of(&consumer.name));
+    }
+    name
+}
+
+/// The value of the header for a message of a source.
+pub(crate) fn header(index_name: &str, sequence: u64, subject: &[u8]) -> Vec<u8> {
+    let mut fields = index_name.splitn(2, ' ');
+    let origin = fields.next().unwrap_or_default();
+    let filters = fields.next().unwrap_or_default();
+    let mut value = format!("{origin} {sequence} {filters} ").into_bytes();
+    value.extend_from_slice(subject);
+    value
+}
+
+/// The source and the sequence that a header names. Of versions before 2.10 only the origin is known, as the first field.
+pub(crate) fn parse_header(value: &[u8]) -> Option<(String, u64)> {
+    let value = std::str::from_utf8(value).ok()?;
+    let fields: Vec<&str> = value.split(' ').collect();
+    match fields.as_slice() {
+        [origin, sequence] => Some(((*origin).to_owned(), sequence.parse().ok()?)),
+        [origin, sequence, filters, destinations, ..] => {
+            let name = format!("{origin} {filters} {destinations}");
+            Some((name, sequence.parse().ok()?))
+        }
+        _ => None,
+    }
+}
+
+/// How far each source has come: its last message that was stored.
+///
+/// # Invariant
+/// Changes only with applied entries. What was stored and has left the stream since still counts.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub(crate) struct SourcePositions {
+    by_name: BTreeMap<String, u64>,
+}
+
+impl SourcePositions {
+    /// A message with this header is stored.
+    pub(crate) fn note(&mut self, header: &[u8]) {
+        if let Some((name, sequence)) = parse_header(header) {
+            let position = self.by_name.entry(name).or_default();
+            *position = (*position).max(sequence);
+        }
+    }
+
+    /// The last message of a source.
+    pub(crate) fn of(&self, source: &StreamSource) -> Option<u64> {
+        let by_index = self.by_name.get(&index_name(source));
+        by_index
+            .or_else(|| self.by_name.get(&origin_name(source)))
+            .copied()
+    }
+
+    /// Forgets the sources that are configured no longer.
+    pub(crate) fn keep(&mut self, sources: &[StreamSource]) {
+        self.by_name.retain(|name, _| {
+            let is_it = |source| index_name(source) == *name || origin_name(source) == *name;
+            sources.iter().any(is_it)
+        });
+    }
+
+    pub(crate) fn write(&self, writer: &mut Writer) {
+        writer.number(self.by_name.len() as u64);
+        for (name, sequence) in &self.by_name {
+            writer.blob(name.as_bytes());
+            writer.number(*sequence);
+        }
+    }
+
+    pub(crate) fn read(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        let mut positions = Self::default();
+        for _ in 0..reader.number()? {
+            let name = reader.text()?.to_owned();
+            positions.by_name.insert(name, reader.number()?);
+        }
+        Ok(positions)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::jetstream::types::{ExternalStream, SubjectTransform};
+
+    fn source(name: &str) -> StreamSource {
+        StreamSource {
+            name: name.to_owned(),
+            ..StreamSource::default()
+        }
+    }
+
+    #[test]
+    fn a_source_is_named_by_origin_filter_and_transforms() {
+        assert_eq!(index_name(&source("O")), "O > >");
+        let filtered = StreamSource {
+            filter_subject: "o.a".to_owned(),
+            ..source("O")
+        };
+        assert_eq!(index_name(&filtered), "O o.a >");
+        let transform = |src: &str, dest: &str| SubjectTransform {
+            src: src.to_owned(),
+            dest: dest.to_owned(),
+        };
+        let transformed = StreamSource {
+            subject_transforms: vec![transform("o.>", "p.>"), transform("", "q")],
+            ..source("O")
+        };
+        assert_eq!(index_name(&transformed), "O o.>\u{c}> p.>\u{c}q");
+        let external = StreamSource {
+            external: Some(ExternalStream {
+                api: "$JS.hub.API".to_owned(),
+                deliver: String::new(),
+            }),
+            ..source("O")
+        };
+        let name = index_name(&external);
+        assert!(
+            name.starts_with("O:") && name.ends_with(" > >") && name.len() == 14,
+            "{name}"
+        );
+    }
+
+    #[test]
+    fn a_header_says_which_message_it_is() {
+        let name = index_name(&source("O"));
+        let value = header(&name, 7, b"o.a");
+        assert_eq!(value, b"O 7 > > o.a");
+        let mut positions = SourcePositions::default();
+        positions.note(&value);
+        positions.note(&header(&name, 5, b"o.b"));
+        positions.note(b"OLD 3");
+        positions.note(b"nonsense");
+        assert_eq!(positions.of(&source("O")), Some(7));
+        assert_eq!(positions.of(&source("OLD")), Some(3));
+        assert_eq!(positions.of(&source("P")), None);
+        let mut writer = Writer::default();
+        positions.write(&mut writer);
+        let read = SourcePositions::read(&mut Reader::new(&writer.bytes)).expect("reads");
+        assert_eq!(read, positions);
+        positions.keep(&[source("O")]);
+        assert_eq!(positions.of(&source("OLD")), None);
+    }
+}
