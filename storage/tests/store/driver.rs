@@ -270,6 +270,11 @@ pub fn compare_state(model: &ModelStore, store: &dyn Store) {
 /// Compares every answer that a store can give.
 pub fn compare_everything(model: &ModelStore, store: &dyn Store) {
     compare_state(model, store);
+    if let Some(next_ns) = model.next_expiry_ns() {
+        for (now_ns, most) in [(next_ns - 1, 9), (next_ns, 9), (next_ns + 1000, u64::MAX)] {
+            assert_eq!(model.due(now_ns, most), store.due(now_ns, most), "due");
+        }
+    }
     let state = model.state();
     let first = state.first_sequence.saturating_sub(2);
     let sequences: Vec<u64> = (first..=state.last_sequence + 2).collect();

@@ -242,30 +242,7 @@ impl Store for ModelStore {
         removals_max: u64,
         removals: &mut dyn Removals,
     ) -> Result<u64, ChangeError> {
-        let mut dead: Vec<u64> = Vec::new();
-        if let Some(age_max_ns) = self.limits.age_max_ns {
-            let aged = self
-                .held
-                .iter()
-                .filter(|held| held.expiry != Expiry::Never)
-                .take_while(|held| held.message.time_ns + age_max_ns <= now_ns);
-            dead.extend(aged.map(|held| held.message.sequence));
-        }
-        let mut due: Vec<(i64, u64)> = self
-            .held
-            .iter()
-            .filter_map(|held| match held.expiry {
-                Expiry::At(at) if at <= now_ns => Some((at, held.message.sequence)),
-                _ => None,
-            })
-            .collect();
-        due.sort_unstable();
-        for (_, sequence) in due {
-            if !dead.contains(&sequence) {
-                dead.push(sequence);
-            }
-        }
-        dead.truncate(removals_max as usize);
+        let dead = self.due(now_ns, removals_max);
         Ok(self.remove_where(removals, |held| dead.contains(&held.message.sequence)))
     }
 
@@ -431,6 +408,34 @@ impl Store for ModelStore {
         let mut held = self.held.iter();
         let found = held.find(|held| held.message.sequence == sequence);
         found.map_or(Expiry::ByAge, |held| held.expiry)
+    }
+
+    fn due(&self, now_ns: i64, removals_max: u64) -> Vec<u64> {
+        let mut dead: Vec<u64> = Vec::new();
+        if let Some(age_max_ns) = self.limits.age_max_ns {
+            let aged = self
+                .held
+                .iter()
+                .filter(|held| held.expiry != Expiry::Never)
+                .take_while(|held| held.message.time_ns + age_max_ns <= now_ns);
+            dead.extend(aged.map(|held| held.message.sequence));
+        }
+        let mut due: Vec<(i64, u64)> = self
+            .held
+            .iter()
+            .filter_map(|held| match held.expiry {
+                Expiry::At(at) if at <= now_ns => Some((at, held.message.sequence)),
+                _ => None,
+            })
+            .collect();
+        due.sort_unstable();
+        for (_, sequence) in due {
+            if !dead.contains(&sequence) {
+                dead.push(sequence);
+            }
+        }
+        dead.truncate(removals_max as usize);
+        dead
     }
 
     fn next_expiry_ns(&self) -> Option<i64> {
