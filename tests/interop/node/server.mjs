@@ -9,18 +9,21 @@ import { createInterface } from "node:readline";
 import { connect } from "nats";
 
 const LISTENING = /Listening for client connections on \S*:(\d+)/;
+const WEBSOCKET = /Listening for websocket clients on (wss?:\/\/\S+)/;
 
 export class Server {
-  static async start() {
+  // `more` says which further arguments it is started with, given the directory that it may use.
+  static async start(more = () => []) {
     const server = new Server();
     server.directory = await mkdtemp(join(tmpdir(), "interop-"));
     server.port = -1;
+    server.more = await more(server.directory);
     await server.start();
     return server;
   }
 
   async start() {
-    const args = ["-a", "127.0.0.1", "-p", `${this.port}`, "-js", "-sd", join(this.directory, "store")];
+    const args = ["-a", "127.0.0.1", "-p", `${this.port}`, "-js", "-sd", join(this.directory, "store"), ...this.more];
     this.process = spawn(process.env.NATS_SERVER, args, { stdio: ["ignore", "ignore", "pipe"] });
     const lines = createInterface({ input: this.process.stderr });
     await new Promise((resolve, reject) => {
@@ -28,6 +31,7 @@ export class Server {
       lines.on("line", (line) => {
         const found = LISTENING.exec(line);
         if (found) this.port = Number(found[1]);
+        this.websocket = WEBSOCKET.exec(line)?.[1] ?? this.websocket;
         if (line.trimEnd().endsWith("Server is ready")) resolve();
       });
     });
