@@ -81,7 +81,7 @@ fn run(flags: &Flags) -> ExitCode {
         Ok(logger) => logger,
         Err(error) => return complain(format!("could not open the log file: {error}")),
     };
-    logger.install(options.log.debug);
+    logger.install();
     raise_open_file_limit();
     let workers = std::thread::available_parallelism().map_or(1, usize::from);
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -96,7 +96,9 @@ fn run(flags: &Flags) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let ended = runtime.block_on(Server::run(options, &logger, workers));
+    let flags = flags.clone();
+    let load = Box::new(move || Options::load(&flags, &Process));
+    let ended = runtime.block_on(Server::run(options, load, &logger, workers));
     // What still runs is not waited for: everything that matters has ended in order.
     runtime.shutdown_background();
     match ended {

@@ -117,8 +117,8 @@ fn a_start_that_cannot_work_fails_and_says_why() {
             "Could not write pidfile",
         ),
         (
-            &["-p", "-1", "--remote_syslog", "udp://127.0.0.1:1"],
-            "not supported by this server yet",
+            &["-p", "-1", "--remote_syslog", "ftp://127.0.0.1:1"],
+            "could not open the log",
         ),
     ];
     for (arguments, complaint) in table {
@@ -253,7 +253,7 @@ fn signals_are_sent_by_the_binary_itself() {
     let process = server.process_id();
     let output = run(&["--signal", &format!("reload={process}")]);
     assert!(output.status.success(), "{}", stderr(&output));
-    server.wait_for_log("Configuration reload is not supported yet");
+    server.wait_for_log("can only reload config when a file is provided using -c or --config");
     assert!(run(&[&format!("--signal=quit={process}")]).status.success());
     assert_eq!(server.wait_for_exit().code(), Some(0));
     assert!(!run(&["--signal", "nonsense=1"]).status.success());
@@ -559,4 +559,47 @@ fn monitoring_counts_what_clients_do() {
         (missing.status, missing.body.as_str()),
         (404, "404 page not found\n")
     );
+}
+
+#[test]
+fn lines_go_to_a_remote_syslog_and_the_service_manager_is_told() {
+    let log = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("notify");
+    let manager = std::os::unix::net::UnixDatagram::bind(&path).unwrap();
+    let patience = Some(std::time::Duration::from_secs(20));
+    log.set_read_timeout(patience).unwrap();
+    manager.set_read_timeout(patience).unwrap();
+    let address = format!("udp://{}", log.local_addr().unwrap());
+    let child = Command::new(env!("CARGO_BIN_EXE_nats-server"))
+        .args(["-a", "127.0.0.1", "-p", "-1", "-r", &address])
+        .env("NOTIFY_SOCKET", &path)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut process = Reaped(child);
+    let mut buffer = [0; 4096];
+    let mut heard = |socket: &dyn Fn(&mut [u8]) -> std::io::Result<usize>, wanted: &str| loop {
+        let length = socket(&mut buffer).expect("something is said in time");
+        let text = String::from_utf8_lossy(&buffer[..length]).into_owned();
+        if text.contains(wanted) {
+            return text;
+        }
+    };
+    let line = heard(&|bytes| log.recv(bytes), "Server is ready");
+    assert!(
+        line.starts_with("<29>") && line.contains("nats-server["),
+        "{line}"
+    );
+    let told = heard(&|bytes| manager.recv(bytes), "READY=1");
+    assert!(
+        told.contains(&format!("MAINPID={}", process.0.id())),
+        "{told}"
+    );
+    let id = rustix::process::Pid::from_child(&process.0);
+    rustix::process::kill_process(id, Signal::TERM).unwrap();
+    heard(&|bytes| manager.recv(bytes), "STOPPING=1");
+    assert!(process.0.wait().unwrap().success());
 }

@@ -65,6 +65,8 @@ pub struct Flags {
     pub debug_trace_verbose: Option<bool>,
     #[arg(long = "log_size_limit", value_parser = number, allow_hyphen_values = true)]
     pub log_size_limit: Option<i64>,
+    #[arg(long = "log_level_override", allow_hyphen_values = true, action = ArgAction::Append)]
+    pub log_level_override: Vec<String>,
     #[arg(long = "max_traced_msg_len", value_parser = number, allow_hyphen_values = true)]
     pub max_traced_msg_len: Option<i64>,
 
@@ -324,8 +326,10 @@ Logging:
   -DVV                                 -D and -VV
        --log_size_limit <bytes>        Put the log file aside when it is larger
        --max_traced_msg_len <bytes>    How much of a traced message is shown (default: all)
-  -s,  --syslog                        Log to syslog (not supported yet)
-  -r,  --remote_syslog <address>       Log to a remote syslog (not supported yet)
+  -s,  --syslog                        Log to the syslog of this machine
+  -r,  --remote_syslog <address>       Log to another: udp://host:port, tcp://host:port, unix://path
+       --log_level_override <part>=<level>   Level of a part of the server (error, warn, info, debug, trace),
+                                       as connection=debug; may be repeated
 
 JetStream:
   -js, --jetstream                     Enable JetStream

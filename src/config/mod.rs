@@ -1,8 +1,8 @@
 //! What the operator asked for: the configuration file and the command line, as typed options.
 //!
 //! Read in this order: [`value`] is the tree a file becomes, [`lexer`] and [`parser`] make it, [`digest`] names it,
-//! [`duration`] reads and writes Go's durations, [`options`] is the typed result that the rest of the server reads, and
-//! [`flags`] is the command line that overrides it.
+//! [`duration`] reads and writes Go's durations, [`options`] is the typed result that the rest of the server reads, [`flags`] is the
+//! command line that overrides it, and [`changes`] what differs between two results.
 //!
 //! # Invariant
 //! This room is pure: text in, values out. It knows no socket, no tokio and no clock; files and the environment are
@@ -23,6 +23,7 @@
     )
 )]
 
+pub mod changes;
 pub mod digest;
 pub mod duration;
 pub mod flags;

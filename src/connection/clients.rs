@@ -206,6 +206,20 @@ impl Clients {
         self.closed.all()
     }
 
+    /// Tells one client to look for another server; `false` when it cannot be told.
+    pub fn send_away(&self, client: &Arc<Client>) -> bool {
+        if client.takes_info() {
+            let info = ServerInfo {
+                ldm: true,
+                client_id: client.id,
+                client_ip: client.info().address.ip().to_string(),
+                ..ServerInfo::clone(&self.info())
+            };
+            self.send(client, |out| encode::info(out, &info));
+        }
+        client.takes_info()
+    }
+
     /// Closes all connections and waits until they have ended, at most this long.
     pub async fn close_all(&self, reason: CloseReason, at_most: Duration) {
         let everybody_left = async {

@@ -158,6 +158,11 @@ impl AccountStreams {
         }
     }
 
+    /// What its streams may use from now on; those that use more already keep it.
+    pub(crate) fn set_limits(&self, limits: AccountLimits) {
+        *self.limits.write() = limits;
+    }
+
     pub(crate) fn limits(&self) -> AccountLimits {
         *self.limits.read()
     }

@@ -229,6 +229,13 @@ impl JetStream {
         })
     }
 
+    /// What the streams of an account may use from now on.
+    pub fn set_limits(&self, account: &str, limits: AccountLimits) {
+        if let Some(account) = self.accounts.get(account) {
+            account.set_limits(limits);
+        }
+    }
+
     /// How it is set up, what it uses and what it allows, as `/varz` shows it.
     pub fn overview(&self) -> Overview {
         Overview {

@@ -86,16 +86,21 @@ impl LineFormat {
             true => write!(line, "[\x1b[{}m{name}\x1b[0m] ", tag.color()),
             false => write!(line, "[{name}] "),
         };
-        for c in text.chars() {
-            match c {
-                '\t' => line.push(c),
-                c if c.is_control() => {
-                    let _ = write!(line, "{}", c.escape_default());
-                }
-                c => line.push(c),
-            }
-        }
+        write_text(line, text);
         line.push('\n');
+    }
+}
+
+/// Writes a text so that it cannot forge lines: control characters are escaped.
+pub(super) fn write_text(line: &mut String, text: &str) {
+    for c in text.chars() {
+        match c {
+            '\t' => line.push(c),
+            c if c.is_control() => {
+                let _ = write!(line, "{}", c.escape_default());
+            }
+            c => line.push(c),
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! Where lines go: standard error, or a file that can be put aside and opened again.
 
-use super::line::{LineFormat, Tag};
+use super::line::{LineFormat, Tag, write_text};
+use super::syslog::Syslog;
 use std::fs::{File, OpenOptions};
 use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
@@ -16,6 +17,8 @@ pub enum Sink {
     Stderr,
     /// A file.
     File(LogFile),
+    /// The system's log.
+    Syslog(Box<Syslog>),
 }
 
 impl Sink {
@@ -23,17 +26,26 @@ impl Sink {
     pub fn is_terminal(&self) -> bool {
         match self {
             Sink::Stderr => io::stderr().is_terminal(),
-            Sink::File(_) => false,
+            Sink::File(_) | Sink::Syslog(_) => false,
         }
     }
 
-    /// Writes a whole line at once. A log that cannot be written is no reason to stop serving.
-    pub fn write(&mut self, format: &LineFormat, line: &str) {
+    /// Writes a text as a whole line at once. A log that cannot be written is no reason to stop serving.
+    pub fn write(&mut self, format: &LineFormat, now: SystemTime, tag: Tag, text: &str) {
+        let mut line = String::with_capacity(text.len() + 64);
         match self {
             Sink::Stderr => {
+                format.write(&mut line, now, tag, text);
                 let _ = io::stderr().lock().write_all(line.as_bytes());
             }
-            Sink::File(file) => file.write(format, line),
+            Sink::File(file) => {
+                format.write(&mut line, now, tag, text);
+                file.write(format, &line);
+            }
+            Sink::Syslog(log) => {
+                write_text(&mut line, text);
+                log.write(now, tag, &line);
+            }
         }
     }
 }
@@ -186,9 +198,9 @@ mod tests {
         let path = directory.path().join("nats.log");
         std::fs::write(directory.path().join("nats.log.old"), "not ours").unwrap();
         let mut sink = Sink::File(LogFile::open(&path, 600, 3).unwrap());
-        let line = format!("{}\n", "x".repeat(199));
+        let text = "x".repeat(185);
         for _ in 0..40 {
-            sink.write(&format(), &line);
+            sink.write(&format(), SystemTime::now(), Tag::Info, &text);
         }
         let mut names: Vec<String> = std::fs::read_dir(directory.path())
             .unwrap()

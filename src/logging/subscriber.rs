@@ -2,7 +2,9 @@
 
 use super::line::{LineFormat, Tag};
 use super::sink::{LogFile, Sink};
-use crate::config::options::LogOptions;
+use super::syslog::{Place, Syslog};
+use crate::config::options::{LogLevel, LogOptions};
+use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use std::fmt::{self, Write};
 use std::io;
@@ -27,9 +29,32 @@ pub struct Logger {
 
 #[derive(Debug)]
 struct Shared {
+    output: Mutex<Output>,
+    levels: ArcSwap<Levels>,
+}
+
+/// Where lines go, and how they look there.
+#[derive(Debug)]
+struct Output {
     format: LineFormat,
-    sink: Mutex<Sink>,
-    level: LevelFilter,
+    sink: Sink,
+}
+
+/// Which lines are logged.
+#[derive(Debug)]
+struct Levels {
+    most: LevelFilter,
+    /// Tracing without debugging shows the protocol and leaves the rest out.
+    debug: bool,
+    /// Of single subsystems; the last one that fits counts.
+    of_subsystems: Vec<(String, LevelFilter)>,
+}
+
+/// A log that is open and not written to yet.
+#[derive(Debug)]
+pub struct PreparedLog {
+    output: Output,
+    levels: Levels,
 }
 
 /// Logs a line that explains why the server ends.
@@ -37,50 +62,120 @@ pub fn fatal(text: &str) {
     tracing::error!(fatal = true, "{text}");
 }
 
-impl Logger {
-    /// A log as the options describe it.
-    pub fn open(options: &LogOptions) -> io::Result<Self> {
-        let sink = match &options.file {
-            Some(path) => Sink::File(LogFile::open(
+impl PreparedLog {
+    fn open(options: &LogOptions) -> io::Result<Self> {
+        let wrong = |reason| io::Error::new(io::ErrorKind::InvalidInput, reason);
+        let sink = match (&options.file, &options.remote_syslog) {
+            (Some(path), _) => Sink::File(LogFile::open(
                 path,
                 options.file_bytes_max,
                 options.files_max,
             )?),
-            None => Sink::Stderr,
+            (None, Some(address)) => {
+                let place = Place::parse(address).map_err(wrong)?;
+                Sink::Syslog(Box::new(Syslog::open(place)?))
+            }
+            (None, None) if options.syslog => Sink::Syslog(Box::new(Syslog::open(Place::Local)?)),
+            (None, None) => Sink::Stderr,
         };
         let format = LineFormat::new(
             options.timestamps,
             options.timestamps_utc,
             sink.is_terminal(),
         );
-        let level = match (options.trace, options.debug) {
+        Ok(Self {
+            output: Output { format, sink },
+            levels: Levels::of(options),
+        })
+    }
+}
+
+impl Levels {
+    fn of(options: &LogOptions) -> Self {
+        let most = match (options.trace, options.debug) {
             (true, _) => LevelFilter::TRACE,
             (false, true) => LevelFilter::DEBUG,
             (false, false) => LevelFilter::INFO,
         };
-        // Tracing without debugging shows the protocol and leaves the rest out; see `enabled`.
-        let shared = Arc::new(Shared {
-            format,
-            sink: Mutex::new(sink),
-            level,
+        let of_subsystems = options.levels.iter().map(|level| {
+            let filter = match level.level {
+                LogLevel::Error => LevelFilter::ERROR,
+                LogLevel::Warning => LevelFilter::WARN,
+                LogLevel::Info => LevelFilter::INFO,
+                LogLevel::Debug => LevelFilter::DEBUG,
+                LogLevel::Trace => LevelFilter::TRACE,
+            };
+            (level.subsystem.clone(), filter)
         });
-        Ok(Logger { shared })
+        Self {
+            most,
+            debug: options.debug,
+            of_subsystems: of_subsystems.collect(),
+        }
+    }
+
+    fn admit(&self, target: &str, level: &Level) -> bool {
+        let (own, within) = target.split_once("::").unwrap_or((target, ""));
+        if !OWN_CRATES.contains(&own) {
+            return false;
+        }
+        // The server's rooms are named by themselves, the other crates by their names.
+        let subsystem = if own == OWN_CRATES[0] { within } else { target };
+        let fits = |name: &str| {
+            let rest = subsystem.strip_prefix(name);
+            rest.is_some_and(|rest| rest.is_empty() || rest.starts_with("::"))
+        };
+        let own_level = self.of_subsystems.iter().rev().find(|(name, _)| fits(name));
+        match own_level {
+            Some((_, filter)) => level <= filter,
+            None => *level <= self.most && (self.debug || *level != Level::DEBUG),
+        }
+    }
+
+    fn most(&self) -> LevelFilter {
+        let others = self.of_subsystems.iter().map(|(_, filter)| *filter);
+        others.fold(self.most, LevelFilter::max)
+    }
+}
+
+impl Logger {
+    /// A log as the options describe it.
+    pub fn open(options: &LogOptions) -> io::Result<Self> {
+        let PreparedLog { output, levels } = PreparedLog::open(options)?;
+        Ok(Logger {
+            shared: Arc::new(Shared {
+                output: Mutex::new(output),
+                levels: ArcSwap::from_pointee(levels),
+            }),
+        })
     }
 
     /// Makes this the log of the whole process.
-    pub fn install(&self, debug: bool) {
+    pub fn install(&self) {
         let subscriber = LogSubscriber {
             shared: Arc::clone(&self.shared),
-            debug,
         };
         // A second server in one process, as in tests, keeps the first one's log.
         let _ = tracing::subscriber::set_global_default(subscriber);
     }
 
+    /// Opens another log, which [`Logger::change`] puts in the place of this one.
+    pub fn prepare(&self, options: &LogOptions) -> io::Result<PreparedLog> {
+        PreparedLog::open(options)
+    }
+
+    /// From now on lines go there.
+    pub fn change(&self, log: PreparedLog) {
+        *self.shared.output.lock() = log.output;
+        self.shared.levels.store(Arc::new(log.levels));
+        // What was decided about each place that logs holds no more.
+        tracing::callsite::rebuild_interest_cache();
+    }
+
     /// Opens the log file again under its name. False when there is no file.
     pub fn reopen(&self) -> io::Result<bool> {
-        match &mut *self.shared.sink.lock() {
-            Sink::Stderr => Ok(false),
+        match &mut self.shared.output.lock().sink {
+            Sink::Stderr | Sink::Syslog(_) => Ok(false),
             Sink::File(file) => file.reopen().map(|()| true),
         }
     }
@@ -88,19 +183,16 @@ impl Logger {
 
 struct LogSubscriber {
     shared: Arc<Shared>,
-    debug: bool,
 }
 
 impl Subscriber for LogSubscriber {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        let own = metadata.target().split("::").next().unwrap_or("");
-        *metadata.level() <= self.shared.level
-            && (self.debug || *metadata.level() != Level::DEBUG)
-            && OWN_CRATES.contains(&own)
+        let levels = self.shared.levels.load();
+        levels.admit(metadata.target(), metadata.level())
     }
 
     fn max_level_hint(&self) -> Option<LevelFilter> {
-        Some(self.shared.level)
+        Some(self.shared.levels.load().most())
     }
 
     fn event(&self, event: &Event<'_>) {
@@ -114,11 +206,10 @@ impl Subscriber for LogSubscriber {
             Level::ERROR if text.fatal => Tag::Fatal,
             Level::ERROR => Tag::Error,
         };
-        let mut line = String::with_capacity(text.message.len() + text.fields.len() + 64);
         text.message.push_str(&text.fields);
-        let format = &self.shared.format;
-        format.write(&mut line, SystemTime::now(), tag, &text.message);
-        self.shared.sink.lock().write(format, &line);
+        let mut output = self.shared.output.lock();
+        let Output { format, sink } = &mut *output;
+        sink.write(format, SystemTime::now(), tag, &text.message);
     }
 
     // Spans are not used: a line says what it needs to say.
@@ -170,19 +261,27 @@ impl Visit for Text {
 mod tests {
     use super::*;
     use crate::config::Options;
+    use crate::config::options::SubsystemLevel;
 
     fn lines(debug: bool, trace: bool, say: impl Fn()) -> Vec<String> {
+        lines_with(debug, trace, &[], say)
+    }
+
+    fn lines_with(debug: bool, trace: bool, levels: &[&str], say: impl Fn()) -> Vec<String> {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("log");
         let mut options = Options::default().log;
         options.debug = debug;
         options.trace = trace;
+        let levels = levels
+            .iter()
+            .map(|text| SubsystemLevel::parse(text).unwrap());
+        options.levels = levels.collect();
         options.timestamps = false;
         options.file = Some(path.clone());
         let logger = Logger::open(&options).unwrap();
         let subscriber = LogSubscriber {
             shared: Arc::clone(&logger.shared),
-            debug,
         };
         tracing::subscriber::with_default(subscriber, say);
         let text = std::fs::read_to_string(path).unwrap();
@@ -209,5 +308,22 @@ mod tests {
         let traced = lines(false, true, one_of_each);
         assert_eq!((traced[0].as_str(), traced.len()), ("[TRC] t", 5));
         assert_eq!(lines(true, true, one_of_each).len(), 6);
+    }
+
+    #[test]
+    fn a_subsystem_may_have_a_level_of_its_own() {
+        let say = || {
+            tracing::debug!(target: "nats_server::connection::task", "c");
+            tracing::info!(target: "nats_server::monitor", "m");
+            tracing::info!(target: "nats_server::connections", "other");
+            tracing::debug!(target: "storage::journal", "s");
+            tracing::debug!("d");
+        };
+        let levels = ["connection=debug", "monitor=warn", "storage=trace"];
+        let found = lines_with(false, false, &levels, say);
+        assert_eq!(found, ["[DBG] c", "[INF] other", "[DBG] s"]);
+        assert_eq!(SubsystemLevel::parse("connection"), None);
+        assert_eq!(SubsystemLevel::parse("connection=loud"), None);
+        assert_eq!(SubsystemLevel::parse("a b=info"), None);
     }
 }

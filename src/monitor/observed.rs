@@ -13,6 +13,14 @@ use std::time::SystemTime;
 pub trait Observed: Send + Sync + 'static {
     /// What does not change while the server runs.
     fn facts(&self) -> &Facts;
+    /// The options it runs with now; a reload replaces those of the start.
+    fn options(&self) -> Arc<Options> {
+        Arc::new(self.facts().options.clone())
+    }
+    /// When those were read.
+    fn options_since(&self) -> SystemTime {
+        self.facts().started
+    }
     /// The port for clients; 0 until it is open.
     fn client_port(&self) -> u16;
     /// The port that WebSocket clients connect to; 0 when there is none.
@@ -57,7 +65,7 @@ pub struct Facts {
     pub server_id: String,
     /// The server's name.
     pub server_name: String,
-    /// The options it runs with.
+    /// The options it started with.
     pub options: Options,
     /// The host for monitoring; empty without monitoring.
     pub monitor_host: String,

@@ -133,8 +133,7 @@ fn is_zero(port: &u16) -> bool {
 }
 
 impl<'a> WebSocket<'a> {
-    fn of(monitor: &'a Monitor) -> Self {
-        let options = &monitor.server.facts().options;
+    fn of(monitor: &'a Monitor, options: &'a Options) -> Self {
         let Some(own) = options.websocket.as_ref().filter(|own| own.is_enabled()) else {
             return Self::default();
         };
@@ -246,8 +245,13 @@ pub fn answer(monitor: &Monitor) -> Response {
 
 /// The server at a glance. May wait for streams.
 pub fn varz(monitor: &Monitor) -> impl Serialize {
+    let options = monitor.server.options();
+    // Owned, as a reload may replace the options at any time.
+    serde_json::to_value(of_options(monitor, &options)).unwrap_or_default()
+}
+
+fn of_options<'a>(monitor: &'a Monitor, options: &'a Options) -> impl Serialize + 'a {
     let facts = monitor.server.facts();
-    let options = &facts.options;
     let tls = options.tls.as_ref();
     let counters = monitor.server.counters();
     let routes = monitor.server.routes();
@@ -292,7 +296,7 @@ pub fn varz(monitor: &Monitor) -> impl Serialize {
         gateway: Empty {},
         leaf: Empty {},
         mqtt: Empty {},
-        websocket: WebSocket::of(monitor),
+        websocket: WebSocket::of(monitor, options),
         jetstream,
         tls_timeout: tls
             .map_or(TLS_TIMEOUT_DEFAULT, |tls| tls.timeout)
@@ -323,7 +327,7 @@ pub fn varz(monitor: &Monitor) -> impl Serialize {
         stalled_clients: counters.stalled_clients,
         subscriptions: counters.subscriptions,
         http_req_stats: monitor.requests(),
-        config_load_time: json_time(facts.started),
+        config_load_time: json_time(monitor.server.options_since()),
         config_digest: &options.config_digest,
         feature_flags: [("js_ack_fc_v2", false), ("js_raft_delete_range", false)].into(),
         system_account: options.system_account(),

@@ -25,7 +25,8 @@ pub(super) async fn leave(server: Arc<Server>) {
         ldm: true,
         ..ServerInfo::clone(&clients.info())
     });
-    let timing = &server.options().timing;
+    let options = server.options();
+    let timing = &options.timing;
     tokio::time::sleep(timing.lame_duck_grace_period).await;
     let spread = timing
         .lame_duck_duration

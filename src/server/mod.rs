@@ -12,6 +12,9 @@ pub mod identity;
 mod lame_duck;
 mod links;
 pub mod listen;
+mod notify;
+mod operator;
+mod reload;
 pub mod send_signal;
 pub mod signals;
 pub mod start;
@@ -19,4 +22,5 @@ pub mod streams;
 pub mod version;
 
 pub use identity::Identity;
-pub use start::{Server, StartError, client_tls};
+pub use reload::ReloadError;
+pub use start::{Loader, Server, StartError, client_tls};

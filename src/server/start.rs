@@ -10,13 +10,14 @@ use super::identity::Identity;
 use super::lame_duck;
 use super::links;
 use super::listen::{ListenError, display_address, listen};
+use super::notify::{State, notify};
 use super::signals::{Request, Signals, StopSignal};
 use super::streams;
 use super::version::{API_LEVEL, COMMIT, OWN_VERSION, REFERENCE_VERSION, TOOLCHAIN};
 use crate::broker::{Account, Broker, Client, CloseReason};
 use crate::cluster::link::Links;
 use crate::cluster::routes::{self, RouteOptions, RouteOptionsError, Routes, RoutesView};
-use crate::config::Options;
+use crate::config::{ConfigError, Options};
 use crate::connection::{Clients, ClosedClient, PlainText, TlsTerms, WebSocketError};
 use crate::jetstream::JetStream;
 use crate::logging::Logger;
@@ -24,8 +25,10 @@ use crate::monitor;
 use crate::monitor::endpoints::Monitor;
 use crate::monitor::observed::{Counters, Facts, Observed, ObservedStreams};
 use crate::protocol::ServerInfo;
-use crate::system::{self, System};
+use crate::system::{self, Operator, System};
 use crate::tls::TlsError;
+use arc_swap::ArcSwap;
+use parking_lot::Mutex;
 use std::io;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
@@ -96,12 +99,34 @@ pub enum StartError {
     Listener(io::Error),
 }
 
+/// Reads the configuration again, as it was read at the start.
+pub type Loader = Box<dyn Fn() -> Result<Options, ConfigError> + Send + Sync>;
+
+/// What a reload needs.
+struct Tools {
+    load: Loader,
+    logger: Logger,
+}
+
+/// The options it runs with, and since when.
+struct Loaded {
+    options: Arc<Options>,
+    since: SystemTime,
+}
+
 /// A running server.
 pub struct Server {
     facts: Facts,
+    loaded: ArcSwap<Loaded>,
+    /// Reads the configuration again.
+    pub(super) load: Loader,
+    pub(super) logger: Logger,
+    /// Held while a new configuration is taken up.
+    pub(super) reloading: Mutex<()>,
+    ports_file: Mutex<Option<PortsFile>>,
     /// What messages to this server alone are sealed with.
     curve_public_key: String,
-    broker: Arc<Broker>,
+    pub(super) broker: Arc<Broker>,
     client_port: AtomicU16,
     websocket_port: AtomicU16,
     ready: AtomicBool,
@@ -120,16 +145,21 @@ struct Running {
     websocket: Option<JoinHandle<()>>,
     routing: Option<JoinHandle<()>>,
     monitoring: Option<JoinHandle<()>>,
-    _ports_file: Option<PortsFile>,
 }
 
 impl Server {
     /// Runs a server until a signal ends it. Must be called within a runtime of `workers` threads.
-    pub async fn run(options: Options, logger: &Logger, workers: usize) -> Result<(), StartError> {
+    /// `load` reads the configuration again when it is asked to.
+    pub async fn run(
+        options: Options,
+        load: Loader,
+        logger: &Logger,
+        workers: usize,
+    ) -> Result<(), StartError> {
         let mut signals = Signals::catch().map_err(StartError::Signals)?;
         // What was being brought back when the operator gives up is as safe as after a power cut.
         let started = tokio::select! {
-            started = Self::start(options, workers) => started?,
+            started = Self::start(options, load, logger, workers) => started?,
             () = stop_requested(&mut signals) => {
                 tracing::info!("Stopped before the server was ready");
                 return Ok(());
@@ -157,16 +187,27 @@ impl Server {
                 }
                 Request::LameDuck => {}
                 Request::ReopenLog => reopen(logger),
-                Request::Reload => tracing::error!(
-                    "Configuration reload is not supported yet: nothing was changed, restart the server instead"
-                ),
+                Request::Reload => {
+                    let server = Arc::clone(&server);
+                    // Files are read and certificates loaded: not here.
+                    tokio::task::spawn_blocking(move || {
+                        if let Err(error) = server.reload() {
+                            tracing::error!("Failed to reload server configuration: {error}");
+                        }
+                    });
+                }
             }
         }
         server.shutdown(running).await;
         Ok(())
     }
 
-    async fn start(options: Options, workers: usize) -> Result<(Arc<Self>, Running), StartError> {
+    async fn start(
+        options: Options,
+        load: Loader,
+        logger: &Logger,
+        workers: usize,
+    ) -> Result<(Arc<Self>, Running), StartError> {
         let identity = Identity::generate();
         introduce(&options, &identity);
         if let Some(path) = &options.pid_file {
@@ -183,6 +224,10 @@ impl Server {
             routes,
             &identity,
             &monitor_listener,
+            Tools {
+                load,
+                logger: logger.clone(),
+            },
             workers,
         ));
         let observed: Arc<dyn Observed> = Arc::clone(&server) as Arc<dyn Observed>;
@@ -193,13 +238,17 @@ impl Server {
             None => None,
         };
         server.start_jetstream().await?;
-        let system = Arc::new(System::start(monitor, &server.broker)?);
+        let system = Arc::new(System::start(
+            monitor,
+            &server.broker,
+            Arc::clone(&server) as Arc<dyn Operator>,
+        )?);
         let _ = server.system.set(Arc::clone(&system));
         let listener = listen(&server.facts.options.host, server.facts.options.port)?;
         let listener = TcpListener::from_std(listener).map_err(StartError::Listener)?;
         let clients = server.open(&listener, tls)?;
         clients.observe(system);
-        let ports_file = server.write_ports_file()?;
+        server.write_ports_file()?;
         let websocket = match server.open_websocket()? {
             Some(listener) => {
                 let (clients, stopped) = (Arc::clone(&clients), stop.subscribe());
@@ -233,13 +282,13 @@ impl Server {
         }));
         server.ready.store(true, Ordering::Release);
         tracing::info!("Server is ready");
+        notify(State::Ready);
         let running = Running {
             stop,
             accepting,
             websocket,
             routing,
             monitoring,
-            _ports_file: ports_file,
         };
         Ok((server, running))
     }
@@ -249,6 +298,7 @@ impl Server {
         routes: Option<RouteOptions>,
         identity: &Identity,
         monitor: &Option<(std::net::TcpListener, String)>,
+        tools: Tools,
         workers: usize,
     ) -> Self {
         let port = |listener: &std::net::TcpListener| listener.local_addr().map_or(0, |a| a.port());
@@ -279,7 +329,16 @@ impl Server {
             None => Broker::new(),
         };
         let broker = broker.with_system_account(options.system_account());
+        let loaded = Loaded {
+            options: Arc::new(options.clone()),
+            since: SystemTime::now(),
+        };
         Server {
+            loaded: ArcSwap::from_pointee(loaded),
+            load: tools.load,
+            logger: tools.logger,
+            reloading: Mutex::new(()),
+            ports_file: Mutex::new(None),
             facts: Facts {
                 server_name,
                 server_id,
@@ -429,9 +488,12 @@ impl Server {
         Ok(Some(listener))
     }
 
-    fn write_ports_file(&self) -> Result<Option<PortsFile>, StartError> {
-        let Some(directory) = &self.facts.options.ports_file_dir else {
-            return Ok(None);
+    /// Writes the ports file where it is to be, in the place of one that was written before.
+    pub(super) fn write_ports_file(&self) -> Result<(), StartError> {
+        drop(self.ports_file.lock().take());
+        let options = self.options();
+        let Some(directory) = &options.ports_file_dir else {
+            return Ok(());
         };
         let urls = |scheme: &str, host: &str, port: u16| -> Vec<String> {
             reachable_hosts(host)
@@ -455,10 +517,12 @@ impl Server {
             },
         };
         let written = PortsFile::write(directory, &ports);
-        written.map(Some).map_err(|source| StartError::PortsFile {
+        let written = written.map_err(|source| StartError::PortsFile {
             directory: directory.clone(),
             source,
-        })
+        })?;
+        *self.ports_file.lock() = Some(written);
+        Ok(())
     }
 
     /// All client connections; `None` until the port is open.
@@ -476,8 +540,19 @@ impl Server {
         }
     }
 
-    pub(super) fn options(&self) -> &Options {
-        &self.facts.options
+    /// The options it runs with now.
+    pub(super) fn options(&self) -> Arc<Options> {
+        Arc::clone(&self.loaded.load().options)
+    }
+
+    /// Runs with these from now on.
+    pub(super) fn set_options(&self, options: Arc<Options>, since: SystemTime) {
+        self.loaded.store(Arc::new(Loaded { options, since }));
+    }
+
+    /// JetStream, when it is on.
+    pub(super) fn jetstream(&self) -> Option<&Arc<JetStream>> {
+        self.jetstream.get()
     }
 
     /// Stops the streams; what they hold is checkpointed when this returns.
@@ -493,6 +568,7 @@ impl Server {
 
     async fn shutdown(self: Arc<Self>, running: Running) {
         tracing::info!("Initiating Shutdown...");
+        notify(State::Stopping);
         self.ready.store(false, Ordering::Release);
         let _ = running.stop.send(true);
         let _ = running.accepting.await;
@@ -518,6 +594,7 @@ impl Server {
         if let Some(monitoring) = running.monitoring {
             let _ = tokio::time::timeout(MONITOR_CLOSE_MAX, monitoring).await;
         }
+        drop(self.ports_file.lock().take());
         tracing::info!("Server Exiting..");
     }
 }
@@ -611,6 +688,14 @@ fn reopen(logger: &Logger) {
 impl Observed for Server {
     fn facts(&self) -> &Facts {
         &self.facts
+    }
+
+    fn options(&self) -> Arc<Options> {
+        Server::options(self)
+    }
+
+    fn options_since(&self) -> SystemTime {
+        self.loaded.load().since
     }
 
     fn websocket_port(&self) -> u16 {

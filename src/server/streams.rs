@@ -92,7 +92,7 @@ fn announce(options: &JetStreamOptions, settings: &Settings) {
 }
 
 fn setup(options: &Options, server_name: &str, directory: &Path) -> Setup {
-    let (accounts, accounts_without) = accounts(options);
+    let StreamAccounts { with, without } = stream_accounts(options);
     let options = &options.jetstream;
     let (sync_interval, sync_always) = match options.sync {
         SyncPolicy::Always => (SYNC_INTERVAL_SHOWN_NS, true),
@@ -114,8 +114,8 @@ fn setup(options: &Options, server_name: &str, directory: &Path) -> Setup {
             strict: options.strict,
         },
         limits: server_limits(&options.limits),
-        accounts,
-        accounts_without,
+        accounts: with,
+        accounts_without: without,
         requests_max: options.request_queue_max,
         waiting: WaitingMax {
             messages: options.buffered_messages_max as u64,
@@ -124,27 +124,49 @@ fn setup(options: &Options, server_name: &str, directory: &Path) -> Setup {
     }
 }
 
+/// Which accounts have JetStream.
+pub(super) struct StreamAccounts {
+    /// Those that have it, and what they may use.
+    pub(super) with: Vec<(String, AccountLimits)>,
+    /// Those that have not.
+    pub(super) without: Vec<String>,
+}
+
+impl StreamAccounts {
+    /// The names of those that have it.
+    pub(super) fn names(&self) -> Vec<String> {
+        let mut names: Vec<String> = self.with.iter().map(|(name, _)| name.clone()).collect();
+        names.sort();
+        names
+    }
+}
+
 /// The accounts that have JetStream, and those that have not. With no account of its own the file leaves it to the global
 /// one; with accounts it is where the file says.
-fn accounts(options: &Options) -> (Vec<(String, AccountLimits)>, Vec<String>) {
+pub(super) fn stream_accounts(options: &Options) -> StreamAccounts {
     let system = options.system_account();
     let global = GLOBAL_ACCOUNT.to_owned();
     let others = options.accounts.iter().filter(|a| a.name != system);
     if others.clone().next().is_none() {
-        return (
-            vec![(global, AccountLimits::default())],
-            vec![system.to_owned()],
-        );
+        return StreamAccounts {
+            with: vec![(global, AccountLimits::default())],
+            without: vec![system.to_owned()],
+        };
     }
-    let mut with = Vec::new();
-    let mut without = vec![global, system.to_owned()];
+    let mut accounts = StreamAccounts {
+        with: Vec::new(),
+        without: vec![global, system.to_owned()],
+    };
     for account in others {
         match &account.jetstream {
-            Some(limits) => with.push((account.name.clone(), account_limits(limits))),
-            None => without.push(account.name.clone()),
+            Some(limits) => {
+                let limits = account_limits(limits);
+                accounts.with.push((account.name.clone(), limits));
+            }
+            None => accounts.without.push(account.name.clone()),
         }
     }
-    (with, without)
+    accounts
 }
 
 fn account_limits(limits: &AccountJetStream) -> AccountLimits {

@@ -106,6 +106,15 @@ pub(super) fn response<T: Serialize>(
     })
 }
 
+/// The answer to what was done and needs no more words.
+pub(super) fn done_without_data(server: ServerInfo<'_>) -> Vec<u8> {
+    #[derive(Serialize)]
+    struct Done<'a> {
+        server: ServerInfo<'a>,
+    }
+    encode(&Done { server })
+}
+
 /// An event of this type, which happened now.
 pub(super) fn event<T: Serialize>(kind: &'static str, event: &T) -> Vec<u8> {
     #[derive(Serialize)]

@@ -6,7 +6,7 @@
 //!
 //! # Invariant
 //! This is an edge: it subscribes and publishes as any client of the system account could, and reaches the server through
-//! [`crate::monitor::observed::Observed`] only. Nothing waits for it: what does not fit into its queue is dropped and
+//! [`crate::monitor::observed::Observed`] only, and what it may have done there through [`Operator`]. Nothing waits for it: what does not fit into its queue is dropped and
 //! counted.
 
 mod envelope;
@@ -19,4 +19,4 @@ mod statsz;
 mod tests;
 mod user;
 
-pub use service::{StartError, System};
+pub use service::{Operator, StartError, System};

@@ -44,6 +44,24 @@ pub(super) const SERVER_SERVICES: [(&str, ServerService); 11] = [
     ("HEALTHZ", ServerService::Health),
 ];
 
+/// What one server can be told to do, by its id alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Order {
+    /// To read its configuration again.
+    Reload,
+    /// To close a connection.
+    Kick,
+    /// To tell a client to look for another server.
+    LameDuck,
+}
+
+/// The orders, by the last token of their subjects.
+pub(super) const ORDERS: [(&str, Order); 3] = [
+    ("RELOAD", Order::Reload),
+    ("KICK", Order::Kick),
+    ("LDM", Order::LameDuck),
+];
+
 /// The services about an account, by the last token of their subjects.
 pub(super) const ACCOUNT_SERVICES: [(&str, AccountService); 7] = [
     ("SUBSZ", AccountService::Subscriptions),
@@ -74,6 +92,8 @@ pub(super) const OWN_SERVICES: [(&str, AccountService); 3] = [
 pub(super) enum Question<'a> {
     /// What the client that asks is known as.
     User,
+    /// This server is told to do something.
+    Order(Order),
     /// About this server.
     Server(ServerService),
     /// About this account.
@@ -93,6 +113,9 @@ impl<'a> Question<'a> {
         }
         if let Some(rest) = subject.strip_prefix("$SYS.REQ.SERVER.") {
             let (_, service) = rest.rsplit_once('.')?;
+            if let Some(order) = find(&ORDERS, service) {
+                return Some(Self::Order(order));
+            }
             return find(&SERVER_SERVICES, service).map(Self::Server);
         }
         // The name of an account may have several tokens.

@@ -3,9 +3,10 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::envelope::{Refusal, Sequence, response};
+use super::envelope::{Refusal, Sequence, done_without_data, response};
 use super::events::account_connections;
-use super::question::{AccountService, Question, ServerService};
+use super::question::{AccountService, Order, Question, ServerService};
+use super::service::Operator;
 use super::{statsz, user};
 use crate::broker::{Broker, Inbound};
 use crate::jetstream::monitor::{JetStreamInfo, Query};
@@ -88,14 +89,15 @@ pub(super) struct Desk<'a> {
     pub(super) monitor: &'a Monitor,
     pub(super) broker: &'a Broker,
     pub(super) sequence: &'a Sequence,
+    pub(super) operator: &'a dyn Operator,
 }
 
 impl Desk<'_> {
     /// The answer, if there is to be one. May wait for streams.
     pub(super) fn answer(&self, question: Question<'_>, request: &Inbound) -> Option<Vec<u8>> {
         if question == Question::User {
-            let options = &self.monitor.server.facts().options;
-            return Some(self.respond(user::info(options, request)));
+            let options = self.monitor.server.options();
+            return Some(self.respond(user::info(&options, request)));
         }
         let body = match body(&request.payload) {
             Ok(body) => body,
@@ -108,9 +110,31 @@ impl Desk<'_> {
         }
         match question {
             Question::User => None,
+            Question::Order(order) => Some(self.order(order, &body)),
             Question::Server(service) => self.about_server(service, &body),
             Question::Account(account, service) => self.about_account(account, service, &body),
             Question::AllFigures => self.figures(None, &body),
+        }
+    }
+
+    /// Does what is ordered, and says so; nothing is said of what went well but by whom.
+    fn order(&self, order: Order, body: &Value) -> Vec<u8> {
+        #[derive(Default, Deserialize)]
+        #[serde(default)]
+        struct Target {
+            cid: u64,
+        }
+        let done = read::<Target>(body).and_then(|target| {
+            let done = match order {
+                Order::Reload => self.operator.reload(),
+                Order::Kick => self.operator.kick(target.cid),
+                Order::LameDuck => self.operator.send_away(target.cid),
+            };
+            done.map_err(Refusal::failed)
+        });
+        match done {
+            Ok(()) => done_without_data(self.sequence.info(&*self.monitor.server)),
+            Err(refusal) => self.respond::<()>(Err(refusal)),
         }
     }
 

@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 use super::envelope::Sequence;
 use super::events::{self, Snapshot};
 use super::question::{
-    ACCOUNT_SERVICES, ALL_FIGURES, OLD_PING, OWN_SERVICES, Question, SERVER_SERVICES,
+    ACCOUNT_SERVICES, ALL_FIGURES, OLD_PING, ORDERS, OWN_SERVICES, Question, SERVER_SERVICES,
     ServerService, USER_INFO,
 };
 use super::requests::Desk;
@@ -93,9 +93,23 @@ impl InternalTarget for Queue {
     }
 }
 
+/// What the system account may have done on this server. Called on a thread of its own, which may wait.
+pub trait Operator: Send + Sync {
+    /// Reads the configuration again.
+    fn reload(&self) -> Result<(), String>;
+    /// Closes the connection of this number.
+    fn kick(&self, cid: u64) -> Result<(), String>;
+    /// Tells the client of this connection to look for another server.
+    fn send_away(&self, cid: u64) -> Result<(), String>;
+}
+
 impl System {
     /// Answers questions in the system account from now on, and sends what happens.
-    pub fn start(monitor: Arc<Monitor>, broker: &Arc<Broker>) -> Result<Self, StartError> {
+    pub fn start(
+        monitor: Arc<Monitor>,
+        broker: &Arc<Broker>,
+        operator: Arc<dyn Operator>,
+    ) -> Result<Self, StartError> {
         let (sender, receiver) = sync_channel(QUEUE_MAX);
         let queue = Arc::new(Queue {
             sender,
@@ -103,6 +117,7 @@ impl System {
         });
         let subscriptions = subscribe(&monitor, broker, &queue)?;
         let worker = Worker {
+            operator,
             monitor,
             broker: Arc::clone(broker),
             queue: Arc::clone(&queue),
@@ -178,6 +193,9 @@ fn subscribe(
         add(system, &format!("$SYS.REQ.SERVER.{id}.{service}"))?;
         add(system, &format!("$SYS.REQ.SERVER.PING.{service}"))?;
     }
+    for (order, _) in ORDERS {
+        add(system, &format!("$SYS.REQ.SERVER.{id}.{order}"))?;
+    }
     for (service, _) in ACCOUNT_SERVICES {
         // The name of an account may have several tokens.
         for account in broker.accounts() {
@@ -201,6 +219,7 @@ fn subscribe(
 }
 
 struct Worker {
+    operator: Arc<dyn Operator>,
     monitor: Arc<Monitor>,
     broker: Arc<Broker>,
     queue: Arc<Queue>,
@@ -285,6 +304,7 @@ impl Worker {
             monitor: &self.monitor,
             broker: &self.broker,
             sequence: &self.sequence,
+            operator: &*self.operator,
         };
         if let Some(payload) = desk.answer(question, request) {
             let answer = Outgoing {

@@ -86,6 +86,52 @@ pub struct MonitorOptions {
     pub base_path: String,
 }
 
+/// How much a subsystem logs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SubsystemLevel {
+    /// The subsystem: a room of the server, as `connection`, or a part of one, as `jetstream::api`.
+    pub subsystem: String,
+    /// The least grave lines that it logs.
+    pub level: LogLevel,
+}
+
+/// How grave a line is at least.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogLevel {
+    /// Errors.
+    Error,
+    /// And warnings.
+    Warning,
+    /// And what an operator wants to see.
+    Info,
+    /// And what helps to find a fault.
+    Debug,
+    /// And the protocol.
+    Trace,
+}
+
+impl SubsystemLevel {
+    /// Reads `subsystem=level`.
+    pub fn parse(text: &str) -> Option<Self> {
+        let (subsystem, level) = text.split_once('=')?;
+        let level = match level.to_ascii_lowercase().as_str() {
+            "error" => LogLevel::Error,
+            "warn" | "warning" => LogLevel::Warning,
+            "info" => LogLevel::Info,
+            "debug" => LogLevel::Debug,
+            "trace" => LogLevel::Trace,
+            _ => return None,
+        };
+        let is_named = |part: &str| {
+            !part.is_empty() && part.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
+        };
+        subsystem.split("::").all(is_named).then(|| Self {
+            subsystem: subsystem.to_owned(),
+            level,
+        })
+    }
+}
+
 /// What is logged, and where.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LogOptions {
@@ -101,8 +147,14 @@ pub struct LogOptions {
     pub timestamps: bool,
     /// Date and time in UTC instead of local time.
     pub timestamps_utc: bool,
-    /// The log file; standard error without one.
+    /// The log file. Without one lines go to the remote syslog, to this machine's, or to standard error.
     pub file: Option<PathBuf>,
+    /// This machine's syslog.
+    pub syslog: bool,
+    /// A remote syslog, as `scheme://address`.
+    pub remote_syslog: Option<String>,
+    /// Levels of single subsystems, laid over the others.
+    pub levels: Vec<SubsystemLevel>,
     /// A log file that grew beyond this is put aside; 0 is never.
     pub file_bytes_max: u64,
     /// How many log files to keep, the current one included; 0 is all.
@@ -214,6 +266,9 @@ impl Default for Options {
                 timestamps: true,
                 timestamps_utc: false,
                 file: None,
+                syslog: false,
+                remote_syslog: None,
+                levels: Vec::new(),
                 file_bytes_max: 0,
                 files_max: 0,
                 traced_message_bytes_max: 0,

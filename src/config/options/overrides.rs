@@ -3,7 +3,7 @@
 use super::super::flags::Flags;
 use super::cluster::{parse_advertise, parse_route};
 use super::top::{base_path, monitor};
-use super::{CLIENT_PORT_DEFAULT, ConfigError, Options, PeerCertificate, Port};
+use super::{CLIENT_PORT_DEFAULT, ConfigError, Options, PeerCertificate, Port, SubsystemLevel};
 use std::path::PathBuf;
 
 /// A flag wins over the file; an empty or zero value is as if the flag were not there, as in the reference.
@@ -11,7 +11,7 @@ pub(super) fn apply(options: &mut Options, flags: &Flags) -> Result<(), ConfigEr
     listeners(options, flags)?;
     tls(options, flags)?;
     cluster(options, flags)?;
-    logging(options, flags);
+    logging(options, flags)?;
     let text = |value: &Option<String>| value.clone().filter(|text| !text.is_empty());
     if let Some(path) = text(&flags.pid) {
         options.pid_file = Some(PathBuf::from(path));
@@ -161,7 +161,7 @@ fn port(flag: &str, number: i64) -> Result<Port, ConfigError> {
     }
 }
 
-fn logging(options: &mut Options, flags: &Flags) {
+fn logging(options: &mut Options, flags: &Flags) -> Result<(), ConfigError> {
     let log = &mut options.log;
     if let Some(debug) = flags.debug {
         log.debug = debug;
@@ -191,10 +191,25 @@ fn logging(options: &mut Options, flags: &Flags) {
     if let Some(path) = flags.log.clone().filter(|path| !path.is_empty()) {
         log.file = Some(PathBuf::from(path));
     }
+    if let Some(syslog) = flags.syslog {
+        log.syslog = syslog;
+    }
+    if let Some(address) = flags.remote_syslog.clone().filter(|text| !text.is_empty()) {
+        log.remote_syslog = Some(address);
+    }
+    for text in &flags.log_level_override {
+        let level = SubsystemLevel::parse(text).ok_or_else(|| {
+            ConfigError::Contradiction(format!(
+                "flag --log_level_override: {text:?} is not <subsystem>=<error, warn, info, debug or trace>"
+            ))
+        })?;
+        log.levels.push(level);
+    }
     if let Some(limit) = flags.log_size_limit {
         log.file_bytes_max = u64::try_from(limit).unwrap_or(0);
     }
     if let Some(length) = flags.max_traced_msg_len {
         log.traced_message_bytes_max = usize::try_from(length).unwrap_or(0);
     }
+    Ok(())
 }

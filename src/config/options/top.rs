@@ -146,6 +146,12 @@ fn logging(options: &mut Options, key: &str, field: &Field<'_>, report: &mut Rep
         "logtime" => set(&mut log.timestamps, field.bool(report)),
         "logtime_utc" => set(&mut log.timestamps_utc, field.bool(report)),
         "logfile" | "log_file" => log.file = path(field, report),
+        "syslog" => set(&mut log.syslog, field.bool(report)),
+        "remote_syslog" => {
+            if let Some(address) = field.string(report) {
+                log.remote_syslog = Some(address).filter(|address| !address.is_empty());
+            }
+        }
         "logfile_size_limit" | "log_size_limit" => {
             set(&mut log.file_bytes_max, field.within(report, 0, i64::MAX));
         }

@@ -67,8 +67,6 @@ fn ask(key: &str) -> Option<Ask> {
         "connect_error_reports" | "reconnect_error_reports" => {
             Feature("how often a failed dial is reported cannot be chosen")
         }
-        "syslog" => Switch("logging to syslog is not built"),
-        "remote_syslog" => Feature("logging to syslog is not built"),
         "prof_port" | "prof_block_rate" => Feature("profiling over HTTP is not built"),
         "write_timeout" => Word("only the policy 'close' is built", &["default", "close"]),
         "disable_sublist_cache" | "no_sublist_cache" => {
@@ -82,7 +80,7 @@ fn ask(key: &str) -> Option<Ask> {
 
 /// Refuses flags that ask for what is not built.
 pub(super) fn refuse_flags(flags: &Flags) -> Result<(), ConfigError> {
-    let asked: [(&'static str, bool, &'static str); 6] = [
+    let asked: [(&'static str, bool, &'static str); 4] = [
         (
             "https_port",
             flags.https_port.is_some_and(|port| port != 0),
@@ -92,16 +90,6 @@ pub(super) fn refuse_flags(flags: &Flags) -> Result<(), ConfigError> {
             "client_advertise",
             flags.client_advertise.is_some(),
             "advertising other addresses to clients is not built",
-        ),
-        (
-            "syslog",
-            flags.syslog == Some(true),
-            "logging to syslog is not built",
-        ),
-        (
-            "remote_syslog",
-            flags.remote_syslog.is_some(),
-            "logging to syslog is not built",
         ),
         (
             "profile",

@@ -220,7 +220,6 @@ fn flags_for_what_is_not_built_are_refused_by_name() {
     for flags in [
         &["--help_tls"][..],
         &["-ms", "8443"],
-        &["-s"],
         &["--profile=1"],
         &["--client_advertise", "x"],
     ] {
@@ -230,7 +229,7 @@ fn flags_for_what_is_not_built_are_refused_by_name() {
             "{flags:?}: {error}"
         );
     }
-    command_line(&["--help_tls=false", "--syslog=false"], None).unwrap();
+    command_line(&["--help_tls=false"], None).unwrap();
 }
 
 #[test]
