@@ -12,6 +12,9 @@ use super::types::{StreamConfig, header_exceeds_level};
 use crate::broker::{Inbound, Outgoing};
 use crate::protocol::headers;
 
+/// The queue group in which replicas and mirrors share direct gets.
+pub(crate) const DIRECT_QUEUE: &str = "_sys_";
+
 /// What a subscription of a stream is for; broker messages carry it as their tag.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u64)]
@@ -34,6 +37,11 @@ impl Purpose {
     /// Whether it only reads, so that any replica can answer.
     pub(crate) fn is_direct(self) -> bool {
         matches!(self, Self::Direct | Self::DirectBySubject)
+    }
+
+    /// The queue group in which it is heard: whoever has the messages of a stream shares its direct gets.
+    pub(crate) fn queue(self) -> Option<&'static str> {
+        self.is_direct().then_some(DIRECT_QUEUE)
     }
 
     fn of(tag: u64) -> Option<Self> {

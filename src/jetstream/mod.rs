@@ -13,6 +13,7 @@ mod registry;
 pub(crate) mod replication;
 mod runtime;
 mod shard;
+mod sourcing;
 pub mod types;
 mod usage;
 

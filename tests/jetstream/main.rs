@@ -4,7 +4,9 @@
 mod common;
 
 mod advisories;
+mod batches;
 mod consumers;
+mod copies;
 mod durability;
 mod key_value;
 mod management;

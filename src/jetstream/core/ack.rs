@@ -70,6 +70,10 @@ pub struct AckSubject<'a> {
     pub stream_sequence: u64,
     /// Which delivery.
     pub consumer_sequence: u64,
+    /// When the message was stored, in nanoseconds since the epoch.
+    pub time_ns: i64,
+    /// How many messages were still to be delivered then.
+    pub pending: u64,
 }
 
 impl<'a> AckSubject<'a> {
@@ -96,6 +100,8 @@ impl<'a> AckSubject<'a> {
             deliveries: number(),
             stream_sequence: number(),
             consumer_sequence: number(),
+            time_ns: i64::try_from(number()).unwrap_or(0),
+            pending: number(),
         })
     }
 }
@@ -136,6 +142,8 @@ mod tests {
             deliveries: 1,
             stream_sequence: 3,
             consumer_sequence: 2,
+            time_ns: 1_795_423_022_664_657_571,
+            pending: 2,
         };
         for subject in [
             "$JS.ACK.S.C.1.3.2.1795423022664657571.2",

@@ -3,6 +3,7 @@
 use bytes::Bytes;
 
 use super::entry::{EntryHeader, EntryWriter, Op};
+use super::request::Outgoing;
 use crate::jetstream::types::ApiError;
 
 /// Who waits for an entry to be durable and applied.
@@ -41,6 +42,8 @@ pub(crate) enum Waiting {
         /// Its place in the batch.
         at: u64,
     },
+    /// An origin hears how far its copy is.
+    Flow { answer: Box<Outgoing> },
     /// A request is answered with what its operation came to.
     Request { token: u64, answer: Answer },
 }

@@ -135,6 +135,10 @@ pub struct Effects {
     pub advisories: Vec<Advisory>,
     /// Consumers that came, changed or went.
     pub consumers: Vec<ConsumerChange>,
+    /// Messages of sources that could not be taken: by which attempt, and the origin's sequence.
+    pub(crate) refused: Vec<(u64, u64)>,
+    /// Whether what was in flight is lost, and with it what sources and mirrors had brought.
+    pub(crate) lost: bool,
     /// Whether the stream has another configuration now.
     pub reconfigured: bool,
     /// One buffer that many small payloads and subjects share.
@@ -149,6 +153,12 @@ impl Effects {
         }
         write(&mut self.scratch);
         self.scratch.split().freeze()
+    }
+
+    /// What became of messages that were copied: whether those in flight are lost, and which were refused.
+    pub(crate) fn take_copying(&mut self) -> (bool, Vec<(u64, u64)>) {
+        let lost = std::mem::take(&mut self.lost);
+        (lost, std::mem::take(&mut self.refused))
     }
 
     /// Sends an empty message.

@@ -93,6 +93,20 @@ pub struct Scheduler<'a> {
 pub enum Op<'a> {
     /// Store a message under the next sequence.
     Message(MessageOp<'a>),
+    /// Store a message under its origin's sequence and time, which may leave a gap before it.
+    Mirrored {
+        /// Its sequence.
+        sequence: u64,
+        /// When the origin stored it.
+        time_ns: i64,
+        /// The message.
+        message: MessageOp<'a>,
+    },
+    /// Use up sequences without storing anything.
+    Skip {
+        /// Up to this one.
+        last_sequence: u64,
+    },
     /// Remove a message.
     Delete {
         /// Which one.
@@ -223,6 +237,8 @@ mod kind {
     pub(super) const RESET: u8 = 14;
     pub(super) const COMPARE: u8 = 15;
     pub(super) const UNSCHEDULED: u8 = 16;
+    pub(super) const MIRRORED: u8 = 17;
+    pub(super) const SKIP: u8 = 18;
 }
 
 mod flag {
@@ -268,7 +284,24 @@ impl EntryWriter {
     pub(crate) fn push(&mut self, op: &Op<'_>) -> u32 {
         let writer = &mut self.writer;
         match *op {
-            Op::Message(message) => write_message(writer, &message),
+            Op::Message(message) => {
+                writer.u8(kind::MESSAGE);
+                write_message(writer, &message);
+            }
+            Op::Mirrored {
+                sequence,
+                time_ns,
+                message,
+            } => {
+                writer.u8(kind::MIRRORED);
+                writer.number(sequence);
+                writer.i64(time_ns);
+                write_message(writer, &message);
+            }
+            Op::Skip { last_sequence } => {
+                writer.u8(kind::SKIP);
+                writer.number(last_sequence);
+            }
             Op::Delete { sequence, erase } => {
                 writer.u8(kind::DELETE);
                 writer.number(sequence);
@@ -428,7 +461,6 @@ fn write_message(writer: &mut Writer, message: &MessageOp<'_>) {
     }
     let length = message.subject.len() + message.headers.len() + message.payload.len();
     writer.bytes.reserve(length + message.id.len() + 48);
-    writer.u8(kind::MESSAGE);
     writer.u8(flags);
     writer.blob(message.subject);
     writer.blob(message.headers);
@@ -492,6 +524,14 @@ impl<'a> EntryReader<'a> {
 fn read_op<'a>(reader: &mut Reader<'a>) -> Result<Op<'a>, DecodeError> {
     Ok(match reader.u8()? {
         kind::MESSAGE => Op::Message(read_message(reader)?),
+        kind::MIRRORED => Op::Mirrored {
+            sequence: reader.number()?,
+            time_ns: reader.i64()?,
+            message: read_message(reader)?,
+        },
+        kind::SKIP => Op::Skip {
+            last_sequence: reader.number()?,
+        },
         kind::DELETE => Op::Delete {
             sequence: reader.number()?,
             erase: reader.u8()? != 0,
@@ -698,6 +738,21 @@ mod tests {
                 stream_sequence: 5,
             },
             Op::Unscheduled { sequence: 7 },
+            Op::Mirrored {
+                sequence: 12,
+                time_ns: -3,
+                message: MessageOp {
+                    subject: b"a",
+                    headers: b"",
+                    payload: b"x",
+                    id: b"",
+                    expiry: Expiry::ByAge,
+                    rollup: Rollup::None,
+                    schedule_ns: None,
+                    scheduler: None,
+                },
+            },
+            Op::Skip { last_sequence: 99 },
             Op::Compare {
                 index: 300,
                 digest: u64::MAX,

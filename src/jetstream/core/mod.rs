@@ -26,7 +26,6 @@ mod headers;
 mod pull;
 mod request;
 mod schedule;
-#[allow(dead_code, reason = "what copies from other streams uses it")]
 pub(crate) mod sources;
 mod status;
 mod stream;

@@ -2,7 +2,10 @@
 
 use std::collections::BTreeMap;
 
+use bytes::Bytes;
+
 use super::codec::{DecodeError, Reader, Writer};
+use super::headers;
 use crate::jetstream::types::{PeerId, StreamSource};
 
 /// The header that says where a message came from.
@@ -38,6 +41,26 @@ fn origin_name(source: &StreamSource) -> String {
         name = format!("{name}:C={}", PeerId::of(&consumer.name));
     }
     name
+}
+
+/// The headers of a message without those that were meant for its origin alone.
+pub(crate) fn without_origins_own(block: Bytes, names_source: bool) -> Bytes {
+    let is_origins = |name: &[u8]| {
+        name.starts_with(b"Nats-Expected-")
+            || name.starts_with(b"Nats-Batch-")
+            || (names_source && name == SOURCE_HEADER.as_bytes())
+    };
+    let mut any = false;
+    headers::each(&block, |name, _| any |= is_origins(name));
+    match any {
+        true => Bytes::from(headers::without_those(&block, is_origins)),
+        false => block,
+    }
+}
+
+/// The headers of a message with one more.
+pub(crate) fn with_header(block: &[u8], name: &str, value: &[u8]) -> Bytes {
+    Bytes::from(headers::with(block, name, value))
 }
 
 /// The value of the header for a message of a source.

@@ -331,7 +331,7 @@ impl Streams {
                 let target: Arc<dyn InternalTarget> = Arc::new(port.clone());
                 // The API has checked a stream's subjects; the other patterns are ours.
                 account
-                    .subscribe(&pattern, None, target, purpose as u64)
+                    .subscribe(&pattern, purpose.queue(), target, purpose as u64)
                     .ok()
             })
             .collect()
@@ -448,7 +448,7 @@ impl Streams {
             }
             let target: Arc<dyn InternalTarget> = Arc::new(held.port.clone());
             in_broker
-                .subscribe(&pattern, None, target, purpose as u64)
+                .subscribe(&pattern, purpose.queue(), target, purpose as u64)
                 .ok()
         });
         let new: Vec<_> = new.collect();

@@ -7,6 +7,7 @@
 //! - `shards`: all of them; `faults`: those that are offline.
 //! - `engine_log`: the storage engine as the log of file streams.
 //! - `backend`: making, bringing back and removing streams.
+//! - `copying`: what a stream's slot does for its mirror or its sources.
 //! - `replica`: what a stream's slot does beyond that as one of several replicas.
 //! - `replica_port`: how others reach a replica.
 //! - `replicated_log`: the stream's group as its log.
@@ -19,6 +20,7 @@
 //! Nothing here decides what happens to a stream; that is its core's. Nobody holds a lock while a core works.
 
 mod backend;
+mod copying;
 mod engine_log;
 mod faults;
 mod inbox;

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::copying::is_for_origin;
 use super::faults::Faults;
 use super::inbox::{Answer, Done, Gauge, Inbox, Item, measure};
 use super::slot::Surrendered;
@@ -67,6 +68,7 @@ impl InternalTarget for Port {
         }
         let replies = batch
             .into_iter()
+            .filter(|inbound| !is_for_origin(inbound.tag))
             .map(|inbound| inbound.reply)
             .filter(|reply| !reply.is_empty())
             .collect();

@@ -31,8 +31,6 @@ const AGAIN_NS: i64 = 20_000_000;
 const VOLATILE_ENTRY_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Manifests that are kept for those who fetch them piece by piece.
 const PREPARED_MAX: usize = 4;
-/// The queue group in which replicas share direct gets.
-const DIRECT_QUEUE: &str = "_sys_";
 
 /// A replica about to live on a shard.
 pub(crate) struct ReplicaSetup {
@@ -291,11 +289,10 @@ impl Slot {
                 continue;
             }
             let target: Arc<dyn InternalTarget> = Arc::new(self.port.clone());
-            let queue = purpose.is_direct().then_some(DIRECT_QUEUE);
             // The API has checked a stream's subjects; the other patterns are ours.
             let new = self
                 .account
-                .subscribe(&pattern, queue, target, purpose as u64);
+                .subscribe(&pattern, purpose.queue(), target, purpose as u64);
             replica.subscriptions.extend(new.ok());
         }
     }

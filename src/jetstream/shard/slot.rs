@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::copying::{self, Copying};
 use super::inbox::Answer;
 use super::port::Port;
 use super::replica::Replica;
@@ -44,8 +45,10 @@ pub(crate) struct Slot {
     pub(super) watches: HashMap<u64, InterestWatch>,
     /// Where pull requests are heard, by consumer.
     pub(super) pulls: HashMap<u64, InternalSubscription>,
+    /// Present while the stream copies from others.
+    pub(super) copying: Option<Box<Copying>>,
     pub(super) effects: Effects,
-    outgoing: Vec<Outgoing>,
+    pub(super) outgoing: Vec<Outgoing>,
     pub(super) offline: Option<Offline>,
     /// For when the stream is on the shard's list of deadlines.
     pub(super) scheduled_ns: Option<i64>,
@@ -112,6 +115,7 @@ impl Slot {
             token: 0,
             watches: HashMap::new(),
             pulls: HashMap::new(),
+            copying: None,
             effects: Effects::default(),
             outgoing: Vec::new(),
             offline: None,
@@ -140,6 +144,17 @@ impl Slot {
         result
     }
 
+    /// A number that nobody can guess.
+    pub(super) fn next_random(&mut self) -> u64 {
+        let world = AccountWorld {
+            account: &self.account,
+            random: std::cell::Cell::new(self.random),
+        };
+        let random = world.random();
+        self.random = world.random.get();
+        random
+    }
+
     /// Starts to lead.
     pub(super) fn lead(&mut self, now_ns: i64) {
         self.step(now_ns, |core, step| core.lead(1, step));
@@ -156,6 +171,13 @@ impl Slot {
         // Who follows hears no publishes but those that were on their way when it stopped to lead.
         let hears = self.replica.is_none() || self.core.is_leading();
         for inbound in batch {
+            if copying::is_for_origin(inbound.tag) {
+                // Without room it is as good as lost on the way: it will be missed, and asked for again.
+                if refusal.is_none() {
+                    self.take_from_origin(inbound, now_ns);
+                }
+                continue;
+            }
             let is_publish = inbound.tag == Purpose::Publish as u64;
             if let Some(refusal) = refusal.as_ref().filter(|_| is_publish && hears) {
                 self.core.reject(inbound.reply, refusal, &mut self.effects);
@@ -258,6 +280,8 @@ impl Slot {
         {
             self.step(now_ns, |core, step| core.tick(step));
         }
+        self.copying_changed(now_ns);
+        self.see_to_copying(now_ns);
         self.is_busy = self.step(now_ns, |core, step| core.run(step));
         self.propose_again_when_due(now_ns);
         let entries = self.core.take_entries(now_ns);
@@ -304,6 +328,7 @@ impl Slot {
         self.core.retire(reason, &mut self.effects);
         self.watches.clear();
         self.pulls.clear();
+        self.copying = None;
         self.stop_listening();
     }
 
@@ -321,7 +346,8 @@ impl Slot {
     pub(super) fn next_deadline_ns(&self) -> Option<i64> {
         let again_ns = self.replica.as_ref().and_then(|replica| replica.again_ns);
         let core_ns = self.core.next_deadline_ns();
-        [again_ns, core_ns].into_iter().flatten().min()
+        let copying_ns = self.next_copying_ns();
+        [again_ns, core_ns, copying_ns].into_iter().flatten().min()
     }
 
     /// Whether everything decided is durable. What a replica has decided is in the hands of its group.
@@ -345,7 +371,8 @@ impl Slot {
             broker.publish(&self.account, &self.outgoing, cache);
             self.outgoing.clear();
         }
-        for (token, reply) in self.effects.replies.drain(..) {
+        for (token, mut reply) in std::mem::take(&mut self.effects.replies) {
+            self.tell_of_copying(&mut reply, now_ns);
             if let Some(answer) = self.requests.remove(&token) {
                 answer(reply);
             }

@@ -40,9 +40,9 @@ pub(super) fn create(
         return Err(ErrorCode::StreamReplicasNotSupported.into());
     }
     let stream = context.account.find(subject.stream())?;
-    if config.direct || config.sourcing {
+    if config.sourcing {
         return Err(ErrorCode::ConsumerCreate
-            .with("direct and sourcing consumers are not supported by this server yet"));
+            .with("sourcing consumers are not supported by this server yet"));
     }
     let _change = stream.change.lock();
     let name = if config.is_durable() {

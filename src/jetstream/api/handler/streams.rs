@@ -14,7 +14,7 @@ use super::super::response::{
     StreamUpdated,
 };
 use super::super::validate::{
-    check_stream, check_stream_creation, check_update, refuse_unsupported,
+    check_origins, check_stream, check_stream_creation, check_update, refuse_unsupported,
 };
 use super::{Context, at_most, unexpected};
 use crate::subject::overlap;
@@ -43,7 +43,9 @@ pub(super) fn create(context: &Context<'_>, name: &str) -> Result<StreamCreated,
     let limits = account.limits();
     check_stream_count(account, &limits, name)?;
     check_resources(context, &limits, &config, reservation(&config))?;
-    let mut config = check_stream(config, &context.rules(&limits, request.pedantic))?;
+    let rules = context.rules(&limits, request.pedantic);
+    let config = check_stream(config, &rules)?;
+    let mut config = check_origins(config, &find_in(account), &rules)?;
     if config.num_replicas > 1 {
         return Err(ErrorCode::StreamReplicasNotSupported.into());
     }
@@ -74,6 +76,14 @@ pub(super) fn create(context: &Context<'_>, name: &str) -> Result<StreamCreated,
         info: Some(show(context, &stream, InfoQuery::default())?.0),
         did_create: true,
     })
+}
+
+/// Looks up the streams of an account.
+fn find_in(account: &AccountStreams) -> impl Fn(&str) -> Option<StreamConfig> {
+    move |name| {
+        let stream = account.get(name)?;
+        Some(StreamConfig::clone(&stream.config()))
+    }
 }
 
 fn check_stream_count(
@@ -163,6 +173,8 @@ pub(super) fn update(context: &Context<'_>, name: &str) -> Result<StreamUpdated,
     // What the first check switched on may break a rule that stands before it.
     let config = check_stream(config, &context.rules(&limits, request.pedantic))?;
     let config = check_update(&old, config)?;
+    let rules = context.rules(&limits, request.pedantic);
+    let config = check_origins(config, &find_in(account), &rules)?;
     if config.num_replicas > 1 {
         return Err(ErrorCode::StreamReplicasNotSupported.into());
     }

@@ -382,8 +382,19 @@ fn check_sources(config: &StreamConfig) -> Result<(), ApiError> {
         if !is_usable_source_consumer(source) {
             return Err(ErrorCode::SourceDurableConsumerConfigInvalid.into());
         }
+        // A consumer delivers to one.
+        let mut earlier = config.sources.iter().take(position);
+        if source.consumer.is_some() && earlier.any(|earlier| shares_consumer(earlier, source)) {
+            return Err(ErrorCode::SourceDurableConsumerDuplicateDetected.into());
+        }
     }
     Ok(())
+}
+
+fn shares_consumer(left: &StreamSource, right: &StreamSource) -> bool {
+    let name = |source: &StreamSource| source.consumer.as_ref().map(|it| it.name.clone());
+    let api = |source: &StreamSource| source.external.as_ref().map(|it| it.api.clone());
+    left.name == right.name && name(left) == name(right) && api(left) == api(right)
 }
 
 fn is_same_source(left: &StreamSource, right: &StreamSource) -> bool {
@@ -393,7 +404,9 @@ fn is_same_source(left: &StreamSource, right: &StreamSource) -> bool {
             .as_ref()
             .map(|external| external.api.clone())
     };
+    let consumer = |source: &StreamSource| source.consumer.as_ref().map(|it| it.name.clone());
     left.name == right.name
+        && consumer(left) == consumer(right)
         && left.filter_subject == right.filter_subject
         && left.subject_transforms == right.subject_transforms
         && api(left) == api(right)

@@ -220,17 +220,12 @@ fn an_account_may_demand_and_cap_the_bytes_of_a_stream() {
 
 #[test]
 fn what_is_not_built_is_refused_by_name() {
-    for (body, feature) in [
-        (r#"{"name":"S","mirror":{"name":"M"}}"#, "mirror"),
-        (r#"{"name":"S","sources":[{"name":"M"}]}"#, "sources"),
-    ] {
-        let config = checked(body).expect("valid by itself");
-        let error = refuse_unsupported(&config).expect_err(body);
-        assert_eq!(
-            error.description,
-            format!("{feature} is not supported by this server yet")
-        );
-    }
+    let config = checked(r#"{"name":"S","persist_mode":"async"}"#).expect("valid by itself");
+    let error = refuse_unsupported(&config).expect_err("refused");
+    assert_eq!(
+        error.description,
+        "persist_mode async is not supported by this server yet"
+    );
 }
 
 #[test]

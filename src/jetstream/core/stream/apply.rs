@@ -11,6 +11,7 @@ use storage::filter::Filter;
 use storage::store::{ChangeError, Deletion, NewMessage, Purge, accounted_bytes};
 
 use super::chain::LogPlace;
+use super::copies::skip_to;
 use super::retention::Gone;
 use super::rewrites::Rewrites;
 use super::start::starting_progress;
@@ -147,6 +148,26 @@ impl StreamCore {
         let time_ns = header.time_ns;
         match *op {
             Op::Message(ref message) => self.apply_message(message, time_ns, world, effects),
+            Op::Mirrored {
+                sequence,
+                time_ns: stored_ns,
+                ref message,
+            } => {
+                if sequence <= self.store.state().last_sequence {
+                    return Ok(Outcome::Absent);
+                }
+                skip_to(self.store.as_mut(), sequence, stored_ns)?;
+                let at = (sequence, stored_ns);
+                self.apply_message_at(message, at, time_ns, world, effects)
+            }
+            Op::Skip { last_sequence } => {
+                skip_to(
+                    self.store.as_mut(),
+                    last_sequence.saturating_add(1),
+                    time_ns,
+                )?;
+                Ok(Outcome::Nothing)
+            }
             Op::Delete { sequence, erase } => {
                 let deletion = if erase {
                     Deletion::Erase
@@ -253,9 +274,20 @@ impl StreamCore {
         effects: &mut Effects,
     ) -> Result<Outcome, Failure> {
         let state = self.store.state();
-        let sequence = state.last_sequence + 1;
         // Messages of a stream are ordered by time as well, whatever the clocks of its leaders.
         let time_ns = time_ns.max(state.last_time_ns);
+        let at = (state.last_sequence + 1, time_ns);
+        self.apply_message_at(message, at, time_ns, world, effects)
+    }
+
+    fn apply_message_at(
+        &mut self,
+        message: &MessageOp<'_>,
+        (sequence, stored_ns): (u64, i64),
+        time_ns: i64,
+        world: Option<&dyn World>,
+        effects: &mut Effects,
+    ) -> Result<Outcome, Failure> {
         let wanted = self.is_wanted(message.subject);
         let mut gone = match self.consumers.is_empty() && self.schedules.is_empty() {
             true => Gone::only_sum(),
@@ -268,7 +300,7 @@ impl StreamCore {
         if wanted {
             let new = NewMessage {
                 sequence,
-                time_ns,
+                time_ns: stored_ns,
                 subject: message.subject,
                 headers: message.headers,
                 payload: message.payload,
@@ -276,7 +308,7 @@ impl StreamCore {
             };
             self.store.append(&new, &mut gone)?;
         } else {
-            self.store.skip(sequence, time_ns)?;
+            self.store.skip(sequence, stored_ns)?;
         }
         if !self.config.sources.is_empty()
             && let Some(source) = headers::get(message.headers, SOURCE_HEADER)
@@ -314,7 +346,7 @@ impl StreamCore {
         self.apply_rollup(message, sequence, u64::from(wanted), time_ns)?;
         self.apply_scheduler(message, time_ns)?;
         if let Some(again) = again {
-            self.republish(again, message, sequence, time_ns, effects);
+            self.republish(again, message, sequence, stored_ns, effects);
         }
         Ok(Outcome::Sequence(sequence))
     }

@@ -139,7 +139,9 @@ impl StreamCore {
         };
         let mut lead = self.fresh_lead(before.term);
         abandon(&mut before, step.effects);
+        step.effects.lost = true;
         lead.parked = before.parked;
+        lead.parked.retain(|event| !event.is_copied());
         lead.batches = before.batches;
         lead.fast = before.fast;
         lead.fast.go_back(step.effects);

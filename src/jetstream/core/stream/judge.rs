@@ -317,7 +317,7 @@ impl StreamCore {
         Ok(())
     }
 
-    fn rollup(&self, case: &Case<'_>, plan: &mut Plan) -> Result<(), Obstacle> {
+    pub(super) fn rollup(&self, case: &Case<'_>, plan: &mut Plan) -> Result<(), Obstacle> {
         let Some(value) = case.found.rollup else {
             return Ok(());
         };

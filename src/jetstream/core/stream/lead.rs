@@ -64,6 +64,26 @@ pub(super) struct Lead {
     pub(super) told: u64,
     pub(super) batches: Batches,
     pub(super) fast: FastBatches,
+    /// Attempts to follow a source that brought something that could not be stored.
+    pub(super) refused: BTreeSet<u64>,
+}
+
+impl Event {
+    /// Whether it came from another stream, which is asked again for what gets lost.
+    pub(super) fn is_copied(&self) -> bool {
+        matches!(
+            self,
+            Self::Mirrored { .. }
+                | Self::Skipped { .. }
+                | Self::Sourced { .. }
+                | Self::SourceFlow { .. }
+        )
+    }
+
+    /// Whether it may not overtake what was put off.
+    fn waits_its_turn(&self) -> bool {
+        matches!(self, Self::Publish(_) | Self::Request { .. }) || self.is_copied()
+    }
 }
 
 impl Lead {
@@ -165,6 +185,7 @@ impl StreamCore {
             told: 0,
             batches: Batches::default(),
             fast: FastBatches::default(),
+            refused: BTreeSet::new(),
         };
         if self.config.discard_new_per_subject {
             lead.overlay.track_subjects();
@@ -179,12 +200,24 @@ impl StreamCore {
                 publish.subject = self.stored_subject(publish.subject, step.world);
                 Event::Publish(publish)
             }
+            Event::Sourced {
+                attempt,
+                sequence,
+                mut message,
+            } => {
+                message.subject = self.stored_subject(message.subject, step.world);
+                Event::Sourced {
+                    attempt,
+                    sequence,
+                    message,
+                }
+            }
             event => event,
         };
         let Some(lead) = self.lead.as_deref_mut() else {
             return self.handle_following(event, step);
         };
-        if !lead.parked.is_empty() && matches!(event, Event::Publish(_) | Event::Request { .. }) {
+        if !lead.parked.is_empty() && event.waits_its_turn() {
             lead.parked.push_back(event);
             return;
         }
@@ -216,6 +249,22 @@ impl StreamCore {
                 });
             }
             Event::Due => self.decide_due(step),
+            Event::Mirrored {
+                sequence,
+                time_ns,
+                message,
+            } => self.mirrored(sequence, time_ns, &message, step),
+            Event::Skipped { last_sequence } => self.skipped(last_sequence),
+            Event::Sourced {
+                attempt,
+                sequence,
+                message,
+            } => self.sourced(attempt, sequence, message, step),
+            Event::SourceFlow {
+                reply,
+                delivered,
+                sequence,
+            } => self.source_flow(reply, delivered, sequence, step.effects),
         }
     }
 
@@ -522,6 +571,7 @@ impl StreamCore {
                     self.fast_stored(&id, at, sequence, &reply, effects);
                 }
             }
+            Waiting::Flow { answer } => effects.outgoing.push(*answer),
             Waiting::Refused { reply, error } => self.refuse(reply, &error, effects),
             Waiting::Confirmed { reply } => effects.confirm(reply),
             Waiting::Request { token, answer } => {

@@ -8,6 +8,7 @@
 mod apply;
 mod batch;
 mod chain;
+mod copies;
 mod counter;
 mod direct;
 mod due;
@@ -106,6 +107,38 @@ pub enum Event {
         consumer: u64,
         /// Whether somebody listens.
         active: bool,
+    },
+    /// A mirror gets the message that its origin has under a sequence.
+    Mirrored {
+        /// Its sequence.
+        sequence: u64,
+        /// When the origin stored it, in nanoseconds since the epoch.
+        time_ns: i64,
+        /// The message; nobody waits for an ack.
+        message: Publish,
+    },
+    /// A mirror's origin has nothing up to a sequence.
+    Skipped {
+        /// Up to which one.
+        last_sequence: u64,
+    },
+    /// A source has a message.
+    Sourced {
+        /// By which attempt to follow the source it was brought.
+        attempt: u64,
+        /// Its sequence there.
+        sequence: u64,
+        /// The message, with the header that says where it came from.
+        message: Publish,
+    },
+    /// An origin's consumer asks whether to go on.
+    SourceFlow {
+        /// Where to answer.
+        reply: Bytes,
+        /// Its last delivery.
+        delivered: u64,
+        /// The last message of the origin.
+        sequence: u64,
     },
     /// What the clock has made due and depends on what was in flight. The core hands it to itself.
     Due,

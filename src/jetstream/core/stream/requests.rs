@@ -191,7 +191,7 @@ impl StreamCore {
                 return Err(ErrorCode::ConsumerNameExist.into());
             }
             let id = consumer.id;
-            if self.config.retention == Retention::Workqueue {
+            if self.config.retention == Retention::Workqueue && !config.direct {
                 self.check_work_queue(config, Some(id))?;
             }
             let json = encode(config);
@@ -202,8 +202,10 @@ impl StreamCore {
         if create.action == ConsumerAction::Update {
             return Err(ErrorCode::ConsumerDoesNotExist.into());
         }
-        self.check_count(create.consumers_max)?;
-        if self.config.retention == Retention::Workqueue {
+        if !config.direct {
+            self.check_count(create.consumers_max)?;
+        }
+        if self.config.retention == Retention::Workqueue && !config.direct {
             self.check_work_queue(config, None)?;
         }
         let id = self.consumer_id_last + 1;

@@ -3,6 +3,7 @@
 mod acks;
 mod batches;
 mod consumers;
+mod copies;
 mod following;
 mod publishing;
 mod replicas;

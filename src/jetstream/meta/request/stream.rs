@@ -2,7 +2,7 @@
 
 use super::{Decision, Desk};
 use crate::jetstream::api::validate::{
-    check_stream, check_stream_creation, check_update, refuse_unsupported,
+    check_origins, check_stream, check_stream_creation, check_update, refuse_unsupported,
 };
 use crate::jetstream::meta::assignment::{ChangeKind, StreamAssignment, replicas};
 use crate::jetstream::meta::command::{Command, NewMembers};
@@ -22,7 +22,9 @@ pub fn create(
     config.set_stored_metadata();
     check_stream_creation(name, &config)?;
     let (limits, _) = desk.tiers.select(replicas(&config))?;
-    let mut config = check_stream(config, &desk.rules(limits, pedantic))?;
+    let rules = desk.rules(limits, pedantic);
+    let config = check_stream(config, &rules)?;
+    let mut config = check_origins(config, &find_in(desk), &rules)?;
     if let Some(existing) = desk.meta.stream(desk.account, name) {
         config.take_stored_metadata(existing.config());
         return match config == *existing.config() {
@@ -53,6 +55,14 @@ pub fn create(
         servers,
         preferred,
     }))
+}
+
+/// Looks up the streams of the account.
+fn find_in(desk: &Desk<'_>) -> impl Fn(&str) -> Option<StreamConfig> {
+    move |name| {
+        let stream = desk.meta.stream(desk.account, name)?;
+        Some(stream.config().clone())
+    }
 }
 
 /// Finds servers for all replicas of a stream, in the cluster that it names, or the one that the request came from, or another.
@@ -112,6 +122,7 @@ pub fn update(
     // What the first check switched on may break a rule that stands before it.
     let config = check_stream(config, &rules)?;
     let config = check_update(old, config)?;
+    let config = check_origins(config, &find_in(desk), &rules)?;
     refuse_unsupported(&config)?;
     if desk
         .meta
