@@ -257,3 +257,92 @@ fn a_client_that_does_not_keep_up_is_counted_with_its_account() {
     let reason = closed["connections"][0]["reason"].as_str().unwrap();
     assert!(reason.starts_with("Slow Consumer"), "{reason}");
 }
+
+/// The value of a series.
+fn metric(text: &str, series: &str) -> f64 {
+    let line = text
+        .lines()
+        .find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+    let value = line.unwrap_or_else(|| panic!("{series} is missing in\n{text}"));
+    value.parse().expect("a number")
+}
+
+#[test]
+fn metrics_tell_of_the_journal_of_streams_and_of_consumers() {
+    let server = ServerOptions::default().jetstream().monitoring().start();
+    let mut wire = Wire::ready(server.address(), "{}");
+    wire.send("SUB reply.> 1\r\n");
+    // What comes from a stream bears its own subject.
+    let mut request = |subject: &str, body: &str, answered: &str| {
+        wire.send(format!(
+            "PUB {subject} reply.x {}\r\n{body}\r\n",
+            body.len()
+        ));
+        wire.expect(answered);
+        wire.round_trip();
+        wire.take();
+    };
+    request(
+        "$JS.API.STREAM.CREATE.S",
+        r#"{"name":"S","subjects":["s.>"]}"#,
+        "MSG reply.x",
+    );
+    request(
+        "$JS.API.CONSUMER.DURABLE.CREATE.S.C",
+        r#"{"stream_name":"S","config":{"durable_name":"C","ack_policy":"explicit"}}"#,
+        "MSG reply.x",
+    );
+    for _ in 0..5 {
+        request("s.x", "hello", "MSG reply.x");
+    }
+    request("$JS.API.CONSUMER.MSG.NEXT.S.C", "1", "MSG s.x");
+    let answer = http_get(server.monitor_address(), "/metrics").unwrap();
+    let content_type = "content-type: application/openmetrics-text; version=1.0.0; charset=utf-8";
+    assert!(answer.headers.to_ascii_lowercase().contains(content_type));
+    let text = &answer.body;
+    assert!(text.ends_with("# EOF\n"));
+    assert_eq!(metric(text, "nats_connections"), 1.0);
+    assert!(metric(text, "nats_received_messages_total") >= 8.0);
+    assert!(metric(text, "process_open_fds") > 3.0);
+    let stream = r#"{account="$G",stream="S"}"#;
+    assert_eq!(
+        metric(text, &format!("nats_jetstream_stream_messages{stream}")),
+        5.0
+    );
+    assert_eq!(
+        metric(text, &format!("nats_jetstream_stream_leader{stream}")),
+        1.0
+    );
+    let consumer = r#"{account="$G",stream="S",consumer="C"}"#;
+    let of_consumer =
+        |name: &str| metric(text, &format!("nats_jetstream_consumer_{name}{consumer}"));
+    assert_eq!(of_consumer("pending"), 4.0);
+    assert_eq!(of_consumer("ack_pending"), 1.0);
+    assert_eq!(of_consumer("lag"), 4.0);
+    // Each message was acknowledged before the next came: so many commits, and syncs, at least.
+    assert!(metric(text, "nats_journal_commits_total") >= 5.0);
+    assert!(metric(text, "nats_journal_frames_total") >= 5.0);
+    assert!(metric(text, "nats_journal_written_bytes_total") >= 5.0 * 4096.0);
+    assert!(metric(text, "nats_journal_sync_seconds_count") >= 5.0);
+    assert!(metric(text, "nats_journal_sync_seconds_sum") > 0.0);
+    let all = metric(text, r#"nats_journal_sync_seconds_bucket{le="+Inf"}"#);
+    assert_eq!(all, metric(text, "nats_journal_sync_seconds_count"));
+}
+
+#[test]
+fn metrics_are_cut_where_the_configuration_says() {
+    let server = ServerOptions::default()
+        .config(&format!("{CONFIG}\nmax_metric_series: 8"))
+        .monitoring()
+        .start();
+    let text = http_get(server.monitor_address(), "/metrics").unwrap().body;
+    assert_eq!(
+        metric(&text, r#"nats_metrics_left_out{kind="account"}"#),
+        3.0
+    );
+    assert_eq!(metric(&text, "nats_metrics_series_max"), 8.0);
+    assert_eq!(
+        metric(&text, r#"nats_account_connections{account="$G"}"#),
+        0.0
+    );
+}

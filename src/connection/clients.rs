@@ -220,6 +220,11 @@ impl Clients {
         client.takes_info()
     }
 
+    /// How many of those that have ended are still told of.
+    pub fn closed_count(&self) -> usize {
+        self.closed.len()
+    }
+
     /// Closes all connections and waits until they have ended, at most this long.
     pub async fn close_all(&self, reason: CloseReason, at_most: Duration) {
         let everybody_left = async {

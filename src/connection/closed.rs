@@ -121,6 +121,16 @@ impl ClosedClients {
         ring.clients.push_back(Arc::new(client));
     }
 
+    /// How many are kept.
+    pub fn len(&self) -> usize {
+        self.ring.lock().clients.len()
+    }
+
+    /// Whether none is kept.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
     /// Those that are kept, the oldest first.
     pub fn all(&self) -> Vec<Arc<ClosedClient>> {
         self.ring.lock().clients.iter().cloned().collect()

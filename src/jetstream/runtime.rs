@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use storage::engine::EngineOptions;
+use storage::engine::{EngineFigures, EngineOptions};
 use thiserror::Error;
 
 use super::api::handler::{Server, StreamMaker};
@@ -75,6 +75,8 @@ pub(crate) trait Backend: StreamMaker {
     fn set_aside(&self, account: &AccountStreams, stream: &Stream);
     /// What is wrong with a stream that takes nothing any more, if there is one.
     fn fault(&self) -> Option<String>;
+    /// What the storage engine has done so far.
+    fn engine_figures(&self) -> EngineFigures;
 }
 
 /// A running JetStream.
@@ -407,6 +409,11 @@ impl JetStream {
     /// What is wrong with a stream that takes nothing any more, if there is one.
     pub fn fault(&self) -> Option<String> {
         self.backend.fault()
+    }
+
+    /// What the storage engine has done so far.
+    pub fn engine_figures(&self) -> EngineFigures {
+        self.backend.engine_figures()
     }
 
     /// Stops answering, then stops and checkpoints all streams. A second call does nothing.

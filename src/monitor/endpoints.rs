@@ -3,7 +3,7 @@
 use super::answer::{Parameters, plain};
 use super::observed::Observed;
 use super::process::ProcessorMeter;
-use super::{accountz, accstatz, connz, edges, healthz, jsz, root, routez, subsz, varz};
+use super::{accountz, accstatz, connz, edges, healthz, jsz, metrics, root, routez, subsz, varz};
 use axum::Router;
 use axum::extract::{RawQuery, State};
 use axum::http::{StatusCode, Uri};
@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// Every endpoint and what it is for, in the order of the menu.
-pub const ENDPOINTS: [(&str, &str); 10] = [
+pub const ENDPOINTS: [(&str, &str); 11] = [
     ("/varz", "General"),
     ("/jsz", "JetStream"),
     ("/connz", "Connections"),
@@ -24,6 +24,7 @@ pub const ENDPOINTS: [(&str, &str); 10] = [
     ("/gatewayz", "Gateways"),
     ("/leafz", "Leaf nodes"),
     ("/healthz", "Health"),
+    ("/metrics", "Metrics for scrapers (OpenMetrics)"),
 ];
 
 /// What the endpoints share.
@@ -50,7 +51,7 @@ impl Monitor {
         self.requests.lock().clone()
     }
 
-    fn count(&self, path: &'static str) {
+    pub(super) fn count(&self, path: &'static str) {
         *self.requests.lock().entry(path).or_insert(0) += 1;
     }
 }
@@ -112,6 +113,10 @@ pub(super) async fn respond(monitor: Arc<Monitor>, path: &str, query: &str) -> R
         "/subsz" | "/subscriptionsz" => {
             monitor.count("/subsz");
             blocking(move || subsz::answer(&monitor, &parameters)).await
+        }
+        "/metrics" => {
+            monitor.count("/metrics");
+            blocking(move || metrics::answer(&monitor)).await
         }
         "/routez" => {
             monitor.count("/routez");

@@ -2,7 +2,7 @@
 //!
 //! Read in this order: [`observed`] is all that this room may know of the server, [`answer`] is how an answer looks,
 //! [`endpoints`] lists them and counts requests. [`root`], [`healthz`], [`varz`], [`jsz`], [`connz`], [`subsz`], [`accountz`],
-//! [`accstatz`] and [`routez`] are one each, [`edges`] are two that have nothing to tell yet; [`subscriptions`] and
+//! [`accstatz`], [`routez`] and [`metrics`] are one each, [`edges`] are two that have nothing to tell yet; [`subscriptions`] and
 //! [`certificate`] are what several of them show. [`process`] asks the system what the process uses.
 //!
 //! # Invariant
@@ -17,6 +17,7 @@ pub mod edges;
 pub mod endpoints;
 pub mod healthz;
 pub mod jsz;
+pub mod metrics;
 pub mod observed;
 pub mod process;
 pub mod root;

@@ -8,6 +8,7 @@ use crate::jetstream::monitor::{JetStreamInfo, Overview, Query};
 use crate::jetstream::types::Time;
 use std::sync::Arc;
 use std::time::SystemTime;
+use storage::engine::EngineFigures;
 
 /// A server that can be looked at. Nothing here may take long, except where it says so.
 pub trait Observed: Send + Sync + 'static {
@@ -84,6 +85,8 @@ pub struct Counters {
     pub connections: u64,
     /// Clients ever connected.
     pub connections_total: u64,
+    /// Ended connections that are still told of.
+    pub closed_clients: u64,
     /// Subscriptions now, of clients and of the server's own parts.
     pub subscriptions: u64,
     /// Messages from clients.
@@ -114,6 +117,10 @@ pub trait ObservedStreams: Send + Sync {
     fn info(&self, query: &Query, server_id: &str) -> JetStreamInfo;
     /// What is wrong with a stream that takes nothing any more, if there is one.
     fn fault(&self) -> Option<String>;
+    /// What the storage engine has done so far.
+    fn engine_figures(&self) -> Option<EngineFigures> {
+        None
+    }
     /// Why the cluster's meta group cannot be relied on here, if that is so. May wait a moment.
     fn meta_fault(&self) -> Option<String> {
         None

@@ -12,6 +12,31 @@ pub fn resident_bytes() -> u64 {
     pages * rustix::param::page_size() as u64
 }
 
+/// The files, sockets and other descriptors of the process.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Descriptors {
+    /// Open ones.
+    pub open: u64,
+    /// How many may be open.
+    pub max: u64,
+}
+
+/// How many descriptors are open, and may be.
+pub fn descriptors() -> Descriptors {
+    let open = std::fs::read_dir("/proc/self/fd").map_or(0, Iterator::count);
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+    Descriptors {
+        // Looking takes one of its own.
+        open: (open as u64).saturating_sub(1),
+        max: limit.current.unwrap_or(u64::MAX),
+    }
+}
+
+/// Seconds of a processor that the process has used.
+pub fn processor_seconds() -> f64 {
+    processor_ticks() as f64 / ticks_per_second()
+}
+
 /// Measures the share of a processor that the process uses, in percent, since it was asked before.
 #[derive(Debug)]
 pub struct ProcessorMeter {

@@ -712,6 +712,7 @@ impl Observed for Server {
         Counters {
             connections: clients.map_or(0, |clients| clients.connected_count() as u64),
             connections_total: clients.map_or(0, |clients| clients.admitted_count()),
+            closed_clients: clients.map_or(0, |clients| clients.closed_count() as u64),
             subscriptions: self.broker.subscription_count() as u64,
             in_messages: traffic.in_messages,
             in_bytes: traffic.in_bytes,

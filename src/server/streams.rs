@@ -14,8 +14,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
-use storage::engine::EngineOptions;
-use storage::journal::Durability;
+use storage::engine::{EngineFigures, EngineOptions};
+use storage::journal::{Durability, JournalMeter};
 use storage::seal::Cipher;
 
 /// The reference's interval between syncs, which it shows although it syncs always.
@@ -216,6 +216,7 @@ pub fn engine_options(options: &JetStreamOptions, directory: &Path) -> EngineOpt
         SyncPolicy::Always => Durability::Always,
         SyncPolicy::Interval(interval) => Durability::Interval(interval),
     };
+    engine.journal.meter = Arc::new(JournalMeter::with_clock(monotonic_ns));
     engine.encryption = options.encryption.as_ref().map(|encryption| {
         let bytes = |key: &String| key.as_bytes().to_vec();
         storage::engine::EncryptionOptions {
@@ -228,6 +229,13 @@ pub fn engine_options(options: &JetStreamOptions, directory: &Path) -> EngineOpt
         }
     });
     engine
+}
+
+/// The clock that the journal measures with: storage reads none of its own.
+fn monotonic_ns() -> u64 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    let seconds = u64::try_from(now.tv_sec).unwrap_or(0);
+    seconds * 1_000_000_000 + u64::try_from(now.tv_nsec).unwrap_or(0)
 }
 
 impl ObservedStreams for JetStream {
@@ -245,6 +253,10 @@ impl ObservedStreams for JetStream {
 
     fn fault(&self) -> Option<String> {
         JetStream::fault(self)
+    }
+
+    fn engine_figures(&self) -> Option<EngineFigures> {
+        Some(JetStream::engine_figures(self))
     }
 
     fn meta_fault(&self) -> Option<String> {

@@ -53,6 +53,8 @@ pub const PENDING_BYTES_DEFAULT: u64 = 64 << 20;
 pub const SYSTEM_ACCOUNT_DEFAULT: &str = "$SYS";
 /// Ended connections that monitoring still tells of.
 pub const CLOSED_CLIENTS_DEFAULT: usize = 10_000;
+/// Series of accounts, streams and consumers that one answer of `/metrics` shows.
+pub const METRIC_SERIES_DEFAULT: usize = 50_000;
 /// Connections at one time.
 pub const CONNECTIONS_DEFAULT: u64 = 64 << 10;
 
@@ -180,6 +182,8 @@ pub struct LimitOptions {
     pub subscription_tokens_max: Option<u8>,
     /// Ended connections that monitoring still tells of.
     pub closed_clients_max: usize,
+    /// Series of accounts, streams and consumers that one answer of `/metrics` shows.
+    pub metric_series_max: usize,
 }
 
 /// Timing of client connections.
@@ -283,6 +287,7 @@ impl Default for Options {
                 subscriptions_max: None,
                 subscription_tokens_max: None,
                 closed_clients_max: CLOSED_CLIENTS_DEFAULT,
+                metric_series_max: METRIC_SERIES_DEFAULT,
             },
             timing: TimingOptions {
                 ping_interval: Duration::from_secs(120),

@@ -204,6 +204,11 @@ fn limits(options: &mut Options, key: &str, field: &Field<'_>, report: &mut Repo
         "max_sub_tokens" | "max_subscription_tokens" => {
             limits.subscription_tokens_max = field.within(report, 1, 255);
         }
+        // A key of this server alone: the reference has no such endpoint.
+        "max_metric_series" => {
+            let most = field.within(report, 0, i64::from(u32::MAX));
+            set(&mut limits.metric_series_max, most);
+        }
         "max_closed_clients" => {
             // As everywhere in the reference, 0 is the default.
             let most = field.within::<usize>(report, 0, CLOSED_CLIENTS_MAX);

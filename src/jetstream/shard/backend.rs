@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use storage::codec::Compression;
 use storage::disk::RealDisk;
 use storage::engine::{
-    EngineOptions, FileEngine, Recovered, RecoveredStore, StoreOptions, StreamId,
+    EngineFigures, EngineOptions, FileEngine, Recovered, RecoveredStore, StoreOptions, StreamId,
 };
 use storage::entropy::SystemEntropy;
 use storage::journal::{Damage, Owner, OwnerReplay};
@@ -611,6 +611,10 @@ impl Backend for Streams {
             ))
         };
         self.shards.faults().first().or_else(offline)
+    }
+
+    fn engine_figures(&self) -> EngineFigures {
+        self.engine.figures()
     }
 
     fn stop(&self) {

@@ -84,6 +84,21 @@ struct Inner {
     entries: HashMap<(BlockTicket, Part), Entry>,
     order: VecDeque<(BlockTicket, Part)>,
     bytes: usize,
+    hits: u64,
+    misses: u64,
+}
+
+/// How a cache is used, at one moment.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct CacheFigures {
+    /// Bytes held.
+    pub bytes: usize,
+    /// Bytes that may be held.
+    pub bytes_max: usize,
+    /// How often what was asked for was there.
+    pub hits: u64,
+    /// How often it was not.
+    pub misses: u64,
 }
 
 struct Entry {
@@ -105,10 +120,26 @@ impl BlockCache {
         self.inner.lock().bytes
     }
 
+    /// How it is used.
+    pub fn figures(&self) -> CacheFigures {
+        let inner = self.inner.lock();
+        CacheFigures {
+            bytes: inner.bytes,
+            bytes_max: self.bytes_max,
+            hits: inner.hits,
+            misses: inner.misses,
+        }
+    }
+
     pub(super) fn get(&self, ticket: BlockTicket, part: &Part) -> Option<Cached> {
         let mut inner = self.inner.lock();
         let key = (ticket, part.clone());
-        let entry = inner.entries.get_mut(&key)?;
+        let inner = &mut *inner;
+        let Some(entry) = inner.entries.get_mut(&key) else {
+            inner.misses += 1;
+            return None;
+        };
+        inner.hits += 1;
         entry.used = true;
         Some(entry.value.clone())
     }
@@ -180,5 +211,8 @@ mod tests {
         cache.insert(ticket, Part::Chunk(100), body(10_001));
         assert!(cache.get(ticket, &Part::Chunk(100)).is_none());
         assert!(cache.get(BlockTicket::new(), &Part::Chunk(99)).is_none());
+        let figures = cache.figures();
+        assert_eq!((figures.hits, figures.misses), (100, 3));
+        assert_eq!((figures.bytes, figures.bytes_max), (cache.bytes(), 10_000));
     }
 }

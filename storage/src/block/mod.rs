@@ -38,7 +38,7 @@ pub mod verify;
 mod writer;
 
 pub use body::Record;
-pub use cache::BlockCache;
+pub use cache::{BlockCache, CacheFigures};
 pub use chunk::PlacedChunk;
 pub use error::{BlockOpenError, BlockReadError, Damage};
 pub use format::BlockIdentity;

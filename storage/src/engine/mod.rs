@@ -56,11 +56,11 @@ pub use self::persistent::{Frozen, Persistent, Place, RestoreError, Restored};
 pub use self::rescue::RescuedEntries;
 pub use self::streams::{CreateError, RemoveError};
 
-use crate::block::BlockCache;
+use crate::block::{BlockCache, CacheFigures};
 use crate::disk::{Disk, DiskError, DiskLock};
 use crate::entropy::Entropy;
 use crate::executor::Executor;
-use crate::journal::{CommitSink, JournalError, Owner, Pressure, PressureLevel};
+use crate::journal::{CommitSink, JournalError, JournalFigures, Owner, Pressure, PressureLevel};
 use crate::seal::KeyRing;
 use catalog::Catalog;
 use log::Log;
@@ -124,6 +124,17 @@ pub struct Engine<S: Persistent> {
     checkpoints: Mutex<Option<CheckpointListener>>,
     /// Held as long as the engine lives.
     _lock: Box<dyn DiskLock>,
+}
+
+/// What an engine has done so far.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EngineFigures {
+    /// Its journal's counters.
+    pub journal: JournalFigures,
+    /// Bytes that wait for the journal.
+    pub staged_bytes: usize,
+    /// How the cache of decoded chunks is used.
+    pub cache: CacheFigures,
 }
 
 /// What goes on beside the logs.
@@ -216,6 +227,15 @@ impl<S: Persistent> Engine<S> {
         listener: impl Fn(StreamId, u64) + Send + Sync + 'static,
     ) {
         *self.checkpoints.lock() = Some(Box::new(listener));
+    }
+
+    /// What it has done so far.
+    pub fn figures(&self) -> EngineFigures {
+        EngineFigures {
+            journal: self.options.journal.meter.figures(),
+            staged_bytes: self.log.staged_bytes(),
+            cache: self.cache.figures(),
+        }
     }
 
     /// The store directory.

@@ -90,6 +90,11 @@ impl CommitBuffer {
         self.bytes.len()
     }
 
+    /// How many frames there are.
+    pub fn frame_count(&self) -> u32 {
+        self.frames
+    }
+
     /// Bytes of the frames, also after [`CommitBuffer::finish`] has padded them.
     pub fn frame_bytes(&self) -> usize {
         self.frame_bytes

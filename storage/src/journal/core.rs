@@ -11,6 +11,7 @@ use super::buffer::{CommitBuffer, carried};
 use super::format::{CommitHeader, PAGE_BYTES, whole_pages};
 use super::frame::{CommitSink, Frame, FrameKind, JournalError, Location, Owner};
 use super::ledger::{Ledger, Pressure, PressureLevel};
+use super::meter::JournalMeter;
 use super::options::{Durability, JournalOptions};
 use super::recover::{OpenJournalError, recover};
 use super::replay::Replay;
@@ -49,12 +50,13 @@ pub(super) type Readers = Arc<RwLock<HashMap<u64, Arc<Segment>>>>;
 /// A sync that is to happen on another thread.
 pub(super) struct SyncTicket {
     segment: Arc<Segment>,
+    meter: Arc<JournalMeter>,
     lsn: u64,
 }
 
 impl SyncTicket {
     pub fn run(&self) -> Result<(), DiskError> {
-        self.segment.file().sync_data()
+        self.meter.time(|| self.segment.file().sync_data())
     }
 }
 
@@ -200,6 +202,7 @@ impl JournalCore {
         let lsn = self.next_lsn - 1;
         (self.synced_lsn < lsn).then(|| SyncTicket {
             segment: Arc::clone(&self.writer.segment),
+            meter: Arc::clone(&self.options.meter),
             lsn,
         })
     }
@@ -332,7 +335,9 @@ impl JournalCore {
             tag: None,
         };
         let bytes = buffer.finish(segment.seed, header, segment.sealer.as_deref())?;
+        let written = bytes.len();
         let commit_at = self.writer.write(bytes)?;
+        self.options.meter.committed(buffer.frame_count(), written);
         if self.options.durability != Durability::Always {
             let length = stored as u64;
             let file = segment.file();
@@ -347,7 +352,8 @@ impl JournalCore {
     fn sync_written(&mut self) -> Result<(), JournalError> {
         let written = self.next_lsn - 1;
         if self.synced_lsn < written {
-            self.writer.segment.file().sync_data()?;
+            let file = self.writer.segment.file();
+            self.options.meter.time(|| file.sync_data())?;
             self.synced_lsn = written;
         }
         Ok(())

@@ -7,6 +7,7 @@
 //! - `draft`: the frames of one call, encoded before they are appended to that.
 //! - `segment`: one segment file: begun, written, read.
 //! - `spares`: segments that are ready to be begun, filled with zeros in the background or recycled.
+//! - `meter`: what has been done, counted.
 //! - `ledger`: which owners still need which segment.
 //! - `recover`: from files back to frames; torn tails and corruption told apart.
 //! - `core`: all of that without a thread, so that a simulated disk can drive it.
@@ -22,6 +23,7 @@ mod draft;
 pub mod format;
 mod frame;
 mod ledger;
+mod meter;
 mod options;
 mod recover;
 mod replay;
@@ -34,6 +36,7 @@ mod thread;
 pub use self::core::JournalCore;
 pub use frame::{Commit, CommitSink, Frame, FrameKind, JournalError, Location, Owner, Payload};
 pub use ledger::{Pressure, PressureLevel};
+pub use meter::{HistogramFigures, JournalFigures, JournalMeter};
 pub use options::{Durability, JournalOptions};
 pub use recover::{
     OpenJournalError, SegmentContent, SegmentSummary, SegmentUnreadable, inspect, peek,

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::meter::JournalMeter;
 use crate::executor::{Executor, InlineExecutor};
 use crate::seal::KeyRing;
 
@@ -34,6 +35,8 @@ pub struct JournalOptions {
     pub hard_bytes: u64,
     /// Fills new segments with zeros.
     pub background: Arc<dyn Executor>,
+    /// Counts what is done.
+    pub meter: Arc<JournalMeter>,
 }
 
 impl Default for JournalOptions {
@@ -46,6 +49,7 @@ impl Default for JournalOptions {
             soft_bytes: 128 * MEBIBYTE,
             hard_bytes: 256 * MEBIBYTE,
             background: Arc::new(InlineExecutor),
+            meter: Arc::default(),
         }
     }
 }

@@ -178,3 +178,19 @@ fn a_cluster_is_read_whole_and_flags_lie_over_it() {
         assert!(error.contains(why), "{wrong}: {error}");
     }
 }
+
+#[test]
+fn what_monitoring_keeps_and_shows_is_limited_by_the_file() {
+    let limits = |text: &str| {
+        command_line(&["-c", "test.conf"], Some(text))
+            .unwrap()
+            .limits
+    };
+    let usual = limits("");
+    assert_eq!(usual.closed_clients_max, 10_000);
+    assert_eq!(usual.metric_series_max, 50_000);
+    assert_eq!(limits("max_closed_clients: 5").closed_clients_max, 5);
+    assert_eq!(limits("max_closed_clients: 0").closed_clients_max, 10_000);
+    assert_eq!(limits("max_metric_series: 0").metric_series_max, 0);
+    assert!(refusal("max_metric_series: -1").contains("must be between"));
+}
