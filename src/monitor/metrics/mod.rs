@@ -33,7 +33,7 @@ pub fn answer(monitor: &Monitor) -> Response {
 
 /// All metrics now. May wait for streams.
 pub fn text(monitor: &Monitor) -> String {
-    let most = monitor.server.facts().options.limits.metric_series_max;
+    let most = monitor.server.options().limits.metric_series_max;
     let mut budget = Budget::of(most);
     let mut out = Exposition::default();
     server::write(&mut out, monitor);
