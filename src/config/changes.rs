@@ -239,6 +239,7 @@ impl Found {
             subscriptions_max,
             subscription_tokens_max,
             closed_clients_max,
+            metric_series_max,
         } = old;
         same("MaxPending", pending_bytes_max, &new.pending_bytes_max)?;
         same("MaxSubs", subscriptions_max, &new.subscriptions_max)?;
@@ -249,6 +250,8 @@ impl Found {
             closed_clients_max,
             &new.closed_clients_max,
         )?;
+        let (from, to) = (*metric_series_max, new.metric_series_max);
+        self.when(Apply::Connections, "max_metric_series", from, to);
         let (from, to) = (*control_line_bytes_max, new.control_line_bytes_max);
         self.when(Apply::Connections, "max_control_line", from, to);
         let (from, to) = (*payload_bytes_max, new.payload_bytes_max);
