@@ -21,9 +21,21 @@ pub struct ServerOptions {
     arguments: Vec<String>,
     jetstream: bool,
     monitoring: bool,
+    host: Option<(String, Ipv4Addr)>,
 }
 
 impl ServerOptions {
+    /// Runs in a network namespace, and listens there at that address.
+    pub fn host(mut self, namespace: String, address: Ipv4Addr) -> Self {
+        self.host = Some((namespace, address));
+        self
+    }
+
+    fn address(&self) -> Ipv4Addr {
+        let host = self.host.as_ref();
+        host.map_or(Ipv4Addr::LOCALHOST, |(_, address)| *address)
+    }
+
     /// Starts with a configuration file; `@DIR@` in it stands for the server's directory.
     pub fn config(mut self, text: &str) -> Self {
         self.config = Some(text.to_owned());
@@ -211,11 +223,20 @@ impl Server {
     fn command(&self) -> Command {
         let binary = std::env::var("NATS_SERVER_UNDER_TEST")
             .unwrap_or_else(|_| env!("CARGO_BIN_EXE_nats-server").to_owned());
-        let mut command = Command::new(binary);
+        let mut command = match &self.options.host {
+            None => Command::new(binary),
+            Some((namespace, _)) => {
+                let mut command = Command::new("ip");
+                // Becomes the server: the process that is started is the one that is killed.
+                command.args(["netns", "exec", namespace]).arg(binary);
+                command
+            }
+        };
         let port = |known: Option<SocketAddr>| {
             known.map_or_else(|| "-1".to_owned(), |address| address.port().to_string())
         };
-        command.args(["-a", "127.0.0.1", "-p", &port(self.client)]);
+        let address = self.options.address().to_string();
+        command.args(["-a", &address, "-p", &port(self.client)]);
         if self.options.config.is_some() {
             command.arg("-c").arg(self.config_path());
         }
@@ -248,9 +269,10 @@ impl Server {
             return Err(reason);
         }
         let listening = "Listening for client connections on ";
-        self.client = process.log.address_after(listening);
+        let host = self.options.address();
+        self.client = process.log.address_after(listening, host);
         if self.options.monitoring {
-            self.monitor = process.log.address_after("http monitor on ");
+            self.monitor = process.log.address_after("http monitor on ", host);
         }
         self.process = Some(process);
         if self.client.is_none() {
@@ -350,8 +372,8 @@ impl Log {
         self.shared.0.lock().lines.join("\n")
     }
 
-    /// The address that follows `marker` in the log; wherever it listens, we come over the loopback.
-    fn address_after(&self, marker: &str) -> Option<SocketAddr> {
+    /// The port that follows `marker` in the log, on that host.
+    fn address_after(&self, marker: &str, host: Ipv4Addr) -> Option<SocketAddr> {
         let state = self.shared.0.lock();
         let line = state.lines.iter().find(|line| line.contains(marker))?;
         let (_, port) = line.rsplit_once(':')?;
@@ -359,6 +381,6 @@ impl Log {
             .trim_end_matches(|character: char| !character.is_ascii_digit())
             .parse()
             .ok()?;
-        Some(SocketAddr::from((Ipv4Addr::LOCALHOST, port)))
+        Some(SocketAddr::from((host, port)))
     }
 }

@@ -1,4 +1,4 @@
-//! Servers of a cluster that are killed, frozen and brought back under load: writes go on, nothing acknowledged is missing, and all replicas hold the same.
+//! Servers of a cluster that are killed, frozen, cut off and brought back under load: writes go on, nothing acknowledged is missing, and all replicas hold the same.
 //!
 //! `FAULTS_SECONDS=600 FAULTS_SEED=7 cargo test --test faults` runs longer; `NATS_SERVER_UNDER_TEST` names another server binary to run the same
 //! against, as a control.
@@ -6,6 +6,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 mod load;
+mod network;
 mod servers;
 
 use std::collections::BTreeMap;
@@ -14,7 +15,8 @@ use std::time::{Duration, Instant};
 use async_nats::jetstream::{self, consumer, stream};
 use futures_util::StreamExt;
 use load::{Acknowledged, Load};
-use servers::{Servers, State};
+use network::Network;
+use servers::{Cut, Servers, State};
 
 const STREAM: &str = "FAULTS";
 const WRITERS: usize = 4;
@@ -71,12 +73,26 @@ async fn fault(
         (Some(leader), 0 | 1) => leader,
         _ => any,
     };
-    match dice.below(2) {
+    // Without a network of their own, wires cannot be cut.
+    match dice.below(if servers.network.is_some() { 6 } else { 2 }) {
         0 => servers.kill(at),
-        _ => servers.freeze(at),
+        1 => servers.freeze(at),
+        2 => servers.cut_off(at, Cut::All),
+        3 => servers.cut_off(at, Cut::Mute),
+        4 => servers.cut_off(at, Cut::Deaf),
+        _ => servers.cut_off(at, Cut::OneWire),
     }
+    let (state, begun) = (servers.states[at], Instant::now());
     let pause = load.next_ack(PAUSE_MAX).await;
-    let pause = pause.unwrap_or_else(|| panic!("no write for {PAUSE_MAX:?} after s{}", at + 1));
+    let pause = pause
+        .unwrap_or_else(|| panic!("no write for {PAUSE_MAX:?} after s{} is {state:?}", at + 1));
+    if number("FAULTS_SHOWN", 0) > 0 {
+        println!(
+            "s{} {state:?} leader {leader:?}: ack after {pause:?}, {:?}",
+            at + 1,
+            begun.elapsed()
+        );
+    }
     tokio::time::sleep(Duration::from_millis(dice.below(1500) as u64)).await;
     servers.mend(at);
     pause
@@ -148,19 +164,18 @@ fn check(acknowledged: &Acknowledged, content: &BTreeMap<u64, String>) {
     assert_eq!(payloads.len(), all, "a duplicate was stored");
 }
 
-async fn run(count: usize, replicas: usize) {
+async fn run(mut servers: Servers, replicas: usize) {
     let seconds = number("FAULTS_SECONDS", 12);
     let mut dice = Dice(number("FAULTS_SEED", 1));
-    let mut servers = Servers::start(count);
     let context = {
-        let mut context = jetstream::new(servers.client().await);
+        let mut context = jetstream::new(servers.client(0).await);
         context.set_timeout(Duration::from_secs(5));
         context
     };
     create(&context, replicas).await;
     let mut clients = Vec::new();
-    for _ in 0..WRITERS {
-        clients.push(servers.client().await);
+    for writer in 0..WRITERS {
+        clients.push(servers.client(writer).await);
     }
     let load = Load::start(clients);
     load.next_ack(PAUSE_MAX).await.expect("the first ack");
@@ -187,10 +202,18 @@ async fn run(count: usize, replicas: usize) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn three_servers_lose_nothing_that_was_acknowledged_and_stay_equal() {
-    run(3, 3).await;
+    run(Servers::start(3), 3).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn five_servers_lose_nothing_that_was_acknowledged_and_stay_equal() {
-    run(5, 5).await;
+    run(Servers::start(5), 5).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn servers_that_are_cut_off_from_each_other_lose_nothing_and_stay_equal() {
+    match Network::new(3) {
+        Ok(network) => run(Servers::start_in(network, 3), 3).await,
+        Err(reason) => println!("skipped, there is no network to cut: {reason}"),
+    }
 }

@@ -7,11 +7,15 @@ use async_nats::jetstream::{self, stream};
 use rustix::process::Signal;
 
 use crate::common::{Server, ServerOptions};
+use crate::network::Network;
 
 pub struct Servers {
+    // Before the network that they live in.
     pub servers: Vec<Server>,
     /// Which of them run, and which of these are frozen.
     pub states: Vec<State>,
+    /// When they have one of their own.
+    pub network: Option<Network>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,6 +23,21 @@ pub enum State {
     Running,
     Frozen,
     Dead,
+    /// Others do not hear it, or it does not hear others.
+    CutOff,
+}
+
+/// What of a server's wires is cut.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cut {
+    /// All, in both directions.
+    All,
+    /// What it says is not heard.
+    Mute,
+    /// It hears nothing.
+    Deaf,
+    /// The wire to one of the others.
+    OneWire,
 }
 
 fn free_ports(count: usize) -> Vec<u16> {
@@ -29,36 +48,63 @@ fn free_ports(count: usize) -> Vec<u16> {
 }
 
 impl Servers {
-    /// Starts a cluster; every server knows the route to every other.
+    /// Starts a cluster on the loopback; every server knows the route to every other.
     pub fn start(count: usize) -> Self {
         let ports = free_ports(count);
-        let routes: Vec<String> = ports
+        let at = |port: &u16| format!("127.0.0.1:{port}");
+        let places: Vec<String> = ports.iter().map(at).collect();
+        Self::start_at(&places, None)
+    }
+
+    /// Starts a cluster with a host for each server.
+    pub fn start_in(network: Network, count: usize) -> Self {
+        let places: Vec<String> = (0..count)
+            .map(|host| format!("{}:6222", network.address(host)))
+            .collect();
+        Self::start_at(&places, Some(network))
+    }
+
+    fn start_at(places: &[String], network: Option<Network>) -> Self {
+        let routes: Vec<String> = places
             .iter()
-            .map(|port| format!("nats-route://127.0.0.1:{port}"))
+            .map(|place| format!("nats-route://{place}"))
             .collect();
         let routes = routes.join(", ");
-        let start = |(at, port): (usize, &u16)| {
+        let start = |(at, place): (usize, &String)| {
             let config = format!(
                 "server_name: s{}\n\
                  jetstream {{ store_dir: \"@DIR@/store\" }}\n\
-                 cluster {{ name: faults, listen: \"127.0.0.1:{port}\", routes: [{routes}] }}\n",
+                 cluster {{ name: faults, listen: \"{place}\", routes: [{routes}] }}\n",
                 at + 1
             );
-            ServerOptions::default().config(&config).start()
+            let options = ServerOptions::default().config(&config);
+            let options = match &network {
+                None => options,
+                Some(network) => options.host(network.namespace(at), network.address(at)),
+            };
+            options.start()
         };
-        let servers: Vec<Server> = ports.iter().enumerate().map(start).collect();
+        let servers: Vec<Server> = places.iter().enumerate().map(start).collect();
         let states = vec![State::Running; servers.len()];
-        Self { servers, states }
+        Self {
+            servers,
+            states,
+            network,
+        }
     }
 
-    /// A client that finds any of them.
-    pub async fn client(&self) -> async_nats::Client {
-        let urls: Vec<async_nats::ServerAddr> = self
+    /// A client that finds any of them, and tries that one first.
+    pub async fn client(&self, first: usize) -> async_nats::Client {
+        let mut urls: Vec<async_nats::ServerAddr> = self
             .servers
             .iter()
             .map(|server| server.url().parse().expect("a URL"))
             .collect();
+        let count = urls.len();
+        urls.rotate_left(first % count);
         async_nats::ConnectOptions::new()
+            .retain_servers_order()
+            .ignore_discovered_servers()
             .retry_on_initial_connect()
             .reconnect_delay_callback(|_| Duration::from_millis(50))
             .connection_timeout(Duration::from_secs(2))
@@ -88,10 +134,30 @@ impl Servers {
         self.states[at] = State::Frozen;
     }
 
+    /// Cuts wires of a server: that way says which.
+    pub fn cut_off(&mut self, at: usize, cut: Cut) {
+        let network = self.network.as_ref().expect("they have a network");
+        let others = (0..self.servers.len()).filter(|other| *other != at);
+        let others = match cut {
+            Cut::OneWire => others.take(1).collect::<Vec<_>>(),
+            _ => others.collect(),
+        };
+        for other in others {
+            if cut != Cut::Deaf {
+                network.cut(at, other);
+            }
+            if cut != Cut::Mute {
+                network.cut(other, at);
+            }
+        }
+        self.states[at] = State::CutOff;
+    }
+
     /// Brings a server back from whatever was done to it.
     pub fn mend(&mut self, at: usize) {
         match self.states[at] {
             State::Running => {}
+            State::CutOff => self.network.iter().for_each(Network::heal),
             State::Frozen => self.servers[at].signal(Signal::CONT),
             State::Dead => self.servers[at].start_again(),
         }
