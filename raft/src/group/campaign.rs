@@ -78,16 +78,19 @@ impl Replica {
         if !self.is_leading() {
             return;
         }
+        // While one that lost its log is replaced, there are two on its server.
         let members = self.members();
-        let Some(node) = members.node_on(server) else {
+        let on_it = members.servers().iter().filter(|(_, on)| *on == server);
+        let nodes: Vec<NodeId> = on_it.map(|(node, _)| *node).collect();
+        if nodes.is_empty() {
             return;
-        };
+        }
         self.wake();
         let replica = Arc::clone(self);
         self.spawn(async move {
             if let Some(core) = replica.core() {
                 // It may lack entries, and need not wait for the end of a pause that was made for its absence.
-                let _ = core.trigger().reset_backoff([node]).await;
+                let _ = core.trigger().reset_backoff(nodes).await;
             }
         });
     }

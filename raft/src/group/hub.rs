@@ -104,6 +104,14 @@ impl Hub {
         let heard = self.liveness.lock().heard(server, run, Instant::now());
         match heard {
             Heard::Alive => {}
+            Heard::Stranger => {
+                // A replica that was told of nobody yet tells nobody that it lives. Whoever has it as a member takes it for gone if the first
+                // that was sent to it was lost, and sends it nothing more, until it hears of it.
+                let knows_nobody = |replica: &Arc<Replica>| replica.members().servers().is_empty();
+                if self.replicas().iter().any(knows_nobody) {
+                    self.post.send_liveness(server, self.run);
+                }
+            }
             Heard::Back => {
                 for replica in self.replicas() {
                     replica.peer_is_back(server);

@@ -17,6 +17,8 @@ pub(super) struct Liveness {
     peers: BTreeMap<String, Peer>,
     /// The servers that each group needs to know of.
     wanted: HashMap<GroupNumber, BTreeSet<String>>,
+    /// When others that said that they live were last told apart.
+    strangers: BTreeMap<String, Instant>,
     last_look: Option<Instant>,
     last_signs: Option<Instant>,
 }
@@ -50,6 +52,8 @@ pub(super) enum Heard {
     Back,
     /// It was started anew: what it led, it leads no more.
     Restarted,
+    /// It shares a group with this server, of which this server knows nothing yet.
+    Stranger,
 }
 
 impl Liveness {
@@ -59,6 +63,7 @@ impl Liveness {
             interval: timing.liveness_interval,
             peers: BTreeMap::new(),
             wanted: HashMap::new(),
+            strangers: BTreeMap::new(),
             last_look: None,
             last_signs: None,
         }
@@ -91,7 +96,10 @@ impl Liveness {
     /// A frame came from that server; with the number of its run if it held a sign of life.
     pub fn heard(&mut self, server: &str, run: Option<u64>, now: Instant) -> Heard {
         let Some(peer) = self.peers.get_mut(server) else {
-            return Heard::Alive;
+            return match run.is_some() && self.is_news(server, now) {
+                true => Heard::Stranger,
+                false => Heard::Alive,
+            };
         };
         let was_lost = std::mem::replace(&mut peer.lost, false);
         peer.since = now;
@@ -103,6 +111,18 @@ impl Liveness {
             (false, true) => Heard::Back,
             (false, false) => Heard::Alive,
         }
+    }
+
+    /// Whether nothing was said of a stranger for an interval.
+    fn is_news(&mut self, server: &str, now: Instant) -> bool {
+        let before = self.strangers.get(server);
+        let is_news = before.is_none_or(|before| now - *before >= self.interval);
+        if is_news {
+            self.strangers
+                .retain(|_, before| now - *before < self.interval);
+            self.strangers.insert(server.to_owned(), now);
+        }
+        is_news
     }
 
     /// Looks at all servers. When this one was itself held up, it gives the others the time back.
@@ -187,6 +207,19 @@ mod tests {
         assert_eq!(liveness.heard("b", Some(1), now), Heard::Back);
         assert_eq!(liveness.heard("b", Some(2), now), Heard::Restarted);
         assert!(!liveness.is_lost("b"));
+    }
+
+    #[test]
+    fn a_stranger_that_lives_is_told_of_once_an_interval() {
+        let begin = Instant::now();
+        let mut liveness = Liveness::new(&Timing::default());
+        assert_eq!(liveness.heard("a", None, begin), Heard::Alive);
+        assert_eq!(liveness.heard("a", Some(1), begin), Heard::Stranger);
+        let soon = begin + Duration::from_millis(50);
+        assert_eq!(liveness.heard("a", Some(1), soon), Heard::Alive);
+        assert_eq!(liveness.heard("b", Some(1), soon), Heard::Stranger);
+        let later = begin + Duration::from_millis(100);
+        assert_eq!(liveness.heard("a", Some(1), later), Heard::Stranger);
     }
 
     #[test]

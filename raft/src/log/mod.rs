@@ -22,6 +22,8 @@ mod store;
 
 pub use journal::{InlineJournal, LogJournal};
 pub use reader::GroupLogReader;
-pub use recover::{OpenGroupError, StoredEntry, recover, recover_from, stored_entries};
+pub use recover::{
+    OpenGroupError, StoredEntry, recover, recover_after, recover_from, stored_entries,
+};
 pub use state::{Held, LogImage};
 pub use store::GroupLog;

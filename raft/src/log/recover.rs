@@ -8,6 +8,7 @@ use storage::journal::{Damage, FrameKind, Owner, OwnerReplay, Replay, ReplayedFr
 
 use super::state::{Hole, LogImage};
 use crate::codec::{DecodeError, decode_entry, decode_mark, decode_vote};
+use crate::group::Position;
 use crate::types::Payload;
 
 /// Why a group cannot go on with the log it has.
@@ -74,11 +75,22 @@ pub fn recover_from(
     frames: OwnerReplay,
     damage: &[Damage],
 ) -> Result<LogImage, OpenGroupError> {
+    recover_after(owner, frames, damage, None)
+}
+
+/// The same of a group whose state is durable up to an entry: entries up to there may be missing, as they are when a state was received and the
+/// power went before the mark that purges what it covers.
+pub fn recover_after(
+    owner: Owner,
+    frames: OwnerReplay,
+    damage: &[Damage],
+    covered: Option<Position>,
+) -> Result<LogImage, OpenGroupError> {
     check_damage(owner, damage)?;
     if let Some((first, last)) = frames.holes.first().copied() {
         return Err(OpenGroupError::EntriesLost { owner, first, last });
     }
-    image_of(owner, frames)
+    image_of(owner, frames, covered)
 }
 
 /// An entry of a group's log that is not running, for tools.
@@ -137,15 +149,28 @@ fn check_damage(owner: Owner, damage: &[Damage]) -> Result<(), OpenGroupError> {
     Ok(())
 }
 
-fn image_of(owner: Owner, frames: OwnerReplay) -> Result<LogImage, OpenGroupError> {
+fn image_of(
+    owner: Owner,
+    frames: OwnerReplay,
+    covered: Option<Position>,
+) -> Result<LogImage, OpenGroupError> {
     let mut image = LogImage::default();
     image.vote = read(owner, FrameKind::Vote, frames.vote, decode_vote)?;
     image.committed = read(owner, FrameKind::Committed, frames.committed, decode_mark)?.flatten();
     if let Some(purged) = read(owner, FrameKind::Purged, frames.purged, decode_mark)?.flatten() {
         image.purge(purged);
     }
-    let first = image.purged.map_or(0, |purged| purged.index + 1);
+    let mut first = image.purged.map_or(0, |purged| purged.index + 1);
     for frame in frames.entries {
+        if let Some(covered) = covered
+            && frame.index > image.next_index()
+            && image.next_index() >= first
+            && frame.index <= covered.index + 1
+        {
+            // Whatever is missing here is covered.
+            image.purge(covered.log_id());
+            first = covered.index + 1;
+        }
         if frame.index < first {
             continue;
         }
@@ -186,6 +211,7 @@ mod tests {
     use storage::journal::{Damage, DamageCause};
 
     use super::*;
+    use crate::codec::log_id;
 
     const GROUP: Owner = Owner(5);
 
@@ -233,6 +259,48 @@ mod tests {
     fn damage_without_a_name_bars_every_group() {
         let error = recover(GROUP, &mut damaged(Vec::new(), false)).unwrap_err();
         assert!(matches!(error, OpenGroupError::Unknown { .. }), "{error}");
+    }
+
+    fn entry(index: u64) -> ReplayedFrame {
+        let entry = crate::types::Entry {
+            log_id: log_id(1, index),
+            payload: Payload::Blank,
+        };
+        let (payload, _) = crate::codec::entry_parts(&entry);
+        ReplayedFrame {
+            index,
+            lsn: 1,
+            payload,
+            location: storage::journal::Location {
+                segment: 1,
+                commit_at: 0,
+                frame_at: 0,
+            },
+        }
+    }
+
+    #[test]
+    fn what_is_missing_may_be_covered_by_a_state_that_was_received() {
+        let frames = |indices: &[u64]| OwnerReplay {
+            entries: indices.iter().map(|index| entry(*index)).collect(),
+            ..OwnerReplay::default()
+        };
+        let after = |indices: &[u64], index| {
+            let covered = Some(Position { term: 1, index });
+            recover_after(GROUP, frames(indices), &[], covered)
+        };
+        let torn = recover_from(GROUP, frames(&[3, 4, 9, 10]), &[]);
+        assert!(matches!(torn, Err(OpenGroupError::Torn { .. })));
+        let image = after(&[3, 4, 9, 10], 8).unwrap();
+        assert_eq!((image.first_index(), image.next_index()), (9, 11));
+        // The state has moved on since.
+        let image = after(&[3, 4, 9, 10], 9).unwrap();
+        assert_eq!((image.first_index(), image.next_index()), (10, 11));
+        let image = after(&[3, 4, 9, 10], 12).unwrap();
+        assert_eq!((image.first_index(), image.next_index()), (13, 13));
+        assert!(after(&[3, 4, 9, 10], 7).is_err());
+        let whole = after(&[3, 4, 5], 4).unwrap();
+        assert_eq!((whole.first_index(), whole.next_index()), (3, 6));
     }
 
     #[test]

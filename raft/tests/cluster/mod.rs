@@ -1,7 +1,6 @@
 //! Several servers in one process: groups over journals, a network that can be cut, and a state machine that remembers.
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 
-pub mod network;
 pub mod server;
 pub mod store;
 

@@ -11,13 +11,13 @@ use raft::group::{
     Timing,
 };
 use raft::log::{InlineJournal, LogJournal, recover};
+use raft::simulation::{Link, Network};
 use storage::disk::RealDisk;
 use storage::disk::sim::SimDisk;
 use storage::entropy::{SeededEntropy, SystemEntropy};
 use storage::journal::{Durability, Journal, JournalCore, JournalOptions, Owner, Replay};
 use tempfile::TempDir;
 
-use super::network::{Link, Network};
 use super::store::{Durable, Store, Stores};
 use super::{PATIENCE, until};
 
@@ -145,10 +145,7 @@ impl Server {
             *incarnation
         };
         let (journal, replay) = AnyJournal::open(&self.media, seed, *self.durability.lock());
-        let link = Arc::new(Link {
-            from: self.name.clone(),
-            network: Arc::clone(&self.network),
-        });
+        let link = Arc::new(Link::new(&self.name, &self.network));
         let groups = Groups::new(
             self.options.clone(),
             journal.as_log_journal(),

@@ -8,12 +8,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use raft::group::{Begin, Outcome, Role};
+use raft::simulation::Weather;
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 use storage::journal::Durability;
 use tokio::time::Instant;
 
-use crate::cluster::network::Weather;
 use crate::cluster::server::{Cluster, Media, node_of, quick};
 
 const GROUP: u64 = 7;

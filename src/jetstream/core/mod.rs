@@ -43,6 +43,8 @@ pub use request::{
     ConsumerAction, ConsumerCreate, DirectQuery, InfoQuery, MessageQuery, Outgoing, Publish,
     PurgeQuery, StreamReply, StreamRequest,
 };
+#[cfg(test)]
+pub(crate) use stream::museum;
 pub use stream::{
     ApplyError, BeginError, Event, LogPlace, ReceiveError, Receiving, ReceivingNeeds, RecoverError,
     Retirement, SNAPSHOT_VERSION, Salvaged, Step, StreamCore, limits,

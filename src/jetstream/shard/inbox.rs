@@ -92,16 +92,27 @@ impl Work {
 pub(crate) struct Inbox {
     work: Mutex<Work>,
     ready: Condvar,
+    /// Rung for a shard without a thread.
+    #[cfg(test)]
+    pub(super) bell: std::sync::OnceLock<std::sync::Arc<tokio::sync::Notify>>,
 }
 
 impl Inbox {
+    fn wake(&self) {
+        self.ready.notify_one();
+        #[cfg(test)]
+        if let Some(bell) = self.bell.get() {
+            bell.notify_one();
+        }
+    }
+
     pub(super) fn push(&self, item: Item) {
         let mut work = self.work.lock();
         let first = work.is_empty();
         work.items.push(item);
         drop(work);
         if first {
-            self.ready.notify_one();
+            self.wake();
         }
     }
 
@@ -129,7 +140,7 @@ impl CommitSink for Inbox {
             .extend(commits.iter().map(|commit| (commit.token, commit.index)));
         drop(work);
         if first {
-            self.ready.notify_one();
+            self.wake();
         }
     }
 
@@ -137,7 +148,7 @@ impl CommitSink for Inbox {
         let mut work = self.work.lock();
         work.failure = Some(error.to_string());
         drop(work);
-        self.ready.notify_one();
+        self.wake();
     }
 }
 

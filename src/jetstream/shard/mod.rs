@@ -11,6 +11,7 @@
 //! - `replica`: what a stream's slot does beyond that as one of several replicas.
 //! - `replica_port`: how others reach a replica.
 //! - `replicated_log`: the stream's group as its log.
+//! - `by_hand`: a shard that tests drive themselves, without a thread.
 //! - `remembered`: what of a memory stream outlives the process.
 //!
 //! A shard takes everything that has come since it last looked, lets the cores decide, submits one entry per stream to the
@@ -20,6 +21,8 @@
 //! Nothing here decides what happens to a stream; that is its core's. Nobody holds a lock while a core works.
 
 mod backend;
+#[cfg(test)]
+mod by_hand;
 mod copying;
 mod engine_log;
 mod faults;
@@ -41,6 +44,8 @@ mod tests;
 mod worker;
 
 pub(crate) use backend::{OpenedStreams, Streams};
+#[cfg(test)]
+pub(crate) use by_hand::HandShard;
 #[cfg(test)]
 pub(crate) use engine_log::EngineLog;
 pub use inbox::WaitingMax;

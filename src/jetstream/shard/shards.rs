@@ -55,6 +55,24 @@ impl Shards {
         })
     }
 
+    /// One shard without a thread, and what drives it.
+    #[cfg(test)]
+    pub(crate) fn by_hand(
+        broker: &Arc<Broker>,
+        waiting: WaitingMax,
+        clock: Box<dyn Fn() -> i64 + Send>,
+    ) -> (Self, super::HandShard) {
+        let (shard, inbox) = super::HandShard::new(broker, clock);
+        let shards = Self {
+            inboxes: vec![inbox],
+            threads: Mutex::default(),
+            slot_last: AtomicU64::new(0),
+            waiting,
+            faults: Arc::default(),
+        };
+        (shards, shard)
+    }
+
     /// Lets a stream live on one of the shards, counted nowhere.
     #[cfg(test)]
     pub(crate) fn adopt(

@@ -2,6 +2,7 @@
 
 use std::any::Any;
 use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -99,10 +100,6 @@ impl Slot {
         port: Port,
         meter: Meter,
     ) -> Self {
-        let mut seed = [0; 8];
-        if getrandom::fill(&mut seed).is_err() {
-            seed = storage.to_le_bytes();
-        }
         Self {
             core,
             account,
@@ -121,7 +118,7 @@ impl Slot {
             offline: None,
             scheduled_ns: None,
             is_busy: false,
-            random: u64::from_le_bytes(seed),
+            random: RandomState::new().hash_one(storage),
         }
     }
 

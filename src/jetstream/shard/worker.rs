@@ -40,6 +40,7 @@ pub(super) struct Worker {
     surrendering: BTreeMap<u64, Taker>,
     has_room: bool,
     room_seen_ns: i64,
+    clock: Box<dyn Fn() -> i64 + Send>,
     clock_ns: i64,
     stopping: Option<Done>,
 }
@@ -60,26 +61,39 @@ impl Worker {
             surrendering: BTreeMap::new(),
             has_room: true,
             room_seen_ns: 0,
+            clock: Box::new(now_ns),
             clock_ns: 0,
             stopping: None,
         }
+    }
+
+    /// The same, with another clock.
+    #[cfg(test)]
+    pub(super) fn with_clock(mut self, clock: Box<dyn Fn() -> i64 + Send>) -> Self {
+        self.clock = clock;
+        self
     }
 
     pub(super) fn run(mut self) {
         let mut work = Work::default();
         loop {
             let patience = self.patience();
-            self.inbox.take(&mut work, patience);
-            self.read_clock();
-            self.round(&mut work);
+            self.turn(&mut work, patience);
             if self.stopping.is_some() && self.is_settled() {
                 return self.end();
             }
         }
     }
 
+    /// Takes what has come, or waits so long for something, and does what there is to do.
+    pub(super) fn turn(&mut self, work: &mut Work, patience: Option<Duration>) {
+        self.inbox.take(work, patience);
+        self.read_clock();
+        self.round(work);
+    }
+
     /// How long there is nothing to do unless something comes.
-    fn patience(&mut self) -> Option<Duration> {
+    pub(super) fn patience(&mut self) -> Option<Duration> {
         let busy = self.touched.iter().any(|slot| {
             self.slots
                 .get(slot)
@@ -95,13 +109,13 @@ impl Worker {
             return Some(CHECKPOINT_RETRY);
         }
         let Reverse((at_ns, _)) = self.timers.peek()?;
-        let wait_ns = at_ns.saturating_sub(now_ns()).max(0);
+        let wait_ns = at_ns.saturating_sub((self.clock)()).max(0);
         Some(Duration::from_nanos(wait_ns as u64))
     }
 
     /// The clock never goes back for the streams, whatever the system's does.
     fn read_clock(&mut self) {
-        self.clock_ns = self.clock_ns.max(now_ns());
+        self.clock_ns = self.clock_ns.max((self.clock)());
     }
 
     fn round(&mut self, work: &mut Work) {

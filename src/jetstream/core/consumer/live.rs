@@ -51,6 +51,8 @@ pub(crate) struct Live {
     pub(crate) replay_upto: u64,
     /// Up to which delivery a reservation was asked for.
     pub(crate) reserve_asked: u64,
+    /// What was reserved beyond this delivery is being given back: until that is applied, nothing is delivered beyond it.
+    pub(crate) given_back: Option<u64>,
     /// How far ahead reservations reach.
     pub(crate) reserve_ahead: u64,
     /// Up to this delivery, and for messages up to this sequence, an earlier leader may have sent the message before.
@@ -93,6 +95,7 @@ impl Live {
                 0
             },
             reserve_asked: progress.reserved,
+            given_back: None,
             reserve_ahead: RESERVE_FIRST,
             suspect_upto: (progress.reserved, store.state().last_sequence),
             scheduled_ns: None,

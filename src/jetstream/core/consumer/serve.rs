@@ -129,7 +129,8 @@ impl Consumer {
         }
         // Without acks nothing is ever delivered again, so that there is nothing to mark.
         let marks = rules.ack != AckPolicy::None;
-        if marks && live.progress.delivered.consumer >= self.progress.reserved {
+        let reserved = live.given_back.unwrap_or(self.progress.reserved);
+        if marks && live.progress.delivered.consumer >= reserved {
             return Err(Stop::Reservation);
         }
         let (deliveries_upto, messages_upto) = live.suspect_upto;
@@ -456,10 +457,19 @@ impl Consumer {
         let delivered = live.progress.delivered.consumer;
         if live.reserve_asked > delivered {
             live.reserve_asked = delivered;
+            live.given_back = Some(delivered);
             turn.draft.push(&Op::Reserved {
                 id: self.id,
                 consumer_sequence: delivered,
             });
+        }
+    }
+
+    /// A reservation is applied.
+    pub(crate) fn reserved(&mut self, upto: u64) {
+        self.progress.reserved = upto;
+        if let Some(live) = self.live.as_deref_mut() {
+            live.given_back.take_if(|given_back| *given_back == upto);
         }
     }
 

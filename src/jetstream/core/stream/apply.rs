@@ -692,7 +692,7 @@ impl StreamCore {
                 consumer_sequence,
             } => {
                 if let Some(consumer) = self.consumers.get_mut(&id) {
-                    consumer.progress.reserved = consumer_sequence;
+                    consumer.reserved(consumer_sequence);
                     if let Some(lead) = self.lead.as_deref_mut() {
                         lead.ready.insert(id);
                     }

@@ -38,6 +38,8 @@ use storage::store::{ChangeError, Store};
 use thiserror::Error;
 
 pub use chain::LogPlace;
+#[cfg(test)]
+pub(crate) use chain::museum;
 pub use follow::Retirement;
 pub use recover::{RecoverError, Salvaged};
 pub use rules::limits;

@@ -7,6 +7,7 @@
 //! - `scale`: from one replica to several and back.
 //! - `recover`: what a start finds in storage.
 //! - `install`: from a manifest to an equal replica.
+//! - `simulation`: whole clusters from a seed.
 //!
 //! The stream itself, with its replica's part, lives on a shard.
 
@@ -17,6 +18,8 @@ pub(crate) mod recover;
 pub(crate) mod replica;
 mod request;
 pub(crate) mod scale;
+#[cfg(test)]
+mod simulation;
 #[cfg(test)]
 mod tests;
 

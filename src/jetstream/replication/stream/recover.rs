@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use raft::group::Checkpoint;
-use raft::log::{LogImage, OpenGroupError, recover_from};
+use raft::log::{LogImage, OpenGroupError, recover_after};
 use storage::engine::{Recovered, Replica, RestoreError, StreamId};
 use storage::journal::Damage;
 use storage::store::FileStore;
@@ -56,13 +56,15 @@ pub(crate) fn recover(
     if content.core.is_empty() {
         return Err(LostReplica::Stateless);
     }
-    // What the checkpoint covers is not needed, and may be entries of a log that was not replicated then.
-    log.entries.retain(|frame| frame.index > content.index);
+    if log.purged.is_none() {
+        // A group that has just begun: what the checkpoint covers are entries of a log that was not replicated then.
+        log.entries.retain(|frame| frame.index > content.index);
+    }
     log.holes.retain(|(_, last)| *last > content.index);
-    let image = recover_from(found.id.owner(), log, damage)?;
     let mut core = StreamCore::restore(&content.core, domain, Box::new(content.store))?;
     let position = Checkpoint::decode(core.group()).map_err(|_| LostReplica::Stateless)?;
     core.set_group(Bytes::new());
+    let image = recover_after(found.id.owner(), log, damage, Some(position.at))?;
     Ok(FoundReplica {
         core,
         id: found.id,

@@ -3,13 +3,17 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use raft::group::{Begin, Group, GroupNumber, GroupSpec, Groups, StartError, TransferError};
+use raft::group::{
+    Begin, Group, GroupNumber, GroupSpec, Groups, Machine, StartError, TransferError,
+};
 use raft::types::NodeId;
 
 use super::fetch::{Fetch, Sources};
 use super::machine::{Pace, StreamMachine};
 use crate::jetstream::core::Retirement;
-use crate::jetstream::shard::{ReplicaPort, ReplicaSetup, ReplicaStatus, Shards, Surrendered};
+use crate::jetstream::shard::{
+    Proposer, ReplicaPort, ReplicaSetup, ReplicaStatus, Shards, Surrendered,
+};
 
 /// How long a leader that hands over waits for others to take what it gives back.
 const GIVE_BACK: Duration = Duration::from_millis(20);
@@ -43,6 +47,19 @@ impl Replicas {
         setup: ReplicaSetup,
         spec: GroupSpec,
     ) -> Result<StreamReplica, StartError> {
+        let machine = |machine| -> Arc<dyn Machine> { Arc::new(machine) };
+        let proposer = |group| -> Arc<dyn Proposer> { Arc::new(group) };
+        self.start_wrapped(setup, spec, machine, proposer).await
+    }
+
+    /// The same, with the replica's state machine, and the group that it proposes to, inside others.
+    pub(super) async fn start_wrapped(
+        &self,
+        setup: ReplicaSetup,
+        spec: GroupSpec,
+        wrap_machine: impl FnOnce(StreamMachine) -> Arc<dyn Machine>,
+        wrap_group: impl FnOnce(Group) -> Arc<dyn Proposer>,
+    ) -> Result<StreamReplica, StartError> {
         let number = spec.number;
         let port = self.shards.adopt_replica(setup);
         if spec.begin == Begin::Founder && port.make_durable().await.is_err() {
@@ -52,14 +69,14 @@ impl Replicas {
             return Err(StartError::Failed { group, reason });
         }
         let machine = StreamMachine::new(number, port.clone(), Arc::clone(&self.fetch), self.pace);
-        let group = match self.groups.start(spec, Arc::new(machine)).await {
+        let group = match self.groups.start(spec, wrap_machine(machine)).await {
             Ok(group) => group,
             Err(error) => {
                 self.end(number, &port).await;
                 return Err(error);
             }
         };
-        port.join(Arc::new(group.clone()));
+        port.join(wrap_group(group.clone()));
         self.sources.add(number, port.clone());
         Ok(StreamReplica {
             replicas: self.clone(),

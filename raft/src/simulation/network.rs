@@ -1,20 +1,22 @@
 //! Carries frames between servers of one process, except where it is cut.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use raft::group::{Channel, Groups, Outbound};
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
+use tokio::sync::Notify;
 use tokio::time::Instant;
+
+use crate::group::{Channel, Groups, Outbound};
 
 type Lane = (String, String, Channel);
 
-/// How frames fare that are not cut off. Order is kept per channel.
+/// How frames fare that are not cut off. Order is kept per channel, as every link keeps it; frames of different channels and servers overtake each other.
 pub struct Weather {
     random: SmallRng,
     /// Of ten thousand frames so many are lost.
@@ -25,6 +27,7 @@ pub struct Weather {
 }
 
 impl Weather {
+    /// Fair weather, from a seed.
     pub fn new(seed: u64) -> Self {
         Self {
             random: SmallRng::seed_from_u64(seed),
@@ -34,17 +37,25 @@ impl Weather {
         }
     }
 
+    fn delay(&mut self) -> Duration {
+        let longest = self.delay_max.as_micros() as u64;
+        Duration::from_micros(self.random.random_range(50..=longest.max(50)))
+    }
+
+    fn is_lost(&mut self) -> bool {
+        self.random.random_range(0..10_000) < self.loss
+    }
+
     /// When a frame arrives; never, when it is lost.
     fn arrival(&mut self, lane: &Lane, frame: Bytes) -> Option<Instant> {
-        if self.random.random_range(0..10_000) < self.loss {
+        if self.is_lost() {
             return None;
         }
-        let longest = self.delay_max.as_micros() as u64;
-        let delay = Duration::from_micros(self.random.random_range(50..=longest.max(50)));
         let now = Instant::now();
+        let arrives = now + self.delay();
         let entry = self.lanes.entry(lane.clone());
         let (queue, last) = entry.or_insert_with(|| (VecDeque::new(), now));
-        let at = (*last).max(now + delay);
+        let at = (*last).max(arrives);
         *last = at;
         queue.push_back(frame);
         Some(at)
@@ -55,23 +66,30 @@ impl Weather {
     }
 }
 
+/// The network between the servers of a process.
 #[derive(Default)]
 pub struct Network {
     servers: Mutex<BTreeMap<String, Weak<Groups>>>,
     cuts: Mutex<BTreeSet<(String, String)>>,
+    frozen: Mutex<BTreeSet<String>>,
+    thawed: Notify,
     /// None: everything arrives at once.
     pub weather: Mutex<Option<Weather>>,
+    /// How many frames were sent.
     pub frames: AtomicU64,
+    /// And their bytes.
     pub bytes: AtomicU64,
 }
 
 impl Network {
+    /// The server of that name is reached from now on.
     pub fn join(&self, name: &str, groups: &Arc<Groups>) {
         self.servers
             .lock()
             .insert(name.to_owned(), Arc::downgrade(groups));
     }
 
+    /// And no longer.
     pub fn leave(&self, name: &str) {
         self.servers.lock().remove(name);
     }
@@ -96,14 +114,57 @@ impl Network {
         }
     }
 
+    /// Everything passes again.
     pub fn heal(&self) {
         self.cuts.lock().clear();
+    }
+
+    /// Whether nothing passes from one server to the other.
+    pub fn is_cut(&self, from: &str, to: &str) -> bool {
+        self.cuts.lock().contains(&(from.to_owned(), to.to_owned()))
+    }
+
+    /// The server stands still: what is sent to it and by it waits.
+    pub fn freeze(&self, name: &str) {
+        self.frozen.lock().insert(name.to_owned());
+    }
+
+    /// It goes on.
+    pub fn thaw(&self, name: &str) {
+        self.frozen.lock().remove(name);
+        self.thawed.notify_waiters();
+    }
+
+    /// Whether the server stands still.
+    pub fn is_frozen(&self, name: &str) -> bool {
+        self.frozen.lock().contains(name)
+    }
+
+    /// Waits as long as one of these servers stands still.
+    pub async fn while_frozen(&self, names: &[&str]) {
+        while names.iter().any(|name| self.is_frozen(name)) {
+            self.thawed.notified().await;
+        }
+    }
+
+    /// Carries something that is no frame from one server to another: ready when it has arrived, `false` when it is lost on the way.
+    pub async fn passes(&self, from: &str, to: &str) -> bool {
+        let delay = match &mut *self.weather.lock() {
+            Some(weather) => (!weather.is_lost()).then(|| weather.delay()),
+            None => Some(Duration::ZERO),
+        };
+        let Some(delay) = delay.filter(|_| !self.is_cut(from, to)) else {
+            return false;
+        };
+        tokio::time::sleep(delay).await;
+        self.while_frozen(&[from, to]).await;
+        !self.is_cut(from, to)
     }
 
     fn carry(self: &Arc<Self>, from: &str, to: &str, channel: Channel, frame: Bytes) {
         self.frames.fetch_add(1, Ordering::Relaxed);
         self.bytes.fetch_add(frame.len() as u64, Ordering::Relaxed);
-        if self.cuts.lock().contains(&(from.to_owned(), to.to_owned())) {
+        if self.is_cut(from, to) {
             return;
         }
         let lane = (from.to_owned(), to.to_owned(), channel);
@@ -117,13 +178,14 @@ impl Network {
         let network = Arc::clone(self);
         tokio::spawn(async move {
             tokio::time::sleep_until(at).await;
+            network.while_frozen(&[&lane.0, &lane.1]).await;
             let arrived = network
                 .weather
                 .lock()
                 .as_mut()
                 .and_then(|all| all.next(&lane));
             let (from, to, channel) = lane;
-            let cut = network.cuts.lock().contains(&(from.clone(), to.clone()));
+            let cut = network.is_cut(&from, &to);
             if let Some(frame) = arrived.filter(|_| !cut) {
                 network.deliver(&from, &to, channel, frame);
             }
@@ -140,12 +202,38 @@ impl Network {
 
 /// The way out of one server.
 pub struct Link {
+    /// The server.
     pub from: String,
+    /// Where its frames go.
     pub network: Arc<Network>,
+    is_down: AtomicBool,
+}
+
+impl Link {
+    /// The way out of the server of that name.
+    pub fn new(from: &str, network: &Arc<Network>) -> Self {
+        Self {
+            from: from.to_owned(),
+            network: Arc::clone(network),
+            is_down: AtomicBool::new(false),
+        }
+    }
+
+    /// Nothing leaves any more.
+    pub fn shut(&self) {
+        self.is_down.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether nothing leaves any more.
+    pub fn is_shut(&self) -> bool {
+        self.is_down.load(Ordering::Relaxed)
+    }
 }
 
 impl Outbound for Link {
     fn send(&self, to: &str, channel: Channel, frame: Bytes) {
-        self.network.carry(&self.from, to, channel, frame);
+        if !self.is_shut() {
+            self.network.carry(&self.from, to, channel, frame);
+        }
     }
 }
