@@ -210,8 +210,9 @@ async fn an_account_is_purged_and_what_cannot_be_done_is_refused() {
         let refused = ask_leader(&admin, subject, body).await;
         assert_eq!(refused["error"]["err_code"], code, "{subject} {refused}");
     }
-    let refused = ask(&client, "$JS.API.STREAM.PEER.REMOVE.S", r#"{"peer":"s1"}"#).await;
-    assert_eq!(refused["error"]["err_code"], 10036, "{refused}");
+    let nobody = r#"{"peer":"nobody"}"#;
+    let refused = ask(&client, "$JS.API.STREAM.PEER.REMOVE.S", nobody).await;
+    assert_eq!(refused["error"]["err_code"], 10040, "{refused}");
     // Only the system account may ask.
     let body = r#"{"placement":{"preferred":"nobody"}}"#;
     assert_eq!(

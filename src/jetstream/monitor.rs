@@ -116,8 +116,14 @@ pub struct JetStreamInfo {
     pub limits: Option<ServerLimits>,
     /// Streams.
     pub streams: usize,
+    /// Those that this server leads, on a server of a cluster.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub streams_leader: u64,
     /// Consumers.
     pub consumers: u64,
+    /// Those that this server leads, on a server of a cluster.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub consumers_leader: u64,
     /// Messages in all streams.
     pub messages: u64,
     /// Accounted bytes in all streams.
@@ -143,7 +149,9 @@ impl JetStreamInfo {
             config: None,
             limits: None,
             streams: 0,
+            streams_leader: 0,
             consumers: 0,
+            consumers_leader: 0,
             messages: 0,
             bytes: 0,
             meta_cluster: None,

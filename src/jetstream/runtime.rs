@@ -71,8 +71,6 @@ pub struct Setup {
 pub(crate) trait Backend: StreamMaker {
     /// Stops all streams; what they hold is checkpointed when this returns.
     fn stop(&self);
-    /// Lets a stream run no more, and keeps all that it holds.
-    fn set_aside(&self, account: &AccountStreams, stream: &Stream);
     /// What is wrong with a stream that takes nothing any more, if there is one.
     fn fault(&self) -> Option<String>;
     /// What the storage engine has done so far.
@@ -117,6 +115,7 @@ impl JetStream {
             streams,
             found,
             replicas,
+            aside,
             others,
             damage,
         } = Streams::open(storage, &setup, broker)?;
@@ -136,6 +135,7 @@ impl JetStream {
             accounts: Arc::clone(&accounts),
             streams: Arc::clone(&streams),
             replicas,
+            aside,
             others,
             damage,
             profile,
@@ -290,7 +290,7 @@ impl JetStream {
             reserved_memory: reserved(Storage::Memory),
             reserved_storage: reserved(Storage::File),
             accounts: self.accounts.len(),
-            ha_assets: 0,
+            ha_assets: self.cluster.as_ref().map_or(0, |cluster| cluster.groups()),
             api: self.api_stats(),
         }
     }
@@ -326,6 +326,16 @@ impl JetStream {
             .collect();
         accounts.sort_by(|(left, _), (right, _)| left.name.cmp(&right.name));
         let usages = || accounts.iter().map(|(_, usage)| usage);
+        let (mut streams_leader, mut consumers_leader) = (0, 0);
+        if let Some(cluster) = &self.cluster {
+            for (account, usage) in &accounts {
+                let led = usage.streams.iter();
+                for stream in led.filter(|info| cluster.leads(&account.name, &info.config.name)) {
+                    streams_leader += 1;
+                    consumers_leader += stream.state.consumer_count;
+                }
+            }
+        }
         let streams = || usages().flat_map(|usage| &usage.streams);
         let mut info = JetStreamInfo {
             stats: JetStreamStats::default(),
@@ -335,6 +345,8 @@ impl JetStream {
             config: Some(self.settings.clone()),
             limits: Some(self.server.limits),
             streams: streams().count(),
+            streams_leader,
+            consumers_leader,
             consumers: usages().map(Usage::consumers).sum(),
             messages: streams().map(|stream| stream.state.messages).sum(),
             bytes: streams().map(|stream| stream.state.bytes).sum(),

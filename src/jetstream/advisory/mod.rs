@@ -2,10 +2,6 @@
 //!
 //! Nothing is built for an advisory that nobody listens to.
 
-#[cfg_attr(
-    not(test),
-    expect(dead_code, reason = "replicated groups are to report through it")
-)]
 pub(crate) mod cluster;
 pub(crate) mod consumer;
 

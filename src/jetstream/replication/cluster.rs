@@ -19,16 +19,18 @@ use super::super::api::workers::{Accounts, ApiQueue};
 use super::super::limits::ServerLimits;
 use super::super::meta::{Command, PeerProfile};
 use super::super::runtime::{Backend, StartError};
+use super::super::shard::Aside;
 use super::super::shard::Streams;
 use super::super::types::{ClusterInfo, MetaClusterInfo};
-use super::ask;
+use super::advisories::Advisories;
 use super::assembly::{Assembly, MetaHost};
-use super::follower::Follower;
+use super::follower::{Follower, FollowerParts};
 use super::founding::Standing;
 use super::host::{Host, Remains};
 use super::kinds::{FETCH, LEADS};
-use super::leaders;
+use super::led::{Around, Own};
 use super::maker::ClusterMaker;
+use super::members::Members;
 use super::meta_machine::MetaMachine;
 use super::proposer::Proposer;
 use super::replicated::{LinkFetch, Replicated};
@@ -39,12 +41,15 @@ use super::steward::GroupSteward;
 use super::stream::machine::Pace;
 use super::stream::replica::Replicas;
 use super::view::View;
+use super::{ask, currency, leaders};
 use crate::cluster::link::{FrameSink, Links, Request};
 
 /// Threads of the groups.
 const RAFT_THREADS: usize = 2;
-/// How often a server that the meta group does not know as it is says so again, and looks whether it has caught up.
+/// How often a server that the meta group does not know as it is says so again.
 const PROFILE_INTERVAL: Duration = Duration::from_millis(100);
+/// How often a server looks again at what it has to do, while something is left to do.
+const FOLLOW_PAUSE: Duration = Duration::from_millis(20);
 /// How often a server looks who leads.
 const LOOK_INTERVAL: Duration = Duration::from_millis(50);
 /// The others are told again what a server leads after so many looks.
@@ -79,6 +84,8 @@ pub(crate) struct Parts {
     pub streams: Arc<Streams>,
     /// Replicas of streams that a start found.
     pub replicas: Vec<Recovered<FileStore>>,
+    /// Streams that were set aside in earlier runs.
+    pub aside: Vec<Aside>,
     pub others: BTreeMap<Owner, OwnerReplay>,
     pub damage: Vec<Damage>,
     pub profile: PeerProfile,
@@ -114,6 +121,7 @@ impl Cluster {
             accounts,
             streams,
             replicas,
+            aside,
             mut others,
             damage,
             profile,
@@ -166,16 +174,13 @@ impl Cluster {
         let router = Router::new(own.as_str(), Arc::clone(&links), directory, runtime.clone());
         let maker = Arc::new(ClusterMaker {
             cluster: setup.name.clone(),
-            unique_tag: setup.unique_tag,
+            unique_tag: setup.unique_tag.clone(),
             limits,
             machine: Arc::clone(&machine),
             proposer: Arc::clone(&proposer),
             view: Arc::downgrade(&view),
             local: Arc::clone(&backend),
         });
-        let found = replicas
-            .into_iter()
-            .map(|found| ((found.account.clone(), found.name.clone()), found));
         let shared = Replicas {
             groups: Arc::clone(&groups),
             shards: Arc::clone(streams.shards()),
@@ -184,13 +189,12 @@ impl Cluster {
             pace: Pace::default(),
         };
         let replicated = Arc::new(Replicated {
-            streams,
+            streams: Arc::clone(&streams),
             engine,
             replicas: shared,
             view: Arc::clone(&view),
             runtime: runtime.clone(),
             damage,
-            found: Mutex::new(found.collect()),
             running: Mutex::new(HashMap::new()),
         });
         let shown = Arc::new(Shown {
@@ -201,6 +205,14 @@ impl Cluster {
             replicated: Arc::downgrade(&replicated),
             runtime: runtime.clone(),
         });
+        let advisories = Arc::new(Advisories {
+            own: Arc::from(own.as_str()),
+            cluster: shown.cluster.clone(),
+            accounts: Arc::clone(&accounts),
+            streams: Arc::clone(&streams),
+            shown: Arc::clone(&shown),
+            leaderless: Mutex::default(),
+        });
         let steward = Arc::new(GroupSteward {
             own: own.clone(),
             machine: Arc::clone(&machine),
@@ -209,25 +221,49 @@ impl Cluster {
             maker: Arc::clone(&maker),
             accounts: Arc::clone(&accounts),
             shown: Arc::clone(&shown),
+            advisories: Arc::clone(&advisories),
             runtime: runtime.clone(),
         });
         ask::listen(&links, &accounts, &view, &shown);
         give_what_is_lacked(&links, &replicated, &runtime);
         hear_who_leads(&links, &view);
-        let follower = Arc::new(Follower {
+        currency::listen(&links, &machine, &runtime);
+        let follower = Follower::new(FollowerParts {
             replicated: Arc::clone(&replicated),
             own,
             accounts,
-            backend,
+            streams,
             links: Arc::clone(&links),
             view: Arc::clone(&view),
+            reporter: Arc::clone(&reporter),
             runtime: runtime.clone(),
-            known: Mutex::new(HashMap::new()),
+            replicas,
+            aside,
         });
+        let groups_here = Arc::new(Own {
+            machine: Arc::clone(&machine),
+            replicated: Arc::clone(&replicated),
+        });
+        let around = Arc::new(Around {
+            view: Arc::clone(&view),
+            unique_tag: setup.unique_tag,
+            reporter: Arc::clone(&reporter),
+        });
+        let members = Members::new(groups_here, around, machine.changes());
         let tasks = vec![
             runtime.spawn(Arc::clone(&assembly).run()),
-            runtime.spawn(follow(Arc::clone(&machine), Arc::clone(&follower))),
-            runtime.spawn(look_who_leads(Arc::clone(&machine), follower)),
+            runtime.spawn(follow(
+                Arc::clone(&machine),
+                Arc::clone(&links),
+                Arc::clone(&follower),
+            )),
+            runtime.spawn(members.run()),
+            runtime.spawn(look_who_leads(
+                Arc::clone(&machine),
+                follower,
+                Arc::clone(&advisories),
+            )),
+            runtime.spawn(advisories.watch_meta(Arc::clone(&machine))),
             runtime.spawn(be_known(profile.clone(), reporter)),
         ];
         Ok(Arc::new(Self {
@@ -292,6 +328,16 @@ impl Cluster {
     /// Who holds copies of a stream, as this server sees it.
     pub fn seen_here(&self, account: &str, stream: &str) -> Option<ClusterInfo> {
         self.shown.seen_here(account, stream)
+    }
+
+    /// Whether this server leads the stream.
+    pub fn leads(&self, account: &str, stream: &str) -> bool {
+        self.view.leads(account, stream)
+    }
+
+    /// Groups that this server takes part in, the meta group among them.
+    pub fn groups(&self) -> usize {
+        self.replicated.count() + usize::from(self.machine.group().is_some())
     }
 
     /// Why the meta group cannot be relied on here, in the reference's words. May wait a moment for this server to catch up.
@@ -364,59 +410,60 @@ impl Cluster {
 }
 
 /// Follows the meta layer's state as it changes.
-async fn follow(machine: Arc<MetaMachine>, follower: Arc<Follower>) {
+async fn follow(machine: Arc<MetaMachine>, links: Arc<Links>, follower: Arc<Follower>) {
     let (mut changes, mut roles) = (machine.changes(), machine.roles());
-    let mut strays_looked_for = false;
+    let mut goal = None;
+    let mut current = false;
     loop {
-        let meta = Arc::clone(&changes.borrow_and_update());
-        let settled = match &*roles.borrow_and_update() {
-            Role::Leader { .. } => true,
-            Role::Follower { .. } => is_caught_up(&machine),
-            Role::Leaderless | Role::Stopped { .. } => false,
-        };
-        let look = settled && !strays_looked_for;
-        let (working, meta) = (Arc::clone(&follower), meta);
-        let worked = tokio::task::spawn_blocking(move || {
-            working.follow(&meta);
-            if look {
-                working.set_strays_aside(&meta);
-            }
-        });
-        if worked.await.is_err() {
-            tracing::error!("Following the JetStream meta group failed");
+        if !current && goal.is_none() {
+            goal = currency::goal(&machine, &links).await;
         }
-        strays_looked_for |= look;
-        let again = tokio::time::sleep(PROFILE_INTERVAL);
+        let meta = Arc::clone(&changes.borrow_and_update());
+        roles.borrow_and_update();
+        current |= goal.is_some_and(|goal| meta.applied() >= goal);
+        let (working, known) = (Arc::clone(&follower), current);
+        let worked = tokio::task::spawn_blocking(move || working.follow(&meta, known));
+        let left = match worked.await {
+            Ok(left) => left,
+            Err(error) => {
+                tracing::error!("Following the JetStream meta group failed: {error}");
+                true
+            }
+        };
+        let again = tokio::time::sleep(FOLLOW_PAUSE);
         tokio::select! {
             changed = changes.changed() => if changed.is_err() { return },
             changed = roles.changed() => if changed.is_err() { return },
-            () = again, if !strays_looked_for => {}
+            () = again, if left || !current => {}
         }
     }
 }
 
-fn is_caught_up(machine: &MetaMachine) -> bool {
-    machine.group().is_some_and(|group| {
-        let status = group.status();
-        status.leader.is_some()
-            && status.committed_index > 0
-            && status.applied_index >= status.committed_index
-    })
-}
-
 /// Looks who leads the streams that have a replica here, and tells the others what this server leads.
-async fn look_who_leads(machine: Arc<MetaMachine>, follower: Arc<Follower>) {
-    let own: Arc<str> = Arc::from(follower.own.as_str());
-    let mut links = follower.links.changes();
+async fn look_who_leads(
+    machine: Arc<MetaMachine>,
+    follower: Arc<Follower>,
+    advisories: Arc<Advisories>,
+) {
+    let own: Arc<str> = Arc::from(follower.own());
+    let connected = Arc::clone(&follower.replicated.view.links);
+    let mut links = connected.changes();
     let mut quiet_for = 0;
     loop {
         tokio::time::sleep(LOOK_INTERVAL).await;
-        let changed = follower.replicated.look(&own);
-        if changed {
+        let looked = follower.replicated.look(&own);
+        let stalled = advisories.stalled(&looked.leaderless);
+        let changed = looked.changed;
+        if changed || !stalled.is_empty() {
             let (working, meta) = (Arc::clone(&follower), machine.meta());
+            let advisories = Arc::clone(&advisories);
             // What is asked of shards is waited for elsewhere.
             drop(tokio::task::spawn_blocking(move || {
-                working.configure_led(&meta)
+                if changed {
+                    working.configure_led(&meta);
+                    advisories.begin_to_lead(&meta, &looked.began);
+                }
+                advisories.lose_quorum(&meta, &stalled);
             }));
         }
         quiet_for += 1;
@@ -427,8 +474,8 @@ async fn look_who_leads(machine: Arc<MetaMachine>, follower: Arc<Follower>) {
         links.borrow_and_update();
         quiet_for = 0;
         let report = leaders::encode(&follower.view.report());
-        for server in follower.links.connected() {
-            let (links, report) = (Arc::clone(&follower.links), report.clone());
+        for server in connected.connected() {
+            let (links, report) = (Arc::clone(&connected), report.clone());
             follower.runtime.spawn(async move {
                 let told =
                     links.request(&server, Channel::Control, LEADS, report, QUESTION_TIMEOUT);

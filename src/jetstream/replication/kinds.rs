@@ -18,5 +18,7 @@ pub(super) const ASK: RequestKind = RequestKind(6);
 pub(super) const REPORT: RequestKind = RequestKind(7);
 /// Give me what my replica of a stream lacks.
 pub(super) const FETCH: RequestKind = RequestKind(8);
+/// How far is what you know of the meta group's state?
+pub(super) const CURRENT: RequestKind = RequestKind(10);
 /// These groups I lead, and no others.
 pub(super) const LEADS: RequestKind = RequestKind(9);

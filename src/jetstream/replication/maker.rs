@@ -95,14 +95,9 @@ impl ClusterMaker {
     ) -> Result<Decision, ApiError> {
         let sightings = self.view()?.sightings();
         let tiers = limits.map(AccountTiers::of_all).unwrap_or_default();
-        let decided = self.proposer.decide(|meta| {
-            let decision = decide(&self.desk(meta, &sightings, account, &tiers))?;
-            match moves_replicas(&decision) {
-                // Nobody brings replicas from one server to another yet.
-                true => Err(ErrorCode::ClusterUnsupportFeature.into()),
-                false => Ok(decision),
-            }
-        });
+        let decided = self
+            .proposer
+            .decide(|meta| decide(&self.desk(meta, &sightings, account, &tiers)));
         decided.map(|(decision, _)| decision)
     }
 
@@ -214,19 +209,6 @@ impl ClusterMaker {
             matches!(leader, StreamLeader::Server(_))
         })
     }
-}
-
-fn moves_replicas(decision: &Decision) -> bool {
-    matches!(
-        decision,
-        Decision::Propose(
-            Command::StreamUpdate {
-                members: Some(_),
-                ..
-            } | Command::MembersReplace { .. }
-                | Command::MoveCancel { .. }
-        )
-    )
 }
 
 impl StreamMaker for ClusterMaker {

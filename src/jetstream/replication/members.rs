@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use raft::group::{Group, GroupNumber, Groups, Member};
+use raft::group::{Group, GroupNumber, Member};
 use raft::types::NodeId;
 use tokio::sync::{Notify, watch};
 
@@ -79,13 +79,6 @@ impl Led for Group {
             let handed_over = self.transfer_leadership(to).await;
             handed_over.map_err(|error| error.to_string())
         })
-    }
-}
-
-impl Replicas for Groups {
-    fn replica(&self, group: GroupNumber) -> Option<Arc<dyn Led>> {
-        self.group(group)
-            .map(|group| Arc::new(group) as Arc<dyn Led>)
     }
 }
 

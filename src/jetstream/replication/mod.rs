@@ -5,9 +5,9 @@
 //! - `assembly`: servers coming together, until all belong to one meta group.
 //! - `host`: this server's replica of the meta group; `identity`: who it is there, as it is kept.
 //! - `meta_machine`: the meta layer's state, driven by its group and carried in the journal.
-//! - `follower`: makes this server hold what that state says.
+//! - `follower`: makes this server hold what that state says; `currency`: when that state is the one that holds.
 //! - `replicated`: the streams with several replicas that this server has a replica of.
-//! - `members`: brings the groups that this server leads to the members that they are to have.
+//! - `members`: brings the groups that this server leads to the members that they are to have; `led`: those groups, and what is known of the cluster.
 //! - `proposer`: commands on their way to the meta group, in one order; `reports`: what servers tell its leader.
 //! - `maker`: makes, changes and removes streams of a cluster.
 //! - `router`: which server answers an API request, and how it gets there; `carry`: requests and answers on that way, as bytes; `gather`: answers that
@@ -15,14 +15,17 @@
 //! - `view`: what this server knows of who leads what; `leaders`: the groups' leaders in it.
 //! - `steward`: has other servers lead what this one leads, and carries out what else requests about the cluster ask for.
 //! - `shown`: groups as clients and monitoring see them.
+//! - `advisories`: elections and lost majorities, told to those who listen.
 //! - `ask`: a stream elsewhere, reached as one that is here.
 //! - `kinds`: what servers ask each other.
 //! - `stream`: a stream on several servers.
 
+mod advisories;
 mod ask;
 mod assembly;
 mod carry;
 mod cluster;
+mod currency;
 mod follower;
 mod founding;
 mod gather;
@@ -30,14 +33,8 @@ mod host;
 mod identity;
 mod kinds;
 mod leaders;
+mod led;
 mod maker;
-#[cfg_attr(
-    not(test),
-    expect(
-        dead_code,
-        reason = "the controller does not start streams with several replicas yet"
-    )
-)]
 mod members;
 mod meta_machine;
 mod proposer;
@@ -46,13 +43,6 @@ mod reports;
 mod router;
 mod shown;
 mod steward;
-#[cfg_attr(
-    not(test),
-    expect(
-        dead_code,
-        reason = "streams do not go from one replica to several and back yet"
-    )
-)]
 pub(crate) mod stream;
 mod view;
 

@@ -18,13 +18,17 @@ use storage::store::{FileStore, Limits, MemStore, Store};
 use super::super::core::{Retirement, StreamCore};
 use super::super::log::{InstantLog, Log};
 use super::super::meta::StreamAssignment;
-use super::super::shard::{ReplicaSetup, Streams};
-use super::super::types::{ApiError, ErrorCode, Storage};
+use super::super::registry::{AccountStreams, Stream};
+use super::super::shard::{GivenUp, ReplicaSetup, Streams, Surrendered};
+use super::super::types::{ApiError, ErrorCode, Storage, StreamConfig};
 use super::kinds::FETCH;
 use super::leaders::Led;
 use super::stream::fetch::{Fetch, FetchError, Fetching};
-use super::stream::recover::{FoundReplica, recover};
+use super::stream::recover::{FoundReplica, LostReplica, recover};
 use super::stream::replica::{Replicas, StreamReplica};
+use super::stream::scale::{
+    Founding, to_joiner, to_plain, to_plain_in_memory, to_replicated, to_replicated_in_memory,
+};
 use super::view::View;
 use crate::cluster::link::Links;
 
@@ -53,8 +57,6 @@ pub(super) struct Replicated {
     pub view: Arc<View>,
     pub runtime: tokio::runtime::Handle,
     pub damage: Vec<Damage>,
-    /// What a start found and nobody asked for yet.
-    pub found: Mutex<HashMap<(String, String), Recovered<FileStore>>>,
     pub running: Mutex<HashMap<GroupNumber, Running>>,
 }
 
@@ -62,47 +64,237 @@ pub(super) struct Replicated {
 pub(super) struct Running {
     pub replica: StreamReplica,
     storage: StreamId,
+    /// Of a stream in memory: its place in storage, where nothing is.
+    spare: Option<FileStore>,
 }
 
 fn cannot(reason: impl std::fmt::Display) -> ApiError {
     ErrorCode::StreamOfflineReason.with(reason)
 }
 
+/// What a look at the groups came to.
+pub(super) struct Looked {
+    /// Whether this server leads others than before.
+    pub changed: bool,
+    /// What it leads since then.
+    pub began: Vec<GroupNumber>,
+    /// Groups of which no leader is known here.
+    pub leaderless: Vec<GroupNumber>,
+}
+
+/// A replica that cannot go on under its id.
+#[derive(Debug)]
+pub(super) struct Lost {
+    /// What is left of it.
+    pub storage: Option<StreamId>,
+    /// Whether nothing of a stream is in that.
+    pub is_empty: bool,
+    pub reason: String,
+}
+
+impl Lost {
+    /// Of a replica of which it is not known any more which one it was.
+    pub fn damaged(storage: StreamId) -> Self {
+        Self {
+            storage: Some(storage),
+            is_empty: false,
+            reason: "the list of streams was damaged".to_owned(),
+        }
+    }
+}
+
 impl Replicated {
-    /// Starts this server's replica of a stream: the one that was found, or a new one. Waits for disks.
-    pub fn start(
+    /// Lets a replica go on that a start found. Waits for disks.
+    pub fn start_again(&self, account: &str, found: Recovered<FileStore>) -> Result<Stream, Lost> {
+        let id = found.id;
+        let lost = |is_empty, reason: String| Lost {
+            storage: Some(id),
+            is_empty,
+            reason,
+        };
+        let found = recover(found, &self.damage, "").map_err(|error| {
+            // One that joined and was given nothing yet, or of a stream in memory.
+            let is_empty = matches!(error, LostReplica::Stateless);
+            lost(is_empty, error.to_string())
+        })?;
+        let (setup, spec) = self.again(account, found);
+        let started = self.run(spec.number, id, Founding { setup, spec }, None);
+        started.map_err(|error| lost(false, error.description.to_string()))
+    }
+
+    /// Starts a replica that was never here. Waits for disks.
+    pub fn start_new(
         &self,
         account: &str,
         assignment: &StreamAssignment,
         node: NodeId,
-    ) -> Result<super::super::registry::Stream, ApiError> {
-        let config = assignment.config();
-        let key = (account.to_owned(), config.name.clone());
-        let number = assignment.group.number;
-        let found = self.found.lock().remove(&key);
-        let (setup, spec) = match found {
-            Some(found) => {
-                let replica = found.form.replica();
-                if replica.is_none_or(|had| had.group != number.0 || had.node != node) {
-                    self.found.lock().insert(key, found);
-                    return Err(cannot("another replica of a stream of that name is here"));
-                }
-                let found = recover(found, &self.damage, "").map_err(cannot)?;
-                self.again(account, found)
-            }
-            None => self.begin(account, assignment, node)?,
-        };
-        let storage = StreamId(spec.owner.0);
+    ) -> Result<Stream, ApiError> {
+        let (founding, id, spare) = self.begin(account, assignment, node)?;
+        self.run(assignment.group.number, id, founding, spare)
+    }
+
+    fn run(
+        &self,
+        number: GroupNumber,
+        storage: StreamId,
+        founding: Founding,
+        spare: Option<FileStore>,
+    ) -> Result<Stream, ApiError> {
+        let Founding { setup, spec } = founding;
+        let config = StreamConfig::clone(setup.core.config());
         let started = self.runtime.block_on(self.replicas.start(setup, spec));
         let replica = started.map_err(cannot)?;
         let port = replica.port.port.clone();
-        self.running
-            .lock()
-            .insert(number, Running { replica, storage });
-        Ok(super::super::registry::Stream::new(
-            config.clone(),
-            Box::new(port),
-        ))
+        let running = Running {
+            replica,
+            storage,
+            spare,
+        };
+        self.running.lock().insert(number, running);
+        Ok(Stream::new(config, Box::new(port)))
+    }
+
+    /// Makes a stream with one replica that is here the first member of its group. Waits for disks.
+    pub fn found_with(
+        &self,
+        account: &AccountStreams,
+        stream: &Stream,
+        assignment: &StreamAssignment,
+        node: NodeId,
+    ) -> Result<Stream, ApiError> {
+        let number = assignment.group.number;
+        let given = self
+            .runtime
+            .block_on(self.streams.surrender(account, stream));
+        let GivenUp { stream, id, spare } = given.ok_or_else(|| cannot("it does not run here"))?;
+        let founding = self.founding(stream, id, spare.is_some(), assignment, node)?;
+        self.run(number, id, founding, spare)
+    }
+
+    fn founding(
+        &self,
+        stream: Surrendered,
+        id: StreamId,
+        in_memory: bool,
+        assignment: &StreamAssignment,
+        node: NodeId,
+    ) -> Result<Founding, ApiError> {
+        let replica = Replica {
+            group: assignment.group.number.0,
+            node,
+        };
+        let mut everyone = assignment.group.everyone();
+        let member = everyone.find(|member| member.node == node);
+        let server = member.map_or("", |member| member.server.as_str());
+        let founding = match in_memory {
+            true => {
+                let log: Arc<dyn Log> = Arc::new(InstantLog);
+                to_replicated_in_memory(&self.engine, id, log, stream, replica, server)
+            }
+            false => {
+                let log = self.streams.files_log();
+                to_replicated(&self.engine, log, stream, replica, server)
+            }
+        };
+        founding.map_err(cannot)
+    }
+
+    /// Whether a group has no other member than the one here, which leads it and has applied what was committed before.
+    pub fn is_alone_and_current(&self, number: GroupNumber) -> bool {
+        self.group_status(number).is_some_and(|status| {
+            let servers = status.members.servers();
+            let alone = servers.len() == 1 && status.members.is_voter(status.node);
+            alone && matches!(status.role, Role::Leader { .. })
+        })
+    }
+
+    /// Gives the last replica of a stream a log of its own again. Waits for disks.
+    pub fn to_plain(
+        &self,
+        account: &AccountStreams,
+        number: GroupNumber,
+    ) -> Result<Arc<Stream>, ApiError> {
+        let (stream, id, spare) = self.surrender(number)?;
+        match spare {
+            Some(store) => {
+                to_plain_in_memory(&self.engine, id).map_err(cannot)?;
+                let adopted = self
+                    .streams
+                    .adopt_in_memory(&account.name, stream, id, store);
+                adopted.map_err(cannot)
+            }
+            None => {
+                let stream = to_plain(&self.engine, stream).map_err(cannot)?;
+                Ok(self.streams.adopt(&account.name, stream))
+            }
+        }
+    }
+
+    /// Lets a replica begin again under another id: with all that it has, when it is to found its group anew, and else with nothing. Waits for disks.
+    pub fn renew(
+        &self,
+        account: &AccountStreams,
+        assignment: &StreamAssignment,
+        node: NodeId,
+        founds: bool,
+    ) -> Result<Stream, ApiError> {
+        let number = assignment.group.number;
+        let (stream, id, spare) = self.surrender(number)?;
+        let replica = Replica {
+            group: number.0,
+            node,
+        };
+        let founding = match (founds, &spare) {
+            (true, Some(_)) => {
+                to_plain_in_memory(&self.engine, id).map_err(cannot)?;
+                self.founding(stream, id, true, assignment, node)?
+            }
+            (true, None) => {
+                let stream = to_plain(&self.engine, stream).map_err(cannot)?;
+                self.founding(stream, id, false, assignment, node)?
+            }
+            (false, Some(_)) => {
+                drop(stream);
+                self.remove_stored(id)?;
+                return self.start_new(&account.name, assignment, node);
+            }
+            (false, None) => {
+                let log = self.streams.files_log();
+                to_joiner(&self.engine, log, stream, replica).map_err(cannot)?
+            }
+        };
+        self.run(number, id, founding, spare)
+    }
+
+    fn surrender(
+        &self,
+        number: GroupNumber,
+    ) -> Result<(Surrendered, StreamId, Option<FileStore>), ApiError> {
+        let gone = || cannot("its replica does not run here");
+        let running = self.running.lock().remove(&number).ok_or_else(gone)?;
+        let Running {
+            replica,
+            storage,
+            spare,
+        } = running;
+        self.view.leaders.forget(number);
+        let stream = self.runtime.block_on(replica.surrender());
+        Ok((stream.ok_or_else(gone)?, storage, spare))
+    }
+
+    /// Ends a replica, and says where what it holds is.
+    pub fn let_go(&self, number: GroupNumber) -> Option<StreamId> {
+        let running = self.running.lock().remove(&number)?;
+        self.runtime
+            .block_on(running.replica.stop(Retirement::Removed));
+        self.view.leaders.forget(number);
+        Some(running.storage)
+    }
+
+    /// Removes what is left of a replica that does not run.
+    pub fn remove_stored(&self, id: StreamId) -> Result<(), ApiError> {
+        let removed = self.engine.remove(id);
+        removed.map_err(|error| ErrorCode::StreamDelete.with(error))
     }
 
     fn again(&self, account: &str, found: FoundReplica) -> (ReplicaSetup, GroupSpec) {
@@ -152,7 +344,7 @@ impl Replicated {
         account: &str,
         assignment: &StreamAssignment,
         node: NodeId,
-    ) -> Result<(ReplicaSetup, GroupSpec), ApiError> {
+    ) -> Result<(Founding, StreamId, Option<FileStore>), ApiError> {
         let (config, group) = (assignment.config(), &assignment.group);
         let form = Form::Replicated(Replica {
             group: group.number.0,
@@ -163,9 +355,9 @@ impl Replicated {
             .engine
             .create_as(account, &config.name, options, form)
             .map_err(cannot)?;
-        let store: Box<dyn Store> = match config.storage {
-            Storage::Memory => Box::new(MemStore::new(Limits::default())),
-            Storage::File => Box::new(store),
+        let (store, spare): (Box<dyn Store>, _) = match config.storage {
+            Storage::Memory => (Box::new(MemStore::new(Limits::default())), Some(store)),
+            Storage::File => (Box::new(store), None),
         };
         let created_ns = assignment.created.nanoseconds();
         let core = StreamCore::create(config.clone(), "", created_ns, store).map_err(cannot)?;
@@ -184,8 +376,13 @@ impl Replicated {
             image: LogImage::default(),
             checkpoint: checkpoint.clone(),
         };
-        let position = checkpoint.unwrap_or_default();
-        Ok((self.setup(account, core, id, position), spec))
+        let setup = self.setup(account, core, id, checkpoint.unwrap_or_default());
+        Ok((Founding { setup, spec }, id, spare))
+    }
+
+    /// How many replicas run here.
+    pub fn count(&self) -> usize {
+        self.running.lock().len()
     }
 
     /// This server's replica in a group.
@@ -196,14 +393,10 @@ impl Replicated {
 
     /// Ends a replica and removes all that it holds.
     pub fn remove(&self, number: GroupNumber) -> Result<(), ApiError> {
-        let Some(running) = self.running.lock().remove(&number) else {
-            return Ok(());
-        };
-        self.runtime
-            .block_on(running.replica.stop(Retirement::Removed));
-        self.view.leaders.forget(number);
-        let removed = self.engine.remove(running.storage);
-        removed.map_err(|error| ErrorCode::StreamDelete.with(error))
+        match self.let_go(number) {
+            Some(storage) => self.remove_stored(storage),
+            None => Ok(()),
+        }
     }
 
     /// How the group of a replica here stands.
@@ -222,10 +415,11 @@ impl Replicated {
         }
     }
 
-    /// Looks who leads the groups of this server's replicas. True when this server leads others than before.
-    pub fn look(&self, own: &Arc<str>) -> bool {
+    /// Looks who leads the groups of this server's replicas.
+    pub fn look(&self, own: &Arc<str>) -> Looked {
         let leaders = &self.view.leaders;
-        let before = leaders.led_by(own);
+        let mut before = leaders.led_by(own);
+        let mut leaderless = Vec::new();
         for (number, running) in &*self.running.lock() {
             let (group, status) = (*number, running.replica.status());
             match status.role {
@@ -235,13 +429,21 @@ impl Replicated {
                     let term = running.replica.group.status().term;
                     leaders.leads(&Arc::from(leader.server), Led { group, term });
                 }
-                Role::Leaderless | Role::Stopped { .. } => leaders.leads_no_more(own, group),
+                Role::Leaderless => {
+                    leaders.leads_no_more(own, group);
+                    leaderless.push(group);
+                }
+                Role::Stopped { .. } => leaders.leads_no_more(own, group),
             }
         }
         let mut now = leaders.led_by(own);
-        let mut before = before;
         before.sort_unstable_by_key(|led| led.group);
         now.sort_unstable_by_key(|led| led.group);
-        before != now
+        let began = now.iter().filter(|led| !before.contains(led));
+        Looked {
+            changed: before != now,
+            began: began.map(|led| led.group).collect(),
+            leaderless,
+        }
     }
 }

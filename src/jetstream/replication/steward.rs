@@ -16,6 +16,7 @@ use super::super::meta::request::{Decision, Desk};
 use super::super::meta::{Command, Form, Meta, Sightings, is_online};
 use super::super::registry::{AccountStreams, Stream};
 use super::super::types::{ApiError, ErrorCode, StreamConfig, StreamInfo, Strictness};
+use super::advisories::Advisories;
 use super::assembly::random_id;
 use super::maker::ClusterMaker;
 use super::meta_machine::MetaMachine;
@@ -38,6 +39,7 @@ pub(super) struct GroupSteward {
     pub maker: Arc<ClusterMaker>,
     pub accounts: Arc<Accounts>,
     pub shown: Arc<Shown>,
+    pub advisories: Arc<Advisories>,
     pub runtime: tokio::runtime::Handle,
 }
 
@@ -69,12 +71,6 @@ impl GroupSteward {
     fn take_out(&self, group: &Group, server: &str) -> Result<(), ApiError> {
         let sightings = self.sightings()?;
         check_removable(&sightings, &self.own, server)?;
-        let meta = self.machine.meta();
-        let mut streams = meta.all_streams();
-        if streams.any(|(_, stream)| stream.group.member_on(server).is_some()) {
-            let reason = format!("server {server:?} has replicas, which cannot be moved yet");
-            return Err(ErrorCode::RaftGeneral.with(reason));
-        }
         let members = group.members();
         let voters = members.voters().into_iter().filter_map(|node| {
             let name = members.server_of(node)?.to_owned();
@@ -173,6 +169,7 @@ impl Steward for GroupSteward {
         let servers = servers_of(&status);
         let account = asked.account().unwrap_or_default();
         let decide = |desk: &Desk<'_>| asked.decide(desk, &self.own, &servers, body, strictness);
+        let mut removed = None;
         match self.maker.consider(account, decide)? {
             Act::StepDown(next) => {
                 let next = match next {
@@ -185,6 +182,7 @@ impl Steward for GroupSteward {
             Act::Decided(decision) => {
                 if let Decision::Propose(Command::PeerRemove { server }) = &*decision {
                     self.take_out(&group, server)?;
+                    removed = Some(server.clone());
                 }
             }
         }
@@ -193,6 +191,9 @@ impl Steward for GroupSteward {
                 Act::Decided(decision) => Ok(*decision),
                 Act::StepDown(_) => Err(ErrorCode::BadRequest.into()),
             })?;
+        if let Some(server) = removed {
+            self.advisories.removed(&server);
+        }
         Ok(match asked {
             Administration::StreamMove { account, stream }
             | Administration::StreamMoveCancel { account, stream } => self.show(account, stream),

@@ -25,7 +25,7 @@ use crate::cluster::link::Links;
 /// What is known here of who leads what.
 pub(super) struct View {
     own: Arc<str>,
-    links: Arc<Links>,
+    pub links: Arc<Links>,
     machine: Arc<MetaMachine>,
     pub leaders: Leaders,
     accounts: Arc<Accounts>,

@@ -17,6 +17,7 @@ use storage::journal::{Damage, Owner, OwnerReplay};
 use storage::store::{FileStore, Limits, MemStore, Store};
 
 use super::Shards;
+use super::aside::Aside;
 use super::engine_log::EngineLog;
 use super::port::Port;
 use super::remembered::{BIRTH_INDEX, Remembered, append};
@@ -46,6 +47,8 @@ pub(crate) struct OpenedStreams {
     pub found: FoundStreams,
     /// Replicas of streams on several servers, which somebody else starts.
     pub replicas: Vec<Recovered<FileStore>>,
+    /// What was set aside in earlier runs.
+    pub aside: Vec<Aside>,
     /// What the journal holds of others than streams.
     pub others: BTreeMap<Owner, OwnerReplay>,
     /// What was durable in the journal and can no longer be read.
@@ -74,13 +77,13 @@ pub(crate) struct Streams {
 }
 
 /// What belongs to one stream.
-struct Held {
-    port: Port,
-    storage: StreamId,
+pub(super) struct Held {
+    pub(super) port: Port,
+    pub(super) storage: StreamId,
     /// Present for a stream in memory.
-    remembered: Option<Remembered>,
+    pub(super) remembered: Option<Remembered>,
     created_ns: i64,
-    subscriptions: Vec<InternalSubscription>,
+    pub(super) subscriptions: Vec<InternalSubscription>,
     reserved: (Storage, u64),
 }
 
@@ -127,8 +130,8 @@ impl Streams {
         listen_to(&streams);
         let mut found = Vec::new();
         let damaged = !opened.damage.is_empty();
-        let (replicas, alone): (Vec<_>, Vec<_>) = opened
-            .streams
+        let (streams_found, aside) = streams.part_asides(opened.streams);
+        let (replicas, alone): (Vec<_>, Vec<_>) = streams_found
             .into_iter()
             .partition(|recovered| recovered.form.is_replicated());
         for recovered in alone {
@@ -138,6 +141,7 @@ impl Streams {
             streams,
             found,
             replicas,
+            aside,
             others: opened.others,
             damage: opened.damage,
         })
@@ -287,7 +291,7 @@ impl Streams {
     }
 
     /// Puts a stream on a shard and lets it listen.
-    fn run(
+    pub(super) fn run(
         &self,
         account: &str,
         core: StreamCore,
@@ -339,15 +343,29 @@ impl Streams {
 
     /// Reports what happened to a stream to those who listen.
     fn advise(&self, account: &str, stream: &str, action: StreamAction) {
-        let account = self.broker.ensure_account(account);
-        let subject = action.subject(stream);
-        if !account.has_interest(&subject) {
+        let now = Time::from_nanoseconds(now_ns());
+        self.tell(Some(account), &action.subject(stream), || {
+            action.payload(stream, now)
+        });
+    }
+
+    /// Tells those who listen in an account, or in the system account without one.
+    pub(crate) fn tell(
+        &self,
+        account: Option<&str>,
+        subject: &str,
+        payload: impl FnOnce() -> Vec<u8>,
+    ) {
+        let account = match account {
+            Some(name) => self.broker.ensure_account(name),
+            None => Arc::clone(self.broker.system()),
+        };
+        if !account.has_interest(subject) {
             return;
         }
-        let now = Time::from_nanoseconds(now_ns());
         let advisory = Outgoing {
-            subject: Bytes::from(subject),
-            payload: Bytes::from(action.payload(stream, now)),
+            subject: Bytes::copy_from_slice(subject.as_bytes()),
+            payload: Bytes::from(payload()),
             ..Outgoing::default()
         };
         self.broker
@@ -407,10 +425,21 @@ impl Streams {
         }
     }
 
+    /// A stream is about to be here no more.
+    pub(super) fn unhold(&self, account: &str, stream: &str) -> Option<Held> {
+        let key = (account.to_owned(), stream.to_owned());
+        self.held.lock().remove(&key)
+    }
+
+    /// A stream that could not be brought back is nobody's any more. Says where it is stored.
+    pub(super) fn forget_offline(&self, account: &str, name: &str) -> Option<StreamId> {
+        let key = (account.to_owned(), name.to_owned());
+        self.offline.lock().remove(&key).map(|(id, _)| id)
+    }
+
     /// Takes a stream off its shard and lets it hear nothing any more. Says where it is stored.
-    fn let_go(&self, account: &AccountStreams, stream: &Stream) -> Option<StreamId> {
-        let key = (account.name.clone(), stream.name.clone());
-        let held = self.held.lock().remove(&key)?;
+    pub(super) fn let_go(&self, account: &AccountStreams, stream: &Stream) -> Option<StreamId> {
+        let held = self.unhold(&account.name, &stream.name)?;
         drop(held.subscriptions);
         let (sender, receiver) = mpsc::sync_channel(1);
         held.port.remove(Box::new(move || {
@@ -596,12 +625,6 @@ impl StreamMaker for Streams {
 }
 
 impl Backend for Streams {
-    fn set_aside(&self, account: &AccountStreams, stream: &Stream) {
-        if let Some(storage) = self.let_go(account, stream) {
-            self.engine.set_offline(storage);
-        }
-    }
-
     fn fault(&self) -> Option<String> {
         let offline = || {
             let offline = self.offline.lock();

@@ -6,7 +6,7 @@
 //! - `worker`: the thread's loop.
 //! - `shards`: all of them; `faults`: those that are offline.
 //! - `engine_log`: the storage engine as the log of file streams.
-//! - `backend`: making, bringing back and removing streams.
+//! - `backend`: making, bringing back and removing streams; `giving`: those that leave and come back in another form; `aside`: those that are kept and never run.
 //! - `copying`: what a stream's slot does for its mirror or its sources.
 //! - `replica`: what a stream's slot does beyond that as one of several replicas.
 //! - `replica_port`: how others reach a replica.
@@ -20,12 +20,14 @@
 //! # Invariant
 //! Nothing here decides what happens to a stream; that is its core's. Nobody holds a lock while a core works.
 
+mod aside;
 mod backend;
 #[cfg(test)]
 mod by_hand;
 mod copying;
 mod engine_log;
 mod faults;
+mod giving;
 mod inbox;
 mod port;
 mod remembered;
@@ -43,11 +45,13 @@ mod slot;
 mod tests;
 mod worker;
 
+pub(crate) use aside::Aside;
 pub(crate) use backend::{OpenedStreams, Streams};
 #[cfg(test)]
 pub(crate) use by_hand::HandShard;
 #[cfg(test)]
 pub(crate) use engine_log::EngineLog;
+pub(crate) use giving::GivenUp;
 pub use inbox::WaitingMax;
 #[cfg(test)]
 pub(crate) use port::Port;

@@ -44,6 +44,11 @@ impl Remembered {
         Ok(())
     }
 
+    /// What is left when nothing has to be remembered any more: an empty store.
+    pub(super) fn into_store(self) -> FileStore {
+        self.store
+    }
+
     /// Lets the journal forget the entries.
     pub(super) fn checkpoint(
         &mut self,

@@ -109,7 +109,13 @@ impl<O: Clone> Catalog<O> {
         }
     }
 
+    /// Lists a stream; one that is listed already gets another name.
     pub fn insert(&mut self, id: StreamId, listed: Listed<O>) {
+        if let Some(before) = self.streams.get(&id).map(Listed::key)
+            && self.names.get(&before) == Some(&id)
+        {
+            self.names.remove(&before);
+        }
         self.next_stream = self.next_stream.max(id.0.saturating_add(1));
         self.names.insert(listed.key(), id);
         self.streams.insert(id, listed);

@@ -103,6 +103,24 @@ impl<S: Persistent> Engine<S> {
         Ok(())
     }
 
+    /// Gives a stream another name in the catalog, so that its own is free. Durable when it returns.
+    pub fn rename(&self, id: StreamId, name: &str) -> Result<(), RemoveError> {
+        let mut catalog = self.catalog.lock();
+        let Some(listed) = catalog.streams.get(&id) else {
+            return Err(RemoveError::Unknown);
+        };
+        let renamed = Listed {
+            account: listed.account.clone(),
+            name: name.to_owned(),
+            options: listed.options.clone(),
+            form: listed.form,
+        };
+        self.change_catalog(&mut catalog, CatalogEntry::Created(id, renamed))?;
+        drop(catalog);
+        self.carry_if_wanted();
+        Ok(())
+    }
+
     /// Gives a stream's log another form. Durable when it returns. Before it is called a checkpoint has to be durable that covers every entry of the log in the old form,
     /// and nothing more is submitted in that form: from then on its entries are passed over.
     pub fn reform(&self, id: StreamId, form: Form) -> Result<(), RemoveError> {

@@ -87,6 +87,48 @@ pub(crate) fn to_replicated(
     Ok(Founding { setup, spec })
 }
 
+/// The same for a stream in memory, whose place in storage is `id`: of its messages nothing is there.
+pub(crate) fn to_replicated_in_memory(
+    engine: &FileEngine,
+    id: StreamId,
+    log: Arc<dyn Log>,
+    stream: Surrendered,
+    replica: Replica,
+    server: &str,
+) -> Result<Founding, NotReformed> {
+    let members = Members::of_voters([(replica.node, server.to_owned())]);
+    let position = Checkpoint::founding(stream.core.applied_index(), members);
+    let form = Form::Replicated(replica);
+    engine.reform(id, form).map_err(NotReformed::because)?;
+    let spec = GroupSpec {
+        number: GroupNumber(replica.group),
+        owner: id.owner(),
+        node: replica.node,
+        begin: Begin::Founder,
+        image: LogImage::default(),
+        checkpoint: Some(position.clone()),
+    };
+    let setup = ReplicaSetup {
+        core: stream.core,
+        account: stream.account,
+        storage_log: log,
+        storage: 0,
+        meter: stream.meter,
+        position,
+        keeps_nothing: false,
+    };
+    Ok(Founding { setup, spec })
+}
+
+/// Takes the place of a stream in memory out of its group, which must have ended everywhere.
+pub(crate) fn to_plain_in_memory(engine: &FileEngine, id: StreamId) -> Result<(), NotReformed> {
+    // The votes and the log go with the form.
+    engine
+        .reform(id, Form::Plain)
+        .map_err(NotReformed::because)?;
+    take_back(engine, id, 1)
+}
+
 /// Gives the last replica of a stream a log of its own again. Its group must have ended everywhere. Waits for the disk.
 pub(crate) fn to_plain(
     engine: &FileEngine,

@@ -1,0 +1,198 @@
+//! Reports of elections and of groups that nobody can lead, to those who listen.
+//!
+//! What concerns a stream is told in its account, and with the account's name in the system account.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use raft::group::{GroupNumber, Role};
+
+use super::super::advisory::cluster::{
+    DOMAIN_LEADER_ELECTED, DomainLeaderElected, GroupAdvisory, GroupEvent, SERVER_REMOVED,
+    ServerRemoved,
+};
+use super::super::api::now;
+use super::super::api::workers::Accounts;
+use super::super::core::{StreamReply, StreamRequest};
+use super::super::meta::{Meta, consumer_replicas};
+use super::super::shard::Streams;
+use super::super::types::{PeerId, PeerInfo};
+use super::meta_machine::MetaMachine;
+use super::shown::Shown;
+
+/// A group counts as one that nobody can lead when it had no leader for so long.
+const QUORUM_PATIENCE: Duration = Duration::from_secs(2);
+/// That is told again after this time at the earliest.
+const QUORUM_INTERVAL: Duration = Duration::from_secs(10);
+
+/// Reports what groups of this server come to.
+pub(super) struct Advisories {
+    pub own: Arc<str>,
+    pub cluster: String,
+    pub accounts: Arc<Accounts>,
+    pub streams: Arc<Streams>,
+    pub shown: Arc<Shown>,
+    pub leaderless: Mutex<HashMap<GroupNumber, Leaderless>>,
+}
+
+/// A group without a leader.
+pub(super) struct Leaderless {
+    since: Instant,
+    told: Option<Instant>,
+}
+
+impl Advisories {
+    /// This server leads these groups from now on. Asks shards, if anybody listens.
+    pub fn begin_to_lead(&self, meta: &Meta, groups: &[GroupNumber]) {
+        let event = GroupEvent::LeaderElected { leader: &self.own };
+        self.tell(meta, groups, event);
+    }
+
+    /// These groups have no leader, as far as their replicas here know; all others have. Says which of them are to be reported.
+    pub fn stalled(&self, groups: &[GroupNumber]) -> Vec<GroupNumber> {
+        let now = Instant::now();
+        let mut leaderless = self.leaderless.lock();
+        leaderless.retain(|group, known| {
+            let told_lately = |told: Instant| now - told < QUORUM_INTERVAL;
+            groups.contains(group) || known.told.is_some_and(told_lately)
+        });
+        let mut stalled = Vec::new();
+        for group in groups {
+            let fresh = Leaderless {
+                since: now,
+                told: None,
+            };
+            let known = leaderless.entry(*group).or_insert(fresh);
+            if known.told.is_none() && now - known.since >= QUORUM_PATIENCE {
+                known.told = Some(now);
+                stalled.push(*group);
+            }
+        }
+        stalled
+    }
+
+    /// Nobody can lead these groups. Asks shards, if anybody listens.
+    pub fn lose_quorum(&self, meta: &Meta, groups: &[GroupNumber]) {
+        for (of, _) in meta.all_streams() {
+            if groups.contains(&of.group) {
+                tracing::warn!(
+                    "JetStream cluster stream '{} > {}' has NO quorum, stalled",
+                    of.account,
+                    of.stream
+                );
+            }
+        }
+        self.tell(meta, groups, GroupEvent::QuorumLost);
+    }
+
+    fn tell(&self, meta: &Meta, groups: &[GroupNumber], event: GroupEvent<'_>) {
+        for (of, assignment) in meta.all_streams() {
+            if !groups.contains(&of.group) {
+                continue;
+            }
+            let seen = self.shown.seen_here(&of.account, &of.stream);
+            let replicas = seen.map(|seen| seen.replicas).unwrap_or_default();
+            let advisory = GroupAdvisory {
+                account: "",
+                stream: &of.stream,
+                consumer: "",
+                event,
+                replicas: &replicas,
+                domain: "",
+            };
+            self.publish(&of.account, advisory);
+            for consumer in self.consumers(&of.account, &of.stream, assignment.config()) {
+                let consumer = consumer.as_str();
+                self.publish(
+                    &of.account,
+                    GroupAdvisory {
+                        consumer,
+                        ..advisory
+                    },
+                );
+            }
+        }
+    }
+
+    /// The consumers of a stream that count as replicated.
+    fn consumers(
+        &self,
+        account: &str,
+        stream: &str,
+        config: &super::super::types::StreamConfig,
+    ) -> Vec<String> {
+        let found = self.accounts.get(account);
+        let Some(found) = found.and_then(|account| account.get(stream)) else {
+            return Vec::new();
+        };
+        let all = StreamRequest::ConsumerInfos {
+            offset: 0,
+            limit: usize::MAX,
+        };
+        let StreamReply::ConsumerInfos { infos, .. } = found.ask(all) else {
+            return Vec::new();
+        };
+        let replicated = infos
+            .into_iter()
+            .filter(|info| consumer_replicas(&info.config, config) > 1);
+        replicated.map(|info| info.name).collect()
+    }
+
+    fn publish(&self, account: &str, advisory: GroupAdvisory<'_>) {
+        let subject = advisory.subject();
+        self.streams
+            .tell(Some(account), &subject, || advisory.payload(now()));
+        let named = GroupAdvisory {
+            account,
+            ..advisory
+        };
+        self.streams.tell(None, &subject, || named.payload(now()));
+    }
+
+    /// A server was taken out of the cluster.
+    pub fn removed(&self, server: &str) {
+        let removed = ServerRemoved {
+            server,
+            // It is not there any more to say under which id it ran.
+            server_id: "",
+            cluster: &self.cluster,
+            domain: "",
+        };
+        self.streams
+            .tell(None, SERVER_REMOVED, || removed.payload(now()));
+    }
+
+    fn meta_led(&self, replicas: &[PeerInfo]) {
+        let own = PeerId::of(&self.own);
+        let elected = DomainLeaderElected {
+            leader: own.as_str(),
+            replicas,
+            cluster: &self.cluster,
+            domain: "",
+        };
+        self.streams
+            .tell(None, DOMAIN_LEADER_ELECTED, || elected.payload(now()));
+    }
+
+    /// Reports when this server begins to lead the meta group, as long as that goes on.
+    pub async fn watch_meta(self: Arc<Self>, machine: Arc<MetaMachine>) {
+        let mut roles = machine.roles();
+        let mut led = None;
+        loop {
+            let role = roles.borrow_and_update().clone();
+            match role {
+                Role::Leader { term } if led != Some(term) => {
+                    led = Some(term);
+                    tracing::info!("This server leads the JetStream meta group");
+                    self.meta_led(&self.shown.meta().replicas);
+                }
+                _ => {}
+            }
+            if roles.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+}
