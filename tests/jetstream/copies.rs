@@ -152,6 +152,29 @@ async fn a_mirror_answers_direct_gets_for_its_origin() {
 }
 
 #[tokio::test]
+async fn a_work_queue_is_emptied_through_a_consumer_made_beforehand() {
+    let server = Server::jetstream();
+    let (context, client) = (connect(&server).await, client(&server).await);
+    let queue = json!({"name": "Q", "subjects": ["q.>"], "retention": "workqueue"});
+    create(&client, queue).await;
+    let consumer = json!({"stream_name": "Q", "config": {
+        "durable_name": "D", "deliver_subject": "deliver.d",
+        "ack_policy": "flow_control", "max_ack_pending": 100,
+    }});
+    let made = api(&client, "CONSUMER.DURABLE.CREATE.Q.D", consumer).await;
+    assert_eq!(made["config"]["flow_control"], true, "{made}");
+    assert_eq!(made["config"]["idle_heartbeat"], 1_000_000_000, "{made}");
+    fill(&context, "q.a", 20).await;
+    let source = json!({"name": "Q", "consumer": {"name": "D", "deliver_subject": "deliver.d"}});
+    create(&client, json!({"name": "C", "sources": [source]})).await;
+    holds(&client, "C", 20).await;
+    holds(&client, "Q", 0).await;
+    fill(&context, "q.b", 5).await;
+    holds(&client, "C", 25).await;
+    holds(&client, "Q", 0).await;
+}
+
+#[tokio::test]
 async fn what_a_stream_cannot_copy_from_is_refused() {
     let server = Server::jetstream();
     let client = client(&server).await;

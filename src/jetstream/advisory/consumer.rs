@@ -25,6 +25,8 @@ struct Event<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     stream_seq: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    ack_time: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     deliveries: Option<u64>,
     #[serde(skip_serializing_if = "str::is_empty")]
     group: &'a str,
@@ -43,10 +45,17 @@ struct Shape<'a> {
     event: Event<'a>,
 }
 
+/// The verb of what is measured of acks.
+const ACK: &str = "ACK";
+
 /// Where an advisory is published.
 pub(crate) fn subject(advisory: &Advisory, stream: &str) -> String {
     let shape = shape(advisory, "", stream);
     match shape.event.consumer {
+        // A measurement rather than an event.
+        consumer if shape.verb == ACK => {
+            format!("$JS.EVENT.METRIC.CONSUMER.{ACK}.{stream}.{consumer}")
+        }
         "" => format!("$JS.EVENT.ADVISORY.STREAM.{}.{stream}", shape.verb),
         consumer => format!(
             "$JS.EVENT.ADVISORY.CONSUMER.{}.{stream}.{consumer}",
@@ -130,6 +139,23 @@ fn shape<'a>(advisory: &'a Advisory, account: &'a str, stream: &'a str) -> Shape
                 stream_seq: Some(*stream_sequence),
                 deliveries: Some(*deliveries),
                 reason,
+                ..about(consumer)
+            },
+        },
+        Advisory::Acknowledged {
+            consumer,
+            consumer_sequence,
+            stream_sequence,
+            deliveries,
+            ack_time_ns,
+        } => Shape {
+            verb: ACK,
+            kind: "io.nats.jetstream.metric.v1.consumer_ack",
+            event: Event {
+                consumer_seq: Some(*consumer_sequence),
+                stream_seq: Some(*stream_sequence),
+                ack_time: Some(*ack_time_ns),
+                deliveries: Some(*deliveries),
                 ..about(consumer)
             },
         },
@@ -229,6 +255,22 @@ mod tests {
         assert_eq!(
             text,
             r#""timestamp":"1970-01-01T00:00:00Z","stream":"S","consumer":"C","paused":false,"pause_until":"0001-01-01T00:00:00Z"}"#
+        );
+    }
+
+    #[test]
+    fn a_sampled_ack_is_a_measurement() {
+        let (subject, text) = shown(&Advisory::Acknowledged {
+            consumer: "C".to_owned(),
+            consumer_sequence: 1,
+            stream_sequence: 2,
+            deliveries: 3,
+            ack_time_ns: 4,
+        });
+        assert_eq!(subject, "$JS.EVENT.METRIC.CONSUMER.ACK.S.C");
+        assert_eq!(
+            text,
+            r#""timestamp":"1970-01-01T00:00:00Z","stream":"S","consumer":"C","consumer_seq":1,"stream_seq":2,"ack_time":4,"deliveries":3}"#
         );
     }
 

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use super::entry::{EntryHeader, EntryWriter, Op};
-use super::request::Outgoing;
+use super::request::{DirectQuery, Outgoing};
 use crate::jetstream::types::ApiError;
 
 /// Who waits for an entry to be durable and applied.
@@ -41,6 +41,11 @@ pub(crate) enum Waiting {
         id: Box<str>,
         /// Its place in the batch.
         at: u64,
+    },
+    /// A direct get may be about what is on its way.
+    Direct {
+        reply: Bytes,
+        query: Box<DirectQuery>,
     },
     /// An origin hears how far its copy is.
     Flow { answer: Box<Outgoing> },

@@ -65,6 +65,19 @@ pub enum Advisory {
         /// Why.
         reason: String,
     },
+    /// A message was acknowledged: one of those that are sampled.
+    Acknowledged {
+        /// To this consumer.
+        consumer: String,
+        /// Which delivery.
+        consumer_sequence: u64,
+        /// Which message.
+        stream_sequence: u64,
+        /// How often it was delivered.
+        deliveries: u64,
+        /// How long after its delivery.
+        ack_time_ns: i64,
+    },
     /// A client was pinned.
     Pinned {
         /// To this consumer.

@@ -13,9 +13,7 @@ use super::super::response::{
     Paged, StreamCreated, StreamDeleted, StreamListPage, StreamNamesPage, StreamShown,
     StreamUpdated,
 };
-use super::super::validate::{
-    check_origins, check_stream, check_stream_creation, check_update, refuse_unsupported,
-};
+use super::super::validate::{check_origins, check_stream, check_stream_creation, check_update};
 use super::{Context, at_most, unexpected};
 use crate::subject::overlap;
 
@@ -62,7 +60,6 @@ pub(super) fn create(context: &Context<'_>, name: &str) -> Result<StreamCreated,
             if let Some(reason) = account.offline(name) {
                 return Err(ErrorCode::StreamOfflineReason.with(reason));
             }
-            refuse_unsupported(&config)?;
             check_overlap(account, &config)?;
             let stream = context
                 .server
@@ -180,7 +177,6 @@ pub(super) fn update(context: &Context<'_>, name: &str) -> Result<StreamUpdated,
     }
     let more_bytes = reservation(&config).saturating_sub(reservation(&old));
     check_resources(context, &limits, &config, more_bytes)?;
-    refuse_unsupported(&config)?;
     let _consumers = stream.change.lock();
     check_consumer_limits(&stream, &old, &config)?;
     check_overlap(account, &config)?;

@@ -8,14 +8,12 @@ mod consumer;
 mod name;
 mod origins;
 mod stream;
-mod unsupported;
 mod update;
 
 pub use consumer::{check_consumer, check_consumer_update, filters_collide, is_valid_group};
 pub use name::{has_path_separators, is_valid_name};
 pub use origins::check_origins;
 pub use stream::{check_stream, check_stream_creation};
-pub use unsupported::refuse_unsupported;
 pub use update::check_update;
 
 use super::super::limits::{AccountLimits, ServerLimits};

@@ -219,16 +219,6 @@ fn an_account_may_demand_and_cap_the_bytes_of_a_stream() {
 }
 
 #[test]
-fn what_is_not_built_is_refused_by_name() {
-    let config = checked(r#"{"name":"S","persist_mode":"async"}"#).expect("valid by itself");
-    let error = refuse_unsupported(&config).expect_err("refused");
-    assert_eq!(
-        error.description,
-        "persist_mode async is not supported by this server yet"
-    );
-}
-
-#[test]
 fn a_stream_changes_only_in_what_may_change() {
     let old = checked(r#"{"name":"S","deny_delete":true,"allow_msg_ttl":true}"#).expect("valid");
     for (body, text) in [

@@ -41,6 +41,7 @@ impl Consumer {
             (subject.consumer_sequence, subject.stream_sequence);
         let settled = match kind {
             AckKind::Ack | AckKind::Next(_) => {
+                self.sample(subject, turn);
                 self.settle(consumer_sequence, stream_sequence, turn)
             }
             AckKind::Terminate(reason) => {
@@ -78,6 +79,26 @@ impl Consumer {
             _ => {}
         }
         true
+    }
+
+    /// Lets the world hear how long an ack took, now and then.
+    fn sample(&self, subject: &AckSubject<'_>, turn: &mut Turn<'_>) {
+        let percent = self.rules.sample_percent;
+        if percent == 0 || self.rules.ack != AckPolicy::Explicit {
+            return;
+        }
+        let pending = self.live.as_deref().map(|live| &live.progress.pending);
+        let waited = pending.and_then(|pending| pending.get(&subject.stream_sequence));
+        let is_chosen = percent >= 100 || turn.world.random() % 100 <= percent;
+        if let Some(waited) = waited.filter(|_| is_chosen) {
+            turn.effects.advisories.push(Advisory::Acknowledged {
+                consumer: self.name.clone(),
+                consumer_sequence: subject.consumer_sequence,
+                stream_sequence: subject.stream_sequence,
+                deliveries: subject.deliveries,
+                ack_time_ns: turn.now_ns.saturating_sub(waited.time_ns),
+            });
+        }
     }
 
     /// Settles a message, and under `all` everything before it.

@@ -19,6 +19,8 @@ pub(crate) struct Rules {
     pub(crate) deliver_max: Option<u64>,
     pub(crate) ack_pending_max: Option<usize>,
     pub(crate) waiting_max: usize,
+    /// Of how many acks in a hundred the world hears.
+    pub(crate) sample_percent: u64,
     pub(crate) headers_only: bool,
     pub(crate) deliver_subject: Bytes,
     pub(crate) flow_control: bool,
@@ -33,6 +35,11 @@ pub(crate) struct Rules {
     pub(crate) priority: PriorityPolicy,
     pub(crate) priority_groups: Vec<String>,
     pub(crate) priority_timeout_ns: i64,
+}
+
+/// Reads `50` or `50%`.
+fn sample_percent(freq: &str) -> u64 {
+    freq.trim_end_matches('%').parse().unwrap_or(0)
 }
 
 fn positive(value: i64) -> Option<i64> {
@@ -61,6 +68,7 @@ impl Rules {
                 .filter(|_| acks)
                 .map(|max| max as usize),
             waiting_max: positive(config.max_waiting).unwrap_or(512) as usize,
+            sample_percent: sample_percent(&config.sample_freq),
             headers_only: config.headers_only,
             deliver_subject: Bytes::copy_from_slice(config.deliver_subject.as_bytes()),
             flow_control: config.flow_control,

@@ -4,7 +4,9 @@ use bytes::Bytes;
 use storage::filter::Filter;
 use storage::store::{Counting, Message};
 
-use super::{Step, StreamCore};
+use super::StreamCore;
+use crate::jetstream::core::draft::Waiting;
+use crate::jetstream::core::effects::Effects;
 use crate::jetstream::core::headers::{self, line, line_bytes};
 use crate::jetstream::core::request::{DirectQuery, MessageQuery, Outgoing};
 use crate::jetstream::core::status;
@@ -23,8 +25,20 @@ struct InBatch {
 }
 
 impl StreamCore {
-    pub(super) fn direct(&mut self, reply: &Bytes, query: &DirectQuery, step: &mut Step<'_>) {
-        let outgoing = &mut step.effects.outgoing;
+    /// Answers a direct get. Where publishers are acknowledged early it waits for what they were told to be there.
+    pub(super) fn direct(&mut self, reply: Bytes, query: DirectQuery, effects: &mut Effects) {
+        let early = self.acks_early();
+        match self.lead.as_deref_mut() {
+            Some(lead) if early && !lead.is_settled() => {
+                let query = Box::new(query);
+                lead.after_all(Waiting::Direct { reply, query });
+            }
+            _ => self.answer_direct(&reply, &query, effects),
+        }
+    }
+
+    pub(super) fn answer_direct(&self, reply: &Bytes, query: &DirectQuery, effects: &mut Effects) {
+        let outgoing = &mut effects.outgoing;
         match query {
             DirectQuery::One { query, no_headers } => match self.find(query) {
                 Ok(Some(message)) => {

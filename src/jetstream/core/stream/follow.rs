@@ -102,7 +102,7 @@ impl StreamCore {
     /// A follower answers from what it has applied, and decides nothing.
     pub(super) fn handle_following(&mut self, event: Event, step: &mut Step<'_>) {
         match event {
-            Event::Direct { reply, query } => self.direct(&reply, &query, step),
+            Event::Direct { reply, query } => self.direct(reply, query, step.effects),
             Event::Request { token, request } => {
                 let reply = match request.is_read() {
                     true => self.read(&request, step),

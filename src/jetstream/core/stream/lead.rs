@@ -228,7 +228,7 @@ impl StreamCore {
         match event {
             Event::Publish(publish) => self.publish(publish, step),
             Event::Request { token, request } => self.request(token, request, step),
-            Event::Direct { reply, query } => self.direct(&reply, &query, step),
+            Event::Direct { reply, query } => self.direct(reply, query, step.effects),
             Event::Pull {
                 consumer,
                 reply,
@@ -571,6 +571,7 @@ impl StreamCore {
                     self.fast_stored(&id, at, sequence, &reply, effects);
                 }
             }
+            Waiting::Direct { reply, query } => self.answer_direct(&reply, &query, effects),
             Waiting::Flow { answer } => effects.outgoing.push(*answer),
             Waiting::Refused { reply, error } => self.refuse(reply, &error, effects),
             Waiting::Confirmed { reply } => effects.confirm(reply),
@@ -637,7 +638,7 @@ pub(super) enum Extra<'a> {
 }
 
 impl<'a> Extra<'a> {
-    fn value(value: Option<&'a str>) -> Self {
+    pub(super) fn value(value: Option<&'a str>) -> Self {
         value.map_or(Self::None, Self::Value)
     }
 }

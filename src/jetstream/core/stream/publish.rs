@@ -11,7 +11,7 @@ use crate::jetstream::core::effects::Effects;
 use crate::jetstream::core::entry::{MessageOp, Op, Scheduler};
 use crate::jetstream::core::headers::{self, PublishHeaders};
 use crate::jetstream::core::request::{Outgoing, Publish};
-use crate::jetstream::types::ApiError;
+use crate::jetstream::types::{ApiError, PersistMode};
 
 /// How the reply subject of a message of a fast batch ends.
 const FAST_BATCH_SUFFIX: &[u8] = b".$FI";
@@ -41,7 +41,7 @@ impl StreamCore {
         match self.judge(&Case::alone(&publish, &found, step.now_ns)) {
             Ok(plan) => {
                 let id = found.id.unwrap_or_default();
-                self.store_message(&publish, id, plan, step.now_ns);
+                self.store_message(&publish, id, plan, step);
             }
             Err(Obstacle::Duplicate(sequence)) => {
                 self.duplicate(publish.reply, sequence, step.effects)
@@ -52,20 +52,31 @@ impl StreamCore {
     }
 
     /// Puts a message into the entry being filled.
-    fn store_message(&mut self, publish: &Publish, id: &[u8], plan: Plan, now_ns: i64) {
+    fn store_message(&mut self, publish: &Publish, id: &[u8], plan: Plan, step: &mut Step<'_>) {
         let responds = !self.config.no_ack && !publish.reply.is_empty();
         let operation = self.push_message(publish, id, &plan);
+        let acks_early = self.acks_early();
+        if responds && acks_early {
+            let extra = Extra::value(plan.value.as_deref());
+            let sequence = self.last_sequence();
+            self.acknowledge(publish.reply.clone(), sequence, extra, step.effects);
+        }
         let Some(lead) = self.lead.as_deref_mut() else {
             return;
         };
-        if responds {
+        if responds && !acks_early {
             let waiting = Waiting::Stored {
                 reply: publish.reply.clone(),
                 value: plan.value,
             };
             lead.draft.wait(operation, waiting);
         }
-        lead.seal_if_long(now_ns);
+        lead.seal_if_long(step.now_ns);
+    }
+
+    /// Whether publishers need not wait until what they hear of is durable.
+    pub(super) fn acks_early(&self) -> bool {
+        self.config.persist_mode == PersistMode::Async && self.config.num_replicas <= 1
     }
 
     /// Puts a message into the entry being filled as it was planned; which operation it is.
@@ -106,8 +117,9 @@ impl StreamCore {
         if self.config.no_ack || reply.is_empty() {
             return;
         }
+        let early = self.acks_early();
         match self.lead.as_deref_mut() {
-            Some(lead) if !lead.is_settled() => {
+            Some(lead) if !early && !lead.is_settled() => {
                 lead.after_all(Waiting::Duplicate { reply, sequence });
             }
             _ => self.acknowledge(reply, sequence, Extra::Duplicate, effects),
@@ -119,8 +131,11 @@ impl StreamCore {
             return;
         }
         let error = Box::new(error);
+        let early = self.acks_early();
         match self.lead.as_deref_mut() {
-            Some(lead) if !lead.is_settled() => lead.after_all(Waiting::Refused { reply, error }),
+            Some(lead) if !early && !lead.is_settled() => {
+                lead.after_all(Waiting::Refused { reply, error })
+            }
             _ => self.refuse(reply, &error, effects),
         }
     }

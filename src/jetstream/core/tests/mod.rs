@@ -4,6 +4,7 @@ mod acks;
 mod batches;
 mod consumers;
 mod copies;
+mod details;
 mod following;
 mod publishing;
 mod replicas;

@@ -2,7 +2,7 @@
 
 use super::{Decision, Desk};
 use crate::jetstream::api::validate::{
-    check_origins, check_stream, check_stream_creation, check_update, refuse_unsupported,
+    check_origins, check_stream, check_stream_creation, check_update,
 };
 use crate::jetstream::meta::assignment::{ChangeKind, StreamAssignment, replicas};
 use crate::jetstream::meta::command::{Command, NewMembers};
@@ -32,7 +32,6 @@ pub fn create(
             false => Err(ErrorCode::StreamNameExist.into()),
         };
     }
-    refuse_unsupported(&config)?;
     if desk
         .meta
         .subjects_overlap(desk.account, name, &config.subjects)
@@ -123,7 +122,6 @@ pub fn update(
     let config = check_stream(config, &rules)?;
     let config = check_update(old, config)?;
     let config = check_origins(config, &find_in(desk), &rules)?;
-    refuse_unsupported(&config)?;
     if desk
         .meta
         .subjects_overlap(desk.account, name, &config.subjects)

@@ -17,7 +17,7 @@ use crate::jetstream::core::{
     AckSubject, ConsumerAction, ConsumerCreate, Event, MessageQuery, Outgoing, Publish, PurgeQuery,
     StreamReply, StreamRequest,
 };
-use crate::jetstream::types::{ErrorCode, Retention};
+use crate::jetstream::types::{ErrorCode, Retention, StreamSource};
 
 /// Steps in one life.
 const STEPS: usize = 400;
@@ -55,6 +55,16 @@ struct Life {
     /// Sequences that somebody asked to remove.
     removed: BTreeSet<u64>,
     purged_below: u64,
+    /// Who leads in which term, and the last message that it was brought from a source.
+    brought: ((usize, u64), u64),
+}
+
+/// A stream that is copied from.
+fn origin() -> StreamSource {
+    StreamSource {
+        name: "O".to_owned(),
+        ..StreamSource::default()
+    }
 }
 
 impl Life {
@@ -68,6 +78,11 @@ impl Life {
             retention,
             num_replicas: 3,
             allow_rollup_hdrs: true,
+            allow_atomic: true,
+            allow_msg_schedules: true,
+            allow_msg_ttl: true,
+            subject_delete_marker_ttl: if dice.below(2) == 0 { 2 * SECOND } else { 0 },
+            sources: vec![origin()],
             max_msgs_per_subject: if retention == Retention::Limits {
                 PER_SUBJECT_MAX
             } else {
@@ -90,6 +105,7 @@ impl Life {
             confirmed: BTreeSet::new(),
             removed: BTreeSet::new(),
             purged_below: 0,
+            brought: ((0, 0), 0),
         };
         life.consumer("one", "s.work");
         if retention == Retention::Limits {
@@ -101,7 +117,7 @@ impl Life {
     fn live(&mut self) {
         for _ in 0..STEPS {
             let at = self.a_leader();
-            match self.dice.below(40) {
+            match self.dice.below(50) {
                 0..10 => self.publish(at),
                 10..14 => self.compare_and_set(at),
                 14..18 => self.pull(at),
@@ -116,6 +132,10 @@ impl Life {
                     self.group.pass_time(by);
                 }
                 35 => self.remove(at),
+                40..42 => self.publish_batch(at),
+                42 => self.publish_mortal(at),
+                43 => self.publish_schedule(at),
+                44..50 => self.bring(),
                 36..38 => {
                     let next = self.dice.below(3) as usize;
                     self.group.depose(next, &mut self.dice);
@@ -206,6 +226,89 @@ impl Life {
             expected: None,
         };
         self.send(at, &headers, sent);
+    }
+
+    /// Publishes messages that are stored together or not at all.
+    fn publish_batch(&mut self, at: usize) {
+        self.count += 1;
+        let name = format!("b{}", self.count);
+        let subject = format!("s.batch.{}", self.count);
+        for sequence in 1..=3 {
+            let last = sequence == 3;
+            let mut block =
+                format!("NATS/1.0\r\nNats-Batch-Id: {name}\r\nNats-Batch-Sequence: {sequence}\r\n");
+            if last {
+                block.push_str("Nats-Batch-Commit: 1\r\n");
+            }
+            block.push_str("\r\n");
+            let payload = format!("{name}/{sequence}");
+            let publish = Publish {
+                subject: Bytes::from(subject.clone()),
+                headers: Bytes::from(block),
+                payload: Bytes::from(payload.clone()),
+                ..Publish::default()
+            };
+            let mut reply = String::new();
+            if last {
+                reply = format!("reply.{}", self.count);
+                let sent = Sent {
+                    subject: "s.batch",
+                    payload,
+                    id: None,
+                    expected: None,
+                };
+                self.unanswered.insert(reply.clone(), sent);
+            }
+            self.group.publish(at, &reply, publish);
+        }
+    }
+
+    fn publish_plainly(&mut self, at: usize, subject: &'static str, block: &'static str) {
+        self.count += 1;
+        let publish = Publish {
+            subject: Bytes::from_static(subject.as_bytes()),
+            headers: Bytes::from_static(block.as_bytes()),
+            payload: Bytes::from(format!("p{}", self.count)),
+            ..Publish::default()
+        };
+        self.group.publish(at, "", publish);
+    }
+
+    fn publish_mortal(&mut self, at: usize) {
+        self.publish_plainly(at, "s.mortal", "NATS/1.0\r\nNats-TTL: 2\r\n\r\n");
+    }
+
+    fn publish_schedule(&mut self, at: usize) {
+        let block = "NATS/1.0\r\nNats-Schedule: @every 2s\r\nNats-Schedule-Target: s.made\r\n\r\n";
+        self.publish_plainly(at, "s.plan", block);
+    }
+
+    /// The leader is brought the next message of its source: after what it has stored, when it has just begun to lead or lost what was
+    /// in flight.
+    fn bring(&mut self) {
+        let (at, term) = (self.group.leader, self.group.term);
+        let replica = &mut self.group.replicas[at];
+        let (lost, refused) = replica.effects.take_copying();
+        assert!(refused.is_empty(), "seed {}", self.seed);
+        if lost || self.brought.0 != (at, term) {
+            let position = replica.core.source_positions().of(&origin());
+            self.brought = ((at, term), position.unwrap_or(0));
+        }
+        self.brought.1 += 1;
+        let sequence = self.brought.1;
+        let block = format!("NATS/1.0\r\nNats-Stream-Source: O {sequence} > > o\r\n\r\n");
+        let message = Publish {
+            subject: Bytes::from(format!("s.copied.{}", sequence % 50)),
+            headers: Bytes::from(block),
+            payload: Bytes::from(format!("o{sequence}")),
+            ..Publish::default()
+        };
+        let event = Event::Sourced {
+            attempt: term,
+            sequence,
+            message,
+        };
+        self.group.event(at, event);
     }
 
     /// Writes to a register, expecting what some replica holds of it.
@@ -364,6 +467,50 @@ impl Life {
         self.check_acknowledged(&history);
         self.check_ids(&history);
         self.check_register(&history);
+        self.check_batches(&history);
+        self.check_copied(&history);
+        self.check_made(&history);
+    }
+
+    /// Batches are stored as a whole or not at all.
+    fn check_batches(&self, history: &BTreeMap<u64, Message>) {
+        let mut stored: BTreeMap<String, u64> = BTreeMap::new();
+        for message in history.values() {
+            if message.subject.starts_with(b"s.batch.") {
+                let payload = text(&message.payload);
+                let name = payload.split('/').next().unwrap_or_default().to_owned();
+                *stored.entry(name).or_default() += 1;
+            }
+        }
+        let seed = self.seed;
+        assert!(
+            stored.values().all(|count| *count == 3),
+            "seed {seed}: {stored:?}"
+        );
+    }
+
+    /// Every message of the source was stored once, in order.
+    fn check_copied(&self, history: &BTreeMap<u64, Message>) {
+        let copied = history
+            .values()
+            .filter(|message| message.subject.starts_with(b"s.copied."))
+            .map(|message| text(&message.payload));
+        for (at, payload) in copied.enumerate() {
+            assert_eq!(payload, format!("o{}", at + 1), "seed {}", self.seed);
+        }
+    }
+
+    /// No schedule fired twice for one time.
+    fn check_made(&self, history: &BTreeMap<u64, Message>) {
+        let mut seen = BTreeSet::new();
+        for message in history.values().filter(|it| it.subject == "s.made") {
+            let fired = (text(&message.headers), text(&message.payload));
+            assert!(
+                seen.insert(fired.clone()),
+                "seed {}: {fired:?} twice",
+                self.seed
+            );
+        }
     }
 
     fn cores(&self) -> impl Iterator<Item = &crate::jetstream::core::StreamCore> {
