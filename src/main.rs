@@ -1,6 +1,6 @@
 //! The `nats-server` binary: command line in, exit status out.
 
-use nats_server::config::flags::USAGE;
+use nats_server::config::flags::{USAGE, tls_usage};
 use nats_server::config::parser::Process;
 use nats_server::config::{Command, FlagError, Flags, Options};
 use nats_server::logging::{Logger, fatal};
@@ -31,6 +31,10 @@ fn main() -> ExitCode {
         }
         Ok(Command::Help) => {
             print!("{USAGE}");
+            ExitCode::SUCCESS
+        }
+        Ok(Command::HelpTls) => {
+            print!("{}", tls_usage());
             ExitCode::SUCCESS
         }
         Err(error @ FlagError::UnknownCommand(_)) => complain(error),

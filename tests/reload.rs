@@ -338,3 +338,24 @@ fn without_a_file_there_is_nothing_to_reload() {
     server.signal(Signal::HUP);
     server.wait_for_log("can only reload config when a file is provided using -c or --config");
 }
+
+#[test]
+fn clients_are_told_the_address_that_is_advertised() {
+    let mut server = start("client_advertise: 'one.example:9999'");
+    let told = |server: &Server| -> (String, u64) {
+        let mut wire = Wire::connect(server.address());
+        let info: Value = serde_json::from_str(&wire.expect("\r\n")["INFO ".len()..]).unwrap();
+        let host = info["host"].as_str().unwrap().to_owned();
+        (host, info["port"].as_u64().unwrap())
+    };
+    assert_eq!(told(&server), ("one.example".into(), 9999));
+    reload(
+        &mut server,
+        "client_advertise: two.example",
+        "Reloaded: client_advertise = two.example",
+    );
+    let port = u64::from(server.address().port());
+    assert_eq!(told(&server), ("two.example".into(), port));
+    reload(&mut server, "max_payload: 9", "Reloaded: max_payload = 9");
+    assert_eq!(told(&server), ("127.0.0.1".into(), port));
+}

@@ -603,3 +603,24 @@ fn lines_go_to_a_remote_syslog_and_the_service_manager_is_told() {
     heard(&|bytes| manager.recv(bytes), "STOPPING=1");
     assert!(process.0.wait().unwrap().success());
 }
+
+#[test]
+fn of_traced_messages_as_much_is_shown_as_was_asked_for() {
+    let server = ServerOptions::default()
+        .arguments(["-V", "--max_traced_msg_len", "3"])
+        .start();
+    let mut wire = Wire::ready(server.address(), "{\"verbose\":false}");
+    wire.send("PUB a 6\r\nabcdef\r\n");
+    server.wait_for_log("MSG_PAYLOAD: [\"abc\"...]");
+    let server = ServerOptions::default()
+        .config("trace_headers: true")
+        .start();
+    let connect = "{\"verbose\":false,\"headers\":true}";
+    let mut wire = Wire::ready(server.address(), connect);
+    wire.send("HPUB a 18 24\r\nNATS/1.0\r\nA: b\r\n\r\nsecret\r\n");
+    let line = server.wait_for_log("MSG_HEADERS: [");
+    assert!(
+        line.contains("A: b") && !server.log().contains("secret"),
+        "{line}"
+    );
+}

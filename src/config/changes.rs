@@ -57,6 +57,7 @@ pub fn changes(old: &Options, new: &Options) -> Result<Vec<Change>, NotReloadabl
     let Options {
         host,
         port,
+        client_advertise,
         server_name,
         server_tags,
         monitor,
@@ -67,6 +68,7 @@ pub fn changes(old: &Options, new: &Options) -> Result<Vec<Change>, NotReloadabl
         timing,
         no_fast_producer_stall,
         no_header_support,
+        proxy_protocol,
         tls,
         allow_non_tls,
         authorization,
@@ -85,6 +87,7 @@ pub fn changes(old: &Options, new: &Options) -> Result<Vec<Change>, NotReloadabl
     same("ServerName", server_name, &new.server_name)?;
     same("Tags", server_tags, &new.server_tags)?;
     same("NoHeaderSupport", no_header_support, &new.no_header_support)?;
+    same("ProxyProtocol", proxy_protocol, &new.proxy_protocol)?;
     same("AllowNonTLS", allow_non_tls, &new.allow_non_tls)?;
     same(
         "SystemAccount",
@@ -102,6 +105,18 @@ pub fn changes(old: &Options, new: &Options) -> Result<Vec<Change>, NotReloadabl
     found.limits(limits, &new.limits)?;
     found.timing(timing, &new.timing)?;
     found.authorization(authorization, &new.authorization);
+    if client_advertise != &new.client_advertise {
+        // Other servers of a cluster have been told it.
+        if new.cluster.port.is_some() {
+            return Err(NotReloadable::Block("ClientAdvertise in a cluster"));
+        }
+        let (host, port) = new.client_advertise.clone().unwrap_or_default();
+        let port = port.map_or(String::new(), |port| format!(":{port}"));
+        found.add(
+            Apply::Connections,
+            format!("client_advertise = {host}{port}"),
+        );
+    }
     if pid_file != &new.pid_file {
         found.add(
             Apply::PidFile,

@@ -129,6 +129,8 @@ pub enum Command {
     Version,
     /// Print the usage and exit.
     Help,
+    /// Print what there is of TLS and exit.
+    HelpTls,
 }
 
 /// A command line that cannot be taken.
@@ -167,6 +169,9 @@ impl Command {
         }
         if flags.help == Some(true) {
             return Ok(Command::Help);
+        }
+        if flags.help_tls == Some(true) {
+            return Ok(Command::HelpTls);
         }
         match words.first().map(String::as_str) {
             Some("version") => return Ok(Command::Version),
@@ -307,7 +312,7 @@ Server:
        --ports_file_dir <dir>          Directory that receives a file with the ports in use
   -sl, --signal <signal>[=<pid>]       Send a signal to a server: stop, quit, term, reopen, ldm, reload;
                                        <pid> is a process id, the start of one and '*', or a pid file
-       --client_advertise <address>    Address that clients are told (not supported yet)
+       --client_advertise <address>    Address that clients are told
 
 Monitoring:
   -m,  --http_port <port>              Port for monitoring over HTTP
@@ -346,7 +351,7 @@ TLS:
        --tlskey <file>                 Key of the certificate, in PEM
        --tlsverify                     Clients must show certificates
        --tlscacert <file>              Authorities that sign their certificates, in PEM
-       --help_tls                      More about TLS (not supported yet)
+       --help_tls                      More about TLS
 
 Cluster:
        --routes <urls>                 Servers of the cluster to connect to, separated by commas
@@ -359,6 +364,22 @@ Cluster:
   -h,  --help                          Show this
   -v,  --version                       Show the version
 ";
+
+/// What there is of TLS.
+pub fn tls_usage() -> String {
+    use super::options::tls::{CIPHER_SUITES, CURVES};
+    let list = |names: &[&str]| format!("    {}\n", names.join("\n    "));
+    format!(
+        "TLS configuration is specified in the tls block of the configuration file:\n\n\
+         tls {{\n    cert_file:     \"./certs/server-cert.pem\"\n    key_file:      \"./certs/server-key.pem\"\n    \
+         ca_file:       \"./certs/ca.pem\"\n    verify:        true    # or verify_and_map: clients are the users their certificates name\n    \
+         timeout:       2       # seconds for a handshake\n    min_version:   \"1.2\"\n}}\n\n\
+         Cipher suites for cipher_suites; all of them without it (those of TLS 1.3 are always offered):\n{}\n\
+         Curves for curve_preferences; all of them, in this order, without it:\n{}",
+        list(&CIPHER_SUITES),
+        list(&CURVES),
+    )
+}
 
 #[cfg(test)]
 mod tests {
@@ -418,6 +439,8 @@ mod tests {
         assert_eq!(parse("version"), Ok(Command::Version));
         assert_eq!(parse("-p 1 help"), Ok(Command::Help));
         assert_eq!(parse("-h"), Ok(Command::Help));
+        assert_eq!(parse("--help_tls"), Ok(Command::HelpTls));
+        assert!(tls_usage().contains("CurveP384") && tls_usage().contains("cert_file"));
         assert_eq!(
             parse("--signal ldm=123"),
             Ok(Command::Signal("ldm=123".into()))
@@ -441,6 +464,33 @@ mod tests {
             Err(FlagError::InvalidValue { .. })
         ));
         assert!(matches!(parse("---p 1"), Err(FlagError::Syntax(_))));
+    }
+
+    #[test]
+    fn completions_name_every_flag() {
+        for (shell, text) in [
+            (
+                "bash",
+                include_str!("../../docs/deploy/completions/nats-server.bash"),
+            ),
+            (
+                "zsh",
+                include_str!("../../docs/deploy/completions/_nats-server"),
+            ),
+            (
+                "fish",
+                include_str!("../../docs/deploy/completions/nats-server.fish"),
+            ),
+        ] {
+            for argument in Flags::command().get_arguments() {
+                for name in argument.get_long_and_visible_aliases().unwrap_or_default() {
+                    let is_named = text
+                        .split(|c: char| !c.is_ascii_alphanumeric() && c != '_')
+                        .any(|word| word == name);
+                    assert!(is_named, "{shell}: {name}");
+                }
+            }
+        }
     }
 
     #[test]

@@ -29,6 +29,8 @@ use crate::protocol::{ServerInfo, encode};
 pub struct Clients {
     pub(super) broker: Arc<Broker>,
     terms: ArcSwap<Terms>,
+    /// Where the server listens for clients.
+    listening: (String, u16),
     pub(super) handshakes: HandshakeRate,
     info: ArcSwap<ServerInfo>,
     connected: Mutex<HashMap<u64, Arc<Client>>>,
@@ -50,10 +52,12 @@ impl Clients {
         let terms = Terms::new(options, tls, &broker)?;
         settle_accounts(options, &broker);
         let closed_max = options.limits.closed_clients_max;
-        let info = terms.told_in(info);
+        let listening = (info.host.clone(), info.port);
+        let info = terms.told_in(info, &listening);
         Ok(Arc::new(Self {
             broker,
             terms: ArcSwap::from_pointee(terms),
+            listening,
             handshakes: HandshakeRate::default(),
             info: ArcSwap::from_pointee(info),
             connected: Mutex::default(),
@@ -73,7 +77,7 @@ impl Clients {
     /// New terms for all: those who are connected already are asked to look at them.
     pub fn change_terms(&self, options: &Options, terms: Terms) {
         settle_accounts(options, &self.broker);
-        let info = terms.told_in(ServerInfo::clone(&self.info()));
+        let info = terms.told_in(ServerInfo::clone(&self.info()), &self.listening);
         self.info.store(Arc::new(info));
         let connections_max = terms.options.connections_max;
         self.terms.store(Arc::new(terms));

@@ -16,6 +16,7 @@ mod entrance;
 mod observer;
 pub mod options;
 mod ping;
+mod proxied;
 mod publish;
 mod review;
 mod session;

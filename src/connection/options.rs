@@ -30,6 +30,8 @@ pub struct ConnectionOptions {
     pub no_fast_producer_stall: bool,
     /// Whether messages may carry headers.
     pub headers: bool,
+    /// Whether clients may come through a proxy that says where they are.
+    pub proxy_protocol: bool,
     /// Whether the protocol itself is logged.
     pub trace: bool,
     /// How much of a traced payload is shown; 0 is all.
@@ -52,6 +54,7 @@ impl From<&Options> for ConnectionOptions {
             write_deadline: options.timing.write_deadline,
             no_fast_producer_stall: options.no_fast_producer_stall,
             headers: !options.no_header_support,
+            proxy_protocol: options.proxy_protocol,
             trace: options.log.trace,
             traced_message_bytes_max: options.log.traced_message_bytes_max,
             trace_headers: options.log.trace_headers,

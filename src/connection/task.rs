@@ -15,7 +15,7 @@ use super::closed::{ClosedClient, HeldSubscription};
 use super::entrance::Entrance;
 use super::session::{Session, Step};
 use super::terms::Terms;
-use super::transport::{Greeting, Reader, Transport};
+use super::transport::{Greeting, Proxies, Reader, Transport};
 use super::websocket;
 use crate::broker::outbox::Call;
 use crate::broker::{
@@ -42,9 +42,14 @@ pub(super) async fn run(clients: Arc<Clients>, stream: TcpStream, address: Socke
     let terms = clients.terms();
     let entrance = terms.entrance.clone();
     let nonce = clients.nonce(&entrance);
-    let info = clients.info_for(&entrance, id, address, &nonce);
+    let mut info = clients.info_for(&entrance, id, address, &nonce);
+    if terms.options.proxy_protocol {
+        // It is not known yet where the client is.
+        info.client_ip = String::new();
+    }
     match open(&clients, &terms, stream, &info).await {
         Ok(transport) => {
+            let address = transport.source.unwrap_or(address);
             let hello = Hello {
                 id,
                 address,
@@ -204,12 +209,19 @@ async fn open(
     stream: TcpStream,
     info: &ServerInfo,
 ) -> Result<Transport, HandshakeError> {
-    let Some(terms) = &terms.tls else {
-        return Ok(Transport::plain(stream, Greeting::Due));
+    let proxies = match terms.options.proxy_protocol {
+        true => Proxies::Heard,
+        false => Proxies::Ignored,
     };
     let mut line = Vec::new();
-    encode::info(&mut line, info);
-    Transport::open(stream, terms, &clients.handshakes, &line).await
+    if proxies == Proxies::Heard || terms.tls.is_some() {
+        encode::info(&mut line, info);
+    }
+    match &terms.tls {
+        None if proxies == Proxies::Heard => Transport::proxied(stream, &line).await,
+        None => Ok(Transport::plain(stream, Greeting::Due)),
+        Some(terms) => Transport::open(stream, terms, &clients.handshakes, proxies, &line).await,
+    }
 }
 
 struct Connection {

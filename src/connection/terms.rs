@@ -23,6 +23,8 @@ pub struct Terms {
     pub(super) tls: Option<TlsTerms>,
     /// Whether clients must show certificates.
     verifies: bool,
+    /// What clients are told instead of where the server listens.
+    advertise: Option<(String, Option<u16>)>,
 }
 
 impl Terms {
@@ -51,6 +53,7 @@ impl Terms {
             .as_ref()
             .is_some_and(|tls| tls.peer_certificate == PeerCertificate::Required);
         Ok(Self {
+            advertise: options.client_advertise.clone(),
             options: ConnectionOptions::from(options),
             entrance,
             websocket,
@@ -67,10 +70,16 @@ impl Terms {
         }
     }
 
-    /// What is said of them to clients.
-    pub(super) fn told_in(&self, info: ServerInfo) -> ServerInfo {
+    /// What is said of them to clients of a server that listens there.
+    pub(super) fn told_in(&self, info: ServerInfo, listening: &(String, u16)) -> ServerInfo {
+        let (host, port) = match &self.advertise {
+            Some((host, port)) => (host, port.unwrap_or(listening.1)),
+            None => (&listening.0, listening.1),
+        };
         let most = self.options.payload_bytes_max;
         ServerInfo {
+            host: host.clone(),
+            port,
             headers: self.options.headers,
             auth_required: self.entrance.authenticator.is_announced(),
             tls_required: self.entrance.tls_required,

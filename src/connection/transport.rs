@@ -1,6 +1,7 @@
 //! How a connection begins: in plain text, encrypted, or as the client decides.
 
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,6 +12,7 @@ use tokio::net::TcpStream;
 use tokio::net::tcp::OwnedReadHalf;
 use tokio::time::{Instant, timeout};
 
+use super::proxied::source_of;
 use super::socket::{TcpWire, TlsWire};
 use super::websocket::WebSocketReader;
 use crate::broker::{Carrier, Wire};
@@ -125,6 +127,15 @@ pub(super) struct Transport {
     pub(super) carrier: Carrier,
     /// Whom the client's certificate names, where it matters.
     pub(super) peer: Option<Arc<PeerIdentity>>,
+    /// Where the client is, when a proxy has said so.
+    pub(super) source: Option<SocketAddr>,
+}
+
+/// Whether clients may come through a proxy that says where they are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Proxies {
+    Heard,
+    Ignored,
 }
 
 impl Transport {
@@ -136,7 +147,24 @@ impl Transport {
             greeting,
             carrier: Carrier::default(),
             peer: None,
+            source: None,
         }
+    }
+
+    /// Begins a connection in plain text that may come through a proxy.
+    pub(super) async fn proxied(
+        mut stream: TcpStream,
+        info: &[u8],
+    ) -> Result<Self, HandshakeError> {
+        // A proxy does not wait for it, and a client behind one does.
+        stream.write_all(info).await?;
+        let source = source_of(&mut stream)
+            .await
+            .map_err(HandshakeError::Before)?;
+        Ok(Self {
+            source,
+            ..Self::plain(stream, Greeting::Sent)
+        })
     }
 
     /// Begins a connection on these terms; `info` is what the server says in plain text before a handshake.
@@ -144,6 +172,7 @@ impl Transport {
         mut stream: TcpStream,
         terms: &TlsTerms,
         handshakes: &HandshakeRate,
+        proxies: Proxies,
         info: &[u8],
     ) -> Result<Self, HandshakeError> {
         let mut greeting = Greeting::Due;
@@ -152,11 +181,19 @@ impl Transport {
             HandshakeFirst::Always => Some(first_byte(&stream, terms.timeout).await?),
             HandshakeFirst::Within(delay) => first_byte(&stream, delay).await.ok(),
         };
+        let mut source = None;
         if first_byte.is_none() {
             timeout(terms.timeout, stream.write_all(info))
                 .await
                 .map_err(|_| HandshakeError::Timeout)??;
             greeting = Greeting::Sent;
+        }
+        if proxies == Proxies::Heard {
+            source = source_of(&mut stream)
+                .await
+                .map_err(HandshakeError::Before)?;
+        }
+        if first_byte.is_none() || proxies == Proxies::Heard {
             first_byte = self::first_byte(&stream, terms.timeout).await.ok();
         }
         if first_byte == Some(HANDSHAKE_BYTE) {
@@ -164,10 +201,17 @@ impl Transport {
                 let _ = timeout(terms.timeout, stream.write_all(THROTTLED)).await;
                 return Err(io::Error::other("too many connections begin at once").into());
             }
-            return Self::encrypted(stream, terms, greeting).await;
+            let transport = Self::encrypted(stream, terms, greeting).await?;
+            return Ok(Self {
+                source,
+                ..transport
+            });
         }
         if greeting == Greeting::Sent && terms.plain_text == PlainText::Allowed {
-            return Ok(Self::plain(stream, greeting));
+            return Ok(Self {
+                source,
+                ..Self::plain(stream, greeting)
+            });
         }
         // The client may be gone already; it is refused all the same.
         let _ = timeout(terms.timeout, stream.write_all(TLS_REQUIRED)).await;
@@ -210,6 +254,7 @@ impl Transport {
                 encryption: Some(encryption),
             },
             peer,
+            source: None,
         }
     }
 }

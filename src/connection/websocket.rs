@@ -162,6 +162,7 @@ impl WebSocketTerms {
                 }),
             },
             peer: transport.peer,
+            source: None,
         };
         Ok((transport, preset))
     }

@@ -21,6 +21,13 @@ pub(super) const TARGETS: &[Target] = &[
         seeds: header_blocks,
     },
     Target {
+        name: "proxy_header",
+        run: |input| {
+            let _ = crate::protocol::proxy::Header::parse(input);
+        },
+        seeds: proxy_headers,
+    },
+    Target {
         name: "subject",
         run: subjects,
         seeds: subject_pairs,
@@ -103,6 +110,16 @@ fn header_block(input: &[u8]) {
     for change in changes {
         change(&mut input.to_vec());
     }
+}
+
+fn proxy_headers() -> Vec<Vec<u8>> {
+    [
+        &b"PROXY TCP4 192.0.2.1 192.0.2.2 1234 4222\r\nPING\r\n"[..],
+        b"PROXY TCP6 2001:db8::1 ::1 1 2\r\n",
+        b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c\xc0\0\x02\x01\xc0\0\x02\x02\x04\xd2\x10\x7e",
+    ]
+    .map(<[u8]>::to_vec)
+    .into()
 }
 
 fn subject_pairs() -> Vec<Vec<u8>> {

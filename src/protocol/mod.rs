@@ -14,6 +14,7 @@ pub mod encode;
 pub mod headers;
 pub mod info;
 pub mod parser;
+pub mod proxy;
 pub mod quote;
 pub mod route;
 

@@ -63,11 +63,12 @@ impl Server {
     /// Reads the configuration again and takes up what it says. Reads files: not for a connection's thread.
     pub fn reload(&self) -> Result<(), ReloadError> {
         let _one_at_a_time = self.reloading.lock();
-        let prepared = self.prepare()?;
         notify(State::Reloading);
-        self.take_up(prepared);
+        let prepared = self.prepare();
+        let taken = prepared.map(|prepared| self.take_up(prepared));
+        // Also when nothing changed: the service manager waits for the end of it.
         notify(State::Ready);
-        Ok(())
+        taken
     }
 
     fn prepare(&self) -> Result<Prepared, ReloadError> {

@@ -457,10 +457,15 @@ impl Server {
             "Listening for route connections on {}",
             display_address(host, port)
         );
-        let client_urls = reachable_hosts(&options.host)
-            .iter()
-            .map(|host| display_address(host, self.client_port()))
-            .collect();
+        let client_urls = match &options.client_advertise {
+            Some((host, port)) => {
+                vec![display_address(host, port.unwrap_or(self.client_port()))]
+            }
+            None => reachable_hosts(&options.host)
+                .iter()
+                .map(|host| display_address(host, self.client_port()))
+                .collect(),
+        };
         routes.start(&self.broker, clients, port, client_urls);
         Ok(Some(listener))
     }

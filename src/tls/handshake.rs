@@ -20,6 +20,9 @@ pub enum HandshakeError {
     /// The connection broke, or the peer refused us or was refused.
     #[error("TLS handshake error: {0}")]
     Failed(#[from] io::Error),
+    /// What comes before a handshake was wrong.
+    #[error("{0}")]
+    Before(io::Error),
     /// The other side's name is neither a host name nor an address.
     #[error("TLS handshake error: {name:?} is no host: {source}")]
     Name {

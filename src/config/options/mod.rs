@@ -208,6 +208,8 @@ pub struct Options {
     pub host: String,
     /// Port for clients.
     pub port: Port,
+    /// What clients are told instead of host and port; the port is the listener's where none is named.
+    pub client_advertise: Option<(String, Option<u16>)>,
     /// The server's name; its id without one.
     pub server_name: Option<String>,
     /// What it says of itself, in lower case, for the placement of streams.
@@ -228,6 +230,8 @@ pub struct Options {
     pub no_fast_producer_stall: bool,
     /// Headers are not offered to clients.
     pub no_header_support: bool,
+    /// Clients may come through a proxy that says where they are.
+    pub proxy_protocol: bool,
     /// How client connections are encrypted; they are not without it.
     pub tls: Option<TlsOptions>,
     /// With TLS, clients may do without all the same.
@@ -259,6 +263,7 @@ impl Default for Options {
         Options {
             host: "0.0.0.0".into(),
             port: Port::Fixed(CLIENT_PORT_DEFAULT),
+            client_advertise: None,
             server_name: None,
             server_tags: Vec::new(),
             monitor: None,
@@ -298,6 +303,7 @@ impl Default for Options {
             },
             no_fast_producer_stall: false,
             no_header_support: false,
+            proxy_protocol: false,
             tls: None,
             allow_non_tls: false,
             authorization: Authorization::default(),

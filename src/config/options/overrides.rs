@@ -51,6 +51,16 @@ fn listeners(options: &mut Options, flags: &Flags) -> Result<(), ConfigError> {
     if let Some(name) = flags.server_name.clone().filter(|name| !name.is_empty()) {
         options.server_name = Some(name);
     }
+    if let Some(place) = flags
+        .client_advertise
+        .clone()
+        .filter(|text| !text.is_empty())
+    {
+        let advertise = parse_advertise(&place).ok_or_else(|| {
+            ConfigError::Contradiction(format!("invalid ClientAdvertise value of {place}"))
+        })?;
+        options.client_advertise = Some(advertise);
+    }
     if let Some(number) = flags.http_port {
         monitor(options).port = port("http_port", number)?;
     }

@@ -56,6 +56,14 @@ fn listeners(options: &mut Options, key: &str, field: &Field<'_>, report: &mut R
                 options.port = default_port(port);
             }
         }
+        "client_advertise" => {
+            if let Some(text) = field.string(report).filter(|text| !text.is_empty()) {
+                options.client_advertise = cluster::parse_advertise(&text);
+                if options.client_advertise.is_none() {
+                    field.invalid(report, format!("invalid ClientAdvertise value of {text}"));
+                }
+            }
+        }
         "host" | "net" => set(&mut options.host, field.string(report)),
         "port" => {
             let port = field.integer(report).and_then(|n| field.port(report, n));
@@ -280,6 +288,7 @@ fn services(options: &mut Options, key: &str, field: &Field<'_>, report: &mut Re
         "no_fast_producer_stall" => {
             set(&mut options.no_fast_producer_stall, field.bool(report));
         }
+        "proxy_protocol" => set(&mut options.proxy_protocol, field.bool(report)),
         "no_header_support" => set(&mut options.no_header_support, field.bool(report)),
         "jetstream" => jetstream::read(&mut options.jetstream, field, report),
         "store_dir" | "storedir" => {

@@ -37,7 +37,6 @@ pub(super) fn refuse_top(key: &str, field: &Field<'_>, report: &mut Report) -> b
 fn ask(key: &str) -> Option<Ask> {
     use Ask::{Feature, Switch, Word};
     Some(match key {
-        "client_advertise" => Feature("advertising other addresses to clients is not built"),
         "no_system_account" | "no_system" | "no_sys_acc" => {
             Switch("running without a system account is not built")
         }
@@ -58,7 +57,6 @@ fn ask(key: &str) -> Option<Ask> {
         | "default_sentinel" => Feature("operator mode with JWTs is not built"),
         "default_js_domain" => Feature("JetStream domains are not built"),
         "proxies" => Feature("trusted proxies are not built"),
-        "proxy_protocol" => Switch("the proxy protocol is not built"),
         "https" | "https_port" => Feature("monitoring over HTTPS is not built"),
         "ocsp" | "ocsp_cache" => Switch("OCSP is not built"),
         "gateway" => Feature("gateways are not built"),
@@ -80,26 +78,16 @@ fn ask(key: &str) -> Option<Ask> {
 
 /// Refuses flags that ask for what is not built.
 pub(super) fn refuse_flags(flags: &Flags) -> Result<(), ConfigError> {
-    let asked: [(&'static str, bool, &'static str); 4] = [
+    let asked: [(&'static str, bool, &'static str); 2] = [
         (
             "https_port",
             flags.https_port.is_some_and(|port| port != 0),
             "monitoring over HTTPS is not built",
         ),
         (
-            "client_advertise",
-            flags.client_advertise.is_some(),
-            "advertising other addresses to clients is not built",
-        ),
-        (
             "profile",
             flags.profile.is_some_and(|port| port != 0),
             "profiling over HTTP is not built",
-        ),
-        (
-            "help_tls",
-            flags.help_tls == Some(true),
-            "what there is of TLS is told by --help",
         ),
     ];
     match asked.into_iter().find(|(_, asked, _)| *asked) {

@@ -217,19 +217,17 @@ fn flags_win_over_the_file() {
 
 #[test]
 fn flags_for_what_is_not_built_are_refused_by_name() {
-    for flags in [
-        &["--help_tls"][..],
-        &["-ms", "8443"],
-        &["--profile=1"],
-        &["--client_advertise", "x"],
-    ] {
+    for flags in [&["-ms", "8443"][..], &["--profile=1"]] {
         let error = command_line(flags, None).unwrap_err().to_string();
         assert!(
             error.contains("is not supported by this server yet"),
             "{flags:?}: {error}"
         );
     }
-    command_line(&["--help_tls=false"], None).unwrap();
+    let advertised = command_line(&["--client_advertise", "x"], None).unwrap();
+    assert_eq!(advertised.client_advertise, Some(("x".into(), None)));
+    let wrong = command_line(&["--client_advertise", "x:y"], None).unwrap_err();
+    assert!(wrong.to_string().contains("invalid ClientAdvertise value"));
 }
 
 #[test]
