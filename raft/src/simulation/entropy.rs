@@ -42,8 +42,9 @@ pub unsafe extern "C" fn getrandom(
     for chunk in bytes.chunks_mut(8) {
         let (after, word) = next(state);
         state = after;
-        let word = word.to_le_bytes();
-        chunk.copy_from_slice(&word[..chunk.len()]);
+        for (to, from) in chunk.iter_mut().zip(word.to_le_bytes()) {
+            *to = from;
+        }
     }
     STATE.set(Some(state));
     length as libc::ssize_t
