@@ -201,7 +201,8 @@ fn accounts_are_named_and_described() {
     assert!(detail["sublist_stats"]["num_inserts"].as_u64().unwrap() > 0);
     let system = &look(&server, "/accountz?acc=SYS")["account_detail"];
     assert_eq!(system["is_system"], true);
-    assert!(system.get("imports").is_none());
+    assert_eq!(system["imports"].as_array().unwrap().len(), 1);
+    assert_eq!(system["exports"].as_array().unwrap().len(), 4);
     let used = look(&server, "/accstatz");
     let used = used["account_statz"].as_array().unwrap();
     assert_eq!(used.len(), 1);

@@ -211,7 +211,10 @@ async fn figures_are_sent_again_and_again_and_the_end_is_told() {
     let admin = connect(&server, "admin").await;
     let mut said = listen(&admin, "$SYS.SERVER.*.STATSZ").await;
     let (_, figures) = next(&mut said).await;
-    assert!(figures["statsz"]["jetstream"]["stats"].is_object());
+    let jetstream = &figures["statsz"]["jetstream"];
+    assert!(jetstream["stats"].is_object());
+    assert!(jetstream["config"]["max_storage"].is_u64());
+    assert!(jetstream["config"].get("store_dir").is_none());
     let mut last_words = listen(&admin, "$SYS.SERVER.*.SHUTDOWN").await;
     server.stop();
     let (_, last) = next(&mut last_words).await;

@@ -18,7 +18,7 @@ pub fn storage_targets() -> Vec<Target> {
 
 /// All parsers of this crate.
 pub fn targets() -> Vec<Target> {
-    let rooms: [&[Target]; 9] = [
+    let rooms: [&[Target]; 10] = [
         protocol::TARGETS,
         route::TARGETS,
         configuration::TARGETS,
@@ -28,6 +28,7 @@ pub fn targets() -> Vec<Target> {
         crate::jetstream::meta::fuzz::TARGETS,
         crate::websocket::fuzz::TARGETS,
         crate::cluster::link::fuzz::TARGETS,
+        crate::monitor::fuzz::TARGETS,
     ];
     rooms.concat()
 }

@@ -21,7 +21,8 @@ pub struct Settings {
     pub max_memory: u64,
     /// Bytes that file streams may hold.
     pub max_storage: u64,
-    /// Where streams live.
+    /// Where streams live; empty where that is not to be told.
+    #[serde(skip_serializing_if = "is_empty_path")]
     pub store_dir: PathBuf,
     /// How often data is synced, in nanoseconds; 0 when it is synced before each ack.
     #[serde(skip_serializing_if = "is_zero")]
@@ -37,6 +38,10 @@ pub struct Settings {
     /// Whether requests with unknown fields are refused.
     #[serde(skip_serializing_if = "is_false")]
     pub strict: bool,
+}
+
+fn is_empty_path(path: &std::path::Path) -> bool {
+    path.as_os_str().is_empty()
 }
 
 /// What JetStream uses.

@@ -131,10 +131,7 @@ pub fn account_info(monitor: &Monitor, name: &str) -> Result<AccountInfo, BadPar
             true => SYSTEM_EXPORTS.map(export).into(),
             false => Vec::new(),
         },
-        imports: match is_system {
-            true => Vec::new(),
-            false => imports(&account, system, jetstream_enabled),
-        },
+        imports: imports(&account, system, jetstream_enabled),
         name_tag: name.to_owned(),
         sublist_stats: IndexStatistics::of(&[Arc::clone(&account)]),
     })
@@ -147,10 +144,10 @@ fn has_jetstream(monitor: &Monitor, name: &str) -> bool {
 
 /// What every account may ask the system account.
 const SYSTEM_EXPORTS: [(&str, &str); 4] = [
-    ("$SYS.REQ.ACCOUNT.*.CONNZ", "Stream"),
-    ("$SYS.REQ.ACCOUNT.*.STATZ", "Stream"),
+    ("$SYS.REQ.ACCOUNT.*.CONNZ", "Streamed"),
+    ("$SYS.REQ.ACCOUNT.*.STATZ", "Streamed"),
     ("$SYS.REQ.USER.*.INFO", "Singleton"),
-    ("$JS.API.>", "Stream"),
+    ("$JS.API.>", "Singleton"),
 ];
 
 fn export((subject, response_type): (&'static str, &'static str)) -> Export {
@@ -175,6 +172,15 @@ fn imports(account: &Account, system: &str, jetstream: bool) -> Vec<Import> {
         tracking: false,
     };
     let connections = || format!("$SYS.REQ.ACCOUNT.{name}.CONNZ");
+    let user = import(
+        format!("$SYS.REQ.USER.{name}.INFO"),
+        "$SYS.REQ.USER.INFO",
+        true,
+    );
+    // What others import is asked there under its own name.
+    if name == system {
+        return vec![user];
+    }
     let mut imports = vec![
         import(connections(), "$SYS.REQ.ACCOUNT.PING.CONNZ", false),
         import(connections(), "$SYS.REQ.SERVER.PING.CONNZ", false),
@@ -183,11 +189,7 @@ fn imports(account: &Account, system: &str, jetstream: bool) -> Vec<Import> {
             "$SYS.REQ.ACCOUNT.PING.STATZ",
             false,
         ),
-        import(
-            format!("$SYS.REQ.USER.{name}.INFO"),
-            "$SYS.REQ.USER.INFO",
-            true,
-        ),
+        user,
     ];
     if jetstream {
         imports.push(import("$JS.API.>".into(), "$JS.API.>", true));

@@ -15,6 +15,7 @@ pub mod certificate;
 pub mod connz;
 pub mod edges;
 pub mod endpoints;
+pub(crate) mod fuzz;
 pub mod healthz;
 pub mod jsz;
 pub mod metrics;

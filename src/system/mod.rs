@@ -1,7 +1,7 @@
 //! The system account: the server's own events, and what it answers when it is asked about itself over the protocol.
 //!
 //! Read in this order: [`envelope`] is what every message from here says about the server, [`events`] are the messages that
-//! tell what happened, [`statsz`] the figures that are sent again and again, [`question`] what may be asked and [`requests`] the answers,
+//! tell what happened, [`statsz`] the figures that are sent again and again, [`question`] what may be asked and [`requests`] the answers, which [`compress`] makes smaller for those who want that,
 //! [`user`] the one question that clients of every account may ask, [`service`] the thread that does it all.
 //!
 //! # Invariant
@@ -9,6 +9,7 @@
 //! [`crate::monitor::observed::Observed`] only, and what it may have done there through [`Operator`]. Nothing waits for it: what does not fit into its queue is dropped and
 //! counted.
 
+mod compress;
 mod envelope;
 mod events;
 mod question;

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use parking_lot::Mutex;
 
+use super::compress;
 use super::envelope::Sequence;
 use super::events::{self, Snapshot};
 use super::question::{
@@ -307,9 +308,11 @@ impl Worker {
             operator: &*self.operator,
         };
         if let Some(payload) = desk.answer(question, request) {
+            let (headers, payload) = compress::for_asker(&request.headers, payload);
             let answer = Outgoing {
                 subject: request.reply.clone(),
-                payload: payload.into(),
+                headers,
+                payload,
                 ..Outgoing::default()
             };
             self.broker

@@ -1,5 +1,7 @@
 //! The figures of the server that others listen to.
 
+use std::path::PathBuf;
+
 use serde::Serialize;
 
 use super::envelope::{Sequence, ServerInfo};
@@ -117,7 +119,12 @@ fn figures(monitor: &Monitor, broker: &Broker) -> Figures {
                 pending: route.pending_bytes,
             })
             .collect(),
-        jetstream: monitor.server.streams().map(|streams| streams.overview()),
+        jetstream: monitor.server.streams().map(|streams| {
+            let mut overview = streams.overview();
+            // Where a server keeps its files concerns nobody who only listens.
+            overview.config.store_dir = PathBuf::new();
+            overview
+        }),
         gomaxprocs: facts.workers,
     }
 }
