@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use async_nats::{Client, ConnectOptions};
 use common::{Server, ServerOptions, eventually_async};
+use futures_util::StreamExt;
 use serde_json::{Value, json};
 
 const STREAM: &str = r#"{"name":"S","subjects":["s.>"],"num_replicas":3}"#;
@@ -256,4 +257,68 @@ async fn a_server_that_is_gone_is_removed_and_the_others_go_on() {
     let three = ask_leader(&client, "$JS.API.STREAM.CREATE.S", STREAM).await;
     assert_eq!(three["error"]["err_code"], 10005, "{three}");
     create(&client, "T", r#"{"name":"T","subjects":["t.>"]}"#).await;
+}
+
+/// The next advisory of a subscription, as soon as it is so.
+async fn advisory(heard: &mut async_nats::Subscriber, so: impl Fn(&Value) -> bool) -> Value {
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(20);
+    loop {
+        let next = tokio::time::timeout_at(deadline, heard.next()).await;
+        let message = next.expect("an advisory").expect("a subscription");
+        let advisory: Value = serde_json::from_slice(&message.payload).expect("JSON");
+        if so(&advisory) {
+            return advisory;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_leads_from_now_on_is_told() {
+    let servers = three_servers(ACCOUNTS);
+    let (client, admin) = (
+        connect_as(&servers[0], "a").await,
+        connect_as(&servers[1], "admin").await,
+    );
+    let subscribe = async |client: &Client, subject: &'static str| {
+        let heard = client.subscribe(subject).await.expect("it listens");
+        client.flush().await.expect("it is heard");
+        heard
+    };
+    let of_stream = "$JS.EVENT.ADVISORY.STREAM.LEADER_ELECTED.S";
+    let of_consumer = "$JS.EVENT.ADVISORY.CONSUMER.LEADER_ELECTED.S.C";
+    let of_domain = "$JS.EVENT.ADVISORY.DOMAIN.LEADER_ELECTED";
+    let mut stream = subscribe(&client, of_stream).await;
+    let mut consumer = subscribe(&client, of_consumer).await;
+    let mut everywhere = subscribe(&admin, of_stream).await;
+    let mut domain = subscribe(&admin, of_domain).await;
+    create(&client, "S", STREAM).await;
+    let made = r#"{"stream_name":"S","config":{"durable_name":"C","ack_policy":"explicit"}}"#;
+    ask_leader(&client, "$JS.API.CONSUMER.DURABLE.CREATE.S.C", made).await;
+    let leader = eventually_async("somebody leads", async || stream_leader(&client).await).await;
+    let preferred = another(&leader);
+    let body = json!({"placement": {"preferred": preferred}}).to_string();
+    ask_leader(&client, "$JS.API.STREAM.LEADER.STEPDOWN.S", &body).await;
+    let told = advisory(&mut stream, |told| told["leader"] == preferred).await;
+    assert_eq!(
+        told["type"],
+        "io.nats.jetstream.advisory.v1.stream_leader_elected"
+    );
+    assert_eq!(
+        (&told["stream"], &told["account"]),
+        (&json!("S"), &Value::Null)
+    );
+    let told = advisory(&mut everywhere, |told| told["leader"] == preferred).await;
+    assert_eq!(told["account"], "A", "{told}");
+    let told = advisory(&mut consumer, |told| told["leader"] == preferred).await;
+    assert_eq!(told["consumer"], "C", "{told}");
+    eventually_async("another server leads the meta group", async || {
+        let answer = try_ask(&admin, "$JS.API.META.LEADER.STEPDOWN", "").await?;
+        answer["error"].is_null().then_some(())
+    })
+    .await;
+    let told = advisory(&mut domain, |told| told["cluster"] == "tri").await;
+    assert_eq!(
+        told["type"],
+        "io.nats.jetstream.advisory.v1.domain_leader_elected"
+    );
 }
