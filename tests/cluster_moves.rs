@@ -5,7 +5,7 @@ mod common;
 use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, TcpListener};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_nats::{Client, ConnectOptions};
@@ -122,6 +122,7 @@ async fn settled_with(client: &Client, stream: &str, replicas: usize) -> Vec<Str
 /// Publishes numbers until it is told to stop, and knows which were acknowledged.
 struct Publisher {
     stop: Arc<AtomicBool>,
+    count: Arc<AtomicU64>,
     task: tokio::task::JoinHandle<Vec<u64>>,
 }
 
@@ -129,6 +130,8 @@ impl Publisher {
     fn start(client: &Client, subject: &'static str) -> Self {
         let (stop, client) = (Arc::new(AtomicBool::new(false)), client.clone());
         let stopped = Arc::clone(&stop);
+        let count = Arc::new(AtomicU64::new(0));
+        let counted = Arc::clone(&count);
         let task = tokio::spawn(async move {
             let mut acknowledged = Vec::new();
             for number in 1u64.. {
@@ -140,17 +143,31 @@ impl Publisher {
                 let ack = answer.ok().and_then(Result::ok);
                 let ack = ack.and_then(|ack| serde_json::from_slice::<Value>(&ack.payload).ok());
                 match ack.filter(|ack| ack["seq"].is_u64()) {
-                    Some(_) => acknowledged.push(number),
+                    Some(_) => {
+                        acknowledged.push(number);
+                        counted.fetch_add(1, Ordering::Relaxed);
+                    }
                     // Nobody listens for a moment while a stream changes its form or its leader.
                     None => tokio::time::sleep(Duration::from_millis(5)).await,
                 }
             }
             acknowledged
         });
-        Self { stop, task }
+        Self { stop, count, task }
     }
 
+    /// Waits until more is acknowledged than before.
+    async fn goes_on(&self) {
+        let before = self.count.load(Ordering::Relaxed);
+        eventually_async("publishes are acknowledged", async || {
+            (self.count.load(Ordering::Relaxed) > before).then_some(())
+        })
+        .await;
+    }
+
+    /// What was acknowledged, the last of it now.
     async fn stop(self) -> Vec<u64> {
+        self.goes_on().await;
         self.stop.store(true, Ordering::Relaxed);
         self.task.await.expect("it ends")
     }
@@ -353,6 +370,7 @@ async fn streams_of_a_server_that_is_removed_get_replicas_elsewhere() {
     done(&client, "STREAM.CREATE.S", config).await;
     let publisher = Publisher::start(&client, "s.x");
     let on = settled_with(&client, "S", 3).await;
+    publisher.goes_on().await;
     // Not the one that the clients are connected to.
     let gone = on
         .iter()
