@@ -26,6 +26,7 @@ pub fn targets() -> Vec<Target> {
         certificate::TARGETS,
         jetstream::TARGETS,
         crate::jetstream::meta::fuzz::TARGETS,
+        crate::jetstream::archive::fuzz::TARGETS,
         crate::websocket::fuzz::TARGETS,
         crate::cluster::link::fuzz::TARGETS,
         crate::monitor::fuzz::TARGETS,

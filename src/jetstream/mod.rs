@@ -2,6 +2,7 @@
 
 mod advisory;
 pub mod api;
+pub mod archive;
 pub mod core;
 mod id;
 mod intake;

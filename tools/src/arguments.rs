@@ -3,11 +3,11 @@
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::bench::Bench;
 
-/// Looks into, checks and exports the files of a nats-server store, which it never changes, and measures servers.
+/// Looks into, checks and exports the files of a nats-server store, brings other stores over, and measures servers.
 #[derive(Debug, Parser)]
 #[command(name = "nats-tool", version)]
 pub struct Arguments {
@@ -42,6 +42,62 @@ pub enum Filestore {
     Verify(Verify),
     /// Write the live messages to standard output
     Cat(Cat),
+    /// Bring over the streams and consumers of a stopped nats-server's own store
+    ///
+    /// Streams that are there already are left as they are: after an interruption the same command goes on. Exit status: 0 when
+    /// everything is there, 1 when streams were not imported, 2 when nothing could be done.
+    Import(Import),
+}
+
+#[derive(Debug, Args)]
+pub struct Import {
+    /// The other server's `store_dir`, or the `jetstream` directory in it. Nothing is changed there
+    #[arg(long)]
+    pub from: PathBuf,
+    /// The `store_dir` of the server that is to have the streams. It must not run
+    #[arg(long)]
+    pub to: PathBuf,
+    /// Only this stream: its name or `account/name`
+    #[arg(long)]
+    pub stream: Option<String>,
+    /// Leave out records that are damaged and name them, instead of not importing their stream
+    #[arg(long)]
+    pub skip_damaged: bool,
+    #[command(flatten)]
+    pub from_keys: FromKeys,
+    #[command(flatten)]
+    pub to_keys: ToKeys,
+}
+
+/// How the store is encrypted that is read.
+#[derive(Debug, Args)]
+pub struct FromKeys {
+    /// The key of the other server, as `key` in its `jetstream` block; the cipher is found out
+    #[arg(long, env = "NATS_IMPORT_FROM_KEY", hide_env_values = true)]
+    pub from_key: Option<String>,
+    /// Its `prev_encryption_key`
+    #[arg(long, env = "NATS_IMPORT_FROM_PREVIOUS_KEY", hide_env_values = true)]
+    pub from_previous_key: Option<String>,
+}
+
+/// How the store is encrypted that is written.
+#[derive(Debug, Args)]
+pub struct ToKeys {
+    /// The key under which the new store is encrypted, as `key` in the server's `jetstream` block
+    #[arg(long, env = "NATS_JETSTREAM_KEY", hide_env_values = true)]
+    pub to_key: Option<String>,
+    /// Its `prev_encryption_key`
+    #[arg(long, env = "NATS_JETSTREAM_PREVIOUS_KEY", hide_env_values = true)]
+    pub to_previous_key: Option<String>,
+    /// The cipher of the new store
+    #[arg(long, value_enum, default_value = "chacha")]
+    pub to_cipher: ImportCipher,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ImportCipher {
+    Chacha,
+    Aes,
 }
 
 #[derive(Debug, Args)]

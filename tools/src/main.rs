@@ -6,20 +6,23 @@
 //! - `keys`: the passphrase of an encrypted store.
 //! - `stream`: a stream's files and what its checkpoint says of them; `present`: its messages as the server would have them after a start.
 //! - `inspect`, `verify`, `cat`: the commands.
+//! - `import`: streams from a store of the reference, which `reference` reads.
 //! - `table`, `text`, `progress`: how results look on a terminal.
 //!
 //! # Invariant
-//! Nothing is ever written to a store. Files are read only through the formats of the `storage` crate, log entries only through the
+//! Nothing is ever written to a store but by `import`, and there through the engine of the server. Files are read only through the formats of the `storage` crate, log entries only through the
 //! server's own stream core.
 
 mod arguments;
 mod bench;
 mod cat;
+mod import;
 mod inspect;
 mod keys;
 mod place;
 mod present;
 mod progress;
+mod reference;
 mod stream;
 mod table;
 mod text;
@@ -42,6 +45,7 @@ fn main() -> ExitCode {
         Command::Filestore(Filestore::Inspect(arguments)) => inspect::run(&arguments),
         Command::Filestore(Filestore::Verify(arguments)) => verify::run(&arguments),
         Command::Filestore(Filestore::Cat(arguments)) => cat::run(&arguments),
+        Command::Filestore(Filestore::Import(arguments)) => import::run(&arguments),
         Command::Bench(Benches::Js(bench)) => bench::run(&bench).map(|()| Outcome::AllWell),
     };
     match outcome {

@@ -46,7 +46,8 @@ pub use request::{
 #[cfg(test)]
 pub(crate) use stream::museum;
 pub use stream::{
-    ApplyError, BeginError, Event, LogPlace, ReceiveError, Receiving, ReceivingNeeds, RecoverError,
-    Retirement, SNAPSHOT_VERSION, Salvaged, Step, StreamCore, limits,
+    ApplyError, ArrivalError, ArrivedConsumer, BeginError, Event, LogPlace, ReceiveError,
+    Receiving, ReceivingNeeds, RecoverError, Retirement, SNAPSHOT_VERSION, Salvaged, Step,
+    StreamCore, limits,
 };
 pub use transfer::Manifest;

@@ -18,6 +18,11 @@ pub enum CheckpointStart {
     Busy,
 }
 
+/// Why a checkpoint that was waited for is not durable.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("checkpoint: {0}")]
+pub struct CheckpointFailed(String);
+
 impl<S: Persistent> Engine<S> {
     /// Takes a cut of a stream at a log index up to which everything was applied, and begins to make it durable. `core` is the state of
     /// whoever owns the store; it comes back at recovery.
@@ -57,6 +62,35 @@ impl<S: Persistent> Engine<S> {
             }
         }
         Ok(CheckpointStart::Begun)
+    }
+
+    /// The same, and waits until it is durable. For who has nothing else to do meanwhile.
+    pub fn checkpoint_now(
+        &self,
+        id: StreamId,
+        store: &mut S,
+        index: u64,
+        core: Bytes,
+    ) -> Result<(), CheckpointFailed> {
+        self.wait_for_checkpoint(id)?;
+        let begun = self.checkpoint(id, store, index, core);
+        match begun.map_err(|error| CheckpointFailed(error.to_string()))? {
+            CheckpointStart::Begun => self.wait_for_checkpoint(id),
+            CheckpointStart::Busy => Err(CheckpointFailed("the stream is gone".to_owned())),
+        }
+    }
+
+    fn wait_for_checkpoint(&self, id: StreamId) -> Result<(), CheckpointFailed> {
+        let mut activities = self.activities.lock();
+        loop {
+            match activities.streams.get(&id) {
+                Some(activity) if activity.failed => {
+                    return Err(CheckpointFailed("it could not be written".to_owned()));
+                }
+                Some(activity) if activity.checkpointing => self.idle.wait(&mut activities),
+                _ => return Ok(()),
+            }
+        }
     }
 
     fn carry_stream(&self, id: StreamId, index: u64, bytes: Bytes) -> Result<(), JournalError> {

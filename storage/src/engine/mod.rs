@@ -44,7 +44,7 @@ use std::sync::atomic::AtomicBool;
 
 use parking_lot::{Condvar, Mutex};
 
-pub use self::checkpoint::CheckpointStart;
+pub use self::checkpoint::{CheckpointFailed, CheckpointStart};
 pub use self::file_store::StoreOptions;
 pub use self::form::{Form, Replica};
 pub use self::inspect::{StoreOutline, StoredStream};

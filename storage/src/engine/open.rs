@@ -37,8 +37,8 @@ pub enum OpenError {
     InUse(PathBuf),
     /// It holds streams of the reference server.
     #[error(
-        "{} belongs to a store of nats-server's own format. It was not touched. Choose another store_dir: taking it over \
-         will be the work of `nats-tool filestore import`, which this release does not have yet", .0.display()
+        "{} belongs to a store of nats-server's own format. It was not touched. Choose another store_dir, and bring \
+         what is here over with `nats-tool filestore import`", .0.display()
     )]
     Foreign(PathBuf),
     /// The key does not fit.

@@ -3,9 +3,10 @@
 //! Reading order: [`StreamCore`] holds the state; `apply` changes it by entries from the log, and `chain` says which of them fit; `lead` is
 //! what its leader does between the log and the world, `follow` what a replica does that may lose its lead; `publish`, `requests` and `direct` decide about events,
 //! `judge` by the rules for messages and `due` about what the clock brings; `snapshot` writes it down and `recover`
-//! takes it up again.
+//! takes it up again; `arrival` takes up one that comes from elsewhere with its messages.
 
 mod apply;
+mod arrival;
 mod batch;
 mod chain;
 mod copies;
@@ -37,6 +38,7 @@ use hashbrown::HashMap;
 use storage::store::{ChangeError, Store};
 use thiserror::Error;
 
+pub use arrival::{ArrivalError, ArrivedConsumer};
 pub use chain::LogPlace;
 #[cfg(test)]
 pub(crate) use chain::museum;

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use super::FileOptions;
 use super::cut::Held;
 use super::files::{Files, Open, Writer};
 use super::job::{
@@ -10,17 +9,44 @@ use super::job::{
 };
 use super::name::BlockName;
 use super::part::{Content, Part};
+use super::{FileOptions, FileStore};
 use crate::block::{BlockOpenError, BlockWriter, SealedBlock};
 use crate::index::ExpiryQueue;
 use crate::store::shelf::Shelf;
-use crate::store::{Expiry, Limits};
+use crate::store::{ChangeError, Expiry, Limits};
 
 /// One flush takes along this much, so that taking it along is quick however much there is.
 const FLUSH_BYTES_MAX: usize = 8 << 20;
 /// A block is worth rewriting when at least this part of it is dead.
 const DEAD_FRACTION: u64 = 2;
 
+impl FileStore {
+    /// Has messages written to blocks until at most so many bytes of them are in memory only. Waits for the disk, and is for who brings
+    /// messages faster than a journal would take them.
+    pub fn relieve(&mut self, bytes_max: usize) -> Result<(), ChangeError> {
+        loop {
+            self.shelf.look_after(&self.limits, &self.expiry);
+            self.shelf.check()?;
+            if self.shelf.tail_bytes <= bytes_max || !self.shelf.finish_job() {
+                return Ok(());
+            }
+        }
+    }
+}
+
 impl Files {
+    /// Waits for the job that is out; `false` when there is none.
+    fn finish_job(&mut self) -> bool {
+        if !self.job_out {
+            return false;
+        }
+        if let Some(completed) = self.job.finish() {
+            self.job_out = false;
+            self.completed(completed);
+        }
+        true
+    }
+
     /// Takes in what is done, and hands out what is due.
     pub(super) fn look_after(&mut self, limits: &Limits, expiry: &ExpiryQueue) {
         if self.ground.read_only {
