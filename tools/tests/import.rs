@@ -74,9 +74,15 @@ fn messages(store: &Path, stream: &str) -> Vec<Value> {
     assert!(output.status.success(), "{}", text(&output));
     let lines = output.stdout.split(|byte| *byte == b'\n');
     let lines = lines.filter(|line| !line.is_empty());
-    lines
-        .map(|line| serde_json::from_slice(line).unwrap())
-        .collect()
+    let message = |line: &[u8]| {
+        let mut message: Value = serde_json::from_slice(line).unwrap();
+        // The reference leaves out what is empty.
+        if message["data"] == "" {
+            message.as_object_mut().unwrap().remove("data");
+        }
+        message
+    };
+    lines.map(message).collect()
 }
 
 #[test]
@@ -176,8 +182,8 @@ fn a_damaged_record_is_named_and_skipped_only_when_asked() {
     let to = directory.path().join("ours");
     let block = from.join("jetstream/$G/streams/WORK/msgs/1.blk");
     let mut bytes = std::fs::read(&block).unwrap();
-    // In the payload of the last message but some.
-    let at = bytes.len() - 200;
+    // Behind the messages stand the tombstones of those that were acknowledged.
+    let at = bytes.len() / 2 + 30;
     bytes[at] ^= 0x20;
     std::fs::write(&block, bytes).unwrap();
     let output = import(&from, &to, None, &[]);

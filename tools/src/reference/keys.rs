@@ -41,7 +41,7 @@ impl MasterKeys {
         };
         ensure!(
             !self.keys.is_empty(),
-            "it is encrypted: the key is needed (--key)"
+            "it is encrypted: the key is needed (--from-key)"
         );
         let (nonce, sealed) = key_file.split_at(cipher.nonce_bytes());
         for master in &self.keys {
@@ -144,6 +144,6 @@ mod tests {
         assert!(refused(&[0; 72]).contains("does not fit"));
         let none = MasterKeys::new(None, None);
         let error = none.open(&[0; 64], "$G", "S").err().expect("no key");
-        assert!(error.to_string().contains("--key"));
+        assert!(error.to_string().contains("--from-key"));
     }
 }
