@@ -7,6 +7,7 @@ use parking_lot::Mutex;
 use storage::engine::{EngineFigures, EngineOptions};
 use thiserror::Error;
 
+use super::api::backup::Backups;
 use super::api::handler::{Server, StreamMaker};
 use super::api::route::{ACCOUNT_INFO, ADMINISTRATION, PATTERNS};
 use super::api::workers::{Accounts, ApiWorkers};
@@ -185,6 +186,7 @@ impl JetStream {
             },
             limits: setup.limits,
             maker,
+            backups: Backups::new(broker),
             cluster_infos: cluster.as_ref().map(|cluster| cluster.infos()),
             now,
         });
@@ -433,6 +435,7 @@ impl JetStream {
         let running = self.running.lock().take();
         if running.is_some() {
             drop(running);
+            self.server.backups.stop();
             if let Some(cluster) = &self.cluster {
                 cluster.stop();
             }

@@ -311,13 +311,4 @@ async fn what_is_not_built_says_so() {
         let text = reply["error"]["description"].as_str().unwrap_or_default();
         assert!(text.contains("not supported"), "{body}: {reply}");
     }
-    let created = api(&client, "STREAM.CREATE.S", json!({"name": "S"})).await;
-    assert_eq!(created["did_create"], true);
-    let reply = api(
-        &client,
-        "STREAM.SNAPSHOT.S",
-        json!({"deliver_subject": "x"}),
-    )
-    .await;
-    assert_eq!(reply["error"]["err_code"], 10064);
 }

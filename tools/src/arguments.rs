@@ -47,6 +47,30 @@ pub enum Filestore {
     /// Streams that are there already are left as they are: after an interruption the same command goes on. Exit status: 0 when
     /// everything is there, 1 when streams were not imported, 2 when nothing could be done.
     Import(Import),
+    /// Write a stream with its consumers as the archive that `nats stream restore` takes, for either server
+    Export(Export),
+}
+
+#[derive(Debug, Args)]
+pub struct Export {
+    /// The store that has it. Its server must not run
+    #[arg(long)]
+    pub from: PathBuf,
+    /// Which stream: its name, `account/name` or its storage id
+    #[arg(long)]
+    pub stream: String,
+    /// The archive to write; in a directory that is there, `stream.tar.s2` with a `backup.json` beside it, as the stock tools have them
+    #[arg(long)]
+    pub to: PathBuf,
+    /// The passphrase of an encrypted store. Better in NATS_JETSTREAM_KEY or a file
+    #[arg(long, conflicts_with = "key_file")]
+    pub key: Option<String>,
+    /// A file whose first line is the passphrase
+    #[arg(long)]
+    pub key_file: Option<PathBuf>,
+    /// The passphrase before the last change
+    #[arg(long)]
+    pub previous_key: Option<String>,
 }
 
 #[derive(Debug, Args)]

@@ -6,7 +6,7 @@
 //! - `keys`: the passphrase of an encrypted store.
 //! - `stream`: a stream's files and what its checkpoint says of them; `present`: its messages as the server would have them after a start.
 //! - `inspect`, `verify`, `cat`: the commands.
-//! - `import`: streams from a store of the reference, which `reference` reads.
+//! - `export`: a stream as an archive; `import`: streams from a store of the reference, which `reference` reads.
 //! - `table`, `text`, `progress`: how results look on a terminal.
 //!
 //! # Invariant
@@ -16,6 +16,7 @@
 mod arguments;
 mod bench;
 mod cat;
+mod export;
 mod import;
 mod inspect;
 mod keys;
@@ -46,6 +47,7 @@ fn main() -> ExitCode {
         Command::Filestore(Filestore::Verify(arguments)) => verify::run(&arguments),
         Command::Filestore(Filestore::Cat(arguments)) => cat::run(&arguments),
         Command::Filestore(Filestore::Import(arguments)) => import::run(&arguments),
+        Command::Filestore(Filestore::Export(arguments)) => export::run(&arguments),
         Command::Bench(Benches::Js(bench)) => bench::run(&bench).map(|()| Outcome::AllWell),
     };
     match outcome {

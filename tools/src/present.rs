@@ -66,6 +66,15 @@ impl Present {
         })
     }
 
+    /// The stream, when all of it is known.
+    pub fn core(&self) -> anyhow::Result<&StreamCore> {
+        anyhow::ensure!(
+            self.salvaged.is_based,
+            "what the stream was before its log entries is lost"
+        );
+        Ok(&self.salvaged.core)
+    }
+
     /// Whether a record of a block or of the checkpoint is a message that is still there. Where nothing is known of the checkpoint, everything is. What a block holds beyond
     /// the checkpoint a start brings back from the journal, not from there.
     pub fn is_live(&self, sequence: u64) -> bool {

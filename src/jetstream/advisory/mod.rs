@@ -28,7 +28,7 @@ struct Typed<T> {
     event: T,
 }
 
-fn typed<T: Serialize>(kind: &'static str, timestamp: Time, event: T) -> Vec<u8> {
+pub(crate) fn typed<T: Serialize>(kind: &'static str, timestamp: Time, event: T) -> Vec<u8> {
     encode(&Typed {
         r#type: kind,
         id: id::unique(),
@@ -97,7 +97,7 @@ pub(crate) struct Client<'a> {
 }
 
 impl<'a> Client<'a> {
-    fn new(info: &'a ClientInfo, server: &'a str) -> Self {
+    pub(crate) fn new(info: &'a ClientInfo, server: &'a str) -> Self {
         let started = info.started.duration_since(UNIX_EPOCH).unwrap_or_default();
         let start_ns = i64::try_from(started.as_nanos()).unwrap_or(i64::MAX);
         Self {

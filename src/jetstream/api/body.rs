@@ -4,7 +4,7 @@ use serde::Deserialize;
 
 use super::super::core::ConsumerAction;
 use super::super::types::{
-    ConsumerConfig, DecodeError, StreamConfig, Strictness, Time, decode_value, parse,
+    ConsumerConfig, DecodeError, StreamConfig, StreamState, Strictness, Time, decode_value, parse,
 };
 
 /// A stream's configuration and how strictly it is meant.
@@ -50,6 +50,27 @@ pub(crate) struct StreamPurgeRequest {
     pub seq: u64,
     pub filter: String,
     pub keep: u64,
+}
+
+/// `jsck` asks for every message to be checked first. Every message is checked when it is read, and a damaged one ends the backup.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct StreamSnapshotRequest {
+    pub deliver_subject: String,
+    pub no_consumers: bool,
+    pub chunk_size: i64,
+    pub window_size: i64,
+    #[serde(rename = "jsck")]
+    pub _check_messages: bool,
+}
+
+/// What the stream held when it was backed up is told, and is not needed.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct StreamRestoreRequest {
+    pub config: StreamConfig,
+    #[serde(rename = "state")]
+    pub _state: StreamState,
 }
 
 #[derive(Debug, Default, Deserialize)]

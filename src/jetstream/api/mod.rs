@@ -1,6 +1,7 @@
 //! The `$JS.API.>` requests: what they may ask for and what they are answered.
 
 pub mod administration;
+pub(crate) mod backup;
 mod body;
 pub(crate) mod direct;
 pub(crate) mod elsewhere;

@@ -7,8 +7,8 @@ use serde_json::value::RawValue;
 
 use super::super::limits::AccountLimits;
 use super::super::types::{
-    API_LEVEL, ApiError, ConsumerInfo, ErrorCode, StoredMessage, StreamInfo, Time, encode,
-    is_false, is_zero,
+    API_LEVEL, ApiError, ConsumerInfo, ErrorCode, StoredMessage, StreamConfig, StreamInfo,
+    StreamState, Time, encode, is_false, is_zero,
 };
 
 /// The answer of one operation; its default is what an error reply carries beside the error.
@@ -228,7 +228,12 @@ pub(crate) struct MessageShown {
 }
 
 #[derive(Debug, Default, Serialize)]
-pub(crate) struct StreamSnapshot {}
+pub(crate) struct StreamSnapshot {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub config: Option<StreamConfig>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub state: Option<StreamState>,
+}
 
 #[derive(Debug, Default, Serialize)]
 pub(crate) struct StreamRestore {

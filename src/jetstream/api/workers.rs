@@ -15,13 +15,15 @@ use super::super::advisory::{API_AUDIT, API_LIMIT_REACHED, ApiAudit, api_limit_r
 use super::super::registry::AccountStreams;
 use super::super::types::{ApiError, ErrorCode};
 use super::administration::Administration;
+use super::backup::{Answered, FollowUp};
 use super::elsewhere::{Asked, Carried, Elsewhere, Whither};
 use super::handler::{
-    Answer, Context, Outcome, Server, administer, answer_administration, handle, refuse_operation,
+    Answer, Context, Handled, Outcome, Server, administer, answer_administration, handle,
+    refuse_operation,
 };
 use super::response::not_enabled_for_account;
 use super::route::Operation;
-use crate::broker::{Account, Broker, Inbound, InternalTarget, Outgoing, PublishCache};
+use crate::broker::{Account, Broker, ClientInfo, Inbound, InternalTarget, Outgoing, PublishCache};
 use crate::protocol::headers;
 
 /// The header that says which API level a request needs.
@@ -186,8 +188,10 @@ impl Worker {
                     }
                 }
                 Work::Request(Asked::Server(carried, done)) => {
-                    if let Some(answer) = self.serve_server(&carried) {
-                        done(answer);
+                    if let Some(handled) = self.serve_server(&carried) {
+                        done(handled.answer);
+                        let account = self.accounts.get(&carried.account);
+                        self.follow_up(handled.follow_up, account, None);
                     }
                     self.voice.queue.inflight.fetch_sub(1, Ordering::Relaxed);
                 }
@@ -234,7 +238,7 @@ impl Worker {
             Some(elsewhere) => elsewhere.whither(&account.name, operation),
             None => Whither::Here,
         };
-        let answer = match whither {
+        let handled = match whither {
             Whither::Here => handle(
                 &Context {
                     server: &self.voice.server,
@@ -244,7 +248,7 @@ impl Worker {
                 },
                 operation,
             ),
-            Whither::Refused(error) => refuse_operation(operation, error),
+            Whither::Refused(error) => refuse_operation(operation, error).into(),
             Whither::Elsewhere(way) => {
                 let carried = Carried {
                     account: account.name.clone(),
@@ -257,8 +261,25 @@ impl Worker {
             }
         };
         let (voice, cache) = (&self.voice, &mut self.cache);
-        voice.answer(request, subject, Some(account), answer, cache);
+        voice.answer(request, subject, Some(account), handled.answer, cache);
+        self.follow_up(handled.follow_up, Some(account), request.client.clone());
         Progress::Answered
+    }
+
+    /// Begins what was to begin once the answer is out.
+    fn follow_up(
+        &self,
+        follow_up: Option<FollowUp>,
+        account: Option<&Arc<AccountStreams>>,
+        client: Option<Arc<ClientInfo>>,
+    ) {
+        if let (Some(follow_up), Some(account)) = (follow_up, account) {
+            follow_up(Answered {
+                server: Arc::clone(&self.voice.server),
+                account: Arc::clone(account),
+                client,
+            });
+        }
     }
 
     /// A request about the cluster itself. A server alone does not answer, nor is anybody answered who may not ask.
@@ -333,14 +354,16 @@ impl Worker {
     }
 
     /// A request that another server carried here because it belongs here; it is not carried any further. `None` when there is nothing to answer.
-    fn serve_server(&self, carried: &Carried) -> Option<Answer> {
+    fn serve_server(&self, carried: &Carried) -> Option<Handled> {
         if let Some(asked) = Administration::parse(&carried.subject) {
-            return self.administer_for_server(carried, asked);
+            return self
+                .administer_for_server(carried, asked)
+                .map(Handled::from);
         }
         let operation = Operation::parse(&carried.subject)?;
         let Some(account) = self.accounts.get(&carried.account) else {
             let error = ErrorCode::NotEnabledForAccount.into();
-            return Some(refuse_operation(operation, error));
+            return Some(refuse_operation(operation, error).into());
         };
         let whither = match &self.elsewhere {
             Some(elsewhere) => elsewhere.whither(&account.name, operation),
@@ -354,9 +377,11 @@ impl Worker {
         };
         Some(match whither {
             Whither::Here => handle(&context, operation),
-            Whither::Refused(error) => refuse_operation(operation, error),
+            Whither::Refused(error) => refuse_operation(operation, error).into(),
             // It moved meanwhile.
-            Whither::Elsewhere(_) => refuse_operation(operation, ErrorCode::ClusterNotAvail.into()),
+            Whither::Elsewhere(_) => {
+                refuse_operation(operation, ErrorCode::ClusterNotAvail.into()).into()
+            }
         })
     }
 

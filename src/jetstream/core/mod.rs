@@ -48,6 +48,6 @@ pub(crate) use stream::museum;
 pub use stream::{
     ApplyError, ArrivalError, ArrivedConsumer, BeginError, Event, LogPlace, ReceiveError,
     Receiving, ReceivingNeeds, RecoverError, Retirement, SNAPSHOT_VERSION, Salvaged, Step,
-    StreamCore, limits,
+    StreamCore, StreamOutline, limits,
 };
 pub use transfer::Manifest;

@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use storage::store::Message;
 
+use super::stream::StreamOutline;
 use crate::jetstream::types::{ApiError, ConsumerConfig, ConsumerInfo, StreamConfig, StreamInfo};
 
 /// A management request. Everything is answered with exactly one [`StreamReply`]; answers rest on durable state only.
@@ -58,6 +59,17 @@ pub enum StreamRequest {
         /// The next stream sequence it shall deliver.
         sequence: u64,
     },
+    /// Everything about the stream but its messages, at this moment.
+    Outline,
+    /// Messages in order, as many as have room, at least one.
+    Messages {
+        /// The first sequence to look at.
+        from: u64,
+        /// The last one.
+        upto: u64,
+        /// How many bytes of them.
+        bytes_max: usize,
+    },
     /// Release the client that is pinned.
     ConsumerUnpin {
         /// Its name.
@@ -76,6 +88,8 @@ impl StreamRequest {
                 | Self::Get(_)
                 | Self::ConsumerInfo { .. }
                 | Self::ConsumerNames
+                | Self::Outline
+                | Self::Messages { .. }
                 | Self::ConsumerInfos { .. }
         )
     }
@@ -181,6 +195,15 @@ pub enum StreamReply {
         info: Box<ConsumerInfo>,
         /// Whether it did not exist before.
         created: bool,
+    },
+    /// To [`StreamRequest::Outline`].
+    Outline(Box<StreamOutline>),
+    /// To [`StreamRequest::Messages`].
+    Messages {
+        /// Those there are.
+        messages: Vec<Message>,
+        /// Everything live up to here is among them.
+        covered: u64,
     },
     /// To [`StreamRequest::ConsumerNames`].
     ConsumerNames(Vec<String>),

@@ -7,7 +7,6 @@ use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use storage::codec::Compression;
 use storage::disk::RealDisk;
 use storage::engine::{
     EngineFigures, EngineOptions, FileEngine, Recovered, RecoveredStore, StoreOptions, StreamId,
@@ -27,15 +26,14 @@ use crate::broker::{
 };
 use crate::jetstream::advisory::StreamAction;
 use crate::jetstream::api::handler::{StreamMaker, unexpected};
-use crate::jetstream::core::{StreamCore, StreamReply, StreamRequest, limits};
+use crate::jetstream::archive::{self, Landing, OnDamage, StreamBuilder, StreamMeta};
+use crate::jetstream::core::{StreamCore, StreamReply, StreamRequest};
 use crate::jetstream::intake;
 use crate::jetstream::limits::reservation;
 use crate::jetstream::log::{InstantLog, Log};
 use crate::jetstream::registry::{AccountStreams, Found, Stream};
 use crate::jetstream::runtime::{Backend, Setup, StartError};
-use crate::jetstream::types::{
-    ApiError, ErrorCode, Storage, StoreCompression, StreamConfig, StreamInfo, Time,
-};
+use crate::jetstream::types::{ApiError, ErrorCode, Storage, StreamConfig, StreamInfo, Time};
 use crate::jetstream::usage::{Meter, Usage};
 
 /// What was brought back: the account of each, and the stream.
@@ -181,14 +179,7 @@ impl Streams {
 
     /// How a stream of that configuration is stored.
     pub(crate) fn store_options(config: &StreamConfig) -> StoreOptions {
-        StoreOptions {
-            limits: limits(config),
-            compression: match config.compression {
-                StoreCompression::None => Compression::None,
-                StoreCompression::S2 => Compression::S2,
-            },
-            block_bytes: None,
-        }
+        archive::store_options(config)
     }
 
     /// What the streams are stored in.
@@ -621,6 +612,34 @@ impl StreamMaker for Streams {
         self.broker
             .account(&account.name)
             .is_some_and(|account| account.has_interest(subject))
+    }
+
+    fn can_restore(&self) -> Result<(), ApiError> {
+        Ok(())
+    }
+
+    fn land(
+        &self,
+        account: &AccountStreams,
+        meta: StreamMeta,
+    ) -> Result<(Landing, StreamBuilder), ApiError> {
+        let name = meta.config.name.clone();
+        Landing::begin(&self.engine, &account.name, meta, &name, OnDamage::Fail)
+            .map_err(|error| ErrorCode::StreamRestore.with(error))
+    }
+
+    fn take_up(
+        &self,
+        account: &AccountStreams,
+        landing: Landing,
+        mut core: StreamCore,
+    ) -> Result<Arc<Stream>, ApiError> {
+        let id = landing
+            .finish(&mut core)
+            .map_err(|error| ErrorCode::StreamRestore.with(error))?;
+        let stream = self.run(&account.name, core, id, None);
+        self.advise(&account.name, &stream.name, StreamAction::Created);
+        Ok(stream)
     }
 }
 

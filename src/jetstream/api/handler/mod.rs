@@ -14,13 +14,15 @@ mod tests;
 
 use std::sync::Arc;
 
-use super::super::core::StreamReply;
+use super::super::archive::{Landing, StreamBuilder, StreamMeta};
+use super::super::core::{StreamCore, StreamReply};
 use super::super::limits::ServerLimits;
 use super::super::registry::{AccountStreams, Stream};
 use super::super::types::{
     ApiError, ClusterInfo, ErrorCode, StreamConfig, StreamInfo, Strictness, Time,
     header_exceeds_level,
 };
+use super::backup::{self, Backups, FollowUp};
 use super::response::{
     AccountInfo, Body, ConsumerCreated, ConsumerDeleted, ConsumerListPage, ConsumerNamesPage,
     ConsumerPaused, ConsumerReset, ConsumerShown, ConsumerSteppedDown, ConsumerUnpinned,
@@ -31,6 +33,7 @@ use super::response::{
 use super::route::Operation;
 use super::validate::{Adjust, Rules};
 pub(crate) use leaders::{Steward, administer, answer_administration};
+pub(crate) use streams::{check_room_for, encode_created, refuse_unfit_consumers};
 
 /// Makes and removes streams, in storage and on a shard.
 pub(crate) trait StreamMaker: Send + Sync {
@@ -56,6 +59,34 @@ pub(crate) trait StreamMaker: Send + Sync {
     fn unreserved(&self, storage: super::super::types::Storage) -> u64;
     /// Whether anybody listens on a literal subject of the account.
     fn has_interest(&self, account: &AccountStreams, subject: &str) -> bool;
+
+    /// Why streams cannot be restored, if that is so.
+    fn can_restore(&self) -> Result<(), ApiError> {
+        Err(not_restored())
+    }
+    /// Makes a place for a stream that is being restored, of which nobody else knows yet.
+    fn land(
+        &self,
+        account: &AccountStreams,
+        meta: StreamMeta,
+    ) -> Result<(Landing, StreamBuilder), ApiError> {
+        let _ = (account, meta);
+        Err(not_restored())
+    }
+    /// Lets a restored stream run; it is durable when this returns.
+    fn take_up(
+        &self,
+        account: &AccountStreams,
+        landing: Landing,
+        core: StreamCore,
+    ) -> Result<Arc<Stream>, ApiError> {
+        let _ = (account, landing, core);
+        Err(not_restored())
+    }
+}
+
+fn not_restored() -> ApiError {
+    ErrorCode::StreamRestore.with("not supported by the servers of a cluster yet")
 }
 
 /// Knows who holds the copies of streams, on a server of a cluster.
@@ -73,13 +104,14 @@ pub(crate) struct Server {
     pub strictness: Strictness,
     pub limits: ServerLimits,
     pub maker: Arc<dyn StreamMaker>,
+    pub backups: Arc<Backups>,
     /// Present on a server of a cluster.
     pub cluster_infos: Option<Arc<dyn ClusterInfos>>,
     pub now: fn() -> Time,
 }
 
 impl Server {
-    fn is_clustered(&self) -> bool {
+    pub(crate) fn is_clustered(&self) -> bool {
         self.steward.is_some()
     }
 }
@@ -100,6 +132,34 @@ pub(crate) struct Answer {
     pub outcome: Outcome,
 }
 
+/// A request that was looked at.
+pub(crate) struct Handled {
+    pub answer: Answer,
+    /// What is to be done once the answer is out.
+    pub follow_up: Option<FollowUp>,
+}
+
+impl From<Answer> for Handled {
+    fn from(answer: Answer) -> Self {
+        Self {
+            answer,
+            follow_up: None,
+        }
+    }
+}
+
+impl Handled {
+    fn with_more<B: Body>(result: Result<(B, FollowUp), ApiError>) -> Self {
+        match result {
+            Ok((body, follow_up)) => Self {
+                answer: answer(Ok(body)),
+                follow_up: Some(follow_up),
+            },
+            Err(error) => answer::<B>(Err(error)).into(),
+        }
+    }
+}
+
 /// How a request is counted and whether it is reported.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Outcome {
@@ -112,7 +172,7 @@ pub(crate) enum Outcome {
 }
 
 impl Context<'_> {
-    fn rules<'a>(
+    pub(crate) fn rules<'a>(
         &'a self,
         limits: &'a super::super::limits::AccountLimits,
         pedantic: bool,
@@ -128,7 +188,7 @@ impl Context<'_> {
         }
     }
 
-    fn check_level(&self) -> Result<(), ApiError> {
+    pub(crate) fn check_level(&self) -> Result<(), ApiError> {
         if header_exceeds_level(self.required_level) {
             return Err(ErrorCode::RequiredApiLevel.into());
         }
@@ -186,8 +246,16 @@ pub(crate) fn refuse_operation(operation: Operation<'_>, error: ApiError) -> Ans
     }
 }
 
-/// Does what `operation` says.
-pub(crate) fn handle(context: &Context<'_>, operation: Operation<'_>) -> Answer {
+/// Does what `operation` says, or has it done once the answer is out.
+pub(crate) fn handle(context: &Context<'_>, operation: Operation<'_>) -> Handled {
+    match operation {
+        Operation::StreamSnapshot(name) => Handled::with_more(backup::snapshot(context, name)),
+        Operation::StreamRestore(name) => Handled::with_more(backup::restore(context, name)),
+        operation => handle_at_once(context, operation).into(),
+    }
+}
+
+fn handle_at_once(context: &Context<'_>, operation: Operation<'_>) -> Answer {
     match operation {
         Operation::AccountInfo => answer(account::info(context)),
         Operation::StreamCreate(name) => answer(streams::create(context, name)),
@@ -199,11 +267,8 @@ pub(crate) fn handle(context: &Context<'_>, operation: Operation<'_>) -> Answer 
         Operation::StreamList => answer(streams::list(context)),
         Operation::MessageGet(name) => messages::get(context, name),
         Operation::MessageDelete(name) => messages::delete(context, name),
-        Operation::StreamSnapshot(name) => {
-            answer::<StreamSnapshot>(Err(not_built(context, name, ErrorCode::StreamSnapshot)))
-        }
-        Operation::StreamRestore(name) => {
-            answer::<StreamRestore>(Err(streams::refuse_restore(context, name)))
+        Operation::StreamSnapshot(_) | Operation::StreamRestore(_) => {
+            refuse_operation(operation, ErrorCode::BadRequest.into())
         }
         Operation::StreamPeerRemove(name) => answer(leaders::remove_replica(context, name)),
         Operation::StreamStepDown(name) => answer(leaders::stream(context, name)),
@@ -221,14 +286,6 @@ pub(crate) fn handle(context: &Context<'_>, operation: Operation<'_>) -> Answer 
             ..answer(consumers::reset(context, stream, name))
         },
         Operation::ConsumerUnpin(stream, name) => answer(consumers::unpin(context, stream, name)),
-    }
-}
-
-/// The error for an operation on an existing stream that this server does not do yet.
-fn not_built(context: &Context<'_>, name: &str, code: ErrorCode) -> ApiError {
-    match context.account.find(name) {
-        Ok(_) => code.with("not supported by this server yet"),
-        Err(error) => error,
     }
 }
 

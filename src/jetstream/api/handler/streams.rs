@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::super::super::core::{InfoQuery, StreamReply, StreamRequest};
+use super::super::super::core::{InfoQuery, StreamCore, StreamReply, StreamRequest};
 use super::super::super::limits::{AccountLimits, reservation};
 use super::super::super::registry::{AccountStreams, Stream};
 use super::super::super::types::{
@@ -11,10 +11,12 @@ use super::super::super::types::{
 use super::super::body::{StreamConfigRequest, StreamInfoRequest, StreamNamesRequest};
 use super::super::response::{
     Paged, StreamCreated, StreamDeleted, StreamListPage, StreamNamesPage, StreamShown,
-    StreamUpdated,
+    StreamUpdated, encode_reply,
 };
-use super::super::validate::{check_origins, check_stream, check_stream_creation, check_update};
-use super::{Context, at_most, unexpected};
+use super::super::validate::{
+    check_consumer, check_origins, check_stream, check_stream_creation, check_update,
+};
+use super::{Context, Server, at_most, unexpected};
 use crate::subject::overlap;
 
 /// Names on one page.
@@ -381,13 +383,58 @@ pub(super) fn list(context: &Context<'_>) -> Result<StreamListPage, ApiError> {
     })
 }
 
-/// Restoring is not built; what the reference refuses first is refused the same way.
-pub(super) fn refuse_restore(context: &Context<'_>, name: &str) -> ApiError {
-    if is_empty_request(context.body) {
-        return ErrorCode::BadRequest.into();
+/// Checks that there is room for one more stream beside those that there are.
+pub(crate) fn check_room_for(
+    server: &Server,
+    account: &AccountStreams,
+    config: &StreamConfig,
+) -> Result<(), ApiError> {
+    let context = context_of(server, account);
+    let limits = account.limits();
+    check_stream_count(account, &limits, &config.name)?;
+    check_resources(&context, &limits, config, reservation(config))?;
+    check_overlap(account, config)
+}
+
+/// Checks that consumers which come with their stream could have been made here.
+pub(crate) fn refuse_unfit_consumers(
+    server: &Server,
+    account: &AccountStreams,
+    core: &StreamCore,
+) -> Result<(), ApiError> {
+    let context = context_of(server, account);
+    let limits = account.limits();
+    let rules = context.rules(&limits, false);
+    for (name, config) in core.consumer_configs() {
+        if let Err(error) = check_consumer(config.clone(), core.config(), &rules) {
+            let reason = error.description;
+            let restored = format_args!("error restoring consumer [{name:?}]: {reason}");
+            return Err(ErrorCode::StreamRestore.with(restored));
+        }
     }
-    match context.account.get(name) {
-        Some(_) => ErrorCode::StreamNameExistRestoreFailed.into(),
-        None => ErrorCode::StreamRestore.with("not supported by this server yet"),
+    Ok(())
+}
+
+/// What whoever restored a stream is answered.
+pub(crate) fn encode_created(
+    server: &Server,
+    account: &AccountStreams,
+    restored: Result<std::sync::Arc<Stream>, ApiError>,
+) -> Vec<u8> {
+    let context = context_of(server, account);
+    let shown = restored.and_then(|stream| show(&context, &stream, InfoQuery::default()));
+    encode_reply(shown.map(|(info, _)| StreamCreated {
+        info: Some(info),
+        did_create: false,
+    }))
+}
+
+/// For what follows a request.
+fn context_of<'a>(server: &'a Server, account: &'a AccountStreams) -> Context<'a> {
+    Context {
+        server,
+        account,
+        required_level: b"",
+        body: b"",
     }
 }

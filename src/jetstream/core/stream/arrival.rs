@@ -47,9 +47,15 @@ impl StreamCore {
             return Expiry::ByAge;
         }
         let found = PublishHeaders::parse(headers);
-        found
-            .ttl
-            .map_or(Expiry::ByAge, |ttl| expiry_by_headers(config, ttl, time_ns))
+        // What it does not say well counts for nothing.
+        match found.ttl.and_then(parse_ttl) {
+            Some(-1) => Expiry::Never,
+            Some(seconds @ 1..) => {
+                let ttl_ns = seconds.saturating_mul(SECOND_NS);
+                Expiry::At(time_ns.saturating_add(ttl_ns).min(NEVER - 1))
+            }
+            _ => Expiry::ByAge,
+        }
     }
 
     /// A stream whose messages are in its store already. The limits of the configuration apply to them from here on, and the message ids of

@@ -17,6 +17,7 @@ mod fast;
 mod follow;
 mod judge;
 mod lead;
+mod outline;
 mod overlay;
 mod publish;
 mod recover;
@@ -43,6 +44,7 @@ pub use chain::LogPlace;
 #[cfg(test)]
 pub(crate) use chain::museum;
 pub use follow::Retirement;
+pub use outline::StreamOutline;
 pub use recover::{RecoverError, Salvaged};
 pub use rules::limits;
 pub use snapshot::{BeginError, SNAPSHOT_VERSION};

@@ -372,6 +372,12 @@ impl StreamCore {
                 }
                 Err(error) => StreamReply::Refused(error),
             },
+            StreamRequest::Outline => StreamReply::Outline(Box::new(self.outline(now_ns))),
+            StreamRequest::Messages {
+                from,
+                upto,
+                bytes_max,
+            } => self.messages(*from, *upto, *bytes_max),
             StreamRequest::ConsumerNames => {
                 StreamReply::ConsumerNames(self.listed().map(|one| one.name.clone()).collect())
             }

@@ -203,7 +203,10 @@ impl StreamCore {
 }
 
 /// When a message that is a schedule fires first; `None` when it is none.
-pub(super) fn first_firing(said: &ScheduleHeaders<'_>, now_ns: i64) -> Result<Option<Firing>, PatternError> {
+pub(super) fn first_firing(
+    said: &ScheduleHeaders<'_>,
+    now_ns: i64,
+) -> Result<Option<Firing>, PatternError> {
     next_firing(said, now_ns, now_ns)
 }
 

@@ -1,0 +1,148 @@
+//! `filestore export`: a stream as the reference's archive, which either server restores.
+
+use std::fs::File;
+use std::io::{BufWriter, Write};
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context, Result, bail, ensure};
+use nats_server::jetstream::archive::{ArchiveWriter, ConsumerMeta, StreamMeta};
+use nats_server::jetstream::core::{StreamCore, StreamOutline};
+use nats_server::jetstream::types::{Storage, StreamConfig, StreamState, Time, encode};
+use serde::Serialize;
+use storage::filter::Filter;
+
+use crate::Outcome;
+use crate::arguments::{Export, Scope};
+use crate::progress::Progress;
+use crate::{keys, place, text};
+
+/// What the stock tools call an archive, and what they keep beside it.
+const ARCHIVE: &str = "stream.tar.s2";
+const ABOUT: &str = "backup.json";
+
+/// What stands beside an archive.
+#[derive(Serialize)]
+struct About<'a> {
+    config: &'a StreamConfig,
+    state: &'a StreamState,
+}
+
+pub fn run(arguments: &Export) -> Result<Outcome> {
+    let scope = Scope {
+        path: arguments.from.clone(),
+        stream: Some(arguments.stream.clone()),
+        block: None,
+        seq: None,
+        key: arguments.key.clone(),
+        key_file: arguments.key_file.clone(),
+        previous_key: arguments.previous_key.clone(),
+    };
+    let keys = keys::open(&scope)?;
+    let ring = keys.as_deref();
+    let mut streams = place::find(&scope, ring)?.streams(ring, &scope)?;
+    streams.retain(|stream| !stream.removing);
+    let [stream] = streams.as_slice() else {
+        bail!(
+            "{}: {} streams of that name: say account/name",
+            arguments.stream,
+            streams.len()
+        );
+    };
+    if let Err(error) = &stream.outline.checkpoint {
+        bail!("{}: {error}", stream.directory);
+    }
+    let present = stream.present(keys.as_ref())?;
+    let present =
+        present.context("the stream's log is not here: name the store or its directory")?;
+    let problems = stream.log_problems().into_iter();
+    let problems: Vec<String> = problems.chain(present.problems.iter().cloned()).collect();
+    // A backup that lacks something must not pass for a whole one.
+    ensure!(problems.is_empty(), "{}", problems.join("; "));
+    for note in &present.notes {
+        eprintln!("nats-tool: {}: {note}", stream.directory);
+    }
+    let core = present.core()?;
+    ensure!(
+        core.config().storage == Storage::File,
+        "its messages are in memory, not in the store"
+    );
+    let now = SystemTime::now().duration_since(UNIX_EPOCH)?;
+    let now_ns = i64::try_from(now.as_nanos())?;
+    let outline = core.outline(now_ns);
+    let archive = match arguments.to.is_dir() {
+        true => arguments.to.join(ARCHIVE),
+        false => arguments.to.clone(),
+    };
+    write(&archive, core, &outline, now_ns)?;
+    if arguments.to.is_dir() {
+        let about = About {
+            config: &outline.config,
+            state: &outline.shown,
+        };
+        let path = arguments.to.join(ABOUT);
+        std::fs::write(&path, encode(&about)).with_context(|| path.display().to_string())?;
+    }
+    println!(
+        "{}: {}, {}, {}",
+        archive.display(),
+        text::counted(outline.state.messages, "message", "messages"),
+        text::size(outline.state.bytes),
+        text::counted(outline.consumers.len() as u64, "consumer", "consumers"),
+    );
+    Ok(Outcome::AllWell)
+}
+
+/// Under another name until it is whole.
+fn write(path: &Path, core: &StreamCore, outline: &StreamOutline, now_ns: i64) -> Result<()> {
+    let mut unfinished = path.as_os_str().to_owned();
+    unfinished.push(".unfinished");
+    let unfinished = PathBuf::from(unfinished);
+    let file = File::create(&unfinished).with_context(|| unfinished.display().to_string())?;
+    let written = write_archive(BufWriter::new(file), core, outline, now_ns);
+    if let Err(error) = written {
+        // Nobody is to take it for a backup.
+        let _ = std::fs::remove_file(&unfinished);
+        return Err(error);
+    }
+    std::fs::rename(&unfinished, path).with_context(|| path.display().to_string())
+}
+
+fn write_archive(
+    sink: BufWriter<File>,
+    core: &StreamCore,
+    outline: &StreamOutline,
+    now_ns: i64,
+) -> Result<()> {
+    let meta = StreamMeta {
+        created: Time::from_nanoseconds(outline.created_ns),
+        config: outline.config.clone(),
+    };
+    let mut archive = ArchiveWriter::begin(sink, &meta, now_ns)?;
+    let mut progress = Progress::new(outline.state.bytes);
+    progress.file(&outline.config.name);
+    let everything = Filter::everything();
+    let mut next = outline.state.first_sequence;
+    while let Some(message) = core.store().next(next, &everything)? {
+        archive.message(&message)?;
+        next = message.sequence + 1;
+        let bytes = message.subject.len() + message.headers.len() + message.payload.len();
+        progress.done(bytes as u64);
+    }
+    archive.end_messages(outline.state.last_sequence, outline.state.last_time_ns)?;
+    for consumer in &outline.consumers {
+        if consumer.config.mem_storage || consumer.config.direct {
+            continue;
+        }
+        let meta = ConsumerMeta {
+            created: Time::from_nanoseconds(consumer.created_ns),
+            name: consumer.name.clone(),
+            config: consumer.config.clone(),
+        };
+        archive.consumer(&meta, &consumer.progress.clone().unwrap_or_default())?;
+    }
+    let mut sink = archive.finish()?;
+    sink.flush()?;
+    sink.get_ref().sync_all()?;
+    Ok(())
+}
