@@ -9,7 +9,6 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, bail, ensure};
-use nats_server::jetstream::api::validate::refuse_unsupported;
 use nats_server::jetstream::archive::{
     Findings, Landing, OnDamage, StreamBuilder, StreamMeta, is_unborn,
 };
@@ -199,7 +198,6 @@ impl ImportRun {
 /// What our servers do not do yet is refused before anything is written.
 fn prepare(meta: &mut StreamMeta) -> Result<()> {
     let config = &mut meta.config;
-    refuse_unsupported(config).map_err(|error| anyhow::anyhow!(error.description))?;
     if config.storage == Storage::Memory {
         bail!("its messages were in memory, and have gone with the server");
     }

@@ -13,7 +13,7 @@ use crate::jetstream::api::handler::{
 };
 use crate::jetstream::api::now;
 use crate::jetstream::api::response::StreamRestore;
-use crate::jetstream::api::validate::{check_stream, has_path_separators, refuse_unsupported};
+use crate::jetstream::api::validate::{check_stream, has_path_separators};
 use crate::jetstream::archive::{ArchiveError, ArchiveReader, StreamMeta};
 use crate::jetstream::id;
 use crate::jetstream::registry::{AccountStreams, Stream};
@@ -55,7 +55,6 @@ pub(crate) fn restore(
     if context.account.get(name).is_some() || context.account.offline(name).is_some() {
         return Err(ErrorCode::StreamNameExistRestoreFailed.into());
     }
-    refuse_unsupported(&config)?;
     if config.num_replicas > 1 && !context.server.is_clustered() {
         return Err(ErrorCode::StreamReplicasNotSupported.into());
     }

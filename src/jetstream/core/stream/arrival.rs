@@ -11,7 +11,8 @@ use super::publish::NEVER;
 use super::schedules::first_firing;
 use super::start::starting_progress;
 use crate::jetstream::core::consumer::{Consumer, Progress};
-use crate::jetstream::core::headers::{PublishHeaders, ScheduleHeaders};
+use crate::jetstream::core::headers::{self, PublishHeaders, ScheduleHeaders};
+use crate::jetstream::core::sources::SOURCE_HEADER;
 use crate::jetstream::types::{ConsumerConfig, StreamConfig};
 
 const SECOND_NS: i64 = 1_000_000_000;
@@ -70,7 +71,7 @@ impl StreamCore {
     ) -> Result<Self, ArrivalError> {
         let mut core = Self::create(config, domain, created_ns, store)?;
         core.remember_ids(now_ns)?;
-        core.find_schedules(now_ns)?;
+        core.find_schedules_and_positions(now_ns)?;
         for arrived in consumers {
             let progress = match arrived.progress {
                 Some(progress) => core.resumed(&arrived.config, progress),
@@ -107,15 +108,23 @@ impl StreamCore {
         Progress { resume, ..progress }
     }
 
-    /// A schedule that repeats goes on from now; one that fires once and is late fires at once.
-    fn find_schedules(&mut self, now_ns: i64) -> Result<(), ReadError> {
-        if !self.config.allow_msg_schedules {
+    /// A schedule that repeats goes on from now; one that fires once and is late fires at once. Sources go on behind the last message that is
+    /// here of each.
+    fn find_schedules_and_positions(&mut self, now_ns: i64) -> Result<(), ReadError> {
+        let has_schedules = self.config.allow_msg_schedules;
+        if !has_schedules && self.config.sources.is_empty() {
             return Ok(());
         }
         let everything = Filter::everything();
         let mut next = 0;
         while let Some(message) = self.store.next(next, &everything)? {
             next = message.sequence + 1;
+            if let Some(source) = headers::get(&message.headers, SOURCE_HEADER) {
+                self.positions.note(source);
+            }
+            if !has_schedules {
+                continue;
+            }
             let said = ScheduleHeaders::parse(&message.headers);
             let firing = first_firing(&said, message.time_ns);
             let firing = match firing {
@@ -224,6 +233,47 @@ mod tests {
         let snapshot = core.arrived(1);
         let again = StreamCore::restore(&snapshot, "", store()).expect("it reads");
         assert_eq!((again.applied_index(), again.consumer_count()), (1, 2));
+    }
+
+    #[test]
+    fn schedules_and_the_positions_of_sources_are_found_in_the_messages() {
+        let source = crate::jetstream::types::StreamSource {
+            name: "O".to_owned(),
+            ..Default::default()
+        };
+        let config = StreamConfig {
+            name: "S".to_owned(),
+            max_msgs: -1,
+            max_bytes: -1,
+            max_msgs_per_subject: -1,
+            allow_msg_schedules: true,
+            sources: vec![source.clone()],
+            ..StreamConfig::default()
+        };
+        let mut store = MemStore::new(Limits::default());
+        for (sequence, header) in [
+            (1, "Nats-Stream-Source: O 41 > > o.a"),
+            (2, "Nats-Schedule: @every 10s\r\nNats-Schedule-Target: t"),
+        ] {
+            let message = NewMessage {
+                sequence,
+                time_ns: SECOND_NS,
+                subject: b"a",
+                headers: format!("NATS/1.0\r\n{header}\r\n\r\n").as_bytes(),
+                payload: b"",
+                expiry: Expiry::ByAge,
+            };
+            store.append(&message, &mut ()).expect("memory takes it");
+        }
+        let now_ns = 1_000 * SECOND_NS;
+        let core = StreamCore::arrive(config, "", 7, Box::new(store), Vec::new(), now_ns)
+            .expect("the stream arrives");
+        assert_eq!(core.positions.of(&source), Some(41));
+        assert!(!core.schedules.is_empty());
+        assert!(
+            core.schedules.due(now_ns, 9).next().is_none(),
+            "not at once"
+        );
     }
 
     #[test]
