@@ -18,7 +18,7 @@ pub fn storage_targets() -> Vec<Target> {
 
 /// All parsers of this crate.
 pub fn targets() -> Vec<Target> {
-    let rooms: [&[Target]; 10] = [
+    let rooms: [&[Target]; 11] = [
         protocol::TARGETS,
         route::TARGETS,
         configuration::TARGETS,
