@@ -145,7 +145,7 @@ mod tests {
 
     #[test]
     fn a_stream_is_backed_up_once_at_a_time_and_there_are_not_too_many() {
-        let backups = Backups::new(&Broker::new());
+        let backups = Backups::new(&Arc::new(Broker::new()));
         let first = backups.claim("$G", "S").expect("it begins");
         let again = backups.claim("$G", "S").err();
         assert_eq!(again, Some(Refused::InProgress));

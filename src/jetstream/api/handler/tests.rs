@@ -185,7 +185,7 @@ impl Api {
                 maker: Arc::new(Maker {
                     unreserved: u64::MAX,
                 }),
-                backups: Backups::new(&crate::broker::Broker::new()),
+                backups: Backups::new(&Arc::new(crate::broker::Broker::new())),
                 cluster_infos: None,
                 now: || Time::from_nanoseconds(1_000_000_000),
             },
