@@ -66,6 +66,8 @@ pub(super) struct Running {
     storage: StreamId,
     /// Of a stream in memory: its place in storage, where nothing is.
     spare: Option<FileStore>,
+    /// What it was when it was last looked at.
+    seen: Option<Role>,
 }
 
 fn cannot(reason: impl std::fmt::Display) -> ApiError {
@@ -73,6 +75,7 @@ fn cannot(reason: impl std::fmt::Display) -> ApiError {
 }
 
 /// What a look at the groups came to.
+#[derive(Default)]
 pub(super) struct Looked {
     /// Whether this server leads others than before.
     pub changed: bool,
@@ -149,6 +152,7 @@ impl Replicated {
             replica,
             storage,
             spare,
+            seen: None,
         };
         self.running.lock().insert(number, running);
         Ok(Stream::new(config, Box::new(port)))
@@ -276,6 +280,7 @@ impl Replicated {
             replica,
             storage,
             spare,
+            ..
         } = running;
         self.view.leaders.forget(number);
         let stream = self.runtime.block_on(replica.surrender());
@@ -418,32 +423,30 @@ impl Replicated {
     /// Looks who leads the groups of this server's replicas.
     pub fn look(&self, own: &Arc<str>) -> Looked {
         let leaders = &self.view.leaders;
-        let mut before = leaders.led_by(own);
-        let mut leaderless = Vec::new();
-        for (number, running) in &*self.running.lock() {
-            let (group, status) = (*number, running.replica.status());
-            match status.role {
-                Role::Leader { term } => leaders.leads(own, Led { group, term }),
-                Role::Follower { leader } => {
-                    leaders.leads_no_more(own, group);
-                    let term = running.replica.group.status().term;
-                    leaders.leads(&Arc::from(leader.server), Led { group, term });
+        let mut looked = Looked::default();
+        for (number, running) in &mut *self.running.lock() {
+            let group = *number;
+            if let Some(role) = running.replica.port.role_unlike(running.seen.as_ref()) {
+                let led = matches!(running.seen, Some(Role::Leader { .. }));
+                looked.changed |= led || matches!(role, Role::Leader { .. });
+                match &role {
+                    Role::Leader { term } => {
+                        looked.began.push(group);
+                        leaders.leads(own, Led { group, term: *term });
+                    }
+                    Role::Follower { leader } => {
+                        leaders.leads_no_more(own, group);
+                        let term = running.replica.group.term();
+                        leaders.leads(&Arc::from(leader.server.as_str()), Led { group, term });
+                    }
+                    Role::Leaderless | Role::Stopped { .. } => leaders.leads_no_more(own, group),
                 }
-                Role::Leaderless => {
-                    leaders.leads_no_more(own, group);
-                    leaderless.push(group);
-                }
-                Role::Stopped { .. } => leaders.leads_no_more(own, group),
+                running.seen = Some(role);
+            }
+            if running.seen == Some(Role::Leaderless) {
+                looked.leaderless.push(group);
             }
         }
-        let mut now = leaders.led_by(own);
-        before.sort_unstable_by_key(|led| led.group);
-        now.sort_unstable_by_key(|led| led.group);
-        let began = now.iter().filter(|led| !before.contains(led));
-        Looked {
-            changed: before != now,
-            began: began.map(|led| led.group).collect(),
-            leaderless,
-        }
+        looked
     }
 }

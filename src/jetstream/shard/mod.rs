@@ -55,7 +55,9 @@ pub(crate) use giving::GivenUp;
 pub use inbox::WaitingMax;
 #[cfg(test)]
 pub(crate) use port::Port;
-pub(crate) use replica::{ReplicaSetup, ReplicaStatus};
+pub(crate) use replica::ReplicaSetup;
+#[cfg(test)]
+pub(crate) use replica::ReplicaStatus;
 pub(crate) use replica_port::{ReplicaGone, ReplicaPort};
 pub(crate) use replicated_log::Proposer;
 pub(crate) use shards::Shards;

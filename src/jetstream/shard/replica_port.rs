@@ -33,6 +33,12 @@ impl ReplicaPort {
         self.status.lock().clone()
     }
 
+    /// What it is to its group, when that is not what was seen of it.
+    pub fn role_unlike(&self, seen: Option<&Role>) -> Option<Role> {
+        let status = self.status.lock();
+        (seen != Some(&status.role)).then(|| status.role.clone())
+    }
+
     /// Its group runs: from now on it can lead.
     pub fn join(&self, group: Arc<dyn Proposer>) {
         self.act(move |slot, _| slot.join(group));

@@ -255,11 +255,12 @@ mod tests {
             (1, "Nats-Stream-Source: O 41 > > o.a"),
             (2, "Nats-Schedule: @every 10s\r\nNats-Schedule-Target: t"),
         ] {
+            let headers = format!("NATS/1.0\r\n{header}\r\n\r\n");
             let message = NewMessage {
                 sequence,
                 time_ns: SECOND_NS,
                 subject: b"a",
-                headers: format!("NATS/1.0\r\n{header}\r\n\r\n").as_bytes(),
+                headers: headers.as_bytes(),
                 payload: b"",
                 expiry: Expiry::ByAge,
             };

@@ -11,9 +11,7 @@ use raft::types::NodeId;
 use super::fetch::{Fetch, Sources};
 use super::machine::{Pace, StreamMachine};
 use crate::jetstream::core::Retirement;
-use crate::jetstream::shard::{
-    Proposer, ReplicaPort, ReplicaSetup, ReplicaStatus, Shards, Surrendered,
-};
+use crate::jetstream::shard::{Proposer, ReplicaPort, ReplicaSetup, Shards, Surrendered};
 
 /// How long a leader that hands over waits for others to take what it gives back.
 const GIVE_BACK: Duration = Duration::from_millis(20);
@@ -99,7 +97,8 @@ impl Replicas {
 
 impl StreamReplica {
     /// How it stands. What its group knows beyond that says [`Group::status`].
-    pub(crate) fn status(&self) -> ReplicaStatus {
+    #[cfg(test)]
+    pub(crate) fn status(&self) -> crate::jetstream::shard::ReplicaStatus {
         self.port.status()
     }
 
