@@ -129,6 +129,12 @@ fn connections_that_ended_are_remembered_with_the_reason_and_the_oldest_is_forgo
         let mut wire = log_in(&server, "a", name);
         wire.send("SUB x q 4\r\n");
         wire.round_trip();
+        drop(wire);
+        // One after another, so that their order is known.
+        eventually("it has ended", || {
+            let ended = look(&server, "/connz?state=closed&sort=stop");
+            names(&ended).contains(&name).then_some(())
+        });
     }
     let mut liar = Wire::connect(server.address());
     liar.send("CONNECT {\"user\":\"a\",\"pass\":\"wrong\"}\r\n");

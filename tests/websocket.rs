@@ -158,6 +158,32 @@ fn a_client_over_websocket_and_one_without_hear_each_other() {
 }
 
 #[test]
+fn clients_are_told_where_else_they_can_come_by_their_own_way() {
+    let member = |name: &str, routes: &str, advertise: &str| {
+        ServerOptions::default()
+            .config(&format!(
+                "server_name: {name}\n\
+                 websocket {{ listen: \"127.0.0.1:-1\", no_tls: true, {advertise} }}\n\
+                 cluster {{ name: web, listen: \"127.0.0.1:-1\", routes: [{routes}] }}\n"
+            ))
+            .start()
+    };
+    let one = member("one", "", "");
+    let listens = one.wait_for_log("Listening for route connections on ");
+    let (_, port) = listens.rsplit_once(':').expect("it names a port");
+    let mut peer = Peer::connect(address_of(&one), "");
+    peer.say("CONNECT {\"verbose\":false,\"protocol\":1}\r\nPING\r\n");
+    peer.hears("PONG\r\n");
+    let route = format!("\"nats-route://127.0.0.1:{}\"", port.trim());
+    let two = member("two", &route, "advertise: \"page.example:9\"");
+    peer.hears("\"page.example:9\"");
+    let mut plain = common::Wire::connect(one.address());
+    let told = plain.expect("\r\n");
+    assert!(told.contains(&two.address().to_string()), "{told}");
+    assert!(!told.contains("page.example"), "{told}");
+}
+
+#[test]
 fn compression_is_agreed_on_where_it_is_switched_on() {
     let (_server, address) = server("compression: true");
     let offer = "Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits\r\n";

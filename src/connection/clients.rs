@@ -154,7 +154,7 @@ impl Clients {
             client_id: id,
             client_ip: address.ip().to_string(),
             nonce: nonce.to_owned(),
-            ..info
+            ..told_over(is_websocket, info)
         }
     }
 
@@ -178,7 +178,7 @@ impl Clients {
                 let line = ServerInfo {
                     client_id: client.id,
                     client_ip: client.info().address.ip().to_string(),
-                    ..ServerInfo::clone(&self.info())
+                    ..told_over(client.carrier().websocket, ServerInfo::clone(&self.info()))
                 };
                 self.send(&client, |out| encode::info(out, &line));
             }
@@ -262,4 +262,12 @@ impl Clients {
         self.connected.lock().remove(&client.id);
         self.left.notify_waiters();
     }
+}
+
+/// What clients are told who come this way: of the addresses that they can use.
+fn told_over(websocket: bool, mut info: ServerInfo) -> ServerInfo {
+    if websocket {
+        info.connect_urls = std::mem::take(&mut info.websocket_urls);
+    }
+    info
 }

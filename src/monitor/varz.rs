@@ -106,7 +106,7 @@ struct WebSocket<'a> {
     #[serde(skip_serializing_if = "is_zero")]
     port: u16,
     #[serde(skip_serializing_if = "Option::is_none")]
-    advertise: Option<&'a str>,
+    advertise: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     no_auth_user: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -141,7 +141,10 @@ impl<'a> WebSocket<'a> {
         Self {
             host: own.host.as_deref().unwrap_or(&options.host),
             port: monitor.server.websocket_port(),
-            advertise: own.advertise.as_deref(),
+            advertise: own.advertise.as_ref().map(|(host, port)| match port {
+                Some(port) => format!("{host}:{port}"),
+                None => host.clone(),
+            }),
             no_auth_user: authorization.no_auth_user.as_deref(),
             jwt_cookie: own.cookies.jwt.as_deref(),
             handshake_timeout: own.handshake_timeout.unwrap_or_default(),

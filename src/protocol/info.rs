@@ -69,6 +69,9 @@ pub struct ServerInfo {
     /// Where else a client can connect to.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub connect_urls: Vec<String>,
+    /// The same for clients over WebSocket, who are told of it as their `connect_urls`.
+    #[serde(skip)]
+    pub websocket_urls: Vec<String>,
     /// Whether the server is about to leave.
     #[serde(skip_serializing_if = "is_false")]
     pub ldm: bool,
@@ -115,6 +118,7 @@ impl Default for ServerInfo {
             cluster_dynamic: false,
             domain: String::new(),
             connect_urls: Vec::new(),
+            websocket_urls: Vec::new(),
             ldm: false,
             connect_info: false,
             remote_account: String::new(),

@@ -16,7 +16,9 @@ use super::streams;
 use super::version::{API_LEVEL, COMMIT, OWN_VERSION, REFERENCE_VERSION, TOOLCHAIN};
 use crate::broker::{Account, Broker, Client, CloseReason};
 use crate::cluster::link::Links;
-use crate::cluster::routes::{self, RouteOptions, RouteOptionsError, Routes, RoutesView};
+use crate::cluster::routes::{
+    self, ClientUrls, RouteOptions, RouteOptionsError, Routes, RoutesView,
+};
 use crate::config::{ConfigError, Options};
 use crate::connection::{Clients, ClosedClient, PlainText, TlsTerms, WebSocketError};
 use crate::jetstream::JetStream;
@@ -457,15 +459,32 @@ impl Server {
             "Listening for route connections on {}",
             display_address(host, port)
         );
-        let client_urls = match &options.client_advertise {
+        let urls = |host: &str, port: u16| -> Vec<String> {
+            let hosts = reachable_hosts(host);
+            hosts
+                .iter()
+                .map(|host| display_address(host, port))
+                .collect()
+        };
+        let plain = match &options.client_advertise {
             Some((host, port)) => {
                 vec![display_address(host, port.unwrap_or(self.client_port()))]
             }
-            None => reachable_hosts(&options.host)
-                .iter()
-                .map(|host| display_address(host, self.client_port()))
-                .collect(),
+            None => urls(&options.host, self.client_port()),
         };
+        let websocket = match options.websocket.as_ref().filter(|own| own.is_enabled()) {
+            None => Vec::new(),
+            Some(own) => match &own.advertise {
+                Some((host, port)) => {
+                    vec![display_address(host, port.unwrap_or(self.websocket_port()))]
+                }
+                None => urls(
+                    own.host.as_deref().unwrap_or(&options.host),
+                    self.websocket_port(),
+                ),
+            },
+        };
+        let client_urls = ClientUrls { plain, websocket };
         routes.start(&self.broker, clients, port, client_urls);
         Ok(Some(listener))
     }

@@ -5,10 +5,9 @@ use std::time::Duration;
 use async_nats::HeaderMap;
 use async_nats::jetstream::stream::{Config, DiscardPolicy, RetentionPolicy, StorageType};
 use futures_util::TryStreamExt;
-use serde_json::{Value, json};
 
 use super::common::{Server, eventually_async};
-use super::{client, connect, publish};
+use super::{connect, publish};
 
 fn named(name: &str) -> Config {
     Config {
@@ -16,15 +15,6 @@ fn named(name: &str) -> Config {
         subjects: vec![format!("{name}.>")],
         ..Config::default()
     }
-}
-
-async fn api(client: &async_nats::Client, subject: &str, body: Value) -> Value {
-    let subject = format!("$JS.API.{subject}");
-    let reply = client
-        .request(subject, body.to_string().into())
-        .await
-        .expect("the API answers");
-    serde_json::from_slice(&reply.payload).expect("JSON")
 }
 
 #[tokio::test]
@@ -295,20 +285,4 @@ async fn direct_gets_answer_with_the_message_itself() {
     assert_eq!((last.sequence, last.payload.as_ref()), (2, &b"second"[..]));
     assert!(stream.direct_get(9).await.is_err());
     assert!(stream.direct_get_last_for_subject("S.b").await.is_err());
-}
-
-#[tokio::test]
-async fn what_is_not_built_says_so() {
-    let server = Server::jetstream();
-    let client = client(&server).await;
-    for body in [
-        json!({"name": "M", "mirror": {"name": "S"}}),
-        json!({"name": "M", "sources": [{"name": "S"}]}),
-        json!({"name": "M", "allow_batched": true}),
-        json!({"name": "M", "republish": {"src": "M", "dest": "copy"}}),
-    ] {
-        let reply = api(&client, "STREAM.CREATE.M", body.clone()).await;
-        let text = reply["error"]["description"].as_str().unwrap_or_default();
-        assert!(text.contains("not supported"), "{body}: {reply}");
-    }
 }

@@ -162,7 +162,10 @@ fn image_of(
     }
     let mut first = image.purged.map_or(0, |purged| purged.index + 1);
     for frame in frames.entries {
+        // A log that is empty so far begins wherever its first entry stands.
+        let begun = image.purged.is_some() || image.next_index() > image.first_index();
         if let Some(covered) = covered
+            && begun
             && frame.index > image.next_index()
             && image.next_index() >= first
             && frame.index <= covered.index + 1

@@ -164,19 +164,23 @@ pub(super) fn update_clients(core: &Core) {
     if core.options.cluster.no_advertise || *core.stop.borrow() {
         return;
     }
-    let mut urls = own.clone();
+    let (mut plain, mut websocket) = (own.plain.clone(), own.websocket.clone());
     for connection in core.table.lock().connections() {
         if !connection.leaving.load(Ordering::Relaxed) {
-            urls.extend(connection.remote.connect_urls.iter().cloned());
+            plain.extend(connection.remote.connect_urls.iter().cloned());
+            websocket.extend(connection.remote.ws_connect_urls.iter().cloned());
         }
     }
-    urls.sort();
-    urls.dedup();
-    urls.truncate(CONNECT_URLS_MAX);
+    for urls in [&mut plain, &mut websocket] {
+        urls.sort();
+        urls.dedup();
+        urls.truncate(CONNECT_URLS_MAX);
+    }
     let info = clients.info();
-    if info.connect_urls != urls {
+    if info.connect_urls != plain || info.websocket_urls != websocket {
         clients.announce(ServerInfo {
-            connect_urls: urls,
+            connect_urls: plain,
+            websocket_urls: websocket,
             ..ServerInfo::clone(&info)
         });
     }

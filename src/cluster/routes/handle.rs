@@ -37,6 +37,15 @@ pub struct Identity {
     pub jetstream: bool,
 }
 
+/// Where clients connect to a server.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ClientUrls {
+    /// By the protocol itself.
+    pub plain: Vec<String>,
+    /// Over WebSocket.
+    pub websocket: Vec<String>,
+}
+
 /// All routes of a server.
 pub struct Routes {
     core: Arc<Core>,
@@ -90,7 +99,7 @@ impl Routes {
         broker: &Arc<Broker>,
         clients: &Arc<Clients>,
         port: u16,
-        client_urls: Vec<String>,
+        client_urls: ClientUrls,
     ) {
         let core = &self.core;
         let _ = core.broker.set(Arc::clone(broker));

@@ -29,6 +29,6 @@ mod socket;
 mod table;
 mod view;
 
-pub use handle::{Identity, Routes};
+pub use handle::{ClientUrls, Identity, Routes};
 pub use options::{RouteOptions, RouteOptionsError};
 pub use view::{RouteView, RoutesView};

@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use super::compression::{Level, mode_name};
-use super::handle::Identity;
+use super::handle::{ClientUrls, Identity};
 use super::options::{RouteOptions, shown};
 use super::table::{Connection, Sinks, Table};
 use crate::broker::outbox::{FlushBy, Staged};
@@ -40,8 +40,7 @@ pub(super) struct Core {
     pub sinks: ArcSwap<Vec<Sinks>>,
     pub broker: OnceLock<Arc<Broker>>,
     pub clients: OnceLock<Arc<Clients>>,
-    /// Where clients connect to this server.
-    pub client_urls: OnceLock<Vec<String>>,
+    pub client_urls: OnceLock<ClientUrls>,
     pub port: OnceLock<u16>,
     pub links: OnceLock<Arc<dyn LinkAcceptor>>,
     pub stop: watch::Sender<bool>,
@@ -104,6 +103,10 @@ impl Core {
             (Compression::Auto(_), _) | (_, None) => mode_name(&cluster.compression),
             (_, Some(level)) => level.name(),
         };
+        let urls = match cluster.no_advertise {
+            true => ClientUrls::default(),
+            false => self.client_urls.get().cloned().unwrap_or_default(),
+        };
         RouteInfo {
             server_id: self.identity.server_id.clone(),
             server_name: self.identity.server_name.clone(),
@@ -121,10 +124,8 @@ impl Core {
             ip,
             cluster: name.name.clone(),
             cluster_dynamic: name.dynamic,
-            connect_urls: match cluster.no_advertise {
-                true => Vec::new(),
-                false => self.client_urls.get().cloned().unwrap_or_default(),
-            },
+            connect_urls: urls.plain,
+            ws_connect_urls: urls.websocket,
             ldm: self.leaving.load(std::sync::atomic::Ordering::Relaxed),
             compression: compression.to_owned(),
             import: shown(cluster.import.as_ref()),

@@ -1,6 +1,7 @@
 //! The `websocket` block.
 
 use super::authorization::{Authorization, read as read_authorization};
+use super::cluster::parse_advertise;
 use super::report::{Field, Report, in_file_order};
 use super::tls::{TlsOptions, read as read_tls, refuse_for_clients_only};
 use super::{Options, Port};
@@ -27,7 +28,7 @@ pub struct WebSocketOptions {
     /// Port.
     pub port: Port,
     /// What clients are told instead of host and port.
-    pub advertise: Option<String>,
+    pub advertise: Option<(String, Option<u16>)>,
     /// How connections are encrypted.
     pub tls: Option<TlsOptions>,
     /// They need not be.
@@ -99,7 +100,14 @@ fn one(options: &mut WebSocketOptions, field: &Field<'_>, report: &mut Report) {
             let port = field.integer(report).and_then(|n| field.port(report, n));
             options.port = port.unwrap_or(options.port);
         }
-        "advertise" => options.advertise = text(field, report),
+        "advertise" => {
+            if let Some(place) = text(field, report) {
+                options.advertise = parse_advertise(&place);
+                if options.advertise.is_none() {
+                    field.invalid(report, format!("{place:?} is not host or host:port"));
+                }
+            }
+        }
         "no_tls" => options.no_tls = field.bool(report).unwrap_or_default(),
         "tls" => {
             options.tls = read_tls(field, report);

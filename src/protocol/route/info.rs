@@ -72,6 +72,9 @@ pub struct RouteInfo {
     /// Where clients connect to it.
     #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "or_default")]
     pub connect_urls: Vec<String>,
+    /// Where clients connect to it over WebSocket.
+    #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "or_default")]
+    pub ws_connect_urls: Vec<String>,
     /// Whether it is about to leave.
     #[serde(skip_serializing_if = "is_false")]
     pub ldm: bool,

@@ -430,6 +430,12 @@ impl StreamCore {
         found.map_err(|error| ErrorCode::StreamStoreFailed.with(error))
     }
 
+    /// Consumers that belong to users: a mirror's or a source's own one does not count.
+    fn counted_consumers(&self) -> u64 {
+        let consumers = self.consumers.values();
+        consumers.filter(|consumer| !consumer.config.direct).count() as u64
+    }
+
     /// What the stream is, and how many subjects match the query.
     pub fn info(&self, query: &InfoQuery, now_ns: i64) -> (StreamInfo, usize) {
         let state = self.store.state();
@@ -450,7 +456,7 @@ impl StreamCore {
             num_subjects: state.subjects,
             num_deleted: state.deleted,
             lost: (state.lost > 0).then(LostStreamData::default),
-            consumer_count: self.consumers.len() as u64,
+            consumer_count: self.counted_consumers(),
             ..StreamState::default()
         };
         let mut total = 0;
