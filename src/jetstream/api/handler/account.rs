@@ -26,7 +26,7 @@ pub(super) fn info(context: &Context<'_>) -> Result<AccountInfo, ApiError> {
         // A stream that has gone meanwhile uses nothing.
         if let StreamReply::Info { info: stream, .. } = pending.wait() {
             info.streams += 1;
-            info.consumers += stream.state.consumer_count;
+            info.consumers += stream.state.all_consumers();
             match stream.config.storage {
                 Storage::File => info.storage += stream.state.bytes,
                 Storage::Memory => info.memory += stream.state.bytes,

@@ -62,7 +62,7 @@ pub(crate) fn usage(context: &Context<'_>, leads: impl Fn(&str) -> bool) -> Usag
         if let StreamReply::Info { info, .. } = pending.wait() {
             let reserved = super::super::super::limits::reservation(&info.config);
             usage.streams += 1;
-            usage.consumers += info.state.consumer_count;
+            usage.consumers += info.state.all_consumers();
             match info.config.storage {
                 Storage::File => {
                     usage.storage += info.state.bytes;

@@ -430,10 +430,10 @@ impl StreamCore {
         found.map_err(|error| ErrorCode::StreamStoreFailed.with(error))
     }
 
-    /// Consumers that belong to users: a mirror's or a source's own one does not count.
-    fn counted_consumers(&self) -> u64 {
+    /// Consumers that belong to mirrors and sources of other streams: they are not counted among the stream's own.
+    fn direct_consumers(&self) -> u64 {
         let consumers = self.consumers.values();
-        consumers.filter(|consumer| !consumer.config.direct).count() as u64
+        consumers.filter(|consumer| consumer.config.direct).count() as u64
     }
 
     /// What the stream is, and how many subjects match the query.
@@ -456,7 +456,8 @@ impl StreamCore {
             num_subjects: state.subjects,
             num_deleted: state.deleted,
             lost: (state.lost > 0).then(LostStreamData::default),
-            consumer_count: self.counted_consumers(),
+            consumer_count: self.consumers.len() as u64 - self.direct_consumers(),
+            direct_consumers: self.direct_consumers(),
             ..StreamState::default()
         };
         let mut total = 0;
