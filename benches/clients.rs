@@ -13,7 +13,7 @@ use nats_server::broker::{
     Broker, Client, ClientInfo, Delivery, Message, Outbox, OutboxLimits, Owner, Subscription,
     Target, Wire,
 };
-use nats_server::config::options::Options;
+use nats_server::config::options::{Options, WriteTimeout};
 use nats_server::connection::Clients;
 use nats_server::protocol::{Op, Parsed, Rules, ServerInfo, parse};
 use tokio::net::TcpListener;
@@ -56,7 +56,7 @@ fn subscribed_client(broker: &Broker) -> Arc<Client> {
     let limits = OutboxLimits {
         pending_bytes_max: 64 << 20,
         write_deadline: Duration::from_secs(10),
-        write_timeout: Default::default(),
+        write_timeout: WriteTimeout::Close,
     };
     let info = ClientInfo {
         id: 1,
@@ -112,6 +112,7 @@ fn deliver_messages(c: &mut Criterion) {
                     headers: publish.headers,
                     payload: publish.payload,
                     owner: Owner::Buffer,
+                    trace: None,
                 };
                 delivery.publish(broker.global(), &message, None, broker.traffic());
                 rest = &rest[consumed..];

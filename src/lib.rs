@@ -8,6 +8,7 @@ pub mod fuzz;
 pub mod jetstream;
 pub mod logging;
 pub mod monitor;
+pub mod profiling;
 pub mod protocol;
 pub mod server;
 pub mod subject;

@@ -1,18 +1,24 @@
 //! The `nats-server` binary: command line in, exit status out.
 
 use nats_server::config::flags::{USAGE, tls_usage};
+use nats_server::config::options::{OcspMode, OcspOptions};
 use nats_server::config::parser::Process;
 use nats_server::config::{Command, FlagError, Flags, Options};
 use nats_server::logging::{Logger, fatal};
 use nats_server::server::capacity::raise_open_file_limit;
+use nats_server::server::memory::give_back_what_is_idle;
 use nats_server::server::send_signal::send_signal;
 use nats_server::server::version::version_text;
 use nats_server::server::{Server, client_tls};
 use std::process::ExitCode;
+use std::time::Duration;
 
 #[cfg(feature = "mimalloc")]
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// How long the last lines may take on their way to a log of another machine.
+const LAST_LINES_MAX: Duration = Duration::from_secs(2);
 
 fn main() -> ExitCode {
     let arguments = std::env::args_os()
@@ -60,8 +66,16 @@ fn check(flags: &Flags) -> ExitCode {
         Ok(options) => options,
         Err(error) => return complain(error),
     };
-    // What the file names is looked at, too.
-    if let Err(error) = client_tls(&options) {
+    // What the file names is looked at, too; nobody is asked over the network.
+    let mut offline = options.clone();
+    if let Some(tls) = &mut offline.tls {
+        let mode = OcspMode::Never;
+        tls.ocsp = Some(OcspOptions {
+            mode,
+            urls: Vec::new(),
+        });
+    }
+    if let Err(error) = client_tls(&offline) {
         return complain(error);
     }
     match options.warnings.is_empty() {
@@ -87,6 +101,7 @@ fn run(flags: &Flags) -> ExitCode {
     };
     logger.install();
     raise_open_file_limit();
+    give_back_what_is_idle();
     let workers = std::thread::available_parallelism().map_or(1, usize::from);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(workers)
@@ -105,11 +120,13 @@ fn run(flags: &Flags) -> ExitCode {
     let ended = runtime.block_on(Server::run(options, load, &logger, workers));
     // What still runs is not waited for: everything that matters has ended in order.
     runtime.shutdown_background();
-    match ended {
+    let status = match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             fatal(&error.to_string());
             ExitCode::FAILURE
         }
-    }
+    };
+    logger.flush(LAST_LINES_MAX);
+    status
 }

@@ -148,14 +148,17 @@ struct Taken {
     end: Message,
 }
 
-/// Takes a backup as the stock tools do: every chunk that asks for it is acknowledged.
+/// Takes a backup as the stock tools do: they listen only after the answer, on a subject that a wildcard of theirs
+/// matches all along, and acknowledge every chunk that asks for it.
 async fn take(client: &Client, request: Value) -> Taken {
     let inbox = client.new_inbox();
-    let mut chunks = client.subscribe(inbox.clone()).await.unwrap();
+    let _answers = client.subscribe(format!("{inbox}.*")).await.unwrap();
+    let deliver = format!("{inbox}.backup");
     let mut request = request;
-    request["deliver_subject"] = inbox.into();
+    request["deliver_subject"] = deliver.clone().into();
     let answer = api(client, "STREAM.SNAPSHOT.S", request).await;
     assert_eq!(answer["error"], Value::Null, "{answer}");
+    let mut chunks = client.subscribe(deliver).await.unwrap();
     let (mut archive, mut count) = (Vec::new(), 0);
     loop {
         let chunk = next(&mut chunks).await;

@@ -2,27 +2,27 @@
 
 mod common;
 
-use std::net::{Ipv4Addr, TcpListener};
 use std::time::Duration;
 
 use async_nats::{Client, ConnectOptions};
-use common::{Server, ServerOptions, eventually_async};
+use common::{Server, ServerOptions, Wire, eventually, eventually_async, free_ports, http_get};
 use futures_util::StreamExt;
+use rustix::process::Signal;
 use serde_json::{Value, json};
 
 const STREAM: &str = r#"{"name":"S","subjects":["s.>"],"num_replicas":3}"#;
 
 /// Servers `s1`, `s2` and `s3`, with what stands beside the cluster in their configuration.
 fn three_servers(beside: &str) -> Vec<Server> {
-    // Held until all are known, so that they differ.
-    let listeners: Vec<TcpListener> = (0..3)
-        .map(|_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port"))
-        .collect();
-    let ports: Vec<u16> = listeners
-        .iter()
-        .map(|listener| listener.local_addr().expect("it is bound").port())
-        .collect();
-    drop(listeners);
+    three(beside, |options| options)
+}
+
+fn three_monitored(beside: &str) -> Vec<Server> {
+    three(beside, ServerOptions::monitoring)
+}
+
+fn three(beside: &str, with: fn(ServerOptions) -> ServerOptions) -> Vec<Server> {
+    let ports: [u16; 3] = free_ports();
     let routes: Vec<String> = ports
         .iter()
         .map(|port| format!("'nats-route://127.0.0.1:{port}'"))
@@ -30,10 +30,10 @@ fn three_servers(beside: &str) -> Vec<Server> {
     let routes = routes.join(", ");
     let start = |(at, port): (usize, u16)| {
         let config = format!(
-            "server_name: s{at}\njetstream {{ store_dir: '@DIR@/store' }}\n\
+            "server_name: s{at}\nserver_tags: ['tag:s{at}', all]\njetstream {{ store_dir: '@DIR@/store' }}\n\
              cluster {{ name: tri, listen: '127.0.0.1:{port}', routes: [{routes}] }}\n{beside}"
         );
-        ServerOptions::default().config(&config).start()
+        with(ServerOptions::default().config(&config)).start()
     };
     (1..).zip(ports).map(start).collect()
 }
@@ -155,6 +155,26 @@ async fn ask_leader(client: &Client, subject: &str, body: &str) -> Value {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_consumer_can_be_made_as_soon_as_its_stream_is_answered() {
+    let servers = tokio::task::spawn_blocking(|| three_servers(""));
+    let servers = servers.await.expect("three servers");
+    for (at, server) in servers.iter().enumerate() {
+        let client = connect(server).await;
+        for number in 0..12 {
+            let name = format!("S{at}-{number}");
+            let config = format!(r#"{{"name":"{name}","subjects":["{name}"],"num_replicas":3}}"#);
+            create(&client, &name, &config).await;
+            let consumer = format!(
+                r#"{{"stream_name":"{name}","config":{{"durable_name":"C","ack_policy":"explicit"}}}}"#
+            );
+            let subject = format!("$JS.API.CONSUMER.DURABLE.CREATE.{name}.C");
+            let made = ask(&client, &subject, &consumer).await;
+            assert!(made["error"].is_null(), "{name}: {made}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn another_server_leads_the_meta_group_and_streams_can_be_made() {
     let servers = three_servers(ACCOUNTS);
     let (client, admin) = (
@@ -184,6 +204,53 @@ async fn another_server_leads_the_meta_group_and_streams_can_be_made() {
     create(&client, "U", r#"{"name":"U","subjects":["u.>"]}"#).await;
 }
 
+/// A step-down request whose next leader is to have these tags.
+fn tagged(tags: &[&str]) -> String {
+    json!({"placement": {"tags": tags}}).to_string()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_has_the_tags_that_a_request_names_leads_next() {
+    let servers = three_servers(ACCOUNTS);
+    let (client, admin) = (
+        connect_as(&servers[0], "a").await,
+        connect_as(&servers[1], "admin").await,
+    );
+    create(&client, "S", STREAM).await;
+    let consumer = r#"{"stream_name":"S","config":{"durable_name":"C","ack_policy":"explicit"}}"#;
+    ask_leader(&client, "$JS.API.CONSUMER.DURABLE.CREATE.S.C", consumer).await;
+    for subject in [
+        "$JS.API.STREAM.LEADER.STEPDOWN.S",
+        "$JS.API.CONSUMER.LEADER.STEPDOWN.S.C",
+    ] {
+        let leader =
+            eventually_async("somebody leads", async || stream_leader(&client).await).await;
+        let next = another(&leader);
+        let tag = format!("TAG:{next}");
+        let answer = ask_leader(&client, subject, &tagged(&["all", &tag])).await;
+        assert_eq!(answer["success"], true, "{answer}");
+        eventually_async("the server with the tags leads", async || {
+            (stream_leader(&client).await? == next).then_some(())
+        })
+        .await;
+        let none = ask_leader(&client, subject, &tagged(&["tag:s1", "tag:s2"])).await;
+        assert_eq!(none["error"]["err_code"], 10005, "{none}");
+    }
+    let subject = "$JS.API.META.LEADER.STEPDOWN";
+    let none = ask_leader(&admin, subject, &tagged(&["nowhere"])).await;
+    assert_eq!(none["error"]["err_code"], 10005, "{none}");
+    // Asked a second time, the server with the tag leads already, and nobody else has it.
+    eventually_async("s2 leads the meta group", async || {
+        let answer = try_ask(&admin, subject, &tagged(&["tag:s2"])).await?;
+        (answer["error"]["err_code"] == 10005).then_some(())
+    })
+    .await;
+    let preferred = json!({"placement": {"preferred": "s2"}}).to_string();
+    let answer = ask_leader(&admin, subject, &preferred).await;
+    let text = "preferred server \"s2\" is already leader";
+    assert_eq!(answer["error"]["description"], text, "{answer}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_account_is_purged_and_what_cannot_be_done_is_refused() {
     let servers = three_servers(ACCOUNTS);
@@ -195,8 +262,6 @@ async fn an_account_is_purged_and_what_cannot_be_done_is_refused() {
     for (subject, body, code) in [
         ("$JS.API.SERVER.REMOVE", "", 10003),
         ("$JS.API.SERVER.REMOVE", r#"{"peer":"nobody"}"#, 10044),
-        // It runs, and would come back at once.
-        ("$JS.API.SERVER.REMOVE", r#"{"peer":"s1"}"#, 10041),
         (
             "$JS.API.META.LEADER.STEPDOWN",
             r#"{"placement":{"preferred":"nobody"}}"#,
@@ -257,6 +322,95 @@ async fn a_server_that_is_gone_is_removed_and_the_others_go_on() {
     let three = ask_leader(&client, "$JS.API.STREAM.CREATE.S", STREAM).await;
     assert_eq!(three["error"]["err_code"], 10005, "{three}");
     create(&client, "T", r#"{"name":"T","subjects":["t.>"]}"#).await;
+}
+
+/// What a server says of its health, and the status.
+fn health(server: &Server) -> Option<(u16, String)> {
+    let answer = http_get(server.monitor_address(), "/healthz").ok()?;
+    Some((answer.status, answer.body))
+}
+
+/// How many servers the meta group has, as a server shows it; nothing where JetStream is off.
+fn cluster_size(server: &Server) -> Option<u64> {
+    let answer = http_get(server.monitor_address(), "/jsz").ok()?;
+    let shown: Value = serde_json::from_str(&answer.body).ok()?;
+    shown["meta_cluster"]["cluster_size"].as_u64()
+}
+
+/// Removes a server that runs: it ends its JetStream, the others go on, and its next start joins again.
+async fn remove_one_that_runs(leads_meta: bool) {
+    let mut servers = three_monitored(ACCOUNTS);
+    let (client, admin) = (
+        connect_as(&servers[0], "a").await,
+        connect_as(&servers[0], "admin").await,
+    );
+    create(&client, "S", STREAM).await;
+    assert_eq!(publish(&client).await, 1);
+    let leader = eventually_async("somebody leads", async || {
+        let answer = http_get(servers[0].monitor_address(), "/jsz").ok()?;
+        let shown: Value = serde_json::from_str(&answer.body).ok()?;
+        shown["meta_cluster"]["leader"].as_str().map(str::to_owned)
+    })
+    .await;
+    let gone = match leads_meta {
+        true => leader,
+        false => ["s2", "s3"]
+            .into_iter()
+            .find(|name| *name != leader)
+            .expect("another")
+            .to_owned(),
+    };
+    let at = gone[1..].parse::<usize>().expect("a number") - 1;
+    let other = (at + 1) % 3;
+    let (client, admin) = match at {
+        0 => (
+            connect_as(&servers[other], "a").await,
+            connect_as(&servers[other], "admin").await,
+        ),
+        _ => (client, admin),
+    };
+    let (subject, body) = ("$JS.API.SERVER.REMOVE", json!({"peer": gone}).to_string());
+    let removed = ask_leader(&admin, subject, &body).await;
+    assert_eq!(removed["success"], true, "{removed}");
+
+    eventually("its JetStream ends", || {
+        let (status, body) = health(&servers[at])?;
+        (status == 503 && body.contains("JetStream not enabled")).then_some(())
+    });
+    assert_eq!(cluster_size(&servers[at]), None);
+    let others = (0..3).filter(|one| *one != at);
+    for one in others {
+        eventually("the others are two", || {
+            (cluster_size(&servers[one])? == 2).then_some(())
+        });
+        eventually("the others are well", || {
+            (health(&servers[one])?.0 == 200).then_some(())
+        });
+    }
+    assert_eq!(publish(&client).await, 2);
+    let from_there = connect_as(&servers[at], "a").await;
+    assert_eq!(publish(&from_there).await, 3, "others answer");
+    let info = ask_leader(&from_there, "$JS.API.STREAM.INFO.S", "").await;
+    assert_eq!(info["state"]["messages"], 3, "{info}");
+    let again = ask_leader(&admin, subject, &body).await;
+    assert_eq!(again["error"]["err_code"], 10044, "{again}");
+
+    servers[at].stop();
+    servers[at].start_again();
+    servers[at].wait_for_log("joins again under a new id");
+    eventually("it is one of three again", || {
+        (cluster_size(&servers[at])? == 3 && health(&servers[at])?.0 == 200).then_some(())
+    });
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_runs_is_removed_and_comes_back_with_its_next_start() {
+    remove_one_that_runs(false).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_server_that_leads_is_removed_and_comes_back_with_its_next_start() {
+    remove_one_that_runs(true).await;
 }
 
 /// The next advisory of a subscription, as soon as it is so.
@@ -321,4 +475,45 @@ async fn who_leads_from_now_on_is_told() {
         told["type"],
         "io.nats.jetstream.advisory.v1.domain_leader_elected"
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_in_lame_duck_mode_has_others_lead_before_it_stops() {
+    let beside = format!("{ACCOUNTS}\nlame_duck_duration: '60s', lame_duck_grace_period: '30s'");
+    let mut servers = three_servers(&beside);
+    let client = connect_as(&servers[0], "a").await;
+    let admin = connect_as(&servers[0], "admin").await;
+    create(&client, "S", STREAM).await;
+    assert_eq!(publish(&client).await, 1);
+    // Not the server that the clients are at.
+    let body = json!({"placement": {"preferred": "s2"}}).to_string();
+    ask_leader(&client, "$JS.API.STREAM.LEADER.STEPDOWN.S", &body).await;
+    eventually_async("s2 leads the stream", async || {
+        (stream_leader(&client).await? == "s2").then_some(())
+    })
+    .await;
+    ask_leader(&admin, "$JS.API.META.LEADER.STEPDOWN", &body).await;
+    let mut told = admin.subscribe("$SYS.SERVER.*.LAMEDUCK").await.unwrap();
+    admin.flush().await.unwrap();
+    // It waits for this client, which is told to go.
+    let mut held = Wire::ready(
+        servers[1].address(),
+        r#"{"user":"a","pass":"a","verbose":false,"protocol":1}"#,
+    );
+    servers[1].signal(Signal::USR2);
+    let event = tokio::time::timeout(Duration::from_secs(20), told.next()).await;
+    let event = event.expect("told in time").expect("subscribed");
+    let event: Value = serde_json::from_slice(&event.payload).unwrap();
+    assert_eq!(event["name"], "s2");
+    held.expect("\"ldm\":true");
+    let log = servers[1].log();
+    for unexpected in ["found no other leader", "found another leader in time"] {
+        assert!(!log.contains(unexpected), "{log}");
+    }
+    // The others were made leaders; nobody had to notice that one was gone.
+    let leader = stream_leader(&client).await;
+    assert!(matches!(leader.as_deref(), Some("s1" | "s3")), "{leader:?}");
+    assert_eq!(publish(&client).await, 2);
+    drop(held);
+    servers[1].kill();
 }

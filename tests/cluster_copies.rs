@@ -2,11 +2,10 @@
 
 mod common;
 
-use std::net::TcpListener;
 use std::time::Duration;
 
 use async_nats::HeaderMap;
-use common::{Server, ServerOptions, eventually_async};
+use common::{Server, ServerOptions, eventually_async, free_ports};
 use serde_json::{Value, json};
 
 /// How long a request may take on a machine that is busy with other tests.
@@ -26,9 +25,7 @@ fn start(ports: [u16; 3]) -> Vec<Server> {
 }
 
 async fn trio() -> Vec<Server> {
-    // All are open at once, so that they differ.
-    let listeners = [(); 3].map(|()| TcpListener::bind("127.0.0.1:0").expect("a free port"));
-    let ports = listeners.map(|listener| listener.local_addr().expect("it is bound").port());
+    let ports = free_ports();
     tokio::task::spawn_blocking(move || start(ports))
         .await
         .expect("three servers")

@@ -2,23 +2,19 @@
 
 mod common;
 
-use std::net::TcpListener;
 use std::time::Duration;
 
 use async_nats::jetstream::{self, consumer, stream};
-use common::{HttpAnswer, Server, ServerOptions, eventually, eventually_async, http_get};
+use common::{
+    HttpAnswer, Server, ServerOptions, eventually, eventually_async, free_ports, http_get,
+};
+use futures_util::StreamExt;
 use serde_json::{Value, json};
 
 /// How long a request may take on a machine that is busy with other tests.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Ports that nobody has.
-fn free_ports() -> [u16; 3] {
-    // All are open at once, so that they differ.
-    let listeners = [(); 3].map(|()| TcpListener::bind("127.0.0.1:0").expect("a free port"));
-    listeners.map(|listener| listener.local_addr().expect("it is bound").port())
-}
-
 fn member(name: &str, port: u16, ports: [u16; 3]) -> Server {
     let routes = ports.map(|port| format!("nats-route://127.0.0.1:{port}"));
     let config = format!(
@@ -313,4 +309,205 @@ fn monitoring_shows_the_meta_group_and_its_loss() {
             (asked(server, "/healthz").status == 200).then_some(())
         });
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn monitoring_shows_groups_and_says_which_stream_is_not_current() {
+    let mut servers = placing_trio().await;
+    let (client, _) = connect(&servers[0]).await;
+    let config = json!({"name": "S", "subjects": ["s.>"], "num_replicas": 3});
+    let made = api(&client, "STREAM.CREATE.S", config).await;
+    assert!(made["error"].is_null(), "{made}");
+    let consumer =
+        json!({"stream_name": "S", "config": {"durable_name": "C", "ack_policy": "explicit"}});
+    let made = api(&client, "CONSUMER.DURABLE.CREATE.S.C", consumer).await;
+    assert!(made["error"].is_null(), "{made}");
+    let leader = eventually_async("somebody leads", async || {
+        let info = api(&client, "STREAM.INFO.S", Value::Null).await;
+        info["cluster"]["leader"].as_str().map(str::to_owned)
+    })
+    .await;
+    for (at, server) in servers.iter().enumerate() {
+        let name = format!("n{at}");
+        let detail = eventually("the stream is here with its consumer", || {
+            let jsz = asked_json(server, "/jsz?consumers=true&raft=true");
+            let detail = jsz["account_details"][0]["stream_detail"][0].clone();
+            let leads = u64::from(name == leader);
+            let led = |key: &str| jsz[key].as_u64().unwrap_or(0);
+            (detail["consumer_detail"].is_array()
+                && led("streams_leader") == leads
+                && led("consumers_leader") == leads)
+                .then_some(detail)
+        });
+        let group = detail["stream_raft_group"].as_str().expect("a group");
+        assert!(group.starts_with("S-R3F-"), "{detail}");
+        let of_consumer = json!([{"name": "C", "raft_group": group}]);
+        assert_eq!(detail["consumer_raft_groups"], of_consumer);
+        let plain = asked_json(server, "/jsz?consumers=true");
+        assert!(plain["streams_leader"].is_null(), "{plain}");
+        let detail = &plain["account_details"][0]["stream_detail"][0];
+        assert!(detail["stream_raft_group"].is_null(), "{detail}");
+
+        let groups = asked_json(server, "/raftz");
+        let groups = groups["$SYS"].as_object().expect("groups");
+        let mut names: Vec<&str> = groups.keys().map(String::as_str).collect();
+        names.sort_unstable();
+        assert_eq!(names, [group, "_meta_"]);
+        let of_stream = &groups[group];
+        let state = if name == leader { "LEADER" } else { "FOLLOWER" };
+        assert_eq!(of_stream["state"], state, "{of_stream}");
+        assert_eq!(of_stream["size"], 3);
+        assert_eq!(of_stream["quorum_needed"], 2);
+        assert_eq!(of_stream["leader"].as_str().map(str::len), Some(8));
+        assert!(of_stream["term"].as_u64() >= Some(1), "{of_stream}");
+        assert!(of_stream["applied"].as_u64() >= Some(1), "{of_stream}");
+        let peers = of_stream["peers"].as_object().expect("peers");
+        assert_eq!(peers.len(), 2);
+        assert!(
+            peers.values().all(|peer| peer["known"] == true),
+            "{peers:?}"
+        );
+        let one = asked_json(server, &format!("/raftz?acc=$SYS&group={group}"));
+        assert_eq!(one["$SYS"].as_object().map(serde_json::Map::len), Some(1));
+        let none = asked(server, "/raftz?group=NONE");
+        assert_eq!(none.status, 404);
+        assert_eq!(none.body, "No Raft nodes returned, check supplied filters");
+        assert_eq!(asked(server, "/healthz").status, 200);
+    }
+
+    // A stream that lost its majority is told of where it still has a replica; the meta group goes on with the two others.
+    let on = json!({"name": "T", "subjects": ["t"], "num_replicas": 2});
+    let made = api(&client, "STREAM.CREATE.T", on).await;
+    assert!(made["error"].is_null(), "{made}");
+    let holders = eventually_async("the stream has a leader", async || {
+        let info = api(&client, "STREAM.INFO.T", Value::Null).await;
+        let other = info["cluster"]["replicas"][0]["name"].as_str()?.to_owned();
+        Some([info["cluster"]["leader"].as_str()?.to_owned(), other])
+    })
+    .await;
+    let number = |name: &str| name[1..].parse::<usize>().expect("a number");
+    // Not the one that the client is connected to.
+    let (gone, left) = match holders[0].as_str() {
+        "n0" => (number(&holders[1]), number(&holders[0])),
+        _ => (number(&holders[0]), number(&holders[1])),
+    };
+    servers[gone].kill();
+    eventually("the loss is told", || {
+        let answer = asked(&servers[left], "/healthz?details=true");
+        let told: Value = serde_json::from_str(&answer.body).ok()?;
+        let error = &told["errors"][0];
+        (answer.status == 503
+            && error["type"] == "STREAM"
+            && error["account"] == "$G"
+            && error["stream"] == "T"
+            && error["error"] == "JetStream stream '$G > T' is not current: group node unhealthy")
+            .then_some(())
+    });
+    servers[gone].start_again();
+    for server in &servers {
+        eventually("all is well again", || {
+            (asked(server, "/healthz").status == 200).then_some(())
+        });
+    }
+}
+
+#[test]
+fn a_server_alone_has_no_groups_to_show() {
+    let server = ServerOptions::default().jetstream().monitoring().start();
+    let answer = asked(&server, "/raftz");
+    assert_eq!(
+        (answer.status, answer.body.as_str()),
+        (404, "No Raft nodes registered")
+    );
+}
+
+#[tokio::test]
+async fn subscribers_are_counted_on_all_servers() {
+    let servers = tokio::task::spawn_blocking(trio)
+        .await
+        .expect("three servers");
+    let mut held = Vec::new();
+    let mut clients = Vec::new();
+    for server in &servers {
+        let (client, _) = connect(server).await;
+        held.push(client.subscribe("counted").await.expect("a subscription"));
+        client.flush().await.expect("the server answers");
+        clients.push(client);
+    }
+    for client in &clients {
+        eventually_async("all are counted", async || {
+            let answer = client.request("$SYS.DEBUG.SUBSCRIBERS", "counted".into());
+            let answer = answer.await.expect("an answer");
+            (&answer.payload[..] == b"3").then_some(())
+        })
+        .await;
+    }
+}
+
+#[tokio::test]
+async fn servers_tell_the_others_of_their_routes_and_of_who_comes_and_goes() {
+    let ports: [u16; 2] = free_ports();
+    let system = "accounts { SYS { users: [{user: admin, password: admin}] }, A { users: [{user: a, password: a}] } }\n\
+                  system_account: SYS\nno_auth_user: a\nlame_duck_duration: '30s'\nlame_duck_grace_period: '0s'";
+    let start = |name: &str, port: u16| {
+        let routes = ports.map(|port| format!("nats-route://127.0.0.1:{port}"));
+        let config = format!(
+            "server_name: {name}\n{system}\n\
+             cluster {{ name: duo, listen: '127.0.0.1:{port}', routes: ['{}'] }}",
+            routes.join("','")
+        );
+        ServerOptions::default()
+            .config(&config)
+            .monitoring()
+            .start()
+    };
+    let first = start("n0", ports[0]);
+    let admin = async_nats::ConnectOptions::with_user_and_password("admin".into(), "admin".into());
+    let admin = admin.connect(first.url()).await.expect("the user is known");
+    let mut figures = admin
+        .subscribe("$SYS.SERVER.*.STATSZ")
+        .await
+        .expect("a subscription");
+    let mut ends = admin
+        .subscribe("$SYS.SERVER.*.LAMEDUCK")
+        .await
+        .expect("a subscription");
+    admin.flush().await.expect("the server answers");
+    // By now figures come seldom: what comes soon after the other server comes because of it.
+    let second = start("n1", ports[1]);
+    let statsz = tokio::time::timeout(PATIENCE, async {
+        loop {
+            let message = figures.next().await.expect("still subscribed");
+            let statsz: Value = serde_json::from_slice(&message.payload).expect("JSON");
+            if statsz["server"]["name"] == "n0" && statsz["statsz"]["active_servers"] == 2 {
+                break statsz;
+            }
+        }
+    });
+    let statsz = statsz.await.expect("figures with the other server");
+    let routes = statsz["statsz"]["routes"].as_array().expect("routes");
+    assert!(routes.iter().any(|route| route["name"] == "n1"), "{statsz}");
+
+    let listener = async_nats::connect(second.url())
+        .await
+        .expect("a connection");
+    let _held = listener
+        .subscribe("far.away")
+        .await
+        .expect("a subscription");
+    listener.flush().await.expect("the server answers");
+    for (subs, list) in [
+        ("1", "subscriptions_list"),
+        ("detail", "subscriptions_list_detail"),
+    ] {
+        eventually("the other server's subscription is listed", || {
+            let routez = asked(&first, &format!("/routez?subs={subs}")).body;
+            (routez.contains(list) && routez.contains("far.away")).then_some(())
+        });
+    }
+    second.signal(rustix::process::Signal::USR2);
+    let end = tokio::time::timeout(PATIENCE, ends.next()).await;
+    let end = end.expect("nobody told").expect("still subscribed");
+    let end: Value = serde_json::from_slice(&end.payload).expect("JSON");
+    assert_eq!(end["name"], "n1");
 }

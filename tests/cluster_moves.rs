@@ -3,13 +3,12 @@
 mod common;
 
 use std::collections::BTreeSet;
-use std::net::{Ipv4Addr, TcpListener};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_nats::{Client, ConnectOptions};
-use common::{Server, ServerOptions, eventually, eventually_async, http_get};
+use common::{Server, ServerOptions, eventually, eventually_async, free_ports, http_get};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
@@ -20,9 +19,7 @@ const ACCOUNTS: &str = "accounts {\n\
 
 /// Servers `s1` to `s4`, which know each other and have said what they have room for; the first two have the tag `old`, the others `new`.
 fn four_servers() -> Vec<Server> {
-    // Held until all are known, so that they differ.
-    let listeners = [(); 4].map(|()| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port"));
-    let ports = listeners.map(|listener| listener.local_addr().expect("it is bound").port());
+    let ports: [u16; 4] = free_ports();
     let routes = ports.map(|port| format!("'nats-route://127.0.0.1:{port}'"));
     let routes = routes.join(", ");
     let tags = ["old", "old", "new", "new"];
@@ -256,6 +253,15 @@ async fn a_stream_gets_more_and_fewer_replicas_while_it_is_published_to() {
     done(&client, "CONSUMER.DURABLE.CREATE.S.C", consumer).await;
     let publisher = Publisher::start(&client, "s.x");
     for replicas in [3, 1, 2, 3, 1] {
+        if replicas == 1 {
+            // The group comes to a later term than the one that follows it begins with. Replicas that do not vote yet cannot take over.
+            eventually_async("the leader steps down", async || {
+                let answer = ask(&client, "STREAM.LEADER.STEPDOWN.S", Value::Null).await;
+                answer["success"].as_bool().filter(|done| *done)
+            })
+            .await;
+            publisher.goes_on().await;
+        }
         let updated = done(&client, "STREAM.UPDATE.S", config(replicas as u64)).await;
         assert_eq!(
             updated["config"]["num_replicas"], replicas as u64,
@@ -359,6 +365,13 @@ async fn a_replica_moves_off_a_server_that_is_named() {
     assert_eq!(refused["error"]["err_code"], 10040, "{refused}");
     let acknowledged = publisher.stop().await;
     holds_all(&client, "S", &acknowledged).await;
+    // Without a server that could take the place it is an error, and the replica goes all the same.
+    let config = json!({"name": "W", "subjects": ["w"], "num_replicas": 4});
+    done(&client, "STREAM.CREATE.W", config).await;
+    let on = settled_with(&client, "W", 4).await;
+    let lost = ask(&client, "STREAM.PEER.REMOVE.W", json!({"peer": on[1]})).await;
+    assert_eq!(lost["error"]["err_code"], 10075, "{lost}");
+    assert!(!settled_with(&client, "W", 3).await.contains(&on[1]));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -2,17 +2,13 @@
 
 mod common;
 
-use std::net::{Ipv4Addr, TcpListener};
-
 use async_nats::Client;
-use common::{Server, ServerOptions, eventually, eventually_async, http_get};
+use common::{Server, ServerOptions, eventually, eventually_async, free_ports, http_get};
 use serde_json::{Value, json};
 
 /// Servers `s1`, `s2` and `s3` with these tags, which know each other and have said what they have room for.
 fn three_servers(tags: [&str; 3], jetstream: &str) -> Vec<Server> {
-    // Held until all are known, so that they differ.
-    let listeners = [(); 3].map(|()| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port"));
-    let ports = listeners.map(|listener| listener.local_addr().expect("it is bound").port());
+    let ports: [u16; 3] = free_ports();
     let routes = ports.map(|port| format!("'nats-route://127.0.0.1:{port}'"));
     let routes = routes.join(", ");
     let start = |(at, (port, tags)): (usize, (u16, &str))| {

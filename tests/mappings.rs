@@ -2,13 +2,7 @@
 
 mod common;
 
-use std::time::Duration;
-
-use async_nats::{Client, ConnectOptions, Subscriber};
-use common::{Server, ServerOptions, Wire};
-use futures_util::StreamExt;
-
-const PATIENCE: Duration = Duration::from_secs(20);
+use common::{Server, ServerOptions, Wire, connect_as, next_subject, round_trip};
 
 const CONFIG: &str = r#"
     mappings {
@@ -32,34 +26,13 @@ fn server() -> Server {
     ServerOptions::default().config(CONFIG).start()
 }
 
-async fn connect(server: &Server, user: &str) -> Client {
-    ConnectOptions::with_user_and_password(user.into(), user.into())
-        .connect(server.url())
-        .await
-        .expect("the user is known")
-}
-
-/// Returns when the server has seen all that the client said before.
-async fn settle(client: &Client) {
-    let inbox = client.new_inbox();
-    let mut echo = client.subscribe(inbox.clone()).await.unwrap();
-    client.publish(inbox, "".into()).await.unwrap();
-    next(&mut echo).await;
-}
-
-async fn next(subscriber: &mut Subscriber) -> String {
-    let message = tokio::time::timeout(PATIENCE, subscriber.next()).await;
-    let message = message.expect("nothing came").expect("still subscribed");
-    message.subject.to_string()
-}
-
 #[tokio::test]
 async fn what_is_published_goes_where_the_mapping_says() {
     let server = server();
-    let client = connect(&server, "g").await;
+    let client = connect_as(&server, "g").await;
     let mut all = client.subscribe(">").await.unwrap();
-    settle(&client).await;
-    next(&mut all).await;
+    round_trip(&client).await;
+    next_subject(&mut all).await;
     let large = bytes::Bytes::from(vec![b'x'; 100_000]);
     for (from, to) in [
         ("old.x.y", "new.y.x"),
@@ -69,18 +42,18 @@ async fn what_is_published_goes_where_the_mapping_says() {
     ] {
         client.publish(from, "small".into()).await.unwrap();
         client.publish(from, large.clone()).await.unwrap();
-        assert_eq!(next(&mut all).await, to);
-        assert_eq!(next(&mut all).await, to);
+        assert_eq!(next_subject(&mut all).await, to);
+        assert_eq!(next_subject(&mut all).await, to);
     }
 }
 
 #[tokio::test]
 async fn weights_share_out_and_may_lose_messages() {
     let server = server();
-    let client = connect(&server, "g").await;
+    let client = connect_as(&server, "g").await;
     let mut all = client.subscribe(">").await.unwrap();
-    settle(&client).await;
-    next(&mut all).await;
+    round_trip(&client).await;
+    next_subject(&mut all).await;
     for _ in 0..500 {
         client.publish("split", "".into()).await.unwrap();
         client.publish("lossy", "".into()).await.unwrap();
@@ -88,7 +61,7 @@ async fn weights_share_out_and_may_lose_messages() {
     client.publish("end", "".into()).await.unwrap();
     let mut counts = [0; 2];
     loop {
-        match next(&mut all).await.as_str() {
+        match next_subject(&mut all).await.as_str() {
             "half.a" => counts[0] += 1,
             "half.b" => counts[1] += 1,
             "end" => break,
@@ -119,14 +92,17 @@ fn permissions_and_no_responders_are_about_where_it_goes() {
 #[tokio::test]
 async fn an_account_is_not_touched_by_the_mappings_of_another() {
     let server = server();
-    let (a, b) = (connect(&server, "a").await, connect(&server, "b").await);
+    let (a, b) = (
+        connect_as(&server, "a").await,
+        connect_as(&server, "b").await,
+    );
     let mut in_a = a.subscribe(">").await.unwrap();
     let mut in_b = b.subscribe(">").await.unwrap();
-    settle(&b).await;
-    next(&mut in_b).await;
+    round_trip(&b).await;
+    next_subject(&mut in_b).await;
     a.flush().await.unwrap();
     a.publish("in", "".into()).await.unwrap();
     b.publish("in", "".into()).await.unwrap();
-    assert_eq!(next(&mut in_a).await, "to.b");
-    assert_eq!(next(&mut in_b).await, "in");
+    assert_eq!(next_subject(&mut in_a).await, "to.b");
+    assert_eq!(next_subject(&mut in_b).await, "in");
 }

@@ -130,8 +130,8 @@ fn what_cannot_change_or_is_wrong_leaves_everything_as_it_was() {
             "config reload not supported for ServerName",
         ),
         (
-            "max_payload: 2000, jetstream: enabled",
-            "config reload not supported for JetStream",
+            "max_payload: 2000, lame_duck_duration: '3m'",
+            "config reload not supported for LameDuckDuration",
         ),
         (
             "max_payload: 2000, nonsense: 1",

@@ -360,6 +360,33 @@ fn old_peer(server: &Server, id: &str) -> Wire {
     peer
 }
 
+/// What the second of two peers listens to is shown with its connection.
+#[track_caller]
+fn check_lists(server: &Server) {
+    let shown = |query: &str| {
+        let answer = http_get(server.monitor_address(), &format!("/routez?{query}")).unwrap();
+        let routez: Value = serde_json::from_str(&answer.body).unwrap();
+        let routes = routez["routes"].as_array().unwrap().clone();
+        let of_other = routes
+            .into_iter()
+            .find(|route| route["remote_id"] == "NPEER2");
+        of_other.unwrap()
+    };
+    let names = &shown("subs=true")["subscriptions_list"];
+    let mut names: Vec<_> = names
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(Value::to_string)
+        .collect();
+    names.sort_unstable();
+    assert_eq!(names, [r#""here""#, r#""jobs""#, r#""there""#]);
+    let details = &shown("subs=detail")["subscriptions_list_detail"];
+    let mut details = details.as_array().unwrap().iter();
+    assert!(details.any(|one| one["subject"] == "jobs" && one["qgroup"] == "workers"));
+    assert_eq!(shown("")["subscriptions_list"], Value::Null);
+}
+
 #[test]
 fn a_raw_peer_hears_of_interest_and_messages_make_one_hop() {
     let server = member("one", &[], "", "");
@@ -390,6 +417,7 @@ fn a_raw_peer_hears_of_interest_and_messages_make_one_hop() {
     publisher.send("PUB there 1\r\nx\r\nPUB nowhere 1\r\nx\r\nPUB there r 2\r\nxy\r\n");
     other.expect("RMSG $G there 1\r\nx\r\n");
     other.expect("RMSG $G there r 2\r\nxy\r\n");
+    check_lists(&server);
     listener.send("UNSUB 2\r\nUNSUB 3\r\n");
     other.expect("RS+ $G jobs workers 1\r\n");
     other.expect("RS- $G jobs workers\r\n");
@@ -397,6 +425,100 @@ fn a_raw_peer_hears_of_interest_and_messages_make_one_hop() {
     other.expect("RMSG $G jobs + r workers 1\r\nj\r\n");
     other.send("RS- $G there\r\nBOGUS\r\n");
     assert!(other.expect_closed().contains("-ERR"));
+}
+
+#[test]
+fn interest_in_an_account_that_comes_with_a_reload_counts_and_questions_about_it_are_answered() {
+    let config = |accounts: &str| {
+        format!(
+            "server_name: one\ncluster {{ name: c, listen: '127.0.0.1:-1' }}\n\
+             accounts {{ SYS {{ users: [ {{user: admin, password: admin}} ] }}\n{accounts} }}\n\
+             system_account: SYS"
+        )
+    };
+    let account = |name: &str| format!("{name} {{ users: [ {{user: {name}, password: pw}} ] }}\n");
+    let mut server = ServerOptions::default()
+        .config(&config(&account("A")))
+        .monitoring()
+        .start();
+    let login = |user: &str, password: &str| {
+        format!(r#"{{"verbose":false,"protocol":1,"user":"{user}","pass":"{password}"}}"#)
+    };
+    let mut peer = old_peer(&server, "NPEER1");
+    peer.send("RS+ B here\r\nRS+ B jobs workers 2\r\nRS+ B over\r\nRS- B over\r\nRS+ A here\r\n");
+    peer.round_trip();
+    let mut reload = |accounts: String, times: usize| {
+        server.write_config(&config(&accounts));
+        server.signal(rustix::process::Signal::HUP);
+        eventually("the configuration is taken up", || {
+            let log = server.log();
+            (log.matches("Reloaded server configuration").count() >= times).then_some(())
+        });
+        server.address()
+    };
+    let address = reload(account("A") + &account("B"), 1);
+    let mut publisher = Wire::ready(address, &login("B", "pw"));
+    publisher.send("PUB here 1\r\nx\r\nPUB over 1\r\nx\r\nPUB jobs 1\r\nj\r\n");
+    publisher.round_trip();
+    let came = peer.expect("RMSG B jobs | workers 1\r\nj\r\n");
+    assert!(came.contains("RMSG B here 1\r\nx\r\n"), "{came}");
+    assert!(!came.contains("over"), "{came}");
+    let mut admin = Wire::ready(address, &login("admin", "admin"));
+    admin.send("SUB answer 1\r\nPUB $SYS.REQ.ACCOUNT.B.CONNZ answer 0\r\n\r\n");
+    assert!(admin.expect("num_connections").contains("MSG answer 1"));
+    drop(publisher);
+
+    // One that goes and comes back is another account; what is listened to in it is not forgotten.
+    reload(account("A"), 2);
+    let address = reload(account("A") + &account("B"), 3);
+    let mut publisher = Wire::ready(address, &login("B", "pw"));
+    publisher.send("PUB here 1\r\ny\r\n");
+    peer.expect("RMSG B here 1\r\ny\r\n");
+}
+
+#[test]
+fn a_route_is_pinged_however_busy_it_is() {
+    let server = member("one", &[], "ping_interval: '200ms'", "");
+    let mut peer = old_peer(&server, "NPEER1");
+    for _ in 0..3 {
+        eventually("a ping comes", || {
+            peer.send("RMSG $G busy 1\r\nx\r\n");
+            peer.read_until(Duration::from_millis(20), |bytes, _| {
+                bytes.windows(6).any(|window| window == b"PING\r\n")
+            })
+            .then_some(())
+        });
+        peer.take();
+        peer.send("PONG\r\n");
+    }
+    // Nobody answers any more, although something comes all the time.
+    eventually("the connection is stale", || {
+        peer.send("RMSG $G busy 1\r\nx\r\n");
+        peer.read_until(Duration::from_millis(20), |bytes, closed| {
+            closed
+                || bytes
+                    .windows(16)
+                    .any(|window| window == b"Stale Connection")
+        })
+        .then_some(())
+    });
+}
+
+#[test]
+fn servers_of_one_name_have_no_routes_with_each_other() {
+    let one = member("one", &[], "", "");
+    let two = member("two", &[&one], "", "");
+    wait_for_routes(&one, ROUTES_EACH);
+    let again = member("two", &[&one], "", "");
+    again.wait_for_log("Remote server has a duplicate name: \"two\"");
+    // Who has another name keeps both, as in the reference.
+    wait_for_routes(&one, 2 * ROUTES_EACH);
+    for server in [&two, &again] {
+        let routes = routez(server);
+        let others = routes["routes"].as_array().expect("routes");
+        assert!(!others.is_empty());
+        assert!(others.iter().all(|route| route["remote_name"] == "one"));
+    }
 }
 
 #[test]
@@ -424,6 +546,58 @@ fn routes_are_encrypted_and_ask_for_certificates() {
     reaches(&mut publisher, &mut listener, "secret");
     let plain = member("plain", &[&one], "", "");
     plain.wait_for_log("Error trying to connect to route");
+    wait_for_routes(&one, ROUTES_EACH);
+}
+
+#[test]
+fn a_certificate_can_say_which_servers_belong_to_a_cluster() {
+    let folder = tempfile::TempDir::new().unwrap();
+    let mut params = CertificateParams::new(Vec::new()).unwrap();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+    let authority = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
+    let write = |name: &str, text: String| std::fs::write(folder.path().join(name), text).unwrap();
+    write("ca.pem", authority.pem());
+    for name in ["node.example", "localhost", "stranger.example"] {
+        let key = KeyPair::generate().unwrap();
+        let hosts = [name.to_owned(), "127.0.0.1".to_owned()];
+        let own = CertificateParams::new(hosts).unwrap();
+        let own = own.signed_by(&key, &authority).unwrap();
+        write(&format!("{name}.pem"), own.pem());
+        write(&format!("{name}.key"), key.serialize_pem());
+    }
+    let folder = folder.path().display();
+    let block = |name: &str, how: &str| {
+        format!(
+            "authorization {{ user: node.example, password: unknown }}\n\
+             tls {{ cert_file: '{folder}/{name}.pem', key_file: '{folder}/{name}.key', ca_file: '{folder}/ca.pem', {how}: true }}"
+        )
+    };
+    // The name in the certificate is the user; who has none of the credentials is let in, who has another certificate not.
+    let (one, _two) = pair(&block("node.example", "verify_and_map"), "");
+    let _stranger = member(
+        "three",
+        &[&one],
+        &block("stranger.example", "verify_and_map"),
+        "",
+    );
+    one.wait_for_log("authentication error");
+    wait_for_routes(&one, ROUTES_EACH);
+    drop((one, _two, _stranger));
+
+    // The name in the certificate is one of the hosts that are dialled.
+    let dials = "routes: ['nats-route://localhost:1']";
+    let known = "verify_cert_and_check_known_urls";
+    let one = member(
+        "one",
+        &[],
+        &format!("{dials}\n{}", block("localhost", known)),
+        "",
+    );
+    let _two = member("two", &[&one], &block("localhost", "verify"), "");
+    wait_for_routes(&one, ROUTES_EACH);
+    let _stranger = member("three", &[&one], &block("stranger.example", "verify"), "");
+    one.wait_for_log("authentication error");
     wait_for_routes(&one, ROUTES_EACH);
 }
 

@@ -2,14 +2,17 @@
 
 mod common;
 
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use common::{Server, ServerOptions, Wire, eventually};
+use common::{Server, ServerOptions, Wire, eventually, free_port};
+use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
+/// Clients that say nothing of who they are belong to the first.
+const ACCOUNTS: &str = "accounts { A { users: [{user: a, password: p}] }, B { users: [{user: b, password: p}] } }\nno_auth_user: a\n";
 const QUIET: Duration = Duration::from_millis(300);
 
 /// A reference server; dropping it kills the process.
@@ -17,7 +20,8 @@ struct Reference {
     process: Child,
     client: SocketAddr,
     route_port: u16,
-    _directory: TempDir,
+    directory: TempDir,
+    begin: String,
 }
 
 impl Drop for Reference {
@@ -37,9 +41,16 @@ fn program() -> Option<PathBuf> {
     found
 }
 
-fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.local_addr().unwrap().port()
+/// Whether the program is of a version from 2.10 on: it has routes for single accounts, and takes up permissions that another server has changed.
+fn is_current(program: &PathBuf) -> bool {
+    let output = Command::new(program).arg("--version").output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let minor = text.split('.').nth(1).and_then(|minor| minor.parse().ok());
+    let is_current = minor.is_some_and(|minor: u32| minor >= 10);
+    if !is_current {
+        eprintln!("SKIPPED: {} is too old", text.trim());
+    }
+    is_current
 }
 
 impl Reference {
@@ -51,12 +62,12 @@ impl Reference {
             .map(|port| format!("nats-route://127.0.0.1:{port}"))
             .collect();
         let config = directory.path().join("reference.conf");
-        let text = format!(
+        let begin = format!(
             "server_name: {name}\nlisten: '127.0.0.1:{port}'\n\
-             cluster {{ name: c, listen: '127.0.0.1:{route_port}', routes: [{}] }}\n",
+             cluster {{ name: c, listen: '127.0.0.1:{route_port}', routes: [{}]\n",
             routes.join(",")
         );
-        std::fs::write(&config, text).unwrap();
+        std::fs::write(&config, format!("{begin} }}\n{ACCOUNTS}")).unwrap();
         let process = Command::new(program)
             .arg("-c")
             .arg(&config)
@@ -70,8 +81,17 @@ impl Reference {
             process,
             client,
             route_port,
-            _directory: directory,
+            directory,
+            begin,
         }
+    }
+
+    /// Takes up a configuration with this in its `cluster` block.
+    fn reload(&self, block: &str) {
+        let config = self.directory.path().join("reference.conf");
+        std::fs::write(&config, format!("{}{block} }}\n{ACCOUNTS}", self.begin)).unwrap();
+        let process = Pid::from_child(&self.process);
+        kill_process(process, Signal::HUP).unwrap();
     }
 }
 
@@ -81,7 +101,7 @@ fn ours(routes: &[u16]) -> (Server, u16) {
         .map(|port| format!("'nats-route://127.0.0.1:{port}'"))
         .collect();
     let config = format!(
-        "server_name: ours\ncluster {{ name: c, listen: '127.0.0.1:-1', routes: [{}] }}",
+        "server_name: ours\ncluster {{ name: c, listen: '127.0.0.1:-1', routes: [{}] }}\n{ACCOUNTS}",
         routes.join(",")
     );
     let server = ServerOptions::default().config(&config).start();
@@ -166,8 +186,82 @@ fn a_server_that_only_one_of_them_knows_is_found_by_the_other() {
     exchange(second.address(), late.client);
 }
 
+/// Ours takes up a configuration with this in its `cluster` block.
+fn reload_ours(server: &mut Server, reference: &Reference, block: &str, times: usize) {
+    let port = reference.route_port;
+    server.write_config(&format!(
+        "server_name: ours\ncluster {{ name: c, listen: '127.0.0.1:-1', routes: ['nats-route://127.0.0.1:{port}']\n{block} }}\n{ACCOUNTS}"
+    ));
+    server.signal(Signal::HUP);
+    eventually("the configuration is taken up", || {
+        let log = server.log();
+        (log.matches("Reloaded server configuration").count() >= times).then_some(())
+    });
+}
+
+#[test]
+fn accounts_move_to_routes_of_their_own_and_back_and_permissions_change_with_a_reference_server() {
+    let Some(program) = program().filter(is_current) else {
+        return;
+    };
+    let reference = Reference::start(&program, "theirs", &[]);
+    let (mut server, _) = ours(&[reference.route_port]);
+    exchange(server.address(), reference.client);
+    for (times, theirs_first) in [(1, true), (3, false)] {
+        let own = "accounts: [A]";
+        if theirs_first {
+            reference.reload(own);
+            reload_ours(&mut server, &reference, own, times);
+        } else {
+            reload_ours(&mut server, &reference, own, times);
+            reference.reload(own);
+        }
+        exchange(server.address(), reference.client);
+        reference.reload("");
+        reload_ours(&mut server, &reference, "", times + 1);
+        exchange(server.address(), reference.client);
+    }
+    // What the reference lets through, ours tells again, and the other way round.
+    let (mut here, mut there) = (client(server.address()), client(reference.client));
+    here.send("SUB x.here 1\r\n");
+    there.send("SUB x.there 1\r\n");
+    here.round_trip();
+    there.round_trip();
+    let narrow = "permissions { import: 'y.>', export: 'y.>' }";
+    let is_lost = |publisher: &mut Wire, subject: &str| {
+        eventually("nobody hears it", || {
+            publisher.send(format!("SUB nobody 9\r\nPUB {subject} nobody 0\r\n\r\n"));
+            publisher.round_trip().contains("503").then_some(())
+        });
+    };
+    let reaches = |publisher: &mut Wire, listener: &mut Wire, subject: &str| {
+        eventually("a message gets through", || {
+            publisher.send(format!("PUB {subject} 5\r\nready\r\n"));
+            let heard = listener.read_until(Duration::from_millis(100), |bytes, _| {
+                bytes.windows(5).any(|window| window == b"ready")
+            });
+            heard.then_some(())
+        });
+        listener.settle(QUIET);
+        listener.take();
+    };
+    reload_ours(&mut server, &reference, narrow, 5);
+    is_lost(&mut here, "x.there");
+    is_lost(&mut there, "x.here");
+    reload_ours(&mut server, &reference, "", 6);
+    reaches(&mut here, &mut there, "x.there");
+    reaches(&mut there, &mut here, "x.here");
+    reference.reload(narrow);
+    is_lost(&mut here, "x.there");
+    is_lost(&mut there, "x.here");
+    reference.reload("");
+    reaches(&mut here, &mut there, "x.there");
+    reaches(&mut there, &mut here, "x.here");
+}
+
 fn ours_named(name: &str) -> (Server, u16) {
-    let config = format!("server_name: {name}\ncluster {{ name: c, listen: '127.0.0.1:-1' }}");
+    let config =
+        format!("server_name: {name}\ncluster {{ name: c, listen: '127.0.0.1:-1' }}\n{ACCOUNTS}");
     let server = ServerOptions::default().config(&config).start();
     let line = server.wait_for_log("Listening for route connections on");
     let port = line.rsplit(':').next().unwrap().trim().parse().unwrap();

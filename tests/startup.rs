@@ -2,7 +2,7 @@
 
 mod common;
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpListener;
 use std::process::{Command, Output, Stdio};
 
@@ -281,6 +281,53 @@ fn lame_duck_mode_without_clients_ends_at_once() {
 }
 
 #[test]
+fn who_waits_for_messages_and_who_watches_hear_that_the_server_goes() {
+    let config = "lame_duck_duration: \"30s\", lame_duck_grace_period: \"10ms\"
+        accounts { SYS { users: [ {user: s, password: s} ] }
+                   A { jetstream: enabled, users: [ {user: a, password: a} ] } }
+        system_account: SYS";
+    let body = |text: &str| format!("{}\r\n{text}\r\n", text.len());
+    for signal in [Signal::USR2, Signal::TERM] {
+        let mut server = ServerOptions::default().jetstream().config(config).start();
+        let mut admin = Wire::ready(
+            server.address(),
+            r#"{"user":"s","pass":"s","verbose":false}"#,
+        );
+        admin.send("SUB $SYS.SERVER.*.* 1\r\n");
+        admin.round_trip();
+        let mut client = Wire::ready(
+            server.address(),
+            r#"{"user":"a","pass":"a","verbose":false,"headers":true,"protocol":1}"#,
+        );
+        client.send("SUB _INBOX.> 1\r\n");
+        let stream = body(r#"{"name":"S","subjects":["s"]}"#);
+        client.send(format!("PUB $JS.API.STREAM.CREATE.S _INBOX.s {stream}"));
+        client.expect("did_create");
+        let consumer =
+            r#"{"stream_name":"S","config":{"durable_name":"C","ack_policy":"explicit"}}"#;
+        let consumer = body(consumer);
+        client.send(format!(
+            "PUB $JS.API.CONSUMER.DURABLE.CREATE.S.C _INBOX.c {consumer}"
+        ));
+        client.expect("consumer_create_response");
+        let next = body(r#"{"batch":3,"max_bytes":100,"expires":60000000000}"#);
+        client.send(format!(
+            "PUB $JS.API.CONSUMER.MSG.NEXT.S.C _INBOX.next {next}"
+        ));
+        client.round_trip();
+        server.signal(signal);
+        client.expect(
+            "NATS/1.0 409 Server Shutdown\r\nNats-Pending-Messages: 3\r\nNats-Pending-Bytes: 100\r\n",
+        );
+        if signal == Signal::USR2 {
+            admin.expect(".LAMEDUCK 1 ");
+        }
+        client.expect_closed();
+        assert_eq!(server.wait_for_exit().code(), Some(0));
+    }
+}
+
+#[test]
 fn a_log_file_that_was_moved_away_is_opened_again() {
     let directory = tempfile::tempdir().expect("a temporary directory");
     let path = directory.path().join("nats.log");
@@ -310,7 +357,7 @@ fn a_log_file_that_was_moved_away_is_opened_again() {
 fn a_server_with_streams_says_where_they_are_and_how_they_are_kept() {
     let server = ServerOptions::default()
         .monitoring()
-        .config("jetstream { store_dir: \"@DIR@/js\", max_mem: 64MB, max_file: 1GB, sync_interval: \"5s\", strict: false, limits { max_ack_pending: 10 } }")
+        .config("jetstream { store_dir: \"@DIR@/js\", max_mem: 64MB, max_file: 1GB, sync_interval: \"5s\", strict: false, limits { max_ack_pending: 10, batch { max_inflight_per_stream: 5, max_inflight_total: 6, max_msgs: 7, timeout: \"8s\" } } }")
         .start();
     let directory = server.directory().join("js/jetstream");
     let log = server.log();
@@ -327,7 +374,10 @@ fn a_server_with_streams_says_where_they_are_and_how_they_are_kept() {
     assert_eq!(varz["jetstream"]["config"], expected);
     assert_eq!(
         varz["jetstream"]["limits"],
-        serde_json::json!({"max_ack_pending": 10})
+        serde_json::json!({
+            "max_ack_pending": 10, "max_batch_inflight_per_stream": 5, "max_batch_inflight_total": 6,
+            "max_batch_size": 7, "max_batch_timeout": 8_000_000_000u64
+        })
     );
     let mut wire = Wire::connect(server.address());
     wire.expect("INFO ");
@@ -515,6 +565,43 @@ fn the_sixth_version_of_ip_is_logged_in_brackets() {
     );
     // One listener serves both versions: the harness connects over the fourth.
     Wire::connect(server.address()).expect("INFO ");
+}
+
+#[test]
+fn a_profile_of_the_processors_is_given_on_a_port_of_its_own() {
+    let server = ServerOptions::default().arguments(["--profile=-1"]).start();
+    let line = server.wait_for_log("profiling port: ");
+    let port: u16 = line.rsplit(' ').next().unwrap().parse().unwrap();
+    let get = |path: &str| -> (String, Vec<u8>) {
+        let mut stream = std::net::TcpStream::connect(("127.0.0.1", port)).unwrap();
+        write!(
+            stream,
+            "GET {path} HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n"
+        )
+        .unwrap();
+        let mut bytes = Vec::new();
+        stream.read_to_end(&mut bytes).unwrap();
+        let end = bytes
+            .windows(4)
+            .position(|window| window == b"\r\n\r\n")
+            .unwrap();
+        let head = String::from_utf8(bytes[..end].to_vec()).unwrap();
+        (head, bytes[end + 4..].to_vec())
+    };
+    let (head, profile) = get("/debug/pprof/profile?seconds=1");
+    assert!(head.starts_with("HTTP/1.1 200 OK"), "{head}");
+    assert_eq!(profile.get(..2), Some(&[0x1f, 0x8b][..]), "gzip");
+    let (_, words) = get("/debug/pprof/cmdline");
+    assert!(String::from_utf8(words).unwrap().contains("--profile=-1"));
+    let (head, index) = get("/debug/pprof/");
+    assert!(head.contains("text/html") && String::from_utf8(index).unwrap().contains("profile"));
+    assert!(get("/debug/pprof/goroutine").0.contains("404"));
+    assert!(get("/debug/pprof/profile?seconds=x").0.contains("400"));
+    assert!(get("/debug/vars").0.contains("200 OK"));
+    // The server goes on, with a signal's handler that is no longer there.
+    let mut wire = Wire::connect(server.address());
+    wire.send("CONNECT {}\r\nPING\r\n");
+    wire.expect("PONG");
 }
 
 #[test]

@@ -299,3 +299,125 @@ async fn the_clients_of_an_account_see_their_own_account_and_no_other() {
     assert_eq!(accounts.len(), 1);
     assert_eq!(accounts[0]["acc"], "A");
 }
+
+#[tokio::test]
+async fn insides_are_shown_to_who_asks_for_them() {
+    let server = server();
+    let admin = connect(&server, "admin").await;
+    let variables = ask(&admin, "$SYS.REQ.SERVER.PING.EXPVARZ", "").await;
+    assert!(variables["data"]["memstats"]["Alloc"].as_u64().unwrap() > 0);
+    assert!(variables["data"]["cmdline"][0].is_string());
+    let subject = "$SYS.REQ.SERVER.PING.IPQUEUESZ";
+    let all = ask(&admin, subject, r#"{"all":true}"#).await;
+    for queue in ["System account", "JetStream API", "shard 0"] {
+        assert!(all["data"][queue]["pending"].is_u64(), "{queue}: {all}");
+    }
+    let some = ask(&admin, subject, r#"{"all":true,"filter":"shard"}"#).await;
+    assert!(some["data"]["JetStream API"].is_null(), "{some}");
+    assert!(some["data"]["shard 0"].is_object(), "{some}");
+
+    let groups = ask(&admin, "$SYS.REQ.SERVER.PING.RAFTZ", "").await;
+    assert!(groups["server"]["name"].is_string(), "{groups}");
+    assert!(groups["error"].is_null(), "{groups}");
+
+    let subject = "$SYS.REQ.SERVER.PING.PROFILEZ";
+    for (body, reason) in [
+        ("", "Profile name not specified"),
+        (r#"{"name":"heap"}"#, "Profile \"heap\" not found"),
+        (
+            r#"{"name":"cpu","duration":16000000000}"#,
+            "Duration 16s should be between 0s and 15s",
+        ),
+    ] {
+        let refused = ask(&admin, subject, body).await;
+        assert_eq!(refused["data"]["error"], reason, "{refused}");
+        assert!(refused["data"]["profile"].is_null());
+    }
+    let taken = ask(&admin, subject, r#"{"name":"cpu","duration":200000000}"#).await;
+    assert_eq!(taken["data"]["error"], "");
+    // A gzip stream, in base64.
+    let profile = taken["data"]["profile"].as_str().unwrap();
+    assert!(profile.starts_with("H4sI"), "{profile}");
+}
+
+#[tokio::test]
+async fn tags_and_metadata_are_told_and_asked_for() {
+    let about = "server_tags: [\"az:1\", \"SSD\"], server_metadata { owner: x }";
+    let mut server = ServerOptions::default()
+        .config(&format!("{about}\n{CONFIG}"))
+        .start();
+    let admin = connect(&server, "admin").await;
+    let varz = ask(
+        &admin,
+        "$SYS.REQ.SERVER.PING.VARZ",
+        r#"{"tags":["ssd","az:1"]}"#,
+    )
+    .await;
+    for place in [&varz["server"], &varz["data"]] {
+        assert_eq!(place["tags"], json!(["az:1", "ssd"]));
+        assert_eq!(place["metadata"], json!({"owner": "x"}));
+    }
+    server.write_config(&format!("server_tags: hdd\n{CONFIG}"));
+    ask(
+        &admin,
+        &format!(
+            "$SYS.REQ.SERVER.{}.RELOAD",
+            varz["server"]["id"].as_str().unwrap()
+        ),
+        "",
+    )
+    .await;
+    let varz = ask(&admin, "$SYS.REQ.SERVER.PING.VARZ", r#"{"tags":["hdd"]}"#).await;
+    assert_eq!(varz["data"]["tags"], json!(["hdd"]));
+    assert!(varz["data"]["metadata"].is_null());
+}
+
+#[tokio::test]
+async fn subscribers_are_counted_for_who_asks() {
+    let server = server();
+    let client = connect(&server, "a").await;
+    let mut held = Vec::new();
+    for subject in ["orders.new", "orders.*", "orders.>", "other"] {
+        held.push(client.subscribe(subject).await.unwrap());
+    }
+    for _ in 0..2 {
+        let of_group = client.queue_subscribe("orders.new", "q".into()).await;
+        held.push(of_group.unwrap());
+    }
+    // Another account's are not counted.
+    let admin = connect(&server, "admin").await;
+    held.push(admin.subscribe("orders.new").await.unwrap());
+    admin.flush().await.unwrap();
+    for (asked, count) in [
+        ("orders.new", 5),
+        ("orders.new q", 2),
+        ("orders.*", 4),
+        ("orders.x", 2),
+        ("nothing", 0),
+        ("a..b", 0),
+        ("", 0),
+    ] {
+        let answer = ask(&client, "$SYS.DEBUG.SUBSCRIBERS", asked).await;
+        assert_eq!(answer, json!(count), "{asked}");
+    }
+    let asked = json!({"acc": "A", "subject": "orders.new"}).to_string();
+    let answer = ask(&admin, "$SYS.REQ.ACCOUNT.NSUBS", &asked).await;
+    assert_eq!(answer, json!(5));
+}
+
+#[tokio::test]
+async fn a_server_without_an_account_of_its_own_tells_nothing() {
+    let server = ServerOptions::default()
+        .config("no_system_account: true\naccounts { A { users: [ {user: a, password: a} ] } }")
+        .monitoring()
+        .start();
+    let client = connect(&server, "a").await;
+    client
+        .request("$SYS.REQ.USER.INFO", "".into())
+        .await
+        .expect_err("nobody listens");
+    let answer = common::http_get(server.monitor_address(), "/varz").unwrap();
+    assert!(!answer.body.contains("system_account"), "{}", answer.body);
+    let answer = common::http_get(server.monitor_address(), "/accountz").unwrap();
+    assert!(!answer.body.contains("$SYS"), "{}", answer.body);
+}

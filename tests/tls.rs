@@ -34,6 +34,7 @@ impl Certificates {
             let key = KeyPair::generate().unwrap();
             let mut params = CertificateParams::new([host.to_owned()]).unwrap();
             params.distinguished_name = DistinguishedName::new();
+            params.not_after = rcgen::date_time_ymd(2100, 1, 1);
             params
                 .distinguished_name
                 .push(DnType::OrganizationName, "NATS");
@@ -107,6 +108,8 @@ async fn messages_small_and_large_pass_encrypted() {
     let varz = http_get(server.monitor_address(), "/varz").unwrap().body;
     assert!(varz.contains("\"tls_required\": true"), "{varz}");
     assert!(varz.contains("\"auth_timeout\": 3"), "{varz}");
+    let end = "\"tls_cert_not_after\": \"2100-01-01T00:00:00Z\"";
+    assert!(varz.contains(end), "{varz}");
 }
 
 #[test]
@@ -224,6 +227,14 @@ async fn named_ciphers_and_curves_are_spoken_and_several_certificates_may_be_sho
     first.expect_err("that is the certificate of another host");
     let mut wire = Wire::connect(server.address());
     assert!(wire.expect("\r\n").contains(r#""tls_required":true"#));
+    // The other way round it is the right one, and client and server agree on the curve that is named.
+    let swapped = config
+        .replace("/client.", "/other.")
+        .replace("/server.", "/client.")
+        .replace("/other.", "/server.");
+    let server = ServerOptions::default().config(&swapped).start();
+    let client = certificates.options().connect(server.url()).await.unwrap();
+    talks(&client, 1, 16).await;
 }
 
 #[tokio::test]
@@ -307,4 +318,71 @@ fn a_certificate_that_cannot_be_used_is_named_at_the_start() {
         said.contains("none.key") || said.contains("none.pem"),
         "{said}"
     );
+}
+
+/// Asks an encrypted monitoring port; its certificate must be for this host.
+async fn https_get(
+    port: u16,
+    authority: PathBuf,
+    host: &str,
+    path: &str,
+) -> Result<String, String> {
+    use nats_server::tls::{TlsStream, client_config, connect};
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let options = nats_server::config::options::TlsOptions {
+        ca_file: Some(authority),
+        ..Default::default()
+    };
+    let config = client_config(&options).unwrap();
+    let tcp = tokio::net::TcpStream::connect(("127.0.0.1", port)).await;
+    let socket = connect(tcp.unwrap(), config, host, PATIENCE).await;
+    let mut stream = TlsStream::new(socket.map_err(|error| error.to_string())?);
+    let request = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    stream.flush().await.unwrap();
+    let mut answer = Vec::new();
+    tokio::time::timeout(PATIENCE, stream.read_to_end(&mut answer))
+        .await
+        .expect("an answer")
+        .map_err(|error| error.to_string())?;
+    Ok(String::from_utf8(answer).unwrap())
+}
+
+#[tokio::test]
+async fn monitoring_is_encrypted_with_the_certificate_for_clients() {
+    let certificates = Certificates::new();
+    let folder = certificates.0.path().display().to_string();
+    // Clients must show certificates, who looks at monitoring need not.
+    let config = |name: &str| {
+        format!(
+            "https: '127.0.0.1:-1'\ntls {{ cert_file: '{folder}/{name}.pem', key_file: '{folder}/{name}.key', \
+             ca_file: '{folder}/ca.pem', verify: true }}"
+        )
+    };
+    let mut server = ServerOptions::default().config(&config("server")).start();
+    let line = server.wait_for_log("Starting https monitor on 127.0.0.1:");
+    let port: u16 = line.rsplit(':').next().unwrap().parse().unwrap();
+    let authority = certificates.path("ca.pem");
+    // Somebody who connects and says nothing holds nobody up.
+    let _silent = std::net::TcpStream::connect(("127.0.0.1", port)).unwrap();
+    let varz = https_get(port, authority.clone(), "127.0.0.1", "/varz").await;
+    let varz = varz.unwrap();
+    assert!(varz.starts_with("HTTP/1.1 200 OK"), "{varz}");
+    assert!(varz.contains(&format!("\"https_port\": {port}")), "{varz}");
+    assert!(varz.contains("\"http_port\": 0"), "{varz}");
+    // Large answers and small ones.
+    for _ in 0..20 {
+        let answer = https_get(port, authority.clone(), "127.0.0.1", "/metrics").await;
+        assert!(answer.unwrap().contains("# EOF"));
+    }
+    assert!(http_get(([127, 0, 0, 1], port).into(), "/varz").is_err());
+    https_get(port, authority.clone(), "client", "/varz")
+        .await
+        .expect_err("the certificate is for another host");
+
+    server.write_config(&config("client"));
+    server.signal(rustix::process::Signal::HUP);
+    server.wait_for_log("Reloaded server configuration");
+    let answer = https_get(port, authority, "client", "/healthz").await;
+    assert!(answer.unwrap().contains("{\"status\":\"ok\"}"));
 }

@@ -227,6 +227,23 @@ fn credentials_come_from_connect_or_from_cookies() {
 }
 
 #[test]
+fn who_comes_without_credentials_is_the_user_that_the_listener_names() {
+    let config = "websocket { listen: \"127.0.0.1:-1\", no_tls: true, no_auth_user: web }\n\
+        no_auth_user: plain\n\
+        accounts {\n\
+          W { users: [ {user: web, password: x} ] }\n\
+          P { users: [ {user: plain, password: x} ] }\n\
+        }\n";
+    let server = ServerOptions::default().config(config).start();
+    let mut peer = Peer::connect(address_of(&server), "");
+    peer.say("CONNECT {\"verbose\":false,\"protocol\":1}\r\nPING\r\n");
+    peer.hears("\"remote_account\":\"W\"");
+    let mut wire = common::Wire::connect(server.address());
+    wire.send("CONNECT {\"verbose\":false,\"protocol\":1}\r\nPING\r\n");
+    wire.expect("\"remote_account\":\"P\"");
+}
+
+#[test]
 fn a_user_connects_only_in_the_ways_it_may() {
     let config = "websocket { listen: \"127.0.0.1:-1\", no_tls: true }\n\
         authorization { users: [\n\

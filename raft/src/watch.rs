@@ -108,7 +108,8 @@ impl<T: OptionalSend + OptionalSync> WatchReceiver<OrderedWatch, T> for Receiver
             match self.value.has_changed() {
                 Ok(true) => break,
                 Ok(false) => woken.await,
-                Err(_) => return Err(RecvError(())),
+                // What was sent last is seen before the end, as in tokio's channel, which does not wait here.
+                Err(_) => return self.value.changed().await.map_err(|_| RecvError(())),
             }
         }
         self.value.mark_unchanged();
@@ -121,5 +122,20 @@ impl<T: OptionalSend + OptionalSync> WatchReceiver<OrderedWatch, T> for Receiver
 
     fn borrow_and_update(&mut self) -> watch::Ref<'_, T> {
         self.value.borrow_and_update()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_was_sent_last_is_seen_before_the_end() {
+        let (sender, mut receiver) = OrderedWatch::channel(0);
+        assert!(sender.send(1).is_ok());
+        drop(sender);
+        assert!(receiver.changed().await.is_ok());
+        assert_eq!(*receiver.borrow_watched(), 1);
+        assert!(receiver.changed().await.is_err());
     }
 }

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use cluster::server::{Cluster, node_of, quick};
 use cluster::{propose, until};
 use parking_lot::Mutex;
-use raft::group::{Begin, ChangeError, Member, Outcome, Role, StartError, Timing};
+use raft::group::{Begin, ChangeError, GroupNumber, Member, Outcome, Role, StartError, Timing};
 
 const GROUP: u64 = 7;
 const SECONDS: Duration = Duration::from_secs(10);
@@ -382,6 +382,107 @@ async fn a_server_that_restarts_faster_than_it_is_missed_does_not_leave_its_grou
     let next = cluster.leader_but(GROUP, restarted).await;
     let outcome = propose(&cluster.servers[next].group(GROUP), "after", SECONDS).await;
     assert!(matches!(outcome, Outcome::Committed(_)), "{outcome:?}");
+    cluster.stop().await;
+}
+
+#[tokio::test]
+async fn a_replica_that_was_away_is_found_by_a_leader_that_came_meanwhile() {
+    let cluster = Cluster::real(4, quick());
+    cluster.found(GROUP).await;
+    cluster.commit(GROUP, "before").await;
+    cluster.equal(GROUP, 1, &[0, 1, 2]).await;
+    let before = cluster.leader(GROUP).await;
+    let (away, leaver) = ((before + 1) % 3, (before + 2) % 3);
+    cluster.servers[away].kill().await;
+    // Another server comes in, and leads: of the two, neither has ever heard of the other.
+    let joined = cluster.servers[3].start(GROUP, node_of(3, 1), Begin::Joiner, None);
+    joined.await.expect("a joiner starts");
+    let staying = (0..4).filter(|at| *at != leaver);
+    let voters = staying.map(|at| (node_of(at, 1), cluster.servers[at].name.clone()));
+    let group = cluster.servers[before].group(GROUP);
+    let changed = group.change_members(voters.collect(), SECONDS).await;
+    changed.expect("two of three are there");
+    let moved = group.transfer_leadership(node_of(3, 1)).await;
+    moved.expect("the new one takes over");
+    cluster.servers[leaver].stop().await;
+    cluster.commit(GROUP, "after").await;
+    until("the two are quiet", || {
+        let mut two = [before, 3].into_iter();
+        two.all(|at| cluster.servers[at].group(GROUP).status().quiet)
+    })
+    .await;
+    cluster.servers[away].reconnect();
+    cluster.servers[away].boot();
+    let founding = Some(cluster.founding());
+    let started = cluster.servers[away].start(GROUP, node_of(away, 1), Begin::Again, founding);
+    started.await.expect("its log is there");
+    cluster.equal(GROUP, 2, &[before, away, 3]).await;
+    cluster.stop().await;
+}
+
+#[tokio::test]
+async fn a_candidate_gets_the_vote_of_one_that_does_not_know_it_yet() {
+    let cluster = Cluster::real(4, quick());
+    cluster.found(GROUP).await;
+    cluster.commit(GROUP, "before").await;
+    cluster.equal(GROUP, 1, &[0, 1, 2]).await;
+    let before = cluster.leader(GROUP).await;
+    let (away, leaver) = ((before + 1) % 3, (before + 2) % 3);
+    cluster.servers[away].kill().await;
+    let joined = cluster.servers[3].start(GROUP, node_of(3, 1), Begin::Joiner, None);
+    joined.await.expect("a joiner starts");
+    let staying = (0..4).filter(|at| *at != leaver);
+    let voters = staying.map(|at| (node_of(at, 1), cluster.servers[at].name.clone()));
+    let group = cluster.servers[before].group(GROUP);
+    let changed = group.change_members(voters.collect(), SECONDS).await;
+    changed.expect("two of three are there");
+    cluster.equal(GROUP, 1, &[before, 3]).await;
+    // All that is left are the new one, which has everything, and the one that never heard of it.
+    cluster.servers[leaver].stop().await;
+    cluster.servers[before].kill().await;
+    cluster.servers[away].reconnect();
+    cluster.servers[away].boot();
+    let founding = Some(cluster.founding());
+    let started = cluster.servers[away].start(GROUP, node_of(away, 1), Begin::Again, founding);
+    started.await.expect("its log is there");
+    until("the new one leads", || cluster.servers[3].leads(GROUP)).await;
+    cluster.commit(GROUP, "after").await;
+    cluster.equal(GROUP, 2, &[away, 3]).await;
+    cluster.stop().await;
+}
+
+#[tokio::test]
+async fn a_quiet_follower_that_missed_the_end_of_its_leader_finds_out_when_it_is_asked_for_its_vote()
+ {
+    const OTHER: u64 = 8;
+    let cluster = Cluster::real(3, quick());
+    cluster.found(GROUP).await;
+    // With another group in common, all servers go on to hear of each other.
+    cluster.found(OTHER).await;
+    cluster.commit(GROUP, "before").await;
+    quiet(&cluster, GROUP).await;
+    quiet(&cluster, OTHER).await;
+    let gone = cluster.leader(GROUP).await;
+    let (told, untold) = ((gone + 1) % 3, (gone + 2) % 3);
+    let name = |at: usize| cluster.servers[at].name.as_str();
+    cluster.network.cut_one_way(name(gone), name(untold));
+    let groups = cluster.servers[gone].groups();
+    groups.stop(GroupNumber(GROUP)).await;
+    until("one of them was told", || {
+        !cluster.servers[told].group(GROUP).status().quiet
+    })
+    .await;
+    cluster.network.heal();
+    let leads = || {
+        [told, untold]
+            .into_iter()
+            .any(|at| cluster.servers[at].leads(GROUP))
+    };
+    until("another leads", leads).await;
+    assert!(
+        cluster.servers[untold].group(OTHER).status().quiet,
+        "nobody missed the server"
+    );
     cluster.stop().await;
 }
 

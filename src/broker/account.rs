@@ -3,32 +3,37 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use arc_swap::ArcSwapOption;
 use bytes::Bytes;
-use parking_lot::RwLock;
 
 use super::interest::Watches;
 use super::internal::{InternalSubscription, InternalTarget};
 use super::mapping::AccountMappings;
 use super::members::Members;
+use super::message_trace::TraceDestination;
 use super::route::{InterestSink, LocalInterest};
+use super::sharing::Sharing;
 use super::statistics::{IndexFigures, IndexStatistics};
 use super::subscription::{Subscription, Target};
-use crate::subject::{InvalidSubject, Matches, SubjectIndex};
+use crate::subject::{InvalidSubject, Matches, SharedIndex, SubjectIndex};
 
 /// An account and the subscriptions in it.
 pub struct Account {
     name: String,
-    pub(super) index: RwLock<SubjectIndex<Arc<Subscription>>>,
+    pub(super) index: SharedIndex<Arc<Subscription>>,
     /// Rises with every change of the index; whoever keeps matches drops them when it has moved.
     generation: AtomicU64,
     pub(super) watches: Watches,
     pub(super) members: Members,
     pub(super) mappings: AccountMappings,
+    /// Where reports on messages with a W3C context go.
+    trace: ArcSwapOption<TraceDestination>,
     /// What other servers are told of.
     pub(super) local: LocalInterest,
     /// How many subscriptions are other servers'.
     remote_count: AtomicU64,
     pub(super) statistics: IndexStatistics,
+    pub(super) sharing: Sharing,
 }
 
 impl std::fmt::Debug for Account {
@@ -41,14 +46,16 @@ impl Account {
     pub(super) fn new(name: &str, interest: Option<Arc<dyn InterestSink>>) -> Self {
         Self {
             name: name.to_owned(),
-            index: RwLock::default(),
+            index: SharedIndex::default(),
             generation: AtomicU64::new(1),
             watches: Watches::default(),
             members: Members::default(),
             mappings: AccountMappings::default(),
+            trace: ArcSwapOption::empty(),
             local: LocalInterest::told_to(interest),
             remote_count: AtomicU64::new(0),
             statistics: IndexStatistics::default(),
+            sharing: Sharing::default(),
         }
     }
 
@@ -57,12 +64,21 @@ impl Account {
         &self.name
     }
 
+    /// From now on reports on messages with a W3C context go here, or nowhere.
+    pub fn set_trace_destination(&self, destination: Option<TraceDestination>) {
+        self.trace.store(destination.map(Arc::new));
+    }
+
+    /// Where reports on messages with a W3C context go.
+    pub fn trace_destination(&self) -> Option<Arc<TraceDestination>> {
+        self.trace.load_full()
+    }
+
     /// How many subscriptions there are on this server.
     pub fn subscription_count(&self) -> usize {
         let remote = usize::try_from(self.remote_count.load(Ordering::Relaxed));
         self.index
-            .read()
-            .len()
+            .read(SubjectIndex::len)
             .saturating_sub(remote.unwrap_or(usize::MAX))
     }
 
@@ -121,47 +137,73 @@ impl Account {
         })
     }
 
-    /// Adds a subscription.
-    pub fn insert(&self, subscription: &Arc<Subscription>) -> Result<(), InvalidSubject> {
-        let mut index = self.index.write();
-        index.insert(
-            &subscription.subject,
-            subscription.queue.as_deref(),
-            Arc::clone(subscription),
-        )?;
-        if subscription.is_remote() {
+    /// Adds a subscription, which hears from now on also what the account imports.
+    pub fn insert(
+        self: &Arc<Self>,
+        subscription: &Arc<Subscription>,
+    ) -> Result<(), InvalidSubject> {
+        self.insert_alone(subscription)?;
+        self.cast_shadows(subscription);
+        Ok(())
+    }
+
+    /// Adds a subscription that hears this account only.
+    pub(super) fn insert_alone(
+        &self,
+        subscription: &Arc<Subscription>,
+    ) -> Result<(), InvalidSubject> {
+        // Counted first, so that whoever finds it in the index knows that there are some of other servers.
+        let is_remote = subscription.is_remote();
+        if is_remote {
             self.remote_count.fetch_add(1, Ordering::Relaxed);
         }
+        let inserted = self.index.insert(subscription);
+        if inserted.is_err() {
+            if is_remote {
+                self.remote_count.fetch_sub(1, Ordering::Relaxed);
+            }
+            return inserted;
+        }
         self.statistics.inserted();
-        self.generation.fetch_add(1, Ordering::Release);
-        drop(index);
+        self.matches_changed();
         self.count_local(subscription, true);
         self.interest_may_have_changed(&subscription.subject);
         Ok(())
     }
 
     /// Ends a subscription; whether it was there.
-    pub fn remove(&self, subscription: &Subscription) -> bool {
-        subscription.close();
-        let mut index = self.index.write();
-        let removed = index.remove(
-            &subscription.subject,
-            subscription.queue.as_deref(),
-            subscription.id,
-        );
-        if removed {
+    pub fn remove(&self, subscription: &Arc<Subscription>) -> bool {
+        self.remove_all(std::slice::from_ref(subscription)) == 1
+    }
+
+    /// Ends subscriptions, as one change of the index; how many of them were there.
+    pub fn remove_all(&self, subscriptions: &[Arc<Subscription>]) -> usize {
+        let removed = self.remove_alone(subscriptions);
+        self.lift_shadows(subscriptions);
+        removed
+    }
+
+    /// Ends subscriptions that hear this account only.
+    pub(super) fn remove_alone(&self, subscriptions: &[Arc<Subscription>]) -> usize {
+        for subscription in subscriptions {
+            subscription.close();
+        }
+        let mut removed = Vec::new();
+        self.index
+            .remove_all(subscriptions, |gone| removed.push(Arc::clone(gone)));
+        if removed.is_empty() {
+            return 0;
+        }
+        self.matches_changed();
+        for subscription in &removed {
             self.statistics.removed();
             if subscription.is_remote() {
                 self.remote_count.fetch_sub(1, Ordering::Relaxed);
             }
-            self.generation.fetch_add(1, Ordering::Release);
-        }
-        drop(index);
-        if removed {
             self.count_local(subscription, false);
             self.interest_may_have_changed(&subscription.subject);
         }
-        removed
+        removed.len()
     }
 
     /// Changes whenever a subscription comes or goes.
@@ -174,19 +216,20 @@ impl Account {
         self.statistics.figures()
     }
 
-    /// All subscriptions, also other servers', in the order they came. Holds the index while it collects them: not for hot
-    /// paths.
+    /// All subscriptions, also other servers', in the order they came. Whoever subscribes
+    /// meanwhile may have to wait: not for hot paths.
     pub fn subscriptions(&self) -> Vec<Arc<Subscription>> {
-        let index = self.index.read();
-        let mut all = Vec::with_capacity(index.len());
-        index.for_each(&mut |subscription| all.push(Arc::clone(subscription)));
-        drop(index);
+        let mut all = self.index.read(|index| {
+            let mut all = Vec::with_capacity(index.len());
+            index.for_each(&mut |subscription| all.push(Arc::clone(subscription)));
+            all
+        });
         all.sort_unstable_by_key(|subscription| subscription.id);
         all
     }
 
     /// Collects the subscriptions that match a subject.
     pub fn matches(&self, subject: &[u8], found: &mut Matches<Arc<Subscription>>) {
-        self.index.read().matches(subject, found);
+        self.index.matches(subject, found);
     }
 }

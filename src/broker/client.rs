@@ -15,7 +15,7 @@ use super::subscription::Subscription;
 use crate::tls::Encryption;
 
 /// Who a client is, as far as it has said.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct ClientInfo {
     /// The connection's number.
     pub id: u64,

@@ -21,9 +21,9 @@ pub enum CloseReason {
     ReadError,
     /// The socket could not be written.
     WriteError,
-    /// Bytes that are no operation.
+    /// An `-ERR` from the client: the reference calls that so.
     ParseError,
-    /// Bytes that break the protocol, or an `-ERR` from the client.
+    /// Bytes that break the protocol or are none of its operations.
     ProtocolViolation,
     /// A protocol level that does not exist.
     BadClientProtocolVersion,
@@ -43,8 +43,16 @@ pub enum CloseReason {
     NoRespondersRequiresHeaders,
     /// The server is shutting down.
     ServerShutdown,
+    /// A client on the port for routes.
+    WrongPort,
+    /// The other server has the name of this one.
+    DuplicateServerName,
+    /// A route for an account that is not here.
+    MissingAccount,
     /// There is a route for the same purpose already.
     DuplicateRoute,
+    /// The configuration does not want this route any more.
+    RouteRemoved,
     /// The other server is of another cluster.
     ClusterNameConflict,
     /// Somebody asked the server to close it.
@@ -94,7 +102,11 @@ impl fmt::Display for CloseReason {
             Self::MaxControlLineExceeded => "Maximum Control Line Exceeded",
             Self::NoRespondersRequiresHeaders => "No Responders Requires Headers",
             Self::ServerShutdown => "Server Shutdown",
+            Self::WrongPort => "Incorrect Port",
+            Self::DuplicateServerName => "Duplicate Server Name",
+            Self::MissingAccount => "Missing Account",
             Self::DuplicateRoute => "Duplicate Route",
+            Self::RouteRemoved => "Route Removed",
             Self::ClusterNameConflict => "Cluster Name Conflict",
             Self::Kicked => "Kicked",
         })

@@ -1,13 +1,13 @@
-//! Watching whether anybody listens on a literal subject.
+//! Watching whether anybody has subscribed to a literal subject by its own name. A wildcard that would match it is not
+//! counted, as in the reference: whoever only looks on must not set a push consumer going.
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering, fence};
 
 use parking_lot::Mutex;
 
 use super::account::Account;
-use crate::subject;
 
 /// Learns about the interest in a subject.
 pub trait InterestTarget: Send + Sync {
@@ -72,23 +72,25 @@ impl Watches {
 }
 
 impl Account {
-    /// Whether anybody would receive what is published to a literal subject.
+    /// Whether anybody would receive what is published to a literal subject. Whoever waits for an answer in another account is looked
+    /// for there.
     pub fn has_interest(&self, subject: &str) -> bool {
-        self.index.read().has_match(subject.as_bytes())
+        match self.behind_reply(subject.as_bytes()) {
+            Some(Some((account, reply))) => {
+                std::str::from_utf8(&reply).is_ok_and(|reply| account.has_interest(reply))
+            }
+            Some(None) => false,
+            None => self.index.read(|index| index.has_match(subject.as_bytes())),
+        }
     }
 
-    /// Whether a member of this queue group listens on a literal subject.
-    pub fn has_queue_interest(&self, subject: &str, queue: &str) -> bool {
-        self.is_listening(subject.as_bytes(), Some(queue.as_bytes()))
+    /// Whether a subscription names this very subject: a plain one, or one of that queue group.
+    pub fn is_subscribed(&self, subject: &[u8], queue: Option<&[u8]>) -> bool {
+        self.index.read(|index| index.holds(subject, queue))
     }
 
-    /// Whether a plain subscription listens on a literal subject.
-    pub fn has_plain_interest(&self, subject: &str) -> bool {
-        self.is_listening(subject.as_bytes(), None)
-    }
-
-    /// Reports from now on when interest in a literal subject appears or disappears: that of plain
-    /// subscriptions, or that of one queue group.
+    /// Reports from now on when subscriptions that name a literal subject appear or disappear: plain
+    /// ones, or those of one queue group.
     pub fn watch_interest(
         self: &Arc<Self>,
         subject: &str,
@@ -100,9 +102,12 @@ impl Account {
         let queue = queue.map(|name| Box::from(name.as_bytes()));
         let mut by_subject = self.watches.by_subject.lock();
         // Counted before the index is read: whoever subscribes after that sees the count and waits
-        // for the lock, so that no change falls between.
+        // for the lock, so that no change falls between. The fence stands against the one there.
         self.watches.count.fetch_add(1, Ordering::SeqCst);
-        let interested = self.is_listening(subject.as_bytes(), queue.as_deref());
+        fence(Ordering::SeqCst);
+        let interested = self
+            .index
+            .read(|index| index.holds(subject.as_bytes(), queue.as_deref()));
         by_subject
             .entry(subject.as_bytes().into())
             .or_default()
@@ -121,32 +126,23 @@ impl Account {
         }
     }
 
-    fn is_listening(&self, subject: &[u8], queue: Option<&[u8]>) -> bool {
-        self.index
-            .read()
-            .has_match_where(subject, queue.is_none(), |name| queue == Some(name))
-    }
-
-    /// Looks again at all watches that a change under this pattern may concern.
+    /// Looks again at all watches that a change under this pattern concerns.
     pub(super) fn interest_may_have_changed(&self, pattern: &[u8]) {
+        fence(Ordering::SeqCst);
         if self.watches.count.load(Ordering::SeqCst) == 0 {
             return;
         }
         let mut by_subject = self.watches.by_subject.lock();
-        if subject::has_wildcard(pattern) {
-            for (subject, watches) in by_subject.iter_mut() {
-                if subject::subject_matches(subject, pattern) {
-                    self.look_again(subject, watches);
-                }
-            }
-        } else if let Some(watches) = by_subject.get_mut(pattern) {
+        if let Some(watches) = by_subject.get_mut(pattern) {
             self.look_again(pattern, watches);
         }
     }
 
     fn look_again(&self, subject: &[u8], watches: &mut [Watch]) {
         for watch in watches {
-            let interested = self.is_listening(subject, watch.queue.as_deref());
+            let interested = self
+                .index
+                .read(|index| index.holds(subject, watch.queue.as_deref()));
             if interested != watch.interested {
                 watch.interested = interested;
                 watch.target.interest_changed(watch.tag, interested);

@@ -16,15 +16,17 @@ pub mod interest;
 pub mod internal;
 mod mapping;
 pub mod members;
+pub mod message_trace;
 pub mod outbox;
 pub mod permissions;
 pub mod route;
+pub mod sharing;
 pub mod statistics;
 pub mod subscription;
 pub mod traffic;
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use parking_lot::RwLock;
 
@@ -33,10 +35,14 @@ pub use client::{Carrier, Client, ClientInfo, coarse_unix_ns};
 pub use close::CloseReason;
 pub use delivery::{Delivery, Flow, Message, Origin, Owner};
 pub use interest::{InterestTarget, InterestWatch};
-pub use internal::{Inbound, InternalSubscription, InternalTarget, Outgoing};
+pub use internal::{
+    Inbound, InternalSubscription, InternalTarget, Offer, Offered, Outgoing, TracedAs,
+};
 pub use members::{AccountFull, ConnectionLimits, ConnectionTraffic, Membership};
+pub use message_trace::{MessageTrace, TraceDestination, TraceReport, TraceSink};
 pub use outbox::{Outbox, OutboxLimits, Wire};
 pub use route::{InterestSink, RouteSink, Weight};
+pub use sharing::{ServerNames, Shadow};
 pub use statistics::IndexFigures;
 pub use subscription::{Subscription, Target};
 pub use traffic::{Traffic, TrafficSnapshot};
@@ -54,6 +60,8 @@ pub struct Broker {
     traffic: Arc<Traffic>,
     /// Who is told of local interest.
     interest: Option<Arc<dyn InterestSink>>,
+    /// Who sends reports on traced messages.
+    trace_sink: OnceLock<Arc<dyn TraceSink>>,
 }
 
 impl std::fmt::Debug for Broker {
@@ -93,6 +101,7 @@ impl Broker {
             system,
             traffic: Arc::default(),
             interest,
+            trace_sink: OnceLock::new(),
         }
     }
 
@@ -152,6 +161,16 @@ impl Broker {
             .values()
             .map(|account| account.subscription_count())
             .sum()
+    }
+
+    /// From now on this one sends the reports on traced messages. The first stays.
+    pub fn set_trace_sink(&self, sink: Arc<dyn TraceSink>) {
+        let _ = self.trace_sink.set(sink);
+    }
+
+    /// Who sends the reports on traced messages; nobody before the services of the system account run.
+    pub fn trace_sink(&self) -> Option<&Arc<dyn TraceSink>> {
+        self.trace_sink.get()
     }
 
     /// What has passed through this server.

@@ -21,6 +21,8 @@ pub struct RouteSink {
     pub client: Arc<Client>,
     /// Whether lines on it name the account.
     pub names_account: bool,
+    /// Whether the server behind it knows of traced messages.
+    pub traces: bool,
 }
 
 /// The weight of a queue group on another server: how many members it has there.

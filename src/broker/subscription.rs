@@ -9,7 +9,8 @@ use super::client::Client;
 use super::internal::InternalTarget;
 use super::permissions::DenyFilter;
 use super::route::{RouteSink, Weight};
-use crate::subject::Indexed;
+use super::sharing::{ServiceImport, Shadow};
+use crate::subject::{Indexed, Listening};
 
 static LAST_ID: AtomicU64 = AtomicU64::new(0);
 
@@ -36,6 +37,12 @@ pub enum Target {
         /// How many members the queue group has there.
         weight: Weight,
     },
+    /// A subscription of an account that imports this.
+    Shadow(Box<Shadow>),
+    /// The account that an imported service is asked in.
+    Service(Arc<ServiceImport>),
+    /// The accounts that asked this one, each for its own answers.
+    Replies,
 }
 
 /// One subscription of an account.
@@ -71,6 +78,16 @@ impl std::fmt::Debug for Subscription {
 impl Indexed for Arc<Subscription> {
     fn id(&self) -> u64 {
         self.id
+    }
+}
+
+impl Listening for Arc<Subscription> {
+    fn pattern(&self) -> &[u8] {
+        &self.subject
+    }
+
+    fn queue(&self) -> Option<&[u8]> {
+        self.queue.as_deref()
     }
 }
 
@@ -126,6 +143,16 @@ impl Subscription {
     /// Whether it is another server's.
     pub fn is_remote(&self) -> bool {
         matches!(self.target, Target::Route { .. })
+    }
+
+    /// Whether it is kept from other servers.
+    pub(super) fn is_only_here(&self) -> bool {
+        self.only_here
+    }
+
+    /// Whether it leads into another account.
+    pub(super) fn is_exit(&self) -> bool {
+        matches!(self.target, Target::Service(_) | Target::Replies)
     }
 
     /// Whether other servers are told of it.

@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 
 use super::*;
 use crate::broker::permissions::Permissions;
-use crate::config::options::{Permissions as PermissionsConfig, SubjectPermission};
+use crate::config::options::{Permissions as PermissionsConfig, SubjectPermission, WriteTimeout};
 
 /// A socket that takes a set number of bytes and keeps them.
 #[derive(Default)]
@@ -46,13 +46,13 @@ impl Wire for TestWire {
     fn shutdown(&self) {}
 }
 
-struct TestClient {
-    client: Arc<Client>,
+pub(super) struct TestClient {
+    pub(super) client: Arc<Client>,
     taken: Arc<Mutex<Vec<u8>>>,
 }
 
 impl TestClient {
-    fn new(id: u64) -> Self {
+    pub(super) fn new(id: u64) -> Self {
         Self::with_room(id, None, 1 << 20)
     }
 
@@ -65,7 +65,7 @@ impl TestClient {
         let limits = OutboxLimits {
             pending_bytes_max,
             write_deadline: Duration::from_secs(60),
-            write_timeout: Default::default(),
+            write_timeout: WriteTimeout::Close,
         };
         let info = ClientInfo {
             id,
@@ -86,9 +86,9 @@ impl TestClient {
         Self { client, taken }
     }
 
-    fn subscribe(
+    pub(super) fn subscribe(
         &self,
-        account: &Account,
+        account: &Arc<Account>,
         subject: &str,
         queue: Option<&str>,
         sid: &str,
@@ -106,12 +106,12 @@ impl TestClient {
         subscription
     }
 
-    fn received(&self) -> String {
+    pub(super) fn received(&self) -> String {
         String::from_utf8(std::mem::take(&mut *self.taken.lock())).unwrap()
     }
 }
 
-fn message(subject: &'static str, payload: &'static [u8]) -> Outgoing {
+pub(super) fn message(subject: &'static str, payload: &'static [u8]) -> Outgoing {
     Outgoing {
         subject: Bytes::from_static(subject.as_bytes()),
         payload: Bytes::from_static(payload),
@@ -264,7 +264,11 @@ impl InterestSink for Told {
     }
 }
 
-fn route_subscription(sink: &Arc<RouteSink>, subject: &str, queue: Option<&str>) -> Subscription {
+pub(super) fn route_subscription(
+    sink: &Arc<RouteSink>,
+    subject: &str,
+    queue: Option<&str>,
+) -> Subscription {
     Subscription::new(
         Bytes::copy_from_slice(subject.as_bytes()),
         queue.map(|queue| Bytes::copy_from_slice(queue.as_bytes())),
@@ -315,6 +319,7 @@ async fn another_server_gets_a_message_once_with_the_groups_that_have_nobody_her
     let sink = Arc::new(RouteSink {
         client: Arc::clone(&route.client),
         names_account: true,
+        traces: true,
     });
     for (subject, queue) in [
         ("a.*", None),
@@ -352,6 +357,7 @@ async fn another_server_gets_a_message_once_with_the_groups_that_have_nobody_her
         headers: b"",
         payload: b"y",
         owner: Owner::Buffer,
+        trace: None,
     };
     let queues = crate::protocol::route::Queues::new(b"other here");
     let delivered = delivery.publish_routed(account, &came, queues, broker.traffic());
@@ -463,6 +469,85 @@ async fn a_receiver_that_takes_nothing_until_the_deadline_is_closed() {
     );
 }
 
+/// A socket that takes a few bytes now and then, until it takes no more.
+struct TrickleWire {
+    room: Mutex<usize>,
+    left: Mutex<usize>,
+    pause: Mutex<std::pin::Pin<Box<tokio::time::Sleep>>>,
+}
+
+impl TrickleWire {
+    const EVERY: Duration = Duration::from_secs(40);
+    const BYTES: usize = 4;
+
+    fn new(bytes: usize) -> Self {
+        Self {
+            room: Mutex::new(0),
+            left: Mutex::new(bytes),
+            pause: Mutex::new(Box::pin(tokio::time::sleep(Self::EVERY))),
+        }
+    }
+}
+
+impl Wire for TrickleWire {
+    fn try_write(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        let waiting: usize = slices.iter().map(|slice| slice.len()).sum();
+        match std::mem::take(&mut *self.room.lock()).min(waiting) {
+            0 => Err(io::ErrorKind::WouldBlock.into()),
+            taken => Ok(taken),
+        }
+    }
+
+    fn poll_writable(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut pause = self.pause.lock();
+        std::task::ready!(pause.as_mut().poll(context));
+        *pause = Box::pin(tokio::time::sleep(Self::EVERY));
+        // Registers it with the timer.
+        let _ = pause.as_mut().poll(context);
+        let mut left = self.left.lock();
+        if *left == 0 {
+            return Poll::Pending;
+        }
+        let taken = Self::BYTES.min(*left);
+        *left -= taken;
+        *self.room.lock() = taken;
+        Poll::Ready(Ok(()))
+    }
+
+    fn shutdown(&self) {}
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_is_slow_and_may_retry_is_kept_for_as_long_as_it_takes_anything() {
+    let broker = Broker::new();
+    let account = broker.global();
+    let started = tokio::time::Instant::now();
+    let mut ends = Vec::new();
+    for (id, policy, bytes) in [(1, WriteTimeout::Close, 1000), (2, WriteTimeout::Retry, 20)] {
+        let mut slow = TestClient::new(id);
+        let limits = OutboxLimits {
+            pending_bytes_max: 1 << 20,
+            write_deadline: Duration::from_secs(60),
+            write_timeout: policy,
+        };
+        let info = ClientInfo::clone(&slow.client.info());
+        let outbox = Outbox::new(Box::new(TrickleWire::new(bytes)), limits);
+        slow.client = Arc::new(Client::new(info, outbox, false));
+        slow.subscribe(account, "x", None, "1");
+        broker.publish(
+            account,
+            &[message("x", &[b'x'; 200])],
+            &mut PublishCache::new(),
+        );
+        let reason = slow.client.outbox().wait_for_close().await;
+        assert_eq!(reason, CloseReason::SlowConsumerWriteDeadline);
+        ends.push(started.elapsed().as_secs());
+    }
+    // The first is closed at its deadline, the other when it took nothing for a whole one.
+    assert_eq!(ends[0], 60);
+    assert!((240..=360).contains(&(ends[1] - ends[0])), "{ends:?}");
+}
+
 #[tokio::test]
 async fn interest_is_reported_when_it_appears_and_when_it_goes() {
     let broker = Broker::new();
@@ -480,10 +565,13 @@ async fn interest_is_reported_when_it_appears_and_when_it_goes() {
     let plain = watch("d.x", None, 1);
     let _group = watch("d.x", Some("q"), 2);
     assert!(!plain.interested_at_start());
-    let first = a.subscribe(account, "d.x", None, "1");
-    let second = a.subscribe(account, "d.*", None, "2");
-    let member = a.subscribe(account, "d.>", Some("q"), "3");
-    assert!(account.has_interest("d.x") && account.has_queue_interest("d.x", "q"));
+    // Who looks on through a wildcard is not who it is meant for.
+    let wide = a.subscribe(account, "d.*", None, "1");
+    assert!(account.has_interest("d.x") && !account.is_subscribed(b"d.x", None));
+    let first = a.subscribe(account, "d.x", None, "2");
+    let second = a.subscribe(account, "d.x", None, "3");
+    let member = a.subscribe(account, "d.x", Some("q"), "4");
+    account.remove(&wide);
     account.remove(&first);
     account.remove(&second);
     account.remove(&member);
@@ -492,7 +580,7 @@ async fn interest_is_reported_when_it_appears_and_when_it_goes() {
         [(1, true), (2, true), (1, false), (2, false)]
     );
     drop(plain);
-    a.subscribe(account, "d.x", None, "4");
+    a.subscribe(account, "d.x", None, "5");
     assert_eq!(target.interest.lock().len(), 4);
 }
 
@@ -540,6 +628,7 @@ async fn a_large_fan_out_is_handed_over_before_it_piles_up() {
         headers: b"",
         payload: &payload,
         owner: Owner::Buffer,
+        trace: None,
     };
     let mut delivery = Delivery::default();
     assert_eq!(

@@ -2,12 +2,14 @@
 //!
 //! Every field of [`Options`] is looked at, by name: a new one does not compile until it is decided here what a reload does with it.
 
-use std::fmt::Debug;
+mod jetstream;
+
+use std::fmt::{Debug, Display};
 
 use super::duration::format_duration;
 use super::options::{
-    AccountJetStream, Authorization, ClusterOptions, JetStreamOptions, LimitOptions, LogOptions,
-    MonitorOptions, Options, Port, TimingOptions, User, WebSocketOptions,
+    AccountJetStream, Authorization, ClusterOptions, LimitOptions, LogOptions, MonitorOptions,
+    Options, Port, TimingOptions, User, WebSocketOptions,
 };
 
 /// One difference that can be taken up, as it is told in the log, and what has to be done for it.
@@ -26,8 +28,12 @@ pub enum Apply {
     Log,
     /// Connections change to new terms.
     Connections,
-    /// Accounts may use more or less for their streams.
-    JetStreamLimits,
+    /// JetStream begins or ends, or may hold more, or others have it.
+    JetStream,
+    /// Whoever asks reads it anew.
+    Description,
+    /// Routes are closed, dialled or changed.
+    Routes,
     /// The pid file is written.
     PidFile,
     /// The ports file is written.
@@ -47,6 +53,9 @@ pub enum NotReloadable {
         /// What the file says now.
         new: String,
     },
+    /// An account is to have routes of its own and is not there.
+    #[error("unable to add account {0:?} to the list of dedicated routes: account missing")]
+    PinnedAccount(String),
     /// One whose values are long, or secret.
     #[error("config reload not supported for {0}")]
     Block(&'static str),
@@ -60,7 +69,10 @@ pub fn changes(old: &Options, new: &Options) -> Result<Vec<Change>, NotReloadabl
         client_advertise,
         server_name,
         server_tags,
+        server_metadata,
+        feature_flags,
         monitor,
+        profiling_port,
         log,
         pid_file,
         ports_file_dir,
@@ -71,10 +83,15 @@ pub fn changes(old: &Options, new: &Options) -> Result<Vec<Change>, NotReloadabl
         proxy_protocol,
         tls,
         allow_non_tls,
+        ocsp,
+        ocsp_cache,
         authorization,
         accounts,
         mappings,
+        default_domains,
         system_account: _,
+        no_system_account,
+        dial_reports,
         websocket,
         cluster,
         jetstream,
@@ -85,18 +102,23 @@ pub fn changes(old: &Options, new: &Options) -> Result<Vec<Change>, NotReloadabl
     same("Host", host, &new.host)?;
     same_port("Port", *port, new.port)?;
     same("ServerName", server_name, &new.server_name)?;
-    same("Tags", server_tags, &new.server_tags)?;
     same("NoHeaderSupport", no_header_support, &new.no_header_support)?;
     same("ProxyProtocol", proxy_protocol, &new.proxy_protocol)?;
+    same("FeatureFlags", feature_flags, &new.feature_flags)?;
     same("AllowNonTLS", allow_non_tls, &new.allow_non_tls)?;
     same(
         "SystemAccount",
         &old.system_account(),
         &new.system_account(),
     )?;
+    same("NoSystemAccount", no_system_account, &new.no_system_account)?;
     same_monitor(monitor.as_ref(), new.monitor.as_ref())?;
-    same_cluster(cluster, &new.cluster)?;
-    same_jetstream(jetstream, &new.jetstream)?;
+    match (profiling_port, new.profiling_port) {
+        (Some(old), Some(new)) => same_port("ProfPort", *old, new)?,
+        (old, new) => same("ProfPort", old, &new)?,
+    }
+    same_place(cluster, &new.cluster)?;
+    has_pinned_accounts(cluster, new)?;
     same_websocket(websocket.as_ref(), new.websocket.as_ref())?;
     may_lose_default_user(authorization, new)?;
 
@@ -105,17 +127,29 @@ pub fn changes(old: &Options, new: &Options) -> Result<Vec<Change>, NotReloadabl
     found.limits(limits, &new.limits)?;
     found.timing(timing, &new.timing)?;
     found.authorization(authorization, &new.authorization);
+    found.jetstream(jetstream, &new.jetstream)?;
     if client_advertise != &new.client_advertise {
-        // Other servers of a cluster have been told it.
-        if new.cluster.port.is_some() {
-            return Err(NotReloadable::Block("ClientAdvertise in a cluster"));
-        }
         let (host, port) = new.client_advertise.clone().unwrap_or_default();
         let port = port.map_or(String::new(), |port| format!(":{port}"));
         found.add(
             Apply::Connections,
             format!("client_advertise = {host}{port}"),
         );
+    }
+    if server_tags != &new.server_tags {
+        let told = format!("tags = [{}]", new.server_tags.join(" "));
+        found.add(Apply::Description, told);
+    }
+    if server_metadata != &new.server_metadata {
+        found.add(Apply::Description, "metadata".into());
+    }
+    if dial_reports != &new.dial_reports {
+        let (first, again) = (
+            new.dial_reports.connect_every,
+            new.dial_reports.reconnect_every,
+        );
+        let told = format!("connect_error_reports = {first}, reconnect_error_reports = {again}");
+        found.add(Apply::Routes, told);
     }
     if pid_file != &new.pid_file {
         found.add(
@@ -139,6 +173,18 @@ pub fn changes(old: &Options, new: &Options) -> Result<Vec<Change>, NotReloadabl
         );
     }
     // The files that are named may hold something new.
+    let without_routes = |options: &ClusterOptions| ClusterOptions {
+        routes: Vec::new(),
+        port: None,
+        ..options.clone()
+    };
+    if new.cluster.tls.is_some() || without_routes(cluster) != without_routes(&new.cluster) {
+        found.add(Apply::Routes, "cluster".into());
+    }
+    if cluster.routes != new.cluster.routes {
+        found.add(Apply::Routes, "cluster routes".into());
+    }
+    // The files that are named may hold something new.
     if tls.is_some() || new.tls.is_some() {
         let state = if new.tls.is_some() {
             "enabled"
@@ -147,8 +193,14 @@ pub fn changes(old: &Options, new: &Options) -> Result<Vec<Change>, NotReloadabl
         };
         found.add(Apply::Connections, format!("tls = {state}"));
     }
+    if ocsp != &new.ocsp || ocsp_cache != &new.ocsp_cache {
+        found.add(Apply::Connections, "ocsp".into());
+    }
     if websocket != &new.websocket {
         found.add(Apply::Connections, "websocket".into());
+    }
+    if default_domains != &new.default_domains {
+        found.add(Apply::Connections, "default_js_domain".into());
     }
     if mappings != &new.mappings {
         found.add(Apply::Connections, "mappings".into());
@@ -161,10 +213,7 @@ pub fn changes(old: &Options, new: &Options) -> Result<Vec<Change>, NotReloadabl
             with.collect()
         };
         if of(old) != of(new) {
-            found.add(
-                Apply::JetStreamLimits,
-                "JetStream limits of accounts".into(),
-            );
+            found.add(Apply::JetStream, "JetStream of accounts".into());
         }
     }
     Ok(found.changes)
@@ -282,6 +331,7 @@ impl Found {
             ping_interval,
             pings_outstanding_max,
             write_deadline,
+            write_timeout,
             lame_duck_duration,
             lame_duck_grace_period,
         } = old;
@@ -292,6 +342,7 @@ impl Found {
         )?;
         let (from, to) = (lame_duck_grace_period, &new.lame_duck_grace_period);
         same("LameDuckGracePeriod", from, to)?;
+        same("WriteTimeout", write_timeout, &new.write_timeout)?;
         let text = |duration| format_duration(duration);
         let (from, to) = (text(*ping_interval), text(new.ping_interval));
         self.when(Apply::Connections, "ping_interval", from, to);
@@ -359,9 +410,14 @@ fn same_monitor(
         (Some(old), Some(new)) => {
             same("HTTPHost", &old.host, &new.host)?;
             same_port("HTTPPort", old.port, new.port)?;
+            same_port("HTTPSPort", old.https_port, new.https_port)?;
             same("HTTPBasePath", &old.base_path, &new.base_path)
         }
-        (old, new) => same("HTTPPort", &old.map(|m| m.port), &new.map(|m| m.port)),
+        (old, new) => same(
+            "HTTPPort",
+            &old.map(MonitorOptions::listens_on),
+            &new.map(MonitorOptions::listens_on),
+        ),
     }
 }
 
@@ -379,44 +435,42 @@ fn same_websocket(
     }
 }
 
-fn same_cluster(old: &ClusterOptions, new: &ClusterOptions) -> Result<(), NotReloadable> {
-    same("Cluster.Name", &old.name, &new.name)?;
-    same("Cluster.Host", &old.host, &new.host)?;
-    match (old.port, new.port) {
-        (Some(old), Some(new)) => same_port("Cluster.Port", old, new)?,
-        (old, new) => same("Cluster.Port", &old, &new)?,
+/// Where routes listen cannot change.
+fn same_place(old: &ClusterOptions, new: &ClusterOptions) -> Result<(), NotReloadable> {
+    let refused = |option, old: &dyn Display, new: &dyn Display| {
+        Err(NotReloadable::Option {
+            option,
+            old: old.to_string(),
+            new: new.to_string(),
+        })
+    };
+    if old.host != new.host {
+        return refused("cluster host", &old.host, &new.host);
     }
-    let routes = |options: &ClusterOptions| {
-        let routes = options.routes.iter();
-        let places = routes.map(|route| format!("{}:{}", route.host, route.port));
-        places.collect::<Vec<_>>()
+    let number = |port: Option<Port>| match port {
+        None => 0,
+        Some(Port::Random) => -1,
+        Some(Port::Fixed(port)) => i32::from(port),
     };
-    same("Routes", &routes(old), &routes(new))?;
-    same("Cluster.PoolSize", &old.pool_size, &new.pool_size)?;
-    same("Cluster.PinnedAccounts", &old.accounts, &new.accounts)?;
-    same("Cluster.NoAdvertise", &old.no_advertise, &new.no_advertise)?;
-    let port_of_now = ClusterOptions {
-        port: old.port,
-        ..new.clone()
-    };
-    match *old == port_of_now {
-        true => Ok(()),
-        false => Err(NotReloadable::Block("Cluster")),
+    match (old.port, new.port) {
+        (old, new) if old == new => Ok(()),
+        // Any free port is the one that routes have.
+        (Some(_), Some(Port::Random)) => Ok(()),
+        (old, new) => refused("cluster port", &number(old), &number(new)),
     }
 }
 
-fn same_jetstream(old: &JetStreamOptions, new: &JetStreamOptions) -> Result<(), NotReloadable> {
-    same("JetStream", &old.enabled, &new.enabled)?;
-    same(
-        "jetstream storage directory",
-        &old.store_dir,
-        &new.store_dir,
-    )?;
-    same("jetstream max memory", &old.memory_max, &new.memory_max)?;
-    same("jetstream max store", &old.file_max, &new.file_max)?;
-    match old == new {
-        true => Ok(()),
-        false => Err(NotReloadable::Block("jetstream")),
+/// Only an account that is there can get connections of its own.
+fn has_pinned_accounts(old: &ClusterOptions, new: &Options) -> Result<(), NotReloadable> {
+    let is_known = |name: &str| {
+        name == "$G"
+            || name == new.system_account()
+            || new.accounts.iter().any(|account| account.name == name)
+    };
+    let mut added = new.cluster.accounts.iter();
+    match added.find(|name| !old.accounts.contains(name) && !is_known(name)) {
+        Some(name) => Err(NotReloadable::PinnedAccount(name.clone())),
+        None => Ok(()),
     }
 }
 
@@ -436,120 +490,5 @@ fn may_lose_default_user(old: &Authorization, new: &Options) -> Result<(), NotRe
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::config::parser::Surroundings;
-    use std::io;
-    use std::path::Path;
-
-    struct Nothing;
-
-    impl Surroundings for Nothing {
-        fn read(&self, _: &Path) -> io::Result<Vec<u8>> {
-            Err(io::ErrorKind::NotFound.into())
-        }
-
-        fn variable(&self, _: &str) -> Option<String> {
-            None
-        }
-    }
-
-    fn between(old: &str, new: &str) -> Result<Vec<Change>, NotReloadable> {
-        let read = |text| Options::from_text(text, &Nothing).unwrap();
-        changes(&read(old), &read(new))
-    }
-
-    #[test]
-    fn what_can_change_is_told_with_how_it_is_taken_up() {
-        assert_eq!(between("max_payload: 10", "max_payload: 10"), Ok(vec![]));
-        for (old, new, apply, told) in [
-            ("", "debug: true", Apply::Log, "debug = true"),
-            ("", "log_file: x.log", Apply::Log, "log_file = x.log"),
-            (
-                "",
-                "remote_syslog: 'udp://h:1'",
-                Apply::Log,
-                "remote_syslog = udp://h:1",
-            ),
-            (
-                "",
-                "max_payload: 10",
-                Apply::Connections,
-                "max_payload = 10",
-            ),
-            (
-                "max_conn: 5",
-                "max_conn: -1",
-                Apply::Connections,
-                "max_connections = 0",
-            ),
-            (
-                "",
-                "ping_interval: '5m'",
-                Apply::Connections,
-                "ping_interval = 5m0s",
-            ),
-            (
-                "",
-                "authorization { token: t }",
-                Apply::Connections,
-                "authorization token",
-            ),
-            ("", "accounts { A {} }", Apply::Connections, "accounts"),
-            ("", "mappings { a: b }", Apply::Connections, "mappings"),
-            ("", "pid_file: p", Apply::PidFile, "pid_file = p"),
-            (
-                "",
-                "ports_file_dir: d",
-                Apply::PortsFile,
-                "ports_file_dir = d",
-            ),
-        ] {
-            let told = told.to_owned();
-            assert_eq!(between(old, new), Ok(vec![Change { told, apply }]), "{new}");
-        }
-        let limits = between(
-            "accounts { A { jetstream: {max_streams: 1} } }",
-            "accounts { A { jetstream: {max_streams: 2} } }",
-        );
-        let kinds: Vec<Apply> = limits.unwrap().iter().map(|change| change.apply).collect();
-        assert_eq!(kinds, [Apply::Connections, Apply::JetStreamLimits]);
-    }
-
-    #[test]
-    fn what_cannot_change_is_refused_by_name() {
-        for (old, new, name) in [
-            ("", "port: 4333", "Port"),
-            ("", "host: localhost", "Host"),
-            ("", "server_name: n", "ServerName"),
-            ("", "http: 8222", "HTTPPort"),
-            ("", "max_pending: 5MB", "MaxPending"),
-            ("", "max_subs: 5", "MaxSubs"),
-            ("", "lame_duck_duration: '3m'", "LameDuckDuration"),
-            ("", "log_size_limit: 5MB", "LogSizeLimit"),
-            ("", "jetstream: enabled", "JetStream"),
-            (
-                "jetstream {max_mem: 1MB}",
-                "jetstream {max_mem: 2MB}",
-                "jetstream max memory",
-            ),
-            ("", "cluster { port: 6222 }", "Cluster.Port"),
-            ("", "websocket { port: 8080, no_tls: true }", "Websocket"),
-            (
-                "authorization { users: [{user: a, password: a}] }",
-                "authorization { users: [{user: a, password: a}] }, no_auth_user: a",
-                "NoAuthUser",
-            ),
-        ] {
-            let refused = between(old, new).unwrap_err().to_string();
-            let expected = format!("config reload not supported for {name}");
-            assert!(refused.starts_with(&expected), "{new}: {refused}");
-        }
-        let gone = between(
-            "authorization { users: [{user: a, password: a}, {user: b, password: b}] }, no_auth_user: a",
-            "authorization { users: [{user: b, password: b}] }",
-        );
-        assert!(gone.is_ok());
-        assert_eq!(between("port: 4222", "port: -1"), Ok(vec![]));
-    }
-}
+#[path = "changes_tests.rs"]
+mod tests;

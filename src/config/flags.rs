@@ -316,9 +316,9 @@ Server:
 
 Monitoring:
   -m,  --http_port <port>              Port for monitoring over HTTP
-  -ms, --https_port <port>             Port for monitoring over HTTPS (not supported yet)
+  -ms, --https_port <port>             Port for monitoring over HTTPS, with the certificate for clients
        --http_base_path <path>         Path in front of every monitoring endpoint
-       --profile <port>                Port for profiling (not supported yet)
+       --profile <port>                Port for profiling over HTTP
 
 Logging:
   -l,  --log <file>                    Log to a file instead of standard error

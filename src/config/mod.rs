@@ -23,6 +23,7 @@
     )
 )]
 
+pub mod bytes;
 pub mod changes;
 pub mod digest;
 pub mod duration;

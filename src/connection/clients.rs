@@ -20,9 +20,11 @@ use super::terms::{Terms, settle_accounts};
 use super::transport::{HandshakeRate, TlsTerms};
 use super::websocket::WebSocketError;
 use crate::broker::outbox::{FlushBy, Staged};
-use crate::broker::{Broker, Client, CloseReason};
+use crate::broker::{Broker, Client, CloseReason, ServerNames};
 use crate::config::options::{ConnectionType, Options};
 use crate::protocol::{ServerInfo, encode};
+use crate::tls::HandshakeError;
+use crate::tls::ocsp::CacheFigures;
 
 /// All client connections of a server, and what they share.
 #[derive(Debug)]
@@ -33,6 +35,8 @@ pub struct Clients {
     listening: (String, u16),
     pub(super) handshakes: HandshakeRate,
     info: ArcSwap<ServerInfo>,
+    /// Held by whoever changes it.
+    changing: Mutex<()>,
     connected: Mutex<HashMap<u64, Arc<Client>>>,
     pub(super) closed: ClosedClients,
     last_id: AtomicU64,
@@ -50,7 +54,7 @@ impl Clients {
         info: ServerInfo,
     ) -> Result<Arc<Self>, WebSocketError> {
         let terms = Terms::new(options, tls, &broker)?;
-        settle_accounts(options, &broker);
+        settle_accounts(options, &broker, &names(&info));
         let closed_max = options.limits.closed_clients_max;
         let listening = (info.host.clone(), info.port);
         let info = terms.told_in(info, &listening);
@@ -60,6 +64,7 @@ impl Clients {
             listening,
             handshakes: HandshakeRate::default(),
             info: ArcSwap::from_pointee(info),
+            changing: Mutex::default(),
             connected: Mutex::default(),
             closed: ClosedClients::new(closed_max),
             last_id: AtomicU64::new(0),
@@ -76,9 +81,10 @@ impl Clients {
 
     /// New terms for all: those who are connected already are asked to look at them.
     pub fn change_terms(&self, options: &Options, terms: Terms) {
-        settle_accounts(options, &self.broker);
-        let info = terms.told_in(ServerInfo::clone(&self.info()), &self.listening);
-        self.info.store(Arc::new(info));
+        settle_accounts(options, &self.broker, &names(&self.info()));
+        self.change_info(|info| {
+            *info = terms.told_in(info.clone(), &self.listening);
+        });
         let connections_max = terms.options.connections_max;
         self.terms.store(Arc::new(terms));
         let mut clients = self.all();
@@ -132,6 +138,22 @@ impl Clients {
         self.observer.set(observer);
     }
 
+    /// Lets the observer know of a handshake that came to nothing because of a certificate.
+    pub(super) fn tell_of(&self, error: &HandshakeError) {
+        if let HandshakeError::Revoked(refusal) = error
+            && let Some(observer) = self.observer.get()
+        {
+            observer.certificate_refused(refusal);
+        }
+    }
+
+    /// How the answers are used that tell whether clients' certificates have been revoked; `None` where nobody asks.
+    pub fn ocsp_cache(&self) -> Option<CacheFigures> {
+        let terms = self.terms();
+        let check = terms.tls.as_ref()?.peer_check.as_ref()?;
+        Some(check.cache_figures())
+    }
+
     /// What the server says about itself.
     pub fn info(&self) -> Arc<ServerInfo> {
         self.info.load_full()
@@ -170,19 +192,46 @@ impl Clients {
         })
     }
 
-    /// Says something new about the server to all who want to know.
-    pub fn announce(&self, info: ServerInfo) {
-        self.info.store(Arc::new(info));
+    /// What a client that is there is told about the server now.
+    fn info_now(&self, client: &Client) -> ServerInfo {
+        let terms = self.terms();
+        let way = match client.carrier().websocket {
+            true => ConnectionType::WebSocket,
+            false => ConnectionType::Standard,
+        };
+        self.info_for(terms.entrance(way), client.id, client.info().address, "")
+    }
+
+    /// Changes what the server says about itself, and says it to all who want to know when that is something new. Changes are made one
+    /// after the other: none undoes another.
+    pub fn announce(&self, change: impl FnOnce(&mut ServerInfo)) {
+        if !self.change_info(change) {
+            return;
+        }
         for client in self.all() {
             if client.takes_info() {
-                let line = ServerInfo {
-                    client_id: client.id,
-                    client_ip: client.info().address.ip().to_string(),
-                    ..told_over(client.carrier().websocket, ServerInfo::clone(&self.info()))
-                };
+                let line = self.info_now(&client);
                 self.send(&client, |out| encode::info(out, &line));
             }
         }
+    }
+
+    /// Changes what is said to those who connect from now on.
+    pub fn tell_later(&self, change: impl FnOnce(&mut ServerInfo)) {
+        self.change_info(change);
+    }
+
+    /// Whether that made a difference.
+    fn change_info(&self, change: impl FnOnce(&mut ServerInfo)) -> bool {
+        let _one_at_a_time = self.changing.lock();
+        let before = self.info();
+        let mut info = ServerInfo::clone(&before);
+        change(&mut info);
+        let differs = info != *before;
+        if differs {
+            self.info.store(Arc::new(info));
+        }
+        differs
     }
 
     /// How many are connected.
@@ -215,9 +264,7 @@ impl Clients {
         if client.takes_info() {
             let info = ServerInfo {
                 ldm: true,
-                client_id: client.id,
-                client_ip: client.info().address.ip().to_string(),
-                ..ServerInfo::clone(&self.info())
+                ..self.info_now(client)
             };
             self.send(client, |out| encode::info(out, &info));
         }
@@ -261,6 +308,14 @@ impl Clients {
     pub(super) fn leave(&self, client: &Client) {
         self.connected.lock().remove(&client.id);
         self.left.notify_waiters();
+    }
+}
+
+/// What the server is called.
+fn names(info: &ServerInfo) -> ServerNames {
+    ServerNames {
+        server: info.server_name.clone(),
+        cluster: info.cluster.clone(),
     }
 }
 

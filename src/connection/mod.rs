@@ -25,6 +25,7 @@ mod subscribe;
 mod task;
 mod terms;
 mod trace;
+mod traced;
 pub mod transport;
 mod websocket;
 
@@ -35,7 +36,7 @@ pub use closed::{ClosedClient, ClosedClients, HeldSubscription};
 pub use observer::ConnectionObserver;
 pub use options::ConnectionOptions;
 pub(crate) use socket::{TcpWire, TlsWire};
-pub use terms::Terms;
+pub use terms::{Terms, settle_accounts};
 pub use transport::{PlainText, TlsTerms};
 pub use websocket::{WebSocketError, WebSocketTerms};
 

@@ -3,6 +3,7 @@
 use std::sync::{Arc, OnceLock};
 
 use crate::broker::{Client, CloseReason};
+use crate::tls::ocsp::PeerRefusal;
 
 /// Is told of clients, on the tasks of their connections: it must not block.
 pub trait ConnectionObserver: Send + Sync {
@@ -12,6 +13,8 @@ pub trait ConnectionObserver: Send + Sync {
     fn disconnected(&self, client: &Client, reason: CloseReason);
     /// A client could not say who it is.
     fn refused(&self, client: &Client, reason: CloseReason);
+    /// Somebody who connects has shown a certificate that may have been revoked.
+    fn certificate_refused(&self, refusal: &PeerRefusal);
 }
 
 /// The one who is told, when there is one.

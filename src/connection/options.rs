@@ -3,8 +3,7 @@
 use std::time::Duration;
 
 use crate::broker::OutboxLimits;
-use crate::broker::outbox::WriteTimeout;
-use crate::config::options::Options;
+use crate::config::options::{Options, WriteTimeout};
 use crate::protocol::Rules;
 
 /// The options of client connections.
@@ -26,6 +25,8 @@ pub struct ConnectionOptions {
     pub pings_outstanding_max: u32,
     /// How long one write to a client may take.
     pub write_deadline: Duration,
+    /// What happens when it takes longer.
+    pub write_timeout: WriteTimeout,
     /// A publisher is not slowed down when its subscribers fall behind: they miss messages instead.
     pub no_fast_producer_stall: bool,
     /// Whether messages may carry headers.
@@ -52,6 +53,7 @@ impl From<&Options> for ConnectionOptions {
             subscription_tokens_max: options.limits.subscription_tokens_max,
             pings_outstanding_max: options.timing.pings_outstanding_max,
             write_deadline: options.timing.write_deadline,
+            write_timeout: options.timing.write_timeout.unwrap_or(WriteTimeout::Close),
             no_fast_producer_stall: options.no_fast_producer_stall,
             headers: !options.no_header_support,
             proxy_protocol: options.proxy_protocol,
@@ -67,7 +69,7 @@ impl ConnectionOptions {
         OutboxLimits {
             pending_bytes_max: self.pending_bytes_max,
             write_deadline: self.write_deadline,
-            write_timeout: WriteTimeout::Close,
+            write_timeout: self.write_timeout,
         }
     }
 

@@ -6,7 +6,8 @@ use hashbrown::HashMap;
 
 use super::session::Session;
 use crate::broker::permissions::Permissions;
-use crate::broker::{Message, Origin, Owner};
+use crate::broker::{Message, MessageTrace, Origin, Owner};
+use crate::protocol::trace::TraceRequest;
 use crate::protocol::{Publish, encode, quote::quoted};
 use crate::subject;
 use crate::subject::transform::Mapped;
@@ -53,8 +54,23 @@ impl PublishCheck {
         allowed
     }
 
+    /// Whether reports on a message may go to this subject.
+    pub(super) fn may_report(&mut self, destination: &[u8], is_system: bool) -> bool {
+        !is_reserved(destination, is_system) && self.allows(destination)
+    }
+
     pub(super) fn rest(&mut self) {
         self.remembered = HashMap::new();
+    }
+}
+
+/// Whether only the server itself publishes there.
+fn is_reserved(subject: &[u8], is_system: bool) -> bool {
+    // Subjects of the server itself begin with one of these two.
+    match subject.first() {
+        Some(b'_') => subject.starts_with(GATEWAY_REPLY_PREFIX),
+        Some(b'$') => subject.starts_with(REPLICATION_PREFIX) && !is_system,
+        _ => false,
     }
 }
 
@@ -71,26 +87,47 @@ impl Session {
         if self.request.is_pedantic_about(publish.subject) {
             self.send_error("Invalid Publish Subject");
         }
+        if !publish.headers.is_empty()
+            && let Some(request) = TraceRequest::find(publish.headers)
+        {
+            return self.publish_asking(publish, request, owner);
+        }
+        self.publish_on(publish, owner, None);
+    }
+
+    /// A message goes on its way.
+    pub(super) fn publish_on(
+        &mut self,
+        publish: &Publish<'_>,
+        owner: Owner<'_>,
+        trace: Option<&Arc<MessageTrace>>,
+    ) {
         self.counted_in.0 += 1;
         self.counted_in.1 += (publish.headers.len() + publish.payload.len()) as u64;
         if self.account.has_mappings() {
             let mut mapped = std::mem::take(&mut self.mapped);
-            let subject = self.map(publish.subject, &mut mapped);
+            let subject = self.map(publish.subject, &mut mapped, trace);
             self.deliver(
                 &Publish {
                     subject,
                     ..*publish
                 },
                 owner,
+                trace,
             );
             self.mapped = mapped;
         } else {
-            self.deliver(publish, owner);
+            self.deliver(publish, owner, trace);
         }
     }
 
     /// Where a mapping of the account sends what is published to this subject; nowhere is the empty subject.
-    fn map<'a>(&mut self, subject: &'a [u8], mapped: &'a mut Vec<u8>) -> &'a [u8] {
+    fn map<'a>(
+        &mut self,
+        subject: &'a [u8],
+        mapped: &'a mut Vec<u8>,
+        trace: Option<&Arc<MessageTrace>>,
+    ) -> &'a [u8] {
         let cluster = self.clients.info();
         let delivery = &mut self.delivery;
         let random = &mut || delivery.random();
@@ -100,11 +137,23 @@ impl Session {
             Mapped::Lost => mapped.clear(),
         }
         self.trace.mapping(subject, mapped);
+        if let Some(trace) = trace {
+            trace.mapped(mapped);
+        }
         mapped
     }
 
-    fn deliver(&mut self, publish: &Publish<'_>, owner: Owner<'_>) {
-        if !self.may_publish(publish) {
+    fn deliver(
+        &mut self,
+        publish: &Publish<'_>,
+        owner: Owner<'_>,
+        trace: Option<&Arc<MessageTrace>>,
+    ) {
+        if let Err(violation) = self.check_publish(publish) {
+            if let Some(trace) = trace {
+                trace.refused(&violation);
+            }
+            self.report_violation(violation);
             return;
         }
         self.send_ok_when_verbose();
@@ -114,6 +163,7 @@ impl Session {
             headers: publish.headers,
             payload: publish.payload,
             owner,
+            trace,
         };
         let origin = Origin {
             client: &self.client,
@@ -132,33 +182,26 @@ impl Session {
         }
     }
 
-    /// Whether the client may publish this; it is told when it may not.
-    fn may_publish(&mut self, publish: &Publish<'_>) -> bool {
+    /// Whether the client may publish this, or what it is told when it may not.
+    fn check_publish(&mut self, publish: &Publish<'_>) -> Result<(), String> {
         let subject = publish.subject;
-        // Subjects of the server itself begin with one of these two.
-        let is_reserved = match subject.first() {
-            Some(b'_') => subject.starts_with(GATEWAY_REPLY_PREFIX),
-            Some(b'$') => {
-                subject.starts_with(REPLICATION_PREFIX)
-                    && !Arc::ptr_eq(&self.account, self.clients.broker.system())
-            }
-            _ => false,
-        };
+        let is_system = || Arc::ptr_eq(&self.account, self.clients.broker.system());
+        // Few subjects begin so that it matters who publishes.
+        let is_reserved =
+            matches!(subject.first(), Some(b'_' | b'$')) && is_reserved(subject, is_system());
         if is_reserved || !(self.publish_check.allows(subject) || self.may_respond(subject)) {
-            self.report_violation(format!(
+            return Err(format!(
                 "Permissions Violation for Publish to {}",
                 quoted(subject)
             ));
-            return false;
         }
         if !publish.reply.is_empty() && is_reserved_reply(publish.reply) {
-            self.report_violation(format!(
+            return Err(format!(
                 "Permissions Violation for Publish with Reply of {}",
                 quoted(publish.reply)
             ));
-            return false;
         }
-        true
+        Ok(())
     }
 
     /// Whether the client was asked and may answer here.

@@ -21,7 +21,7 @@ use super::trace::Trace;
 use crate::broker::outbox::chunk::COPIED_BYTES_MAX;
 use crate::broker::permissions::Permissions;
 use crate::broker::{
-    Account, Client, ClientInfo, CloseReason, Delivery, Flow, Membership, Owner, Traffic,
+    Account, Client, ClientInfo, CloseReason, Delivery, Flow, Membership, Offer, Owner, Traffic,
     coarse_unix_ns,
 };
 use crate::protocol::connect::PROTOCOL_WITH_INFO;
@@ -187,7 +187,12 @@ impl Session {
             let (op, consumed) = match parse(buffer.unread(), &self.rules) {
                 Ok(Parsed::Complete { op, consumed }) => (op, consumed),
                 Ok(Parsed::Incomplete { bytes_in_all }) => return Step::Read { bytes_in_all },
-                Err(violation) => return Step::Close(self.refuse(violation)),
+                Err(violation) => {
+                    if let ProtocolViolation::PayloadTooLarge { .. } = violation {
+                        self.report_too_large(buffer.unread());
+                    }
+                    return Step::Close(self.refuse(violation));
+                }
             };
             let outcome = match op {
                 Op::Publish(_) if consumed > COPIED_BYTES_MAX => {
@@ -224,7 +229,7 @@ impl Session {
                 Op::Connect(json) => self.connect(json),
                 Op::Error(text) => {
                     self.trace.incoming("-ERR", text);
-                    Err(Step::Close(CloseReason::ProtocolViolation))
+                    Err(Step::Close(CloseReason::ParseError))
                 }
                 Op::Ok | Op::Info(_) => Ok(()),
             };
@@ -261,12 +266,11 @@ impl Session {
             self.send_error(text);
         }
         match violation {
-            ProtocolViolation::UnknownOperation => CloseReason::ParseError,
             ProtocolViolation::ControlLineTooLong { .. } => CloseReason::MaxControlLineExceeded,
             ProtocolViolation::PayloadTooLarge { .. } => CloseReason::MaxPayloadExceeded,
-            ProtocolViolation::BadArguments { .. } | ProtocolViolation::HeadersNotSupported => {
-                CloseReason::ProtocolViolation
-            }
+            ProtocolViolation::UnknownOperation
+            | ProtocolViolation::BadArguments { .. }
+            | ProtocolViolation::HeadersNotSupported => CloseReason::ProtocolViolation,
         }
     }
 
@@ -320,6 +324,7 @@ impl Session {
     }
 
     pub(super) fn refuse_login(&mut self) -> CloseReason {
+        self.note_introduction();
         tracing::error!(
             "{} - cid:{} - authentication error - User {:?}",
             self.info.address,
@@ -351,6 +356,18 @@ impl Session {
         Ok(())
     }
 
+    /// Keeps what the client said of itself, also of one that is turned away.
+    fn note_introduction(&mut self) {
+        let said = |field: &Option<String>| field.clone().unwrap_or_default();
+        self.client.set_info(ClientInfo {
+            name: said(&self.request.name),
+            lang: said(&self.request.lang),
+            version: said(&self.request.version),
+            ..ClientInfo::clone(&self.info)
+        });
+        self.info = self.client.info();
+    }
+
     /// Puts the client where it belongs.
     fn enter(&mut self, login: Login) -> Result<(), CloseReason> {
         // A second CONNECT gives the first one's place back.
@@ -358,6 +375,7 @@ impl Session {
         match login.account.join(&self.client) {
             Ok(membership) => self.membership = Some(membership),
             Err(full) => {
+                self.note_introduction();
                 self.send_error(&full.to_string());
                 return Err(CloseReason::MaxAccountConnectionsExceeded);
             }
@@ -505,6 +523,18 @@ impl Session {
 
     /// Hands over what the batch staged and counts it.
     pub(super) fn hand_over(&mut self) -> Flow {
+        self.count_in();
+        self.delivery.hand_over(self.clients.broker.traffic())
+    }
+
+    /// The same at the end of what was read: what follows from it may be done here.
+    pub(super) fn hand_over_offered(&mut self) -> (Flow, Option<Offer>) {
+        self.count_in();
+        let traffic = self.clients.broker.traffic();
+        self.delivery.hand_over_offered(traffic)
+    }
+
+    fn count_in(&mut self) {
         let traffic = self.clients.broker.traffic();
         let (messages, bytes) = std::mem::take(&mut self.counted_in);
         if messages > 0 || std::mem::take(&mut self.interest_changed) {
@@ -515,7 +545,6 @@ impl Session {
             traffic.in_messages.fetch_add(messages, Ordering::Relaxed);
             traffic.in_bytes.fetch_add(bytes, Ordering::Relaxed);
         }
-        self.delivery.hand_over(traffic)
     }
 
     /// Holds this producer up for a receiver that is close to its limit; how long that took.

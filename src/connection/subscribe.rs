@@ -112,11 +112,11 @@ impl Session {
     pub(super) fn end_all_subscriptions(&mut self) {
         // Taken out first: removal tells others, which must not happen under the lock.
         let ended = std::mem::take(&mut *self.client.subscriptions());
-        for subscription in ended.into_values() {
-            if !subscription.is_closed() {
-                self.account.remove(&subscription);
-            }
-        }
+        let ended: Vec<Arc<Subscription>> = ended
+            .into_values()
+            .filter(|subscription| !subscription.is_closed())
+            .collect();
+        self.account.remove_all(&ended);
     }
 
     /// Forgets subscriptions that ended by reaching their last delivery, which happens elsewhere.

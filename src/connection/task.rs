@@ -47,7 +47,8 @@ pub(super) async fn run(clients: Arc<Clients>, stream: TcpStream, address: Socke
         // It is not known yet where the client is.
         info.client_ip = String::new();
     }
-    match open(&clients, &terms, stream, &info).await {
+    // What only the beginning needs is not kept for as long as the connection lives.
+    match Box::pin(open(&clients, &terms, stream, &info)).await {
         Ok(transport) => {
             let address = transport.source.unwrap_or(address);
             let hello = Hello {
@@ -58,11 +59,20 @@ pub(super) async fn run(clients: Arc<Clients>, stream: TcpStream, address: Socke
                 preset: ConnectRequest::default(),
                 peer: transport.peer.clone(),
             };
-            serve(clients, terms, transport, hello).await;
+            Box::new(Connection::begin(clients, terms, transport, hello))
+                .live()
+                .await;
         }
         Err(error) => {
             tracing::error!("{address} - cid:{id} - {error}");
-            clients.closed.note(never_begun(id, address));
+            clients.tell_of(&error);
+            let reason = match error {
+                // A proxy's header that is none.
+                HandshakeError::Before(_) => CloseReason::ProtocolViolation,
+                HandshakeError::Throttled => CloseReason::MaxConnectionsExceeded,
+                _ => CloseReason::TlsHandshakeFailure,
+            };
+            clients.closed.note(never_begun(id, address, reason));
         }
     }
 }
@@ -77,7 +87,7 @@ pub(super) async fn run_websocket(clients: Arc<Clients>, stream: TcpStream, addr
     let id = clients.next_id();
     let entrance = websocket.entrance.clone();
     let nonce = clients.nonce(&entrance);
-    match websocket.open(stream).await {
+    match Box::pin(websocket.open(stream)).await {
         Ok((transport, preset)) => {
             let hello = Hello {
                 id,
@@ -87,12 +97,17 @@ pub(super) async fn run_websocket(clients: Arc<Clients>, stream: TcpStream, addr
                 preset,
                 peer: transport.peer.clone(),
             };
-            serve(Arc::clone(&clients), Arc::clone(&terms), transport, hello).await;
+            let (clients, terms) = (Arc::clone(&clients), Arc::clone(&terms));
+            Box::new(Connection::begin(clients, terms, transport, hello))
+                .live()
+                .await;
         }
         Err(error) => {
             websocket::log_refused(id, address, &error);
-            if matches!(error, websocket::OpenError::Handshake(_)) {
-                clients.closed.note(never_begun(id, address));
+            if let websocket::OpenError::Handshake(error) = &error {
+                clients.tell_of(error);
+                let reason = CloseReason::TlsHandshakeFailure;
+                clients.closed.note(never_begun(id, address, reason));
             }
         }
     }
@@ -109,52 +124,6 @@ pub(super) struct Hello {
     pub(super) peer: Option<Arc<PeerIdentity>>,
 }
 
-async fn serve(clients: Arc<Clients>, terms: Arc<Terms>, transport: Transport, hello: Hello) {
-    let (id, address) = (hello.id, hello.address);
-    let Transport {
-        reader,
-        wire,
-        greeting,
-        carrier,
-        ..
-    } = transport;
-    let outbox = Outbox::new(wire, terms.options.outbox_limits());
-    let info = stranger(id, address);
-    let client = Client::new(info, outbox, terms.options.trace).over(carrier);
-    let client = Arc::new(client);
-    tracing::debug!("{address} - cid:{} - Client connection created", client.id);
-    let mut session = Session::new(Arc::clone(&clients), terms, Arc::clone(&client), hello);
-    if greeting == Greeting::Due {
-        session.greet();
-    }
-    let (reason, held) = if clients.enter(&client) {
-        Connection {
-            reader,
-            session,
-            buffer: ReadBuffer::new(),
-        }
-        .serve()
-        .await
-    } else {
-        (session.refuse_for_lack_of_room(), Vec::new())
-    };
-    client.outbox().finish(LAST_FLUSH_MAX).await;
-    // Who no longer finds it among the open ones finds it here.
-    clients.closed.note(gone(&client, reason, held));
-    clients.leave(&client);
-    if let CloseReason::SlowConsumerPendingBytes | CloseReason::SlowConsumerWriteDeadline = reason {
-        Traffic::count(&clients.broker.traffic().slow_consumers);
-        tracing::info!(
-            "{address} - cid:{} - Slow Consumer Detected: {reason}",
-            client.id
-        );
-    }
-    tracing::debug!(
-        "{address} - cid:{} - Client connection closed: {reason}",
-        client.id
-    );
-}
-
 /// Who has said nothing yet.
 fn stranger(id: u64, address: SocketAddr) -> ClientInfo {
     ClientInfo {
@@ -169,8 +138,8 @@ fn stranger(id: u64, address: SocketAddr) -> ClientInfo {
     }
 }
 
-/// A connection whose handshake failed.
-fn never_begun(id: u64, address: SocketAddr) -> ClosedClient {
+/// A connection that ended before the protocol began.
+fn never_begun(id: u64, address: SocketAddr, reason: CloseReason) -> ClosedClient {
     let info = stranger(id, address);
     ClosedClient {
         carrier: Carrier::default(),
@@ -179,7 +148,7 @@ fn never_begun(id: u64, address: SocketAddr) -> ClosedClient {
         round_trip_us: 0,
         last_activity: info.started,
         stopped: SystemTime::now(),
-        reason: CloseReason::TlsHandshakeFailure,
+        reason,
         subscription_count: 0,
         subscriptions: Vec::new(),
         info: Arc::new(info),
@@ -225,17 +194,66 @@ async fn open(
 }
 
 struct Connection {
+    clients: Arc<Clients>,
+    address: SocketAddr,
     reader: Reader,
     session: Session,
     buffer: ReadBuffer,
 }
 
 impl Connection {
-    /// Works until the connection is to end, and leaves its outbox closed.
-    async fn serve(mut self) -> (CloseReason, Vec<HeldSubscription>) {
+    /// A connection that has said hello.
+    fn begin(clients: Arc<Clients>, terms: Arc<Terms>, transport: Transport, hello: Hello) -> Self {
+        let (id, address) = (hello.id, hello.address);
+        let Transport {
+            reader,
+            wire,
+            greeting,
+            carrier,
+            ..
+        } = transport;
+        let outbox = Outbox::new(wire, terms.options.outbox_limits());
+        let info = stranger(id, address);
+        let client = Client::new(info, outbox, terms.options.trace).over(carrier);
+        let client = Arc::new(client);
+        tracing::debug!("{address} - cid:{id} - Client connection created");
+        let mut session = Session::new(Arc::clone(&clients), terms, client, hello);
+        if greeting == Greeting::Due {
+            session.greet();
+        }
+        Self {
+            clients,
+            address,
+            reader,
+            session,
+            buffer: ReadBuffer::new(),
+        }
+    }
+
+    /// Serves it to its end. On the heap, where it stays as it is: what a task holds while it waits would otherwise be held in each of
+    /// the places that it was moved through.
+    async fn live(mut self: Box<Self>) {
         let client = Arc::clone(self.session.client());
-        let reason = self.work(&client).await;
-        let held = HeldSubscription::all_of(&client);
+        let (reason, held) = match self.clients.enter(&client) {
+            true => self.serve(&client).await,
+            false => (self.session.refuse_for_lack_of_room(), Vec::new()),
+        };
+        client.outbox().finish(LAST_FLUSH_MAX).await;
+        // Who no longer finds it among the open ones finds it here.
+        self.clients.closed.note(gone(&client, reason, held));
+        self.clients.leave(&client);
+        let (address, id) = (self.address, client.id);
+        if reason.is_slow_consumer() {
+            Traffic::count(&self.clients.broker.traffic().slow_consumers);
+            tracing::info!("{address} - cid:{id} - Slow Consumer Detected: {reason}");
+        }
+        tracing::debug!("{address} - cid:{id} - Client connection closed: {reason}");
+    }
+
+    /// Works until the connection is to end, and leaves its outbox closed.
+    async fn serve(&mut self, client: &Arc<Client>) -> (CloseReason, Vec<HeldSubscription>) {
+        let reason = self.work(client).await;
+        let held = HeldSubscription::all_of(client);
         self.session.end();
         // Whoever closed the outbox before has said why.
         client.outbox().close(reason);
@@ -327,7 +345,16 @@ impl Connection {
         let mut stall_left = STALL_PER_READ_MAX;
         loop {
             let step = self.session.process(&mut self.buffer);
-            let flow = self.session.hand_over();
+            let flow = match step {
+                Step::Read { .. } => {
+                    let (flow, offer) = self.session.hand_over_offered();
+                    if let Some(offer) = offer {
+                        offer.take();
+                    }
+                    flow
+                }
+                _ => self.session.hand_over(),
+            };
             if let Flow::Stall(receiver) = flow
                 && !stall_left.is_zero()
             {

@@ -7,7 +7,7 @@ use super::entrance::Entrance;
 use super::options::ConnectionOptions;
 use super::transport::{PlainText, TlsTerms};
 use super::websocket::{WebSocketError, WebSocketTerms};
-use crate::broker::Broker;
+use crate::broker::{Broker, ServerNames, TraceDestination};
 use crate::config::options::{ConnectionType, Options, PeerCertificate};
 use crate::protocol::ServerInfo;
 
@@ -91,15 +91,22 @@ impl Terms {
     }
 }
 
-/// What the options say of accounts, put in force: limits and mappings. Accounts that they do not name any more are forgotten.
-pub(super) fn settle_accounts(options: &Options, broker: &Broker) {
-    broker.global().set_mappings(options.mappings.clone());
+/// What the options say of accounts, put in force: limits, mappings, and what they take from each other. Accounts that they do not name any
+/// more are forgotten.
+pub fn settle_accounts(options: &Options, broker: &Broker, names: &ServerNames) {
+    broker.global().set_mappings(options.mappings_of(None));
     for account in &options.accounts {
         let known = broker.ensure_account(&account.name);
         known.set_limits(limits(&account.limits));
-        known.set_mappings(account.mappings.clone());
+        known.set_mappings(options.mappings_of(Some(account)));
+        let trace = account.trace.as_ref().map(|trace| TraceDestination {
+            subject: trace.destination.clone(),
+            percent: trace.percent,
+        });
+        known.set_trace_destination(trace);
     }
     let named = |name: &str| options.accounts.iter().any(|account| account.name == name);
+    broker.share(&options.accounts, names);
     broker.forget_accounts(|name| !named(name));
 }
 

@@ -17,6 +17,7 @@ use super::socket::{TcpWire, TlsWire};
 use super::websocket::WebSocketReader;
 use crate::broker::{Carrier, Wire};
 use crate::config::options::{HandshakeFirst, TlsOptions};
+use crate::tls::ocsp::PeerCheck;
 use crate::tls::{
     self, Encryption, HandshakeError, PeerIdentity, ServerConfig, TlsReader, TlsSocket,
 };
@@ -43,6 +44,8 @@ pub enum PlainText {
 pub struct TlsTerms {
     /// Certificates and what peers must show.
     pub config: Arc<ServerConfig>,
+    /// What asks whether peers' certificates have been revoked.
+    pub peer_check: Option<Arc<PeerCheck>>,
     /// How long a handshake may take.
     pub timeout: Duration,
     /// What the server says first.
@@ -60,6 +63,7 @@ impl TlsTerms {
     pub fn new(options: &TlsOptions, plain_text: PlainText) -> Result<Self, tls::TlsError> {
         Ok(Self {
             config: tls::server_config(options)?,
+            peer_check: tls::peer_check(options)?,
             timeout: options.timeout,
             first: options.handshake_first,
             plain_text,
@@ -199,7 +203,7 @@ impl Transport {
         if first_byte == Some(HANDSHAKE_BYTE) {
             if !handshakes.admits(terms.handshakes_per_second_max) {
                 let _ = timeout(terms.timeout, stream.write_all(THROTTLED)).await;
-                return Err(io::Error::other("too many connections begin at once").into());
+                return Err(HandshakeError::Throttled);
             }
             let transport = Self::encrypted(stream, terms, greeting).await?;
             return Ok(Self {
@@ -231,7 +235,8 @@ impl Transport {
         greeting: Greeting,
     ) -> Result<Self, HandshakeError> {
         let config = Arc::clone(&terms.config);
-        let socket = tls::accept(stream, config, terms.timeout).await?;
+        let check = terms.peer_check.as_ref();
+        let socket = tls::accept_checked(stream, config, terms.timeout, check).await?;
         Ok(Self::of_tls(socket, greeting, terms.maps_users))
     }
 

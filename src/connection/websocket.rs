@@ -20,6 +20,7 @@ use crate::config::options::{
 };
 use crate::protocol::ConnectRequest;
 use crate::subject::InvalidSubject;
+use crate::tls::ocsp::PeerCheck;
 use crate::tls::{self, Encryption, HandshakeError, ServerConfig};
 use crate::websocket::{
     Control, Decoder, Encoder, Limits, Origins, Path, Refusal, Shape, Terms, Upgrade, Violation,
@@ -40,6 +41,8 @@ pub struct WebSocketTerms {
     pub(super) entrance: Entrance,
     terms: Terms,
     tls: Option<Arc<ServerConfig>>,
+    /// What asks whether peers' certificates have been revoked.
+    peer_check: Option<Arc<PeerCheck>>,
     /// Whether a client is the user that its certificate names.
     maps_users: bool,
     handshake_timeout: Duration,
@@ -69,6 +72,7 @@ impl WebSocketTerms {
         broker: &Broker,
     ) -> Result<Self, WebSocketError> {
         let tls = own.tls.as_ref().map(tls::server_config).transpose()?;
+        let peer_check = own.tls.as_ref().map(tls::peer_check).transpose()?.flatten();
         let maps_users = own.tls.as_ref().is_some_and(|tls| tls.maps_users);
         let authenticator = match Authenticator::of_listener(options, &own.authorization, broker)? {
             Some(authenticator) => Arc::new(authenticator.with_certificates(maps_users)),
@@ -97,6 +101,7 @@ impl WebSocketTerms {
                 headers: own.headers.clone(),
             },
             tls,
+            peer_check,
             maps_users,
             handshake_timeout: own.handshake_timeout.unwrap_or(HANDSHAKE_TIMEOUT_DEFAULT),
             cookies: own.cookies.clone(),
@@ -125,7 +130,8 @@ impl WebSocketTerms {
         let mut transport = match &self.tls {
             Some(config) => {
                 let config = Arc::clone(config);
-                let socket = tls::accept(stream, config, self.handshake_timeout).await?;
+                let (at_most, check) = (self.handshake_timeout, self.peer_check.as_ref());
+                let socket = tls::accept_checked(stream, config, at_most, check).await?;
                 Transport::of_tls(socket, Greeting::Due, self.maps_users)
             }
             None => Transport::plain(stream, Greeting::Due),
@@ -361,7 +367,12 @@ fn status_of(reason: CloseReason) -> u16 {
         | CloseReason::StaleConnection
         | CloseReason::ServerShutdown => 1001,
         // Of routes only.
-        CloseReason::DuplicateRoute | CloseReason::ClusterNameConflict => 1000,
+        CloseReason::DuplicateRoute
+        | CloseReason::RouteRemoved
+        | CloseReason::ClusterNameConflict
+        | CloseReason::WrongPort
+        | CloseReason::DuplicateServerName
+        | CloseReason::MissingAccount => 1000,
         CloseReason::Kicked => 1011,
     }
 }

@@ -2,12 +2,30 @@
 
 use super::Target;
 use crate::tls::identity::read_anything;
+use crate::tls::ocsp;
 
-pub(super) const TARGETS: &[Target] = &[Target {
-    name: "certificate",
-    run: read_anything,
-    seeds: certificates,
-}];
+pub(super) const TARGETS: &[Target] = &[
+    Target {
+        name: "certificate",
+        run: read_anything,
+        seeds: certificates,
+    },
+    Target {
+        name: "ocsp_answer",
+        run: |input| {
+            ocsp::answer::read_anything(input);
+            ocsp::fetch::read_anything(input);
+        },
+        seeds: answers,
+    },
+];
+
+/// What a responder says when it says nothing, and how it comes over HTTP.
+fn answers() -> Vec<Vec<u8>> {
+    let head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nabcde\r\n0\r\n\r\n";
+    let refused = vec![0x30, 0x03, 0x0a, 0x01, 0x06];
+    vec![refused, head.to_vec()]
+}
 
 /// The frame of a certificate with a subject and other names, as short as it can be.
 fn certificates() -> Vec<Vec<u8>> {

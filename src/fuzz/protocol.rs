@@ -1,7 +1,8 @@
 //! What clients send.
 
 use super::Target;
-use crate::protocol::{ConnectRequest, Parsed, Rules, headers, parse};
+use crate::protocol::trace::{DESTINATION, DISABLED, TraceRequest};
+use crate::protocol::{ConnectRequest, Parsed, Rules, headers, parse, parser};
 use crate::subject;
 
 pub(super) const TARGETS: &[Target] = &[
@@ -19,6 +20,11 @@ pub(super) const TARGETS: &[Target] = &[
         name: "header_block",
         run: header_block,
         seeds: header_blocks,
+    },
+    Target {
+        name: "trace_request",
+        run: trace_request,
+        seeds: trace_requests,
     },
     Target {
         name: "proxy_header",
@@ -54,6 +60,9 @@ fn conversations() -> Vec<Vec<u8>> {
 
 /// Whole, and byte by byte: the answers must be the same.
 fn operations(input: &[u8]) {
+    if let Some(begun) = parser::begun(input) {
+        assert!(begun.subject.len() + begun.headers.len() < input.len());
+    }
     let mut rest = input;
     while let Ok(Parsed::Complete { op, consumed }) = parse(rest, &RULES) {
         assert!(0 < consumed && consumed <= rest.len());
@@ -109,6 +118,30 @@ fn header_block(input: &[u8]) {
     ];
     for change in changes {
         change(&mut input.to_vec());
+    }
+}
+
+fn trace_requests() -> Vec<Vec<u8>> {
+    [
+        &b"NATS/1.0\r\nNats-Trace-Dest: a.b\r\nNats-Trace-Only: on\r\nNats-Trace-Hop: 1.2\r\n\r\n"[..],
+        b"NATS/1.0\r\nTraceParent: 00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01\r\nA: 1\r\nA: 2\r\n\r\n",
+        b"NATS/1.0\r\ntraceparent: 0-0-0-01\r\nNats-Trace-Dest: trace disabled\r\n\r\n",
+    ]
+    .map(<[u8]>::to_vec)
+    .into()
+}
+
+/// What asks once does not ask any more when that is disabled.
+fn trace_request(input: &[u8]) {
+    if let Some(request) = TraceRequest::find(input) {
+        let _ = request.is_only();
+        assert!(!request.headers.is_empty());
+        let disabled = crate::broker::message_trace::disabled(input);
+        // Behind a line that is none, nobody reads on.
+        let first = headers::iter(&disabled).find(|(name, _)| *name == DESTINATION.as_bytes());
+        if first.is_some_and(|(_, value)| value == DISABLED.as_bytes()) {
+            assert_eq!(TraceRequest::find(&disabled), None);
+        }
     }
 }
 

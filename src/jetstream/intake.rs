@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use super::api::direct::{self, DirectRefusal};
 use super::api::workers::REQUIRED_LEVEL;
-use super::core::{DirectQuery, Event, Publish};
+use super::core::{AckNames, DirectQuery, Event, Publish};
 use super::types::{StreamConfig, header_exceeds_level};
 use crate::broker::{Inbound, Outgoing};
 use crate::protocol::headers;
@@ -59,15 +59,18 @@ impl Purpose {
 }
 
 /// What a stream listens to, apart from pull requests, which are heard for each consumer.
-pub(crate) fn patterns(config: &StreamConfig) -> Vec<(String, Purpose)> {
+pub(crate) fn patterns(config: &StreamConfig, names: &AckNames) -> Vec<(String, Purpose)> {
     let name = &config.name;
     let mut patterns: Vec<(String, Purpose)> = config
         .subjects
         .iter()
         .map(|subject| (subject.clone(), Purpose::Publish))
         .collect();
-    patterns.push((format!("$JS.ACK.{name}.>"), Purpose::Ack));
-    patterns.push((format!("$JS.FC.{name}.>"), Purpose::FlowControl));
+    let acks = names.ack_patterns().map(|pattern| (pattern, Purpose::Ack));
+    let flow = names
+        .flow_patterns()
+        .map(|pattern| (pattern, Purpose::FlowControl));
+    patterns.extend(acks.into_iter().chain(flow));
     if config.allow_direct {
         patterns.push((format!("$JS.API.DIRECT.GET.{name}"), Purpose::Direct));
         patterns.push((
@@ -117,21 +120,42 @@ pub(crate) fn read(inbound: Inbound) -> Intake {
             body: payload,
         }),
         Some(Purpose::FlowControl) => Intake::Event(Event::FlowControl { subject, headers }),
-        Some(Purpose::Direct) => {
-            let query = direct::parse(required_level(&headers), &payload);
-            direct_get(reply, query)
-        }
-        Some(Purpose::DirectBySubject) => {
-            let wanted = after_tokens(&subject, 5);
-            let level = required_level(&headers);
-            let query = match std::str::from_utf8(wanted) {
-                Ok(wanted) => direct::parse_by_subject(wanted, level, &payload),
-                Err(_) => Err(DirectRefusal::Bad),
-            };
-            direct_get(reply, query)
+        Some(Purpose::Direct | Purpose::DirectBySubject) => {
+            let query = direct_query(tag, &subject, &headers, &payload);
+            direct_get(reply, query.unwrap_or(Err(DirectRefusal::Bad)))
         }
         Some(Purpose::Pull) => pull(&subject, reply, &headers, payload),
         None => Intake::Nothing,
+    }
+}
+
+/// What a direct get asks for; nothing when the message is none, or asks for nothing that can be answered.
+pub(crate) fn query_of(inbound: &Inbound) -> Option<DirectQuery> {
+    let Inbound {
+        tag,
+        subject,
+        headers,
+        payload,
+        ..
+    } = inbound;
+    direct_query(*tag, subject, headers, payload)?.ok()
+}
+
+fn direct_query(
+    tag: u64,
+    subject: &[u8],
+    headers: &[u8],
+    payload: &[u8],
+) -> Option<Result<DirectQuery, DirectRefusal>> {
+    match Purpose::of(tag)? {
+        Purpose::Direct => Some(direct::parse(required_level(headers), payload)),
+        Purpose::DirectBySubject => {
+            let wanted = std::str::from_utf8(after_tokens(subject, 5));
+            let query = wanted
+                .map(|wanted| direct::parse_by_subject(wanted, required_level(headers), payload));
+            Some(query.unwrap_or(Err(DirectRefusal::Bad)))
+        }
+        _ => None,
     }
 }
 
@@ -190,6 +214,7 @@ mod tests {
 
     use super::*;
     use crate::broker::Broker;
+    use crate::jetstream::core::AckForm;
 
     fn inbound(purpose: Purpose, subject: &str, headers: &str, body: &str) -> Inbound {
         Inbound {
@@ -200,6 +225,7 @@ mod tests {
             headers: Bytes::copy_from_slice(headers.as_bytes()),
             payload: Bytes::copy_from_slice(body.as_bytes()),
             client: None,
+            trace: None,
         }
     }
 
@@ -211,7 +237,8 @@ mod tests {
             allow_direct: true,
             ..StreamConfig::default()
         };
-        let heard: Vec<String> = patterns(&config)
+        let names = AckNames::new("", "$G", "S", AckForm::Short);
+        let heard: Vec<String> = patterns(&config, &names)
             .into_iter()
             .map(|(pattern, _)| pattern)
             .collect();
@@ -219,8 +246,10 @@ mod tests {
             heard,
             [
                 "a.>",
-                "$JS.ACK.S.>",
-                "$JS.FC.S.>",
+                "$JS.ACK.S.*.*.*.*.*.*",
+                "$JS.ACK._.szMpdrwD.S.*.*.*.*.*.>",
+                "$JS.FC.S.*.*",
+                "$JS.FC._.szMpdrwD.S.*.*",
                 "$JS.API.DIRECT.GET.S",
                 "$JS.API.DIRECT.GET.S.>"
             ]

@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 
+use super::core::BatchLimits;
 use super::types::{Storage, StreamConfig};
 
 /// What one account may use; `-1` is no limit. Serialises as the API shows it.
@@ -78,6 +79,34 @@ pub struct ServerLimits {
         skip_serializing_if = "super::types::is_zero"
     )]
     pub duplicate_window_ns: i64,
+    /// How many batches of one stream may be open; here and below 0 is the default.
+    #[serde(skip_serializing_if = "super::types::is_zero")]
+    pub max_batch_inflight_per_stream: i64,
+    /// How many batches of all streams together.
+    #[serde(skip_serializing_if = "super::types::is_zero")]
+    pub max_batch_inflight_total: i64,
+    /// How many messages an atomic batch may have.
+    #[serde(skip_serializing_if = "super::types::is_zero")]
+    pub max_batch_size: i64,
+    /// How long a batch waits for its next message, in nanoseconds.
+    #[serde(
+        rename = "max_batch_timeout",
+        skip_serializing_if = "super::types::is_zero"
+    )]
+    pub batch_timeout_ns: i64,
+}
+
+impl ServerLimits {
+    /// What it allows batches.
+    pub fn batches(&self) -> BatchLimits {
+        let count = |max: i64| usize::try_from(max).ok().filter(|max| *max > 0);
+        BatchLimits {
+            per_stream_max: count(self.max_batch_inflight_per_stream),
+            total_max: count(self.max_batch_inflight_total),
+            messages_max: count(self.max_batch_size),
+            idle_ns_max: Some(self.batch_timeout_ns).filter(|max| *max > 0),
+        }
+    }
 }
 
 /// The bytes a stream reserves: what it says that it may hold.

@@ -1,5 +1,6 @@
 //! JetStream: streams, consumers and the API that manages them.
 
+mod accounts;
 mod advisory;
 pub mod api;
 pub mod archive;
@@ -11,6 +12,7 @@ pub mod log;
 pub mod meta;
 pub mod monitor;
 mod registry;
+mod reload;
 pub(crate) mod replication;
 mod runtime;
 mod shard;

@@ -1,5 +1,6 @@
 //! What `/varz` and `/jsz` show of JetStream.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -10,8 +11,8 @@ use super::core::{InfoQuery, StreamReply, StreamRequest};
 use super::limits::ServerLimits;
 use super::registry::{AccountStreams, Stream};
 use super::types::{
-    ClusterInfo, ConsumerInfo, MetaClusterInfo, Storage, StreamConfig, StreamInfo, StreamState,
-    Time, is_false, is_zero,
+    ClusterInfo, ConsumerInfo, MetaClusterInfo, PeerId, Storage, StreamConfig, StreamInfo,
+    StreamSourceInfo, StreamState, Time, is_false, is_zero,
 };
 
 /// How JetStream is set up.
@@ -30,6 +31,9 @@ pub struct Settings {
     /// Whether data is synced before each ack.
     #[serde(skip_serializing_if = "is_false")]
     pub sync_always: bool,
+    /// Its domain; empty for none.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub domain: String,
     /// Whether streams may be compressed.
     pub compress_ok: bool,
     /// The tag in which the servers of a stream's replicas must differ; empty for none.
@@ -94,6 +98,8 @@ pub struct Query {
     pub config: bool,
     /// Only streams that this server leads.
     pub stream_leader_only: bool,
+    /// Names of groups, and how much this server leads.
+    pub groups: bool,
     /// Accounts to leave out.
     pub offset: usize,
     /// Accounts to show; 0 is 1024.
@@ -121,12 +127,12 @@ pub struct JetStreamInfo {
     pub limits: Option<ServerLimits>,
     /// Streams.
     pub streams: usize,
-    /// Those that this server leads, on a server of a cluster.
+    /// Those that this server leads, when groups are asked for.
     #[serde(skip_serializing_if = "is_zero")]
     pub streams_leader: u64,
     /// Consumers.
     pub consumers: u64,
-    /// Those that this server leads, on a server of a cluster.
+    /// Those that this server leads, when groups are asked for.
     #[serde(skip_serializing_if = "is_zero")]
     pub consumers_leader: u64,
     /// Messages in all streams.
@@ -201,6 +207,102 @@ pub struct StreamDetail {
     /// Those of them that are direct.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub direct_consumer_detail: Vec<serde_json::Value>,
+    /// How far its mirror has come.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mirror: Option<StreamSourceInfo>,
+    /// How far its sources have come.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub sources: Vec<StreamSourceInfo>,
+    /// What its group is called.
+    #[serde(rename = "stream_raft_group", skip_serializing_if = "String::is_empty")]
+    pub group: String,
+    /// What the groups of its consumers are called, which is the same: consumers live in their stream's.
+    #[serde(rename = "consumer_raft_groups", skip_serializing_if = "Vec::is_empty")]
+    pub consumer_groups: Vec<ConsumerGroup>,
+}
+
+/// What the group of a consumer is called.
+#[derive(Debug, Clone, Serialize)]
+pub struct ConsumerGroup {
+    /// The consumer.
+    pub name: String,
+    /// Its group.
+    pub raft_group: String,
+}
+
+/// A group as one of its replicas sees it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct GroupDetail {
+    /// The replica's server.
+    pub id: PeerId,
+    /// What it is in the group.
+    pub state: &'static str,
+    /// Servers in the group.
+    pub size: usize,
+    /// How many of them are a majority.
+    pub quorum_needed: usize,
+    /// The last entry that is known to be committed.
+    pub committed: u64,
+    /// The last entry that is applied.
+    pub applied: u64,
+    /// Whether it is being given a state.
+    #[serde(skip_serializing_if = "is_false")]
+    pub catching_up: bool,
+    /// Who leads.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub leader: Option<PeerId>,
+    /// Since when, as far as this server has heard.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub leader_since: Option<Time>,
+    /// Whether anybody ever led.
+    pub ever_had_leader: bool,
+    /// The term it is in.
+    pub term: u64,
+    /// The last entry of its log.
+    pub pindex: u64,
+    /// Whether its traffic counts for the system account, as that of links does.
+    pub system_account: bool,
+    /// Entries that its log has.
+    pub wal: GroupLog,
+    /// The others.
+    pub peers: BTreeMap<PeerId, GroupPeer>,
+}
+
+/// What a group's log has.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct GroupLog {
+    /// How many entries.
+    pub messages: u64,
+    /// The first one.
+    pub first_seq: u64,
+    /// The last one.
+    pub last_seq: u64,
+}
+
+/// A stream that is to be here and is not as it is to be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StreamFault {
+    /// Its account.
+    pub account: String,
+    /// The stream.
+    pub stream: String,
+    /// What is wrong.
+    pub reason: &'static str,
+}
+
+/// Another replica of a group, as this one sees it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct GroupPeer {
+    /// Its server.
+    pub name: String,
+    /// Whether it is a member that votes.
+    pub known: bool,
+    /// The last entry that it is known to have; told by whoever leads.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub last_replicated_index: u64,
+    /// How long ago it was heard of.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub last_seen: String,
 }
 
 /// The totals of one account, and of each of its streams.
@@ -251,6 +353,7 @@ pub(crate) fn account_detail(
     query: &Query,
     server_name: &str,
     cluster_of: impl Fn(&str) -> ClusterInfo,
+    group_of: impl Fn(&str) -> Option<String>,
 ) -> AccountDetail {
     let (total, errors) = account.api.get();
     let limits = account.limits();
@@ -277,7 +380,10 @@ pub(crate) fn account_detail(
                 (info, cluster)
             })
             .filter(|(_, cluster)| !query.stream_leader_only || cluster.leader == server_name)
-            .map(|(info, cluster)| stream_detail(account, info, query, cluster))
+            .map(|(info, cluster)| {
+                let group = group_of(&info.config.name).filter(|_| query.groups);
+                stream_detail(account, info, query, cluster, group.unwrap_or_default())
+            })
             .collect(),
     }
 }
@@ -287,6 +393,7 @@ fn stream_detail(
     info: StreamInfo,
     query: &Query,
     cluster: ClusterInfo,
+    group: String,
 ) -> StreamDetail {
     let consumers = match account.get(&info.config.name) {
         Some(stream) if query.consumers => consumer_infos(&stream),
@@ -299,6 +406,10 @@ fn stream_detail(
             .map(|consumer| consumer_detail(consumer, query.config))
             .collect()
     };
+    let names = || {
+        let public = consumers.iter().filter(|consumer| !consumer.config.direct);
+        public.map(|consumer| &consumer.name)
+    };
     StreamDetail {
         name: info.config.name.clone(),
         created: info.created,
@@ -310,6 +421,18 @@ fn stream_detail(
             true => shown(true),
             false => Vec::new(),
         },
+        mirror: info.mirror,
+        sources: info.sources,
+        consumer_groups: match group.is_empty() {
+            true => Vec::new(),
+            false => names()
+                .map(|name| ConsumerGroup {
+                    name: name.clone(),
+                    raft_group: group.clone(),
+                })
+                .collect(),
+        },
+        group,
     }
 }
 

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc;
+use std::time::Duration;
 
 use parking_lot::{Mutex, RwLock};
 
@@ -26,6 +27,17 @@ impl Pending {
         self.0
             .recv()
             .unwrap_or_else(|_| StreamReply::Refused(ErrorCode::StreamNotFound.into()))
+    }
+
+    /// The same, for so long at most.
+    pub(crate) fn wait_for(self, patience: Duration) -> Option<StreamReply> {
+        match self.0.recv_timeout(patience) {
+            Ok(reply) => Some(reply),
+            Err(mpsc::RecvTimeoutError::Timeout) => None,
+            Err(mpsc::RecvTimeoutError::Disconnected) => {
+                Some(StreamReply::Refused(ErrorCode::StreamNotFound.into()))
+            }
+        }
     }
 }
 
@@ -108,7 +120,19 @@ pub(crate) enum Found {
         name: String,
         /// Why.
         reason: String,
+        /// Its consumers that a later version has written, and what this one does not know of them.
+        consumers: BTreeMap<String, String>,
     },
+}
+
+impl Found {
+    /// Its name.
+    pub(crate) fn name(&self) -> &str {
+        match self {
+            Self::Running(stream) => &stream.name,
+            Self::Offline { name, .. } => name,
+        }
+    }
 }
 
 /// How often the API was used.
@@ -141,6 +165,8 @@ pub(crate) struct AccountStreams {
     streams: RwLock<BTreeMap<String, Arc<Stream>>>,
     /// Streams that could not be brought back, and why.
     offline: RwLock<BTreeMap<String, String>>,
+    /// Consumers of such streams that a later version has written, and what this one does not know of them.
+    unsupported: RwLock<BTreeMap<String, BTreeMap<String, String>>>,
     /// Held while a stream is created, updated or deleted: names, subjects and reservations must not change meanwhile.
     pub change: Mutex<()>,
     pub api: ApiCounters,
@@ -153,6 +179,7 @@ impl AccountStreams {
             limits: RwLock::new(limits),
             streams: RwLock::new(BTreeMap::new()),
             offline: RwLock::new(BTreeMap::new()),
+            unsupported: RwLock::new(BTreeMap::new()),
             change: Mutex::new(()),
             api: ApiCounters::default(),
         }
@@ -184,6 +211,12 @@ impl AccountStreams {
         self.offline.read().get(name).cloned()
     }
 
+    /// The consumers of a stream that could not be brought back which a later version has written, and what this one does not know of them. `None` for
+    /// any other stream.
+    pub(crate) fn unsupported_consumers(&self, stream: &str) -> Option<BTreeMap<String, String>> {
+        self.unsupported.read().get(stream).cloned()
+    }
+
     /// All streams that could not be brought back, and why.
     pub(crate) fn all_offline(&self) -> BTreeMap<String, String> {
         self.offline.read().clone()
@@ -193,19 +226,26 @@ impl AccountStreams {
     pub(crate) fn found(&self, found: Found) {
         match found {
             Found::Running(stream) => self.insert(stream),
-            Found::Offline { name, reason } => {
+            Found::Offline {
+                name,
+                reason,
+                consumers,
+            } => {
+                if !consumers.is_empty() {
+                    self.unsupported.write().insert(name.clone(), consumers);
+                }
                 self.offline.write().insert(name, reason);
             }
         }
     }
 
     pub(crate) fn insert(&self, stream: Arc<Stream>) {
-        self.offline.write().remove(&stream.name);
+        self.set_online(&stream.name);
         self.streams.write().insert(stream.name.clone(), stream);
     }
 
     pub(crate) fn remove(&self, name: &str) -> Option<Arc<Stream>> {
-        self.offline.write().remove(name);
+        self.set_online(name);
         self.streams.write().remove(name)
     }
 
@@ -222,6 +262,12 @@ impl AccountStreams {
     pub(crate) fn set_offline(&self, name: &str, reason: String) {
         self.streams.write().remove(name);
         self.offline.write().insert(name.to_owned(), reason);
+    }
+
+    /// A stream that could not run is gone, or can.
+    pub(crate) fn set_online(&self, name: &str) {
+        self.unsupported.write().remove(name);
+        self.offline.write().remove(name);
     }
 
     /// All streams in name order.

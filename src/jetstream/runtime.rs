@@ -1,28 +1,34 @@
 //! JetStream as one part of a server: started, asked, stopped.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
+use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use storage::engine::{EngineFigures, EngineOptions};
 use thiserror::Error;
 
+use super::accounts::Accounts;
+use super::advisory::cluster::{SERVER_OUT_OF_STORAGE, ServerOutOfStorage};
 use super::api::backup::Backups;
 use super::api::handler::{Server, StreamMaker};
-use super::api::route::{ACCOUNT_INFO, ADMINISTRATION, PATTERNS};
-use super::api::workers::{Accounts, ApiWorkers};
+use super::api::workers::ApiWorkers;
 use super::api::{ApiStats, now};
+use super::core::AckForm;
 use super::limits::{AccountLimits, ServerLimits};
 use super::meta::PeerProfile;
 use super::monitor::{
-    JetStreamInfo, JetStreamStats, Overview, Query, Settings, Usage, account_detail,
+    GroupDetail, JetStreamInfo, JetStreamStats, Overview, Query, Settings, StreamFault, Usage,
+    account_detail,
 };
 use super::registry::{AccountStreams, Found, Stream};
+use super::reload::ApiSubscriptions;
 use super::replication::{Cluster, ClusterSetup, Parts};
 pub use super::shard::WaitingMax;
-use super::shard::{OpenedStreams, Streams};
+use super::shard::{OpenedStreams, OutageCause, OutageListener, Streams};
 use super::types::{ClusterInfo, Storage, Strictness};
-use crate::broker::{Broker, InternalSubscription};
+use crate::broker::Broker;
 
 /// Accounts on a page of `/jsz` when nothing else is asked for.
 const ACCOUNTS_PAGE: usize = 1024;
@@ -54,13 +60,17 @@ pub enum StartError {
 pub struct Setup {
     /// The server's name, shown as the leader of its streams.
     pub server_name: String,
+    /// Its id.
+    pub server_id: String,
     /// How it is set up.
     pub settings: Settings,
     /// What it allows.
     pub limits: ServerLimits,
+    /// Which ack subjects its consumers write.
+    pub ack_form: AckForm,
     /// The accounts that have it, and what they may use.
     pub accounts: Vec<(String, AccountLimits)>,
-    /// The accounts that do not have it, which are told so when they ask.
+    /// The accounts that do not have it, which are told so when they ask; not those that take it from another account.
     pub accounts_without: Vec<String>,
     /// API requests that may wait.
     pub requests_max: usize,
@@ -76,22 +86,66 @@ pub(crate) trait Backend: StreamMaker {
     fn fault(&self) -> Option<String>;
     /// What the storage engine has done so far.
     fn engine_figures(&self) -> EngineFigures;
+    /// Whom to tell when nothing can be stored any more. It may be told more than once.
+    fn on_outage(&self, listener: OutageListener);
+    /// Tells those who listen in the system account.
+    fn tell_system(&self, subject: &str, payload: Vec<u8>);
+    /// What all streams may use together from now on.
+    fn set_server_limits(&self, memory: u64, storage: u64);
+    /// What the streams of an account may use from now on.
+    fn set_account_limits(&self, account: &str, limits: &AccountLimits);
+    /// Stops the streams of an account and keeps what they hold.
+    fn park(&self, account: &AccountStreams);
+    /// Lets them run again.
+    fn unpark(&self, account: &str) -> Vec<Arc<Stream>>;
+    /// How much waits for each thread on which streams live.
+    fn waiting(&self) -> Vec<usize> {
+        Vec::new()
+    }
 }
 
 /// A running JetStream.
 pub struct JetStream {
     server: Arc<Server>,
-    backend: Arc<dyn Backend>,
-    accounts: Arc<Accounts>,
-    settings: Settings,
-    cluster: Option<Arc<Cluster>>,
-    running: Mutex<Option<Running>>,
+    pub(super) backend: Arc<dyn Backend>,
+    pub(super) accounts: Arc<Accounts>,
+    pub(super) settings: ArcSwap<Settings>,
+    pub(super) cluster: Option<Arc<Cluster>>,
+    pub(super) broker: Arc<Broker>,
+    pub(super) running: Mutex<Option<Running>>,
 }
 
 /// What ends with a shutdown, in this order: no new requests, then those in work.
-struct Running {
-    _subscriptions: Vec<InternalSubscription>,
-    workers: ApiWorkers,
+pub(super) struct Running {
+    pub(super) subscriptions: ApiSubscriptions,
+    pub(super) workers: ApiWorkers,
+}
+
+/// Answers no requests any more once nothing can be stored, and says so in the system account.
+fn end_at_outage(
+    server: &Arc<Server>,
+    backend: &Arc<dyn Backend>,
+    server_id: String,
+    cluster: String,
+) {
+    let (server, voice) = (Arc::downgrade(server), Arc::downgrade(backend));
+    backend.on_outage(Box::new(move |outage| {
+        let (Some(server), Some(voice)) = (server.upgrade(), voice.upgrade()) else {
+            return;
+        };
+        let is_known = server.is_disabled.swap(true, Ordering::AcqRel);
+        if is_known || outage.cause != OutageCause::NoSpace {
+            return;
+        }
+        let advisory = ServerOutOfStorage {
+            server: &server.name,
+            server_id: &server_id,
+            stream: &outage.stream,
+            cluster: &cluster,
+            domain: &server.domain,
+        };
+        voice.tell_system(SERVER_OUT_OF_STORAGE, advisory.payload((server.now)()));
+    }));
 }
 
 impl JetStream {
@@ -120,11 +174,12 @@ impl JetStream {
             others,
             damage,
         } = Streams::open(storage, &setup, broker)?;
-        let accounts = accounts(&setup.accounts, found)?;
+        let accounts = Arc::new(Accounts::new(&setup.accounts, found));
+        let cluster_name = cluster.name.clone();
         let profile = PeerProfile {
             server: setup.server_name.clone(),
             cluster: cluster.name.clone(),
-            domain: String::new(),
+            domain: setup.settings.domain.clone(),
             tags: cluster.tags.clone(),
             memory_bytes_max: setup.settings.max_memory,
             storage_bytes_max: setup.settings.max_storage,
@@ -149,7 +204,13 @@ impl JetStream {
                 cluster.relieve();
             }
         });
-        Self::complete(setup, broker, streams, accounts, Some(cluster))
+        Self::complete(
+            setup,
+            broker,
+            streams,
+            accounts,
+            Some((cluster, cluster_name)),
+        )
     }
 
     /// Puts the API in front of a backend and the streams it brought back.
@@ -159,7 +220,10 @@ impl JetStream {
         backend: Arc<dyn Backend>,
         recovered: Vec<(String, Found)>,
     ) -> Result<Self, StartError> {
-        let accounts = accounts(&setup.accounts, recovered)?;
+        let accounts = Arc::new(Accounts::new(&setup.accounts, recovered));
+        for without in accounts.take_unlisted() {
+            backend.park(&without);
+        }
         Self::complete(setup, broker, backend, accounts, None)
     }
 
@@ -168,8 +232,10 @@ impl JetStream {
         broker: &Arc<Broker>,
         backend: Arc<dyn Backend>,
         accounts: Arc<Accounts>,
-        cluster: Option<Arc<Cluster>>,
+        cluster: Option<(Arc<Cluster>, String)>,
     ) -> Result<Self, StartError> {
+        let (cluster, cluster_name) = cluster.unzip();
+        let cluster_name = cluster_name.unwrap_or_default();
         let maker = match &cluster {
             Some(cluster) => cluster.maker(),
             None => Arc::clone(&backend) as Arc<dyn StreamMaker>,
@@ -177,7 +243,7 @@ impl JetStream {
         let elsewhere = cluster.as_ref().map(|cluster| cluster.elsewhere());
         let server = Arc::new(Server {
             name: setup.server_name,
-            domain: String::new(),
+            domain: setup.settings.domain.clone(),
             steward: cluster.as_ref().map(|cluster| cluster.steward()),
             strictness: if setup.settings.strict {
                 Strictness::Strict
@@ -186,10 +252,12 @@ impl JetStream {
             },
             limits: setup.limits,
             maker,
-            backups: Backups::new(broker),
+            backups: Backups::new(broker, &setup.settings.domain),
             cluster_infos: cluster.as_ref().map(|cluster| cluster.infos()),
+            is_disabled: AtomicBool::new(false),
             now,
         });
+        end_at_outage(&server, &backend, setup.server_id, cluster_name);
         let workers = ApiWorkers::start(
             &server,
             &accounts,
@@ -202,48 +270,38 @@ impl JetStream {
         }
         // Of the servers of a cluster one takes each request.
         let queue = cluster.as_ref().map(|_| API_QUEUE);
-        let mut subscriptions = Vec::new();
-        for account in accounts.values() {
-            let account = broker.ensure_account(&account.name);
-            for pattern in PATTERNS {
-                // The patterns are ours and valid.
-                subscriptions.extend(account.subscribe(pattern, queue, workers.queue(), 0));
-            }
-        }
-        for name in &setup.accounts_without {
-            let account = broker.ensure_account(name);
-            subscriptions.extend(account.subscribe(ACCOUNT_INFO, queue, workers.queue(), 0));
-        }
-        if cluster.is_some() {
-            for pattern in ADMINISTRATION {
-                let system = broker.system();
-                subscriptions.extend(system.subscribe(pattern, queue, workers.queue(), 0));
-            }
-        }
+        let mut subscriptions = ApiSubscriptions::default();
+        let names = accounts.names().into_iter().chain(setup.accounts_without);
+        let names: Vec<String> = names.collect();
+        subscriptions.listen(
+            names.iter().map(String::as_str),
+            broker,
+            &workers.queue(),
+            queue,
+        );
         Ok(Self {
             server,
             backend,
             accounts,
-            settings: setup.settings,
+            settings: ArcSwap::from_pointee(setup.settings),
             cluster,
+            broker: Arc::clone(broker),
             running: Mutex::new(Some(Running {
-                _subscriptions: subscriptions,
+                subscriptions,
                 workers,
             })),
         })
     }
 
-    /// What the streams of an account may use from now on.
-    pub fn set_limits(&self, account: &str, limits: AccountLimits) {
-        if let Some(account) = self.accounts.get(account) {
-            account.set_limits(limits);
-        }
+    /// The queue group in which requests are heard.
+    pub(super) fn api_group(&self) -> Option<&'static str> {
+        self.cluster.as_ref().map(|_| API_QUEUE)
     }
 
     /// How it is set up, what it uses and what it allows, as `/varz` shows it.
     pub fn overview(&self) -> Overview {
         Overview {
-            config: self.settings.clone(),
+            config: Settings::clone(&self.settings.load()),
             stats: self.stats(),
             meta: self.cluster.as_ref().map(|cluster| cluster.meta_info()),
             limits: self.server.limits,
@@ -254,7 +312,8 @@ impl JetStream {
     pub fn stats(&self) -> JetStreamStats {
         let usages: Vec<Usage> = self
             .accounts
-            .values()
+            .all()
+            .iter()
             .map(|account| Usage::of(&self.held(account)))
             .collect();
         self.sum(&usages)
@@ -281,8 +340,8 @@ impl JetStream {
 
     fn sum(&self, usages: &[Usage]) -> JetStreamStats {
         let reserved = |storage| {
-            let accounts = self.accounts.values();
-            accounts.fold(0u64, |sum, account| {
+            let accounts = self.accounts.all();
+            accounts.iter().fold(0u64, |sum, account| {
                 sum.saturating_add(account.reserved(storage, None))
             })
         };
@@ -299,7 +358,7 @@ impl JetStream {
 
     fn api_stats(&self) -> ApiStats {
         let (mut total, mut errors) = (0, 0);
-        for account in self.accounts.values() {
+        for account in self.accounts.all() {
             let (answered, refused) = account.api.get();
             total += answered;
             errors += refused;
@@ -313,7 +372,7 @@ impl JetStream {
 
     /// The accounts that have it, in no order.
     pub fn account_names(&self) -> Vec<String> {
-        self.accounts.keys().cloned().collect()
+        self.accounts.names()
     }
 
     /// What `/jsz` shows.
@@ -321,18 +380,22 @@ impl JetStream {
         let mut query = query.clone();
         query.streams |= query.consumers;
         query.accounts |= query.streams && query.account.is_none();
-        let mut accounts: Vec<(&Arc<AccountStreams>, Usage)> = self
-            .accounts
-            .values()
+        let all = self.accounts.all();
+        let mut accounts: Vec<(&Arc<AccountStreams>, Usage)> = all
+            .iter()
             .map(|account| (account, Usage::of(&self.held(account))))
             .collect();
         accounts.sort_by(|(left, _), (right, _)| left.name.cmp(&right.name));
         let usages = || accounts.iter().map(|(_, usage)| usage);
         let (mut streams_leader, mut consumers_leader) = (0, 0);
-        if let Some(cluster) = &self.cluster {
+        if query.groups {
+            let leads = |account: &str, stream: &str| {
+                let cluster = self.cluster.as_ref();
+                cluster.is_none_or(|cluster| cluster.leads(account, stream))
+            };
             for (account, usage) in &accounts {
                 let led = usage.streams.iter();
-                for stream in led.filter(|info| cluster.leads(&account.name, &info.config.name)) {
+                for stream in led.filter(|info| leads(&account.name, &info.config.name)) {
                     streams_leader += 1;
                     consumers_leader += stream.state.consumer_count;
                 }
@@ -343,8 +406,8 @@ impl JetStream {
             stats: JetStreamStats::default(),
             server_id: server_id.to_owned(),
             now: now(),
-            disabled: false,
-            config: Some(self.settings.clone()),
+            disabled: self.is_disabled(),
+            config: Some(Settings::clone(&self.settings.load())),
             limits: Some(self.server.limits),
             streams: streams().count(),
             streams_leader,
@@ -352,7 +415,11 @@ impl JetStream {
             consumers: usages().map(Usage::consumers).sum(),
             messages: streams().map(|stream| stream.state.messages).sum(),
             bytes: streams().map(|stream| stream.state.bytes).sum(),
-            meta_cluster: self.cluster.as_ref().map(|cluster| cluster.meta_info()),
+            meta_cluster: self
+                .cluster
+                .as_ref()
+                .filter(|_| !self.is_disabled())
+                .map(|cluster| cluster.meta_info()),
             account_details: Vec::new(),
             total: accounts.len(),
         };
@@ -387,7 +454,12 @@ impl JetStream {
             .take(limit)
             .map(|(account, usage)| {
                 let of_stream = |stream: &str| self.cluster_info(&account.name, stream);
-                account_detail(account, usage, &query, &self.server.name, of_stream)
+                let group_of = |stream: &str| {
+                    let cluster = self.cluster.as_ref()?;
+                    cluster.group_name(&account.name, stream)
+                };
+                let own = &self.server.name;
+                account_detail(account, usage, &query, own, of_stream, group_of)
             })
             .collect();
         info
@@ -405,6 +477,12 @@ impl JetStream {
             .is_none_or(|cluster| cluster.is_ready())
     }
 
+    /// What the server's part in its cluster is.
+    #[cfg(test)]
+    pub(crate) fn cluster(&self) -> Option<&Arc<Cluster>> {
+        self.cluster.as_ref()
+    }
+
     /// Whether it is the JetStream of several servers.
     pub fn is_clustered(&self) -> bool {
         self.cluster.is_some()
@@ -420,14 +498,70 @@ impl JetStream {
         self.cluster.as_ref()?.meta_fault()
     }
 
-    /// What is wrong with a stream that takes nothing any more, if there is one.
+    /// The groups of a cluster that this server is part of, by name, as `/raftz` shows them; `None` outside of a cluster.
+    pub fn raft_groups(&self) -> Option<BTreeMap<String, GroupDetail>> {
+        Some(self.cluster.as_ref()?.group_details())
+    }
+
+    /// A stream that is to be here and is not as it is to be, and why.
+    pub fn stream_fault(&self) -> Option<StreamFault> {
+        self.cluster.as_ref()?.stream_fault()
+    }
+
+    /// Whether it has ended because nothing can be stored any more.
+    pub fn is_disabled(&self) -> bool {
+        self.server.is_disabled.load(Ordering::Acquire)
+    }
+
+    /// What is wrong with a stream that takes nothing any more, or with a replica that nothing has replaced yet, if there is one.
     pub fn fault(&self) -> Option<String> {
-        self.backend.fault()
+        let of_cluster = || self.cluster.as_ref()?.fault();
+        self.backend.fault().or_else(of_cluster)
     }
 
     /// What the storage engine has done so far.
     pub fn engine_figures(&self) -> EngineFigures {
         self.backend.engine_figures()
+    }
+
+    /// Has other servers lead what this one leads, before it goes. Waits a short while for them.
+    pub fn hand_leads_over(&self) {
+        if let Some(cluster) = &self.cluster {
+            cluster.hand_leads_over();
+        }
+    }
+
+    /// Whom to tell, on a thread that must not be held up, when this server is removed from its cluster while it runs.
+    pub fn on_removal(&self, listener: impl Fn() + Send + Sync + 'static) {
+        if let Some(cluster) = &self.cluster {
+            cluster.on_removal(listener);
+        }
+    }
+
+    /// Ends because the server was removed from its cluster: others lead what it led, and answer. The rest of the server goes on, and the next start joins anew. May
+    /// take long.
+    pub fn end_removed(&self) {
+        tracing::error!("JetStream being DISABLED, our server was removed from the cluster");
+        self.hand_leads_over();
+        self.shutdown();
+        // Not before it hears no requests any more: others answer them.
+        self.server.is_disabled.store(true, Ordering::Release);
+        tracing::info!("JetStream Shutdown");
+    }
+
+    /// Requests that wait for an answer, and those that are being answered.
+    pub fn requests_under_way(&self) -> (u64, u64) {
+        let running = self.running.lock();
+        let queue = running.as_ref().map(|running| running.workers.queue());
+        queue.map_or((0, 0), |queue| {
+            let waiting = queue.waiting();
+            (waiting, queue.inflight().saturating_sub(waiting))
+        })
+    }
+
+    /// How much waits for each thread on which streams live.
+    pub fn waiting(&self) -> Vec<usize> {
+        self.backend.waiting()
     }
 
     /// Stops answering, then stops and checkpoints all streams. A second call does nothing.
@@ -448,33 +582,4 @@ impl Drop for JetStream {
     fn drop(&mut self) {
         self.shutdown();
     }
-}
-
-fn accounts(
-    enabled: &[(String, AccountLimits)],
-    recovered: Vec<(String, Found)>,
-) -> Result<Arc<Accounts>, StartError> {
-    let mut accounts: Accounts = HashMap::new();
-    for (name, limits) in enabled {
-        accounts.insert(
-            name.clone(),
-            Arc::new(AccountStreams::new(name.clone(), *limits)),
-        );
-    }
-    for (name, found) in recovered {
-        // Streams of an account that has lost JetStream stay as they are until it has it again.
-        match accounts.get(&name) {
-            Some(account) => account.found(found),
-            None => {
-                let stream = match &found {
-                    Found::Running(stream) => &stream.name,
-                    Found::Offline { name, .. } => name,
-                };
-                tracing::warn!(
-                    "JetStream stream '{name} > {stream}' belongs to an account without JetStream"
-                );
-            }
-        }
-    }
-    Ok(Arc::new(accounts))
 }

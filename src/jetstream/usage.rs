@@ -3,28 +3,41 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::core::StreamTerms;
 use super::limits::AccountLimits;
 use super::types::{ErrorCode, Storage};
 
 /// Accounted bytes in one place, with a limit. Counted while streams run, from nothing at each start.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Counter {
     bytes: AtomicU64,
-    /// `None` is no limit.
-    bytes_max: Option<u64>,
+    bytes_max: AtomicU64,
+}
+
+/// No limit.
+const UNLIMITED: u64 = u64::MAX;
+
+impl Default for Counter {
+    fn default() -> Self {
+        Self::limited(None)
+    }
 }
 
 impl Counter {
     fn limited(bytes_max: Option<u64>) -> Self {
         Self {
             bytes: AtomicU64::new(0),
-            bytes_max,
+            bytes_max: AtomicU64::new(bytes_max.unwrap_or(UNLIMITED)),
         }
     }
 
     fn is_exceeded(&self) -> bool {
-        self.bytes_max
-            .is_some_and(|max| self.bytes.load(Ordering::Relaxed) > max)
+        self.bytes.load(Ordering::Relaxed) > self.bytes_max.load(Ordering::Relaxed)
+    }
+
+    fn limit(&self, bytes_max: Option<u64>) {
+        let bytes_max = bytes_max.unwrap_or(UNLIMITED);
+        self.bytes_max.store(bytes_max, Ordering::Relaxed);
     }
 }
 
@@ -52,6 +65,18 @@ impl Usage {
         }
     }
 
+    /// The server has this much from now on. What is held already stays.
+    pub(crate) fn set_server_limits(&self, memory_max: u64, storage_max: u64) {
+        self.memory.limit(Some(memory_max));
+        self.storage.limit(Some(storage_max));
+    }
+
+    /// The account may use this much from now on.
+    pub(crate) fn set_account_limits(&self, limits: &AccountLimits) {
+        self.memory.limit(limits.bytes_max(Storage::Memory));
+        self.storage.limit(limits.bytes_max(Storage::File));
+    }
+
     /// Bytes that are held now.
     pub(crate) fn bytes(&self, storage: Storage) -> u64 {
         self.counter(storage).bytes.load(Ordering::Relaxed)
@@ -65,11 +90,12 @@ impl Usage {
     }
 }
 
-/// One stream's part in what its server and its account hold; the part goes with the stream.
+/// One stream's part in what its server and its account hold, which goes with the stream, and what the server's settings mean for it.
 #[derive(Debug, Default)]
 pub(crate) struct Meter {
     server: Arc<Usage>,
     account: Arc<Usage>,
+    terms: StreamTerms,
     storage: Storage,
     counted: u64,
 }
@@ -80,9 +106,21 @@ impl Meter {
         Self {
             server: Arc::clone(server),
             account: Arc::clone(account),
+            terms: StreamTerms::default(),
             storage,
             counted: 0,
         }
+    }
+
+    /// The same for a stream of a server with such settings.
+    pub(crate) fn under(mut self, terms: &StreamTerms) -> Self {
+        self.terms = terms.clone();
+        self
+    }
+
+    /// What the server's settings mean for the stream.
+    pub(crate) fn terms(&self) -> StreamTerms {
+        self.terms.clone()
     }
 
     /// Notes what the stream holds now.

@@ -1,7 +1,7 @@
 //! Where lines go: standard error, or a file that can be put aside and opened again.
 
 use super::line::{LineFormat, Tag, write_text};
-use super::syslog::Syslog;
+use super::queue::Queue;
 use std::fs::{File, OpenOptions};
 use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
@@ -18,7 +18,7 @@ pub enum Sink {
     /// A file.
     File(LogFile),
     /// The system's log.
-    Syslog(Box<Syslog>),
+    Syslog(Queue),
 }
 
 impl Sink {
@@ -44,7 +44,7 @@ impl Sink {
             }
             Sink::Syslog(log) => {
                 write_text(&mut line, text);
-                log.write(now, tag, &line);
+                log.push(now, tag, line);
             }
         }
     }

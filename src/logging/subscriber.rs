@@ -1,6 +1,8 @@
 //! Events of `tracing` into lines.
 
 use super::line::{LineFormat, Tag};
+use super::queue::Queue;
+use super::repeats::Repeats;
 use super::sink::{LogFile, Sink};
 use super::syslog::{Place, Syslog};
 use crate::config::options::{LogLevel, LogOptions};
@@ -9,7 +11,7 @@ use parking_lot::Mutex;
 use std::fmt::{self, Write};
 use std::io;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, Instant, SystemTime};
 use tracing::field::{Field, Visit};
 use tracing::level_filters::LevelFilter;
 use tracing::span;
@@ -31,6 +33,7 @@ pub struct Logger {
 struct Shared {
     output: Mutex<Output>,
     levels: ArcSwap<Levels>,
+    warnings: Repeats,
 }
 
 /// Where lines go, and how they look there.
@@ -73,9 +76,11 @@ impl PreparedLog {
             )?),
             (None, Some(address)) => {
                 let place = Place::parse(address).map_err(wrong)?;
-                Sink::Syslog(Box::new(Syslog::open(place)?))
+                Sink::Syslog(Queue::start(Syslog::open(place)?)?)
             }
-            (None, None) if options.syslog => Sink::Syslog(Box::new(Syslog::open(Place::Local)?)),
+            (None, None) if options.syslog => {
+                Sink::Syslog(Queue::start(Syslog::open(Place::Local)?)?)
+            }
             (None, None) => Sink::Stderr,
         };
         let format = LineFormat::new(
@@ -146,6 +151,7 @@ impl Logger {
             shared: Arc::new(Shared {
                 output: Mutex::new(output),
                 levels: ArcSwap::from_pointee(levels),
+                warnings: Repeats::default(),
             }),
         })
     }
@@ -170,6 +176,13 @@ impl Logger {
         self.shared.levels.store(Arc::new(log.levels));
         // What was decided about each place that logs holds no more.
         tracing::callsite::rebuild_interest_cache();
+    }
+
+    /// Waits, no longer than so, until the log has all lines.
+    pub fn flush(&self, at_most: Duration) {
+        if let Sink::Syslog(queue) = &self.shared.output.lock().sink {
+            queue.flush(at_most);
+        }
     }
 
     /// Opens the log file again under its name. False when there is no file.
@@ -207,6 +220,10 @@ impl Subscriber for LogSubscriber {
             Level::ERROR => Tag::Error,
         };
         text.message.push_str(&text.fields);
+        let now = Instant::now();
+        if tag == Tag::Warning && !self.shared.warnings.admits(&text.message, now) {
+            return;
+        }
         let mut output = self.shared.output.lock();
         let Output { format, sink } = &mut *output;
         sink.write(format, SystemTime::now(), tag, &text.message);
@@ -308,6 +325,18 @@ mod tests {
         let traced = lines(false, true, one_of_each);
         assert_eq!((traced[0].as_str(), traced.len()), ("[TRC] t", 5));
         assert_eq!(lines(true, true, one_of_each).len(), 6);
+    }
+
+    #[test]
+    fn a_warning_that_repeats_itself_is_told_once() {
+        let found = lines(false, false, || {
+            for _ in 0..5 {
+                tracing::warn!("w");
+                tracing::error!("e");
+            }
+        });
+        assert_eq!(found.iter().filter(|line| *line == "[WRN] w").count(), 1);
+        assert_eq!(found.iter().filter(|line| *line == "[ERR] e").count(), 5);
     }
 
     #[test]

@@ -164,7 +164,11 @@ impl Syslog {
         let line = self.line(now, tag, text);
         for _ in 0..2 {
             if self.socket.is_none() {
-                self.socket = Socket::open(&self.place).ok();
+                match Socket::open(&self.place) {
+                    Ok(socket) => self.socket = Some(socket),
+                    // Not tried again for this line: others wait behind it.
+                    Err(_) => return,
+                }
             }
             let socket = self.socket.as_mut();
             if socket.is_some_and(|socket| socket.write(line.as_bytes()).is_ok()) {

@@ -3,7 +3,10 @@
 use super::answer::{Parameters, plain};
 use super::observed::Observed;
 use super::process::ProcessorMeter;
-use super::{accountz, accstatz, connz, edges, healthz, jsz, metrics, root, routez, subsz, varz};
+use super::{
+    accountz, accstatz, connz, edges, healthz, ipqueuesz, jsz, metrics, raftz, root, routez,
+    stacksz, subsz, variables, varz,
+};
 use axum::Router;
 use axum::extract::{RawQuery, State};
 use axum::http::{StatusCode, Uri};
@@ -13,7 +16,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// Every endpoint and what it is for, in the order of the menu.
-pub const ENDPOINTS: [(&str, &str); 11] = [
+pub const ENDPOINTS: [(&str, &str); 15] = [
     ("/varz", "General"),
     ("/jsz", "JetStream"),
     ("/connz", "Connections"),
@@ -23,7 +26,11 @@ pub const ENDPOINTS: [(&str, &str); 11] = [
     ("/routez", "Routes"),
     ("/gatewayz", "Gateways"),
     ("/leafz", "Leaf nodes"),
+    ("/raftz", "Raft groups"),
     ("/healthz", "Health"),
+    ("/ipqueuesz", "Queues inside the server"),
+    ("/stacksz", "Threads"),
+    ("/debug/vars", "Command line and memory"),
     ("/metrics", "Metrics for scrapers (OpenMetrics)"),
 ];
 
@@ -122,6 +129,10 @@ pub(super) async fn respond(monitor: Arc<Monitor>, path: &str, query: &str) -> R
             monitor.count("/routez");
             blocking(move || routez::answer(&monitor, &parameters)).await
         }
+        "/raftz" => {
+            monitor.count("/raftz");
+            blocking(move || raftz::answer(&monitor, &parameters)).await
+        }
         "/gatewayz" => {
             monitor.count("/gatewayz");
             edges::gateways(monitor.server.facts(), &parameters)
@@ -130,6 +141,16 @@ pub(super) async fn respond(monitor: Arc<Monitor>, path: &str, query: &str) -> R
             monitor.count("/leafz");
             edges::leaf_nodes(monitor.server.facts(), &parameters)
         }
+        "/ipqueuesz" => {
+            monitor.count("/ipqueuesz");
+            blocking(move || ipqueuesz::answer(&monitor, &parameters)).await
+        }
+        "/stacksz" => {
+            monitor.count("/stacksz");
+            blocking(stacksz::answer).await
+        }
+        // Counted by nobody, as in the reference.
+        "/debug/vars" => blocking(variables::answer).await,
         _ => not_found(),
     }
 }
@@ -150,7 +171,7 @@ fn not_found() -> Response {
 }
 
 /// `a=b&c=d%20e` into pairs.
-fn parse_query(query: &str) -> Vec<(String, String)> {
+pub(crate) fn parse_query(query: &str) -> Vec<(String, String)> {
     query
         .split('&')
         .filter(|pair| !pair.is_empty())

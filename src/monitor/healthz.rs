@@ -193,7 +193,7 @@ fn check(monitor: &Monitor, question: &Question) -> Option<Problem> {
     if let Some(reason) = monitor.server.not_ready() {
         return Some(question.problem(Kind::Connection, Verdict::NotReady, reason));
     }
-    if question.server_only || monitor.server.facts().options.jetstream().is_none() {
+    if question.server_only || monitor.server.options().jetstream().is_none() {
         return None;
     }
     let unavailable =
@@ -201,6 +201,9 @@ fn check(monitor: &Monitor, question: &Question) -> Option<Problem> {
     let Some(streams) = monitor.server.streams() else {
         return unavailable(NOT_ENABLED.into());
     };
+    if streams.is_disabled() {
+        return unavailable(NOT_ENABLED.into());
+    }
     if question.enabled || question.enabled_only {
         return None;
     }
@@ -213,6 +216,13 @@ fn check(monitor: &Monitor, question: &Question) -> Option<Problem> {
     }
     if let Some(fault) = streams.fault() {
         return unavailable(fault);
+    }
+    if let Some(fault) = streams.stream_fault() {
+        let (account, stream, reason) = (fault.account, fault.stream, fault.reason);
+        let error = format!("JetStream stream '{account} > {stream}' is not current: {reason}");
+        let mut problem = question.problem(Kind::Stream, Verdict::Unavailable, error);
+        (problem.account, problem.stream) = (account, stream);
+        return Some(problem);
     }
     match question.account.is_empty() {
         true => None,

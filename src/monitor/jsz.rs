@@ -35,8 +35,6 @@ pub fn answer(monitor: &Monitor, parameters: &Parameters) -> Response {
 }
 
 fn read(parameters: &Parameters) -> Result<Query, BadParameter> {
-    // The name of a stream's group stands in its `cluster` object anyway.
-    parameters.bool("raft")?;
     let count = |name: &str| -> Result<usize, BadParameter> {
         Ok(usize::try_from(parameters.integer(name)?).unwrap_or(0))
     };
@@ -53,6 +51,7 @@ fn read(parameters: &Parameters) -> Result<Query, BadParameter> {
         direct_consumers: parameters.bool("direct-consumers")?,
         config: parameters.bool("config")?,
         stream_leader_only: parameters.bool("stream-leader-only")?,
+        groups: parameters.bool("raft")?,
         offset: count("offset")?,
         limit,
     })

@@ -4,8 +4,10 @@ use crate::broker::{Account, Client};
 use crate::cluster::routes::RoutesView;
 use crate::config::Options;
 use crate::connection::ClosedClient;
-use crate::jetstream::monitor::{JetStreamInfo, Overview, Query};
+use crate::jetstream::monitor::{GroupDetail, JetStreamInfo, Overview, Query, StreamFault};
 use crate::jetstream::types::Time;
+use crate::tls::ocsp::CacheFigures;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::SystemTime;
 use storage::engine::EngineFigures;
@@ -45,6 +47,10 @@ pub trait Observed: Send + Sync + 'static {
     fn closed_clients(&self) -> Vec<Arc<ClosedClient>> {
         Vec::new()
     }
+    /// What waits inside of it, by queue.
+    fn queues(&self) -> Vec<QueueFigures> {
+        Vec::new()
+    }
     /// Its routes; `None` outside a cluster.
     fn routes(&self) -> Option<RoutesView> {
         None
@@ -52,6 +58,14 @@ pub trait Observed: Send + Sync + 'static {
     /// The name of its cluster; empty outside of one.
     fn cluster_name(&self) -> String {
         String::new()
+    }
+    /// How the answers are used that tell whether clients' certificates have been revoked; `None` where nobody asks.
+    fn ocsp_cache(&self) -> Option<CacheFigures> {
+        None
+    }
+    /// When the certificates end that it shows.
+    fn certificate_ends(&self) -> CertificateEnds {
+        CertificateEnds::default()
     }
     /// Why clients cannot connect, if they cannot.
     fn not_ready(&self) -> Option<String>;
@@ -105,6 +119,28 @@ pub struct Counters {
     pub stalled_clients: u64,
 }
 
+/// When the certificates end that a server shows; `None` where there is none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CertificateEnds {
+    /// To clients.
+    pub clients: Option<SystemTime>,
+    /// To clients that speak WebSocket.
+    pub websocket: Option<SystemTime>,
+    /// To the other servers of the cluster.
+    pub cluster: Option<SystemTime>,
+}
+
+/// A queue inside the server.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct QueueFigures {
+    /// Its name.
+    pub name: String,
+    /// What waits.
+    pub pending: u64,
+    /// What has been taken out and is not done.
+    pub in_progress: u64,
+}
+
 /// JetStream that can be looked at.
 pub trait ObservedStreams: Send + Sync {
     /// The accounts that have it.
@@ -117,12 +153,29 @@ pub trait ObservedStreams: Send + Sync {
     fn info(&self, query: &Query, server_id: &str) -> JetStreamInfo;
     /// What is wrong with a stream that takes nothing any more, if there is one.
     fn fault(&self) -> Option<String>;
+    /// Whether it has ended because nothing can be stored any more.
+    fn is_disabled(&self) -> bool {
+        false
+    }
+
+    /// What waits inside of it, by queue.
+    fn queues(&self) -> Vec<QueueFigures> {
+        Vec::new()
+    }
     /// What the storage engine has done so far.
     fn engine_figures(&self) -> Option<EngineFigures> {
         None
     }
     /// Why the cluster's meta group cannot be relied on here, if that is so. May wait a moment.
     fn meta_fault(&self) -> Option<String> {
+        None
+    }
+    /// The groups of a cluster that this server is part of, by name; `None` outside of a cluster.
+    fn raft_groups(&self) -> Option<BTreeMap<String, GroupDetail>> {
+        None
+    }
+    /// A stream that is to be here and is not as it is to be, on a server of a cluster.
+    fn stream_fault(&self) -> Option<StreamFault> {
         None
     }
     /// Whether it is the JetStream of several servers.

@@ -12,6 +12,74 @@ pub fn resident_bytes() -> u64 {
     pages * rustix::param::page_size() as u64
 }
 
+/// Memory of the process, in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Memory {
+    /// All that is resident.
+    pub resident: u64,
+    /// Of that, what belongs to no file.
+    pub anonymous: u64,
+}
+
+/// The memory that the process holds.
+pub fn memory() -> Memory {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let kibibytes = |name: &str| -> u64 {
+        let line = status.lines().find_map(|line| line.strip_prefix(name));
+        let number = line.and_then(|line| line.split_whitespace().next()?.parse().ok());
+        number.unwrap_or(0)
+    };
+    Memory {
+        resident: kibibytes("VmRSS:") * 1024,
+        anonymous: kibibytes("RssAnon:") * 1024,
+    }
+}
+
+/// A thread of the process.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Thread {
+    /// Its number.
+    pub id: u64,
+    /// Its name.
+    pub name: String,
+    /// What it does: `R` runs, `S` sleeps, `D` waits for a disk.
+    pub state: char,
+    /// Clock ticks of a processor that it has used.
+    pub ticks: u64,
+    /// Where in the kernel it waits; empty where that is not told.
+    pub waits_in: String,
+}
+
+/// All threads of the process.
+pub fn threads() -> Vec<Thread> {
+    let entries = std::fs::read_dir("/proc/self/task").ok();
+    let mut threads: Vec<Thread> = entries
+        .into_iter()
+        .flatten()
+        .filter_map(|entry| thread(&entry.ok()?.path()))
+        .collect();
+    threads.sort_by_key(|thread| thread.id);
+    threads
+}
+
+fn thread(folder: &std::path::Path) -> Option<Thread> {
+    let stat = std::fs::read_to_string(folder.join("stat")).ok()?;
+    let (id, _) = stat.split_once(' ')?;
+    let (before, fields) = stat.rsplit_once(')')?;
+    let (_, name) = before.split_once('(')?;
+    let waits_in = std::fs::read_to_string(folder.join("wchan")).unwrap_or_default();
+    Some(Thread {
+        id: id.parse().ok()?,
+        name: name.to_owned(),
+        state: fields.trim_start().chars().next()?,
+        ticks: used_ticks(fields),
+        waits_in: match waits_in.trim() {
+            "0" => String::new(),
+            place => place.to_owned(),
+        },
+    })
+}
+
 /// The files, sockets and other descriptors of the process.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Descriptors {
@@ -91,7 +159,7 @@ impl Default for ProcessorMeter {
     }
 }
 
-fn ticks_per_second() -> f64 {
+pub(super) fn ticks_per_second() -> f64 {
     (rustix::param::clock_ticks_per_second() as f64).max(1.0)
 }
 
@@ -101,6 +169,11 @@ fn processor_ticks() -> u64 {
     let Some((_, fields)) = text.rsplit_once(')') else {
         return 0;
     };
+    used_ticks(fields)
+}
+
+/// Of the fields behind the name.
+fn used_ticks(fields: &str) -> u64 {
     let ticks = |field: usize| -> u64 {
         fields
             .split_whitespace()

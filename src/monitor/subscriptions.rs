@@ -46,9 +46,16 @@ impl SubscriptionDetail {
 
     /// One of this account. Those of the server's own parts have a number of their own and no connection.
     pub(super) fn of_account(subscription: &Subscription, account: &str) -> Self {
-        let (sid, cid) = match &subscription.target {
+        // The connection of a shadow is its caster's.
+        let caster = match &subscription.target {
+            Target::Shadow(shadow) => shadow.of(),
+            _ => subscription,
+        };
+        let (sid, cid) = match &caster.target {
             Target::Client { client, sid } => (text(sid), client.id),
-            Target::Internal { .. } => (subscription.id.to_string(), 0),
+            Target::Internal { .. } | Target::Shadow(_) | Target::Service(_) | Target::Replies => {
+                (subscription.id.to_string(), 0)
+            }
             Target::Route { sink, .. } => (subscription.id.to_string(), sink.client.id),
         };
         Self {
@@ -57,8 +64,8 @@ impl SubscriptionDetail {
             subject: text(&subscription.subject),
             qgroup: subscription.queue.as_deref().map_or(String::new(), text),
             sid,
-            msgs: subscription.delivered(),
-            max: subscription.max(),
+            msgs: caster.delivered(),
+            max: caster.max(),
             cid,
         }
     }

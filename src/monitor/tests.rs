@@ -21,6 +21,7 @@ struct Fake {
 #[derive(Default)]
 struct FakeStreams {
     fault: Option<String>,
+    is_disabled: bool,
     asked: Mutex<Vec<Query>>,
 }
 
@@ -36,6 +37,10 @@ impl ObservedStreams for FakeStreams {
 
     fn fault(&self) -> Option<String> {
         self.fault.clone()
+    }
+
+    fn is_disabled(&self) -> bool {
+        self.is_disabled
     }
 }
 
@@ -142,6 +147,14 @@ async fn health_is_what_it_is_asked_about() {
         }));
         fake
     };
+    let disabled = || {
+        let mut fake = with_streams(None);
+        fake.streams = Some(Arc::new(FakeStreams {
+            is_disabled: true,
+            ..FakeStreams::default()
+        }));
+        fake
+    };
     let starting = || {
         let mut fake = fake();
         fake.not_ready = Some("failed to be ready for connections".into());
@@ -154,6 +167,12 @@ async fn health_is_what_it_is_asked_about() {
     };
     let table = [
         (fake(), "/healthz", 200, r#"{"status":"ok"}"#),
+        (
+            disabled(),
+            "/healthz?js-enabled-only=true",
+            503,
+            r#"{"status":"unavailable","error":"JetStream not enabled"}"#,
+        ),
         (
             fake(),
             "/healthz?js-enabled-only=true",
@@ -315,6 +334,7 @@ async fn jsz_passes_on_what_it_is_asked_for() {
         direct_consumers: true,
         config: true,
         stream_leader_only: true,
+        groups: true,
         offset: 2,
         limit: 5,
     };
@@ -367,6 +387,7 @@ async fn unknown_paths_are_not_found_and_the_base_path_stands_before_all() {
         fake.facts.options.monitor = Some(MonitorOptions {
             host: None,
             port: Port::Random,
+            https_port: Port::Fixed(0),
             base_path: "/nats".into(),
         });
         fake

@@ -2,15 +2,16 @@
 
 use super::answer::{decimal, json, nanoseconds, uptime};
 use super::endpoints::Monitor;
-use super::observed::json_time;
+use super::observed::{CertificateEnds, json_time};
 use super::process::resident_bytes;
 use crate::cluster::routes::RoutesView;
 use crate::config::Options;
 use crate::config::options::tls::TLS_TIMEOUT_DEFAULT;
-use crate::config::options::{PeerCertificate, TlsOptions};
+use crate::config::options::{MonitorOptions, PeerCertificate, TlsOptions, WriteTimeout};
 use crate::jetstream::monitor::Overview;
 use crate::jetstream::types::Time;
 use crate::server::version::{COMMIT, REFERENCE_VERSION, TOOLCHAIN};
+use crate::tls::ocsp::CacheFigures;
 use axum::response::Response;
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -32,8 +33,12 @@ struct Varz<'a> {
     tls_required: bool,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     tls_verify: bool,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    tls_ocsp_peer_verify: bool,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     connect_urls: Vec<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    ws_connect_urls: Vec<String>,
     max_connections: i64,
     #[serde(skip_serializing_if = "Option::is_none")]
     max_subscriptions: Option<u64>,
@@ -59,6 +64,8 @@ struct Varz<'a> {
     tls_timeout: f64,
     #[serde(serialize_with = "nanoseconds")]
     write_deadline: Duration,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    write_timeout: Option<&'static str>,
     start: Time,
     now: Time,
     uptime: String,
@@ -87,11 +94,20 @@ struct Varz<'a> {
     http_req_stats: BTreeMap<&'static str, u64>,
     config_load_time: Time,
     config_digest: &'a str,
+    #[serde(skip_serializing_if = "<[String]>::is_empty")]
+    tags: &'a [String],
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    metadata: &'a BTreeMap<String, String>,
     feature_flags: BTreeMap<&'static str, bool>,
+    #[serde(skip_serializing_if = "str::is_empty")]
     system_account: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ocsp_peer_cache: Option<CacheFigures>,
     slow_consumer_stats: ByKind,
     stale_connection_stats: ByKind,
     disk_io_wait_stats: DiskWaits,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tls_cert_not_after: Option<Time>,
 }
 
 /// What is not configured is an empty object.
@@ -121,11 +137,19 @@ struct WebSocket<'a> {
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     no_tls: bool,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
+    tls_map: bool,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    tls_pinned_certs: Vec<String>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
     same_origin: bool,
     #[serde(skip_serializing_if = "<[String]>::is_empty")]
     allowed_origins: &'a [String],
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     compression: bool,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    tls_ocsp_peer_verify: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tls_cert_not_after: Option<Time>,
 }
 
 fn is_zero(port: &u16) -> bool {
@@ -138,6 +162,7 @@ impl<'a> WebSocket<'a> {
             return Self::default();
         };
         let authorization = &own.authorization;
+        let tls = own.tls.as_ref();
         Self {
             host: own.host.as_deref().unwrap_or(&options.host),
             port: monitor.server.websocket_port(),
@@ -152,11 +177,21 @@ impl<'a> WebSocket<'a> {
                 .required()
                 .then_some(authorization.timeout.as_secs_f64()),
             no_tls: own.no_tls,
+            tls_map: tls.is_some_and(|tls| tls.maps_users),
+            tls_pinned_certs: tls.map_or(Vec::new(), pinned),
             same_origin: own.same_origin,
             allowed_origins: &own.allowed_origins,
             compression: own.compression,
+            tls_ocsp_peer_verify: tls.is_some_and(|tls| tls.ocsp_peer.is_some()),
+            tls_cert_not_after: monitor.server.certificate_ends().websocket.map(json_time),
         }
     }
+}
+
+/// The keys of which a peer must have one, in hexadecimal digits.
+fn pinned(tls: &TlsOptions) -> Vec<String> {
+    let digits = |key: &[u8; 32]| key.iter().map(|byte| format!("{byte:02x}")).collect();
+    tls.pinned_keys.iter().map(digits).collect()
 }
 
 /// The cluster, or an empty object outside of one.
@@ -182,10 +217,14 @@ struct Cluster {
     pool_size: Option<i64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     write_deadline: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    write_timeout: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tls_cert_not_after: Option<Time>,
 }
 
 impl Cluster {
-    fn of(options: &Options, view: &RoutesView) -> Self {
+    fn of(options: &Options, view: &RoutesView, ends: &CertificateEnds) -> Self {
         let cluster = &options.cluster;
         let tls = cluster.tls.as_ref();
         let verifies = |tls: &TlsOptions| tls.peer_certificate == PeerCertificate::Required;
@@ -202,6 +241,8 @@ impl Cluster {
             write_deadline: cluster
                 .write_deadline
                 .and_then(|deadline| u64::try_from(deadline.as_nanos()).ok()),
+            write_timeout: cluster.write_timeout.map(WriteTimeout::name),
+            tls_cert_not_after: ends.cluster.map(json_time),
         }
     }
 }
@@ -259,6 +300,9 @@ fn of_options<'a>(monitor: &'a Monitor, options: &'a Options) -> impl Serialize 
     let counters = monitor.server.counters();
     let routes = monitor.server.routes();
     let now = SystemTime::now();
+    let ends = monitor.server.certificate_ends();
+    let monitored = facts.options.monitor.as_ref();
+    let encrypted = monitored.is_some_and(MonitorOptions::is_encrypted);
     let jetstream = match monitor.server.streams() {
         Some(streams) => JetStream::On(Box::new(streams.overview())),
         None => JetStream::Off(Empty {}),
@@ -275,9 +319,13 @@ fn of_options<'a>(monitor: &'a Monitor, options: &'a Options) -> impl Serialize 
         auth_required: options.authorization_required(),
         tls_required: tls.is_some() && !options.allow_non_tls,
         tls_verify: tls.is_some_and(|tls| tls.peer_certificate == PeerCertificate::Required),
+        tls_ocsp_peer_verify: tls.is_some_and(|tls| tls.ocsp_peer.is_some()),
         connect_urls: routes
             .as_ref()
             .map_or(Vec::new(), |view| view.connect_urls.clone()),
+        ws_connect_urls: routes
+            .as_ref()
+            .map_or(Vec::new(), |view| view.websocket_urls.clone()),
         max_connections: match options.limits.connections_max {
             None | Some(0) => -1,
             Some(count) => i64::try_from(count).unwrap_or(i64::MAX),
@@ -286,16 +334,16 @@ fn of_options<'a>(monitor: &'a Monitor, options: &'a Options) -> impl Serialize 
         ping_interval: options.timing.ping_interval,
         ping_max: options.timing.pings_outstanding_max,
         http_host: &facts.monitor_host,
-        http_port: facts.monitor_port,
+        http_port: if encrypted { 0 } else { facts.monitor_port },
         http_base_path: options.monitor.as_ref().map_or("", |m| &m.base_path),
-        https_port: 0,
+        https_port: if encrypted { facts.monitor_port } else { 0 },
         auth_timeout: options.authentication_timeout().as_secs_f64(),
         max_control_line: options.limits.control_line_bytes_max,
         max_payload: options.limits.payload_bytes_max,
         max_pending: options.limits.pending_bytes_max,
         cluster: routes
             .as_ref()
-            .map_or_else(Cluster::default, |view| Cluster::of(options, view)),
+            .map_or_else(Cluster::default, |view| Cluster::of(options, view, &ends)),
         gateway: Empty {},
         leaf: Empty {},
         mqtt: Empty {},
@@ -305,6 +353,7 @@ fn of_options<'a>(monitor: &'a Monitor, options: &'a Options) -> impl Serialize 
             .map_or(TLS_TIMEOUT_DEFAULT, |tls| tls.timeout)
             .as_secs_f64(),
         write_deadline: options.timing.write_deadline,
+        write_timeout: options.timing.write_timeout.map(WriteTimeout::name),
         start: json_time(facts.started),
         now: json_time(now),
         uptime: uptime(now.duration_since(facts.started).unwrap_or_default()),
@@ -332,10 +381,17 @@ fn of_options<'a>(monitor: &'a Monitor, options: &'a Options) -> impl Serialize 
         http_req_stats: monitor.requests(),
         config_load_time: json_time(monitor.server.options_since()),
         config_digest: &options.config_digest,
-        feature_flags: [("js_ack_fc_v2", false), ("js_raft_delete_range", false)].into(),
-        system_account: options.system_account(),
+        tags: &options.server_tags,
+        metadata: &options.server_metadata,
+        feature_flags: options.feature_flags.known(),
+        system_account: match options.has_system_account() {
+            true => options.system_account(),
+            false => "",
+        },
+        ocsp_peer_cache: monitor.server.ocsp_cache(),
         slow_consumer_stats: ByKind::clients(counters.slow_consumers),
         stale_connection_stats: ByKind::clients(counters.stale_connections),
         disk_io_wait_stats: DiskWaits::default(),
+        tls_cert_not_after: ends.clients.map(json_time),
     }
 }

@@ -13,10 +13,13 @@ pub mod connect;
 pub mod encode;
 pub mod headers;
 pub mod info;
+pub mod json;
 pub mod parser;
 pub mod proxy;
 pub mod quote;
 pub mod route;
+pub mod time;
+pub mod trace;
 
 pub use connect::ConnectRequest;
 pub use info::ServerInfo;

@@ -254,6 +254,40 @@ fn message<'a>(
     })
 }
 
+/// A message with headers of which not all bytes have come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Begun<'a> {
+    /// Its subject.
+    pub subject: &'a [u8],
+    /// As much of its headers as is there.
+    pub headers: &'a [u8],
+    /// How large headers and payload are together.
+    pub bytes: usize,
+}
+
+/// What is there of a message with headers that is not taken, at the start of `input`.
+pub fn begun(input: &[u8]) -> Option<Begun<'_>> {
+    let end = memchr::memchr(b'\n', input)?;
+    let line = input.get(..end)?.trim_ascii_end();
+    let verb = line.get(..4)?;
+    if !verb.eq_ignore_ascii_case(b"HPUB") {
+        return None;
+    }
+    let ([subject, second, third, fourth], count) = words::<4>(line.get(4..)?, is_blank);
+    let (header_bytes, bytes) = match count {
+        3 => (second, third),
+        4 => (third, fourth),
+        _ => return None,
+    };
+    let header_bytes = parse_size(header_bytes)?;
+    let rest = input.get(end + 1..)?;
+    Some(Begun {
+        subject,
+        headers: rest.get(..header_bytes).unwrap_or(rest),
+        bytes: parse_size(bytes)?,
+    })
+}
+
 fn subscribe<'a>(input: &'a [u8], rules: &Rules) -> Result<Parsed<'a>, ProtocolViolation> {
     let Some(line) = line(input, "SUB", Blank::Required, rules)? else {
         return Ok(INCOMPLETE);

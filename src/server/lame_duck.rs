@@ -2,7 +2,6 @@
 
 use super::start::Server;
 use crate::broker::CloseReason;
-use crate::protocol::ServerInfo;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,6 +12,7 @@ const PAUSE_MAX: Duration = Duration::from_secs(1);
 pub(super) async fn leave(server: Arc<Server>) {
     tracing::info!("Entering lame duck mode, stop accepting new clients");
     server.announce_lame_duck();
+    server.hand_leads_over().await;
     server.stop_jetstream().await;
     let Some(clients) = server.clients() else {
         return;
@@ -21,10 +21,7 @@ pub(super) async fn leave(server: Arc<Server>) {
     if count == 0 {
         return;
     }
-    clients.announce(ServerInfo {
-        ldm: true,
-        ..ServerInfo::clone(&clients.info())
-    });
+    clients.announce(|info| info.ldm = true);
     let options = server.options();
     let timing = &options.timing;
     tokio::time::sleep(timing.lame_duck_grace_period).await;

@@ -42,6 +42,8 @@ pub(super) fn start(
         expected: expected_servers(options),
         tags: options.server_tags.clone(),
         unique_tag: options.jetstream.unique_tag.clone(),
+        compaction: options.jetstream.meta_compaction,
+        catchup_bytes_max: options.jetstream.catchup_bytes_max,
         runtime: Handle::current(),
     }
 }

@@ -4,17 +4,20 @@
 //! be used leave everything as it was.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::SystemTime;
 
 use super::files::write_pid_file;
+use super::monitor_port::encryption;
 use super::notify::{State, notify};
 use super::start::{Server, client_tls};
 use super::streams::{StreamAccounts, stream_accounts};
+use crate::cluster::routes::{RouteOptions, RouteOptionsError};
 use crate::config::changes::{Apply, Change, NotReloadable, changes};
 use crate::config::{ConfigError, Options};
 use crate::connection::{Terms, WebSocketError};
 use crate::logging::PreparedLog;
-use crate::tls::TlsError;
+use crate::tls::{ServerConfig, TlsError};
 
 /// Why the configuration stays as it was.
 #[derive(Debug, thiserror::Error)]
@@ -31,17 +34,15 @@ pub enum ReloadError {
     /// What it says needs another start.
     #[error(transparent)]
     NotReloadable(#[from] NotReloadable),
-    /// Which accounts have JetStream cannot change.
-    #[error("config reload not supported for jetstream of accounts: old={old:?}, new={new:?}")]
-    JetStreamAccounts {
-        /// Those that have it.
-        old: Vec<String>,
-        /// Those that are to have it.
-        new: Vec<String>,
-    },
+    /// Accounts of a cluster cannot lose JetStream.
+    #[error("config reload not supported for taking jetstream from accounts in a cluster: {0:?}")]
+    JetStreamAccounts(Vec<String>),
     /// The certificates for clients cannot be used.
     #[error(transparent)]
     Tls(#[from] TlsError),
+    /// Routes cannot be as they are to be.
+    #[error(transparent)]
+    Routes(#[from] RouteOptionsError),
     /// What is said of those who connect cannot be.
     #[error(transparent)]
     Connections(#[from] WebSocketError),
@@ -56,7 +57,9 @@ struct Prepared {
     changes: Vec<Change>,
     terms: Terms,
     log: Option<PreparedLog>,
+    monitor_tls: Option<Arc<ServerConfig>>,
     accounts: StreamAccounts,
+    routes: Option<RouteOptions>,
 }
 
 impl Server {
@@ -76,19 +79,16 @@ impl Server {
         if old.config_file.is_none() {
             return Err(ReloadError::NoFile);
         }
-        if self.clients().is_none() {
+        if !self.ready.load(Ordering::Acquire) {
             return Err(ReloadError::NotReady);
         }
         let options = (self.load)()?;
         let changes = changes(&old, &options)?;
-        let (before, accounts) = (stream_accounts(&old), stream_accounts(&options));
-        if options.jetstream().is_some() && before.names() != accounts.names() {
-            return Err(ReloadError::JetStreamAccounts {
-                old: before.names(),
-                new: accounts.names(),
-            });
-        }
+        let accounts = stream_accounts(&options);
+        self.keeps_accounts(&old, &options, &accounts)?;
         let tls = client_tls(&options)?;
+        let monitor_tls = encryption(&options)?;
+        let routes = RouteOptions::new(&options)?;
         let terms = Terms::new(&options, tls, &self.broker)?;
         let log = match changes.iter().any(|change| change.apply == Apply::Log) {
             true => Some(
@@ -103,8 +103,35 @@ impl Server {
             changes,
             terms,
             log,
+            monitor_tls,
             accounts,
+            routes,
         })
+    }
+
+    /// Streams of a cluster are on several servers, which cannot all stop them at once.
+    fn keeps_accounts(
+        &self,
+        old: &Options,
+        new: &Options,
+        accounts: &StreamAccounts,
+    ) -> Result<(), ReloadError> {
+        let is_clustered = self
+            .jetstream()
+            .is_some_and(|jetstream| jetstream.is_clustered());
+        if new.jetstream().is_none() || !is_clustered {
+            return Ok(());
+        }
+        let kept = accounts.names();
+        let lost: Vec<_> = stream_accounts(old)
+            .names()
+            .into_iter()
+            .filter(|name| !kept.contains(name))
+            .collect();
+        match lost.is_empty() {
+            true => Ok(()),
+            false => Err(ReloadError::JetStreamAccounts(lost)),
+        }
     }
 
     /// Nothing here fails: files that tell where the server is are written as well as can be.
@@ -114,7 +141,9 @@ impl Server {
             changes,
             terms,
             log,
+            monitor_tls,
             accounts,
+            routes,
         } = prepared;
         let has = |apply: Apply| changes.iter().any(|change| change.apply == apply);
         if let Some(log) = log {
@@ -123,13 +152,19 @@ impl Server {
         if let Some(clients) = self.clients() {
             clients.change_terms(&options, terms);
         }
-        if has(Apply::JetStreamLimits)
-            && let Some(jetstream) = self.jetstream()
-        {
-            for (account, limits) in accounts.with {
-                jetstream.set_limits(&account, limits);
+        if let Some(system) = self.system.get() {
+            system.review_accounts();
+        }
+        if let Some((routes, change)) = self.routes.as_ref().zip(routes) {
+            routes.change(change, self.client_urls(&options));
+            if let Some(links) = self.links.load_full() {
+                links.meet(routes.cluster_name(), routes.dialling());
             }
         }
+        if let Some((port, config)) = self.monitor_tls.as_ref().zip(monitor_tls) {
+            port.change(config);
+        }
+        self.change_jetstream(&options, &accounts);
         if has(Apply::PidFile)
             && let Some(path) = &options.pid_file
             && let Err(error) = write_pid_file(path)

@@ -5,31 +5,29 @@
 //! monitoring.
 
 use super::accept::accept;
+use super::certificates;
 use super::files::{Ports, PortsFile, reachable_hosts, write_pid_file};
 use super::identity::Identity;
 use super::lame_duck;
-use super::links;
 use super::listen::{ListenError, display_address, listen};
+use super::monitor_port::{MonitorPort, MonitorTls};
 use super::notify::{State, notify};
+use super::profiler;
 use super::signals::{Request, Signals, StopSignal};
 use super::streams;
-use super::version::{API_LEVEL, COMMIT, OWN_VERSION, REFERENCE_VERSION, TOOLCHAIN};
-use crate::broker::{Account, Broker, Client, CloseReason};
+use super::version::{COMMIT, OWN_VERSION, REFERENCE_VERSION, TOOLCHAIN};
+use crate::broker::{Broker, CloseReason, ServerNames};
 use crate::cluster::link::Links;
-use crate::cluster::routes::{
-    self, ClientUrls, RouteOptions, RouteOptionsError, Routes, RoutesView,
-};
+use crate::cluster::routes::{self, RouteOptions, RouteOptionsError, Routes};
 use crate::config::{ConfigError, Options};
-use crate::connection::{Clients, ClosedClient, PlainText, TlsTerms, WebSocketError};
+use crate::connection::{Clients, PlainText, TlsTerms, WebSocketError, settle_accounts};
 use crate::jetstream::JetStream;
 use crate::logging::Logger;
-use crate::monitor;
 use crate::monitor::endpoints::Monitor;
-use crate::monitor::observed::{Counters, Facts, Observed, ObservedStreams};
-use crate::protocol::ServerInfo;
+use crate::monitor::observed::{CertificateEnds, Facts, Observed};
 use crate::system::{self, Operator, System};
 use crate::tls::TlsError;
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use parking_lot::Mutex;
 use std::io;
 use std::path::PathBuf;
@@ -37,6 +35,7 @@ use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 use tokio::net::TcpListener;
+use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
@@ -75,6 +74,9 @@ pub enum StartError {
     /// The port for monitoring cannot be opened.
     #[error("Can't start monitoring: {0}")]
     Monitor(ListenError),
+    /// The port for profiling cannot be opened.
+    #[error("error starting profiler: {0}")]
+    Profiler(ListenError),
     /// The port for clients cannot be opened.
     #[error(transparent)]
     Clients(#[from] ListenError),
@@ -111,33 +113,37 @@ struct Tools {
 }
 
 /// The options it runs with, and since when.
-struct Loaded {
-    options: Arc<Options>,
-    since: SystemTime,
+pub(super) struct Loaded {
+    pub(super) options: Arc<Options>,
+    pub(super) since: SystemTime,
+    pub(super) certificates: CertificateEnds,
 }
 
 /// A running server.
 pub struct Server {
-    facts: Facts,
-    loaded: ArcSwap<Loaded>,
+    pub(super) facts: Facts,
+    pub(super) loaded: ArcSwap<Loaded>,
     /// Reads the configuration again.
     pub(super) load: Loader,
     pub(super) logger: Logger,
     /// Held while a new configuration is taken up.
     pub(super) reloading: Mutex<()>,
     ports_file: Mutex<Option<PortsFile>>,
+    /// How monitoring is encrypted, when it is.
+    pub(super) monitor_tls: Option<MonitorTls>,
     /// What messages to this server alone are sealed with.
-    curve_public_key: String,
+    pub(super) curve_public_key: String,
     pub(super) broker: Arc<Broker>,
-    client_port: AtomicU16,
-    websocket_port: AtomicU16,
-    ready: AtomicBool,
-    routes: Option<Routes>,
-    clients: OnceLock<Arc<Clients>>,
-    jetstream: OnceLock<Arc<JetStream>>,
+    pub(super) client_port: AtomicU16,
+    pub(super) websocket_port: AtomicU16,
+    pub(super) ready: AtomicBool,
+    pub(super) routes: Option<Routes>,
+    pub(super) clients: OnceLock<Arc<Clients>>,
+    pub(super) jetstream: ArcSwapOption<JetStream>,
+    pub(super) runtime: Handle,
     /// With the servers whose JetStream is one with this one's.
-    links: OnceLock<Arc<Links>>,
-    system: OnceLock<Arc<System>>,
+    pub(super) links: ArcSwapOption<Links>,
+    pub(super) system: OnceLock<Arc<System>>,
 }
 
 /// What has to be ended, in the order of the fields.
@@ -147,6 +153,7 @@ struct Running {
     websocket: Option<JoinHandle<()>>,
     routing: Option<JoinHandle<()>>,
     monitoring: Option<JoinHandle<()>>,
+    profiling: Option<JoinHandle<()>>,
 }
 
 impl Server {
@@ -220,12 +227,13 @@ impl Server {
         }
         let tls = client_tls(&options)?;
         let routes = RouteOptions::new(&options)?;
-        let monitor_listener = open_monitor(&options)?;
+        let monitor_port = MonitorPort::open(&options)?;
+        let profiler = profiler::open(&options)?;
         let server = Arc::new(Self::new(
             options,
             routes,
             &identity,
-            &monitor_listener,
+            monitor_port.as_ref(),
             Tools {
                 load,
                 logger: logger.clone(),
@@ -235,21 +243,29 @@ impl Server {
         let observed: Arc<dyn Observed> = Arc::clone(&server) as Arc<dyn Observed>;
         let monitor = Arc::new(Monitor::new(observed));
         let (stop, stopped) = watch::channel(false);
-        let monitoring = match monitor_listener {
-            Some((listener, _)) => Some(serve_monitor(&monitor, listener, stop.subscribe())?),
+        let monitoring = match monitor_port {
+            Some(port) => Some(port.serve(&monitor, stop.subscribe())?),
+            None => None,
+        };
+        let profiling = match profiler {
+            Some(listener) => Some(profiler::serve(listener, stop.subscribe())?),
             None => None,
         };
         server.start_jetstream().await?;
-        let system = Arc::new(System::start(
-            monitor,
-            &server.broker,
-            Arc::clone(&server) as Arc<dyn Operator>,
-        )?);
-        let _ = server.system.set(Arc::clone(&system));
+        if server.facts.options.has_system_account() {
+            let system = System::start(
+                monitor,
+                &server.broker,
+                Arc::clone(&server) as Arc<dyn Operator>,
+            )?;
+            let _ = server.system.set(Arc::new(system));
+        }
         let listener = listen(&server.facts.options.host, server.facts.options.port)?;
         let listener = TcpListener::from_std(listener).map_err(StartError::Listener)?;
         let clients = server.open(&listener, tls)?;
-        clients.observe(system);
+        if let Some(system) = server.system.get().cloned() {
+            clients.observe(system);
+        }
         server.write_ports_file()?;
         let websocket = match server.open_websocket()? {
             Some(listener) => {
@@ -291,6 +307,7 @@ impl Server {
             websocket,
             routing,
             monitoring,
+            profiling,
         };
         Ok((server, running))
     }
@@ -299,13 +316,12 @@ impl Server {
         options: Options,
         routes: Option<RouteOptions>,
         identity: &Identity,
-        monitor: &Option<(std::net::TcpListener, String)>,
+        monitor: Option<&MonitorPort>,
         tools: Tools,
         workers: usize,
     ) -> Self {
-        let port = |listener: &std::net::TcpListener| listener.local_addr().map_or(0, |a| a.port());
         let (monitor_host, monitor_port) = match monitor {
-            Some((listener, host)) => (host.clone(), port(listener)),
+            Some(port) => (port.host.clone(), port.number()),
             None => (String::new(), 0),
         };
         let server_id = identity.id().to_owned();
@@ -321,8 +337,8 @@ impl Server {
                     server_name: server_name.clone(),
                     version: REFERENCE_VERSION.to_owned(),
                     built_with: TOOLCHAIN.to_owned(),
-                    payload_bytes_max: options.limits.payload_bytes_max,
                     jetstream: options.jetstream().is_some(),
+                    domain: options.jetstream.domain.clone(),
                 },
             )
         });
@@ -331,9 +347,16 @@ impl Server {
             None => Broker::new(),
         };
         let broker = broker.with_system_account(options.system_account());
+        // Streams are brought back before clients are admitted, and may copy from other accounts.
+        let names = ServerNames {
+            server: server_name.clone(),
+            cluster: routes.as_ref().map_or(String::new(), Routes::cluster_name),
+        };
+        settle_accounts(&options, &broker, &names);
         let loaded = Loaded {
             options: Arc::new(options.clone()),
             since: SystemTime::now(),
+            certificates: certificates::ends(&options),
         };
         Server {
             loaded: ArcSwap::from_pointee(loaded),
@@ -341,6 +364,7 @@ impl Server {
             logger: tools.logger,
             reloading: Mutex::new(()),
             ports_file: Mutex::new(None),
+            monitor_tls: monitor.and_then(|port| port.tls.clone()),
             facts: Facts {
                 server_name,
                 server_id,
@@ -357,159 +381,11 @@ impl Server {
             ready: AtomicBool::new(false),
             routes,
             clients: OnceLock::new(),
-            jetstream: OnceLock::new(),
-            links: OnceLock::new(),
+            jetstream: ArcSwapOption::empty(),
+            runtime: Handle::current(),
+            links: ArcSwapOption::empty(),
             system: OnceLock::new(),
         }
-    }
-
-    /// Brings the streams back, on a thread where that may take as long as it takes.
-    async fn start_jetstream(self: &Arc<Self>) -> Result<(), StartError> {
-        let options = &self.facts.options;
-        if options.jetstream().is_none() {
-            return Ok(());
-        }
-        let clustered = self
-            .routes
-            .as_ref()
-            .filter(|_| options.cluster.port.is_some());
-        let cluster = clustered.map(|routes| {
-            let Facts {
-                server_name,
-                server_id,
-                ..
-            } = &self.facts;
-            links::start(routes, options, server_name, server_id)
-        });
-        if let Some(cluster) = &cluster {
-            let _ = self.links.set(Arc::clone(&cluster.links));
-        }
-        let server = Arc::clone(self);
-        let started = tokio::task::spawn_blocking(move || {
-            streams::start(
-                &server.facts.options,
-                &server.facts.server_name,
-                &server.broker,
-                cluster,
-            )
-        });
-        let jetstream = match started.await {
-            Ok(started) => started?,
-            Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
-        };
-        let _ = self.jetstream.set(Arc::new(jetstream));
-        Ok(())
-    }
-
-    /// Says that clients may come, and prepares for them.
-    fn open(
-        &self,
-        listener: &TcpListener,
-        tls: Option<TlsTerms>,
-    ) -> Result<Arc<Clients>, StartError> {
-        let address = listener.local_addr().map_err(StartError::Listener)?;
-        self.client_port.store(address.port(), Ordering::Release);
-        let options = &self.facts.options;
-        let info = ServerInfo {
-            server_id: self.facts.server_id.clone(),
-            server_name: self.facts.server_name.clone(),
-            version: REFERENCE_VERSION.to_owned(),
-            git_commit: COMMIT.to_owned(),
-            go: TOOLCHAIN.to_owned(),
-            host: options.host.clone(),
-            port: address.port(),
-            jetstream: self.jetstream.get().is_some(),
-            api_lvl: API_LEVEL,
-            xkey: self.curve_public_key.clone(),
-            cluster: self
-                .routes
-                .as_ref()
-                .map_or(String::new(), Routes::cluster_name),
-            ..ServerInfo::default()
-        };
-        let clients = Clients::new(Arc::clone(&self.broker), options, tls, info)?;
-        let _ = self.clients.set(Arc::clone(&clients));
-        tracing::info!(
-            "Listening for client connections on {}",
-            display_address(&options.host, address.port())
-        );
-        match (&options.tls, options.allow_non_tls) {
-            (Some(_), false) => tracing::info!("TLS required for client connections"),
-            (Some(_), true) => tracing::info!("TLS available for client connections"),
-            (None, _) => {}
-        }
-        Ok(clients)
-    }
-
-    /// Dials the other servers of the cluster, and opens the port where they dial.
-    fn open_routes(&self, clients: &Arc<Clients>) -> Result<Option<TcpListener>, StartError> {
-        let options = &self.facts.options;
-        let (Some(routes), Some(port)) = (&self.routes, options.cluster.port) else {
-            return Ok(None);
-        };
-        let host = &options.cluster.host;
-        let listener = listen(host, port).map_err(StartError::RoutePort)?;
-        let listener = TcpListener::from_std(listener).map_err(StartError::Listener)?;
-        let port = listener.local_addr().map_err(StartError::Listener)?.port();
-        tracing::info!("Cluster name is {}", routes.cluster_name());
-        if options.cluster.name.is_none() {
-            tracing::warn!("Cluster name was dynamically generated, consider setting one");
-        }
-        tracing::info!(
-            "Listening for route connections on {}",
-            display_address(host, port)
-        );
-        let urls = |host: &str, port: u16| -> Vec<String> {
-            let hosts = reachable_hosts(host);
-            hosts
-                .iter()
-                .map(|host| display_address(host, port))
-                .collect()
-        };
-        let plain = match &options.client_advertise {
-            Some((host, port)) => {
-                vec![display_address(host, port.unwrap_or(self.client_port()))]
-            }
-            None => urls(&options.host, self.client_port()),
-        };
-        let websocket = match options.websocket.as_ref().filter(|own| own.is_enabled()) {
-            None => Vec::new(),
-            Some(own) => match &own.advertise {
-                Some((host, port)) => {
-                    vec![display_address(host, port.unwrap_or(self.websocket_port()))]
-                }
-                None => urls(
-                    own.host.as_deref().unwrap_or(&options.host),
-                    self.websocket_port(),
-                ),
-            },
-        };
-        let client_urls = ClientUrls { plain, websocket };
-        routes.start(&self.broker, clients, port, client_urls);
-        Ok(Some(listener))
-    }
-
-    /// The port for WebSocket, when there is to be one.
-    fn open_websocket(&self) -> Result<Option<TcpListener>, StartError> {
-        let options = &self.facts.options;
-        let own = options.websocket.as_ref().filter(|own| own.is_enabled());
-        let Some(own) = own else {
-            return Ok(None);
-        };
-        let host = own.host.as_deref().unwrap_or(&options.host);
-        let listener = listen(host, own.port).map_err(StartError::WebSocket)?;
-        let listener = TcpListener::from_std(listener).map_err(StartError::Listener)?;
-        let address = listener.local_addr().map_err(StartError::Listener)?;
-        self.websocket_port.store(address.port(), Ordering::Release);
-        let scheme = if own.tls.is_some() { "wss" } else { "ws" };
-        tracing::info!(
-            "Listening for websocket clients on {scheme}://{}",
-            display_address(host, address.port())
-        );
-        if own.tls.is_none() {
-            tracing::warn!("Websocket not configured with TLS. DO NOT USE IN PRODUCTION!");
-        }
-        Ok(Some(listener))
     }
 
     /// Writes the ports file where it is to be, in the place of one that was written before.
@@ -529,7 +405,14 @@ impl Server {
             nats: urls("nats", &self.facts.options.host, self.client_port()),
             monitoring: match self.facts.monitor_port {
                 0 => Vec::new(),
-                port => urls("http", &self.facts.monitor_host, port),
+                port => {
+                    let scheme = if self.monitor_tls.is_some() {
+                        "https"
+                    } else {
+                        "http"
+                    };
+                    urls(scheme, &self.facts.monitor_host, port)
+                }
             },
             websocket: match &self.facts.options.websocket {
                 Some(own) if own.is_enabled() => {
@@ -571,23 +454,12 @@ impl Server {
 
     /// Runs with these from now on.
     pub(super) fn set_options(&self, options: Arc<Options>, since: SystemTime) {
-        self.loaded.store(Arc::new(Loaded { options, since }));
-    }
-
-    /// JetStream, when it is on.
-    pub(super) fn jetstream(&self) -> Option<&Arc<JetStream>> {
-        self.jetstream.get()
-    }
-
-    /// Stops the streams; what they hold is checkpointed when this returns.
-    pub(super) async fn stop_jetstream(&self) {
-        if let Some(jetstream) = self.jetstream.get().cloned() {
-            // Waits for disks, which no connection's thread may do.
-            let _ = tokio::task::spawn_blocking(move || jetstream.shutdown()).await;
-        }
-        if let Some(links) = self.links.get() {
-            links.close();
-        }
+        let certificates = certificates::ends(&options);
+        self.loaded.store(Arc::new(Loaded {
+            options,
+            since,
+            certificates,
+        }));
     }
 
     async fn shutdown(self: Arc<Self>, running: Running) {
@@ -615,8 +487,8 @@ impl Server {
         if let Some(routing) = running.routing {
             let _ = routing.await;
         }
-        if let Some(monitoring) = running.monitoring {
-            let _ = tokio::time::timeout(MONITOR_CLOSE_MAX, monitoring).await;
+        for serving in running.monitoring.into_iter().chain(running.profiling) {
+            let _ = tokio::time::timeout(MONITOR_CLOSE_MAX, serving).await;
         }
         drop(self.ports_file.lock().take());
         tracing::info!("Server Exiting..");
@@ -641,6 +513,13 @@ fn introduce(options: &Options, identity: &Identity) {
     let name = options.server_name.as_deref().unwrap_or(identity.id());
     tracing::info!("  Name:     {name}");
     tracing::info!("  ID:       {}", identity.id());
+    if let Some((known, unknown)) = options.feature_flags.shown() {
+        tracing::info!("  Feature flags:");
+        tracing::info!("    Configured:    {known}");
+        if let Some(unknown) = unknown {
+            tracing::info!("    Unsupported:   {unknown}");
+        }
+    }
     if let Some(path) = &options.config_file {
         let path = path.display();
         tracing::info!(
@@ -666,126 +545,10 @@ pub fn client_tls(options: &Options) -> Result<Option<TlsTerms>, TlsError> {
     tls.map(|tls| TlsTerms::new(tls, plain_text)).transpose()
 }
 
-/// The port for monitoring and the host it listens on, when monitoring is asked for.
-fn open_monitor(options: &Options) -> Result<Option<(std::net::TcpListener, String)>, StartError> {
-    let Some(monitor) = &options.monitor else {
-        return Ok(None);
-    };
-    let host = monitor.host.as_deref().unwrap_or(&options.host);
-    let listener = listen(host, monitor.port).map_err(StartError::Monitor)?;
-    Ok(Some((listener, host.to_owned())))
-}
-
-fn serve_monitor(
-    monitor: &Arc<Monitor>,
-    listener: std::net::TcpListener,
-    mut stop: watch::Receiver<bool>,
-) -> Result<JoinHandle<()>, StartError> {
-    let listener = TcpListener::from_std(listener).map_err(StartError::Listener)?;
-    let facts = monitor.server.facts();
-    tracing::info!(
-        "Starting http monitor on {}",
-        display_address(&facts.monitor_host, facts.monitor_port)
-    );
-    let router = monitor::router(Arc::clone(monitor));
-    Ok(tokio::spawn(async move {
-        let stopped = async move {
-            let _ = stop.wait_for(|stop| *stop).await;
-        };
-        let served = axum::serve(listener, router)
-            .with_graceful_shutdown(stopped)
-            .await;
-        if let Err(error) = served {
-            tracing::error!("Monitoring ended: {error}");
-        }
-    }))
-}
-
 fn reopen(logger: &Logger) {
     match logger.reopen() {
         Ok(true) => tracing::info!("File log re-opened"),
         Ok(false) => tracing::info!("File log re-open ignored, not a file logger"),
         Err(error) => tracing::error!("Could not re-open the log file: {error}"),
-    }
-}
-
-impl Observed for Server {
-    fn facts(&self) -> &Facts {
-        &self.facts
-    }
-
-    fn options(&self) -> Arc<Options> {
-        Server::options(self)
-    }
-
-    fn options_since(&self) -> SystemTime {
-        self.loaded.load().since
-    }
-
-    fn websocket_port(&self) -> u16 {
-        self.websocket_port.load(Ordering::Acquire)
-    }
-
-    fn client_port(&self) -> u16 {
-        self.client_port.load(Ordering::Acquire)
-    }
-
-    fn counters(&self) -> Counters {
-        let traffic = self.broker.traffic().snapshot();
-        let clients = self.clients.get();
-        Counters {
-            connections: clients.map_or(0, |clients| clients.connected_count() as u64),
-            connections_total: clients.map_or(0, |clients| clients.admitted_count()),
-            closed_clients: clients.map_or(0, |clients| clients.closed_count() as u64),
-            subscriptions: self.broker.subscription_count() as u64,
-            in_messages: traffic.in_messages,
-            in_bytes: traffic.in_bytes,
-            out_messages: traffic.out_messages,
-            out_bytes: traffic.out_bytes,
-            slow_consumers: traffic.slow_consumers,
-            stale_connections: traffic.stale_connections,
-            stalled_clients: traffic.stalled_clients,
-        }
-    }
-
-    fn accounts(&self) -> Vec<Arc<Account>> {
-        self.broker.accounts()
-    }
-
-    fn account(&self, name: &str) -> Option<Arc<Account>> {
-        self.broker.account(name)
-    }
-
-    fn clients(&self) -> Vec<Arc<Client>> {
-        self.clients
-            .get()
-            .map_or(Vec::new(), |clients| clients.all())
-    }
-
-    fn closed_clients(&self) -> Vec<Arc<ClosedClient>> {
-        let clients = self.clients.get();
-        clients.map_or(Vec::new(), |clients| clients.closed())
-    }
-
-    fn routes(&self) -> Option<RoutesView> {
-        self.routes.as_ref().map(Routes::view)
-    }
-
-    fn cluster_name(&self) -> String {
-        let routes = self.routes.as_ref();
-        let clustered = routes.filter(|_| self.facts.options.cluster.port.is_some());
-        clustered.map_or(String::new(), Routes::cluster_name)
-    }
-
-    fn not_ready(&self) -> Option<String> {
-        match self.ready.load(Ordering::Acquire) {
-            true => None,
-            false => Some("failed to be ready for connections".into()),
-        }
-    }
-
-    fn streams(&self) -> Option<Arc<dyn ObservedStreams>> {
-        let jetstream = self.jetstream.get()?;
-        Some(Arc::clone(jetstream) as Arc<dyn ObservedStreams>)
     }
 }

@@ -1,19 +1,25 @@
 //! Starting JetStream as the options say.
 
-use super::capacity::{disk_bytes, memory_bytes, readable_bytes};
+use super::capacity::{disk_bytes, memory_bytes};
 use crate::broker::{Broker, GLOBAL_ACCOUNT};
 use crate::config::Options;
+use crate::config::bytes::readable_bytes;
+use crate::config::options::description::LONG_ACKS;
 use crate::config::options::{
     AccountJetStream, AssetLimits, EncryptionCipher, JetStreamOptions, SyncPolicy,
 };
+use crate::jetstream::core::AckForm;
 use crate::jetstream::limits::{AccountLimits, ServerLimits};
-use crate::jetstream::monitor::{JetStreamInfo, Overview, Query, Settings};
+use crate::jetstream::monitor::{
+    GroupDetail, JetStreamInfo, Overview, Query, Settings, StreamFault,
+};
 use crate::jetstream::{ClusterSetup, JetStream, Setup, WaitingMax};
-use crate::monitor::observed::ObservedStreams;
+use crate::monitor::observed::{ObservedStreams, QueueFigures};
+use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use storage::engine::{EngineFigures, EngineOptions};
 use storage::journal::{Durability, JournalMeter};
 use storage::seal::Cipher;
@@ -40,10 +46,10 @@ pub enum StreamsError {
     Start(#[from] crate::jetstream::StartError),
 }
 
-/// Brings the streams back. May take long.
+/// Brings the streams back, on a server with that name and id. May take long.
 pub fn start(
     options: &Options,
-    server_name: &str,
+    named: (&str, &str),
     broker: &Arc<Broker>,
     cluster: Option<ClusterSetup>,
 ) -> Result<JetStream, StreamsError> {
@@ -54,7 +60,7 @@ pub fn start(
     if jetstream.directory_is_temporary() {
         tracing::warn!("Temporary storage directory used, data could be lost on system reboot");
     }
-    let setup = setup(options, server_name, &directory);
+    let setup = setup(options, named, &directory);
     announce(jetstream, &setup.settings);
     let engine = engine_options(jetstream, &directory);
     let began = Instant::now();
@@ -91,8 +97,12 @@ fn announce(options: &JetStreamOptions, settings: &Settings) {
     tracing::info!("-------------------------------------------");
 }
 
-fn setup(options: &Options, server_name: &str, directory: &Path) -> Setup {
+fn setup(options: &Options, (server_name, server_id): (&str, &str), directory: &Path) -> Setup {
     let StreamAccounts { with, without } = stream_accounts(options);
+    let ack_form = match options.feature_flags.is_on(LONG_ACKS) {
+        true => AckForm::Long,
+        false => AckForm::Short,
+    };
     let options = &options.jetstream;
     let (sync_interval, sync_always) = match options.sync {
         SyncPolicy::Always => (SYNC_INTERVAL_SHOWN_NS, true),
@@ -103,16 +113,19 @@ fn setup(options: &Options, server_name: &str, directory: &Path) -> Setup {
     };
     Setup {
         server_name: server_name.to_owned(),
+        server_id: server_id.to_owned(),
         settings: Settings {
             max_memory: memory_bytes(options.memory_max),
             max_storage: disk_bytes(options.file_max, directory),
             store_dir: directory.to_owned(),
             sync_interval,
             sync_always,
+            domain: options.domain.clone(),
             compress_ok: true,
             unique_tag: options.unique_tag.clone(),
             strict: options.strict,
         },
+        ack_form,
         limits: server_limits(&options.limits),
         accounts: with,
         accounts_without: without,
@@ -163,6 +176,8 @@ pub(super) fn stream_accounts(options: &Options) -> StreamAccounts {
                 let limits = account_limits(limits);
                 accounts.with.push((account.name.clone(), limits));
             }
+            // Who takes it from another account is answered there.
+            None if account.takes_jetstream() => {}
             None => accounts.without.push(account.name.clone()),
         }
     }
@@ -183,12 +198,20 @@ fn account_limits(limits: &AccountJetStream) -> AccountLimits {
 }
 
 fn server_limits(limits: &AssetLimits) -> ServerLimits {
-    let window = limits.duplicate_window_max.map(|window| window.as_nanos());
+    let count = |max: Option<u32>| max.map_or(0, i64::from);
+    let time = |max: Option<Duration>| {
+        max.map_or(0, |max| i64::try_from(max.as_nanos()).unwrap_or(i64::MAX))
+    };
+    let batches = limits.batches;
     ServerLimits {
-        max_request_batch: limits.request_batch_max.map_or(0, i64::from),
-        max_ack_pending: limits.ack_pending_max.map_or(0, i64::from),
-        max_ha_assets: limits.ha_assets_max.map_or(0, i64::from),
-        duplicate_window_ns: window.map_or(0, |window| i64::try_from(window).unwrap_or(i64::MAX)),
+        max_request_batch: count(limits.request_batch_max),
+        max_ack_pending: count(limits.ack_pending_max),
+        max_ha_assets: count(limits.ha_assets_max),
+        duplicate_window_ns: time(limits.duplicate_window_max),
+        max_batch_inflight_per_stream: count(batches.per_stream_max),
+        max_batch_inflight_total: count(batches.total_max),
+        max_batch_size: count(batches.messages_max),
+        batch_timeout_ns: time(batches.idle_max),
     }
 }
 
@@ -255,12 +278,40 @@ impl ObservedStreams for JetStream {
         JetStream::fault(self)
     }
 
+    fn is_disabled(&self) -> bool {
+        JetStream::is_disabled(self)
+    }
+
     fn engine_figures(&self) -> Option<EngineFigures> {
         Some(JetStream::engine_figures(self))
     }
 
+    fn queues(&self) -> Vec<QueueFigures> {
+        let (pending, in_progress) = self.requests_under_way();
+        let requests = QueueFigures {
+            name: "JetStream API".into(),
+            pending,
+            in_progress,
+        };
+        let shards = self.waiting().into_iter().enumerate();
+        let shards = shards.map(|(number, waiting)| QueueFigures {
+            name: format!("shard {number}"),
+            pending: waiting as u64,
+            in_progress: 0,
+        });
+        std::iter::once(requests).chain(shards).collect()
+    }
+
     fn meta_fault(&self) -> Option<String> {
         JetStream::meta_fault(self)
+    }
+
+    fn raft_groups(&self) -> Option<BTreeMap<String, GroupDetail>> {
+        JetStream::raft_groups(self)
+    }
+
+    fn stream_fault(&self) -> Option<StreamFault> {
+        JetStream::stream_fault(self)
     }
 
     fn is_clustered(&self) -> bool {

@@ -16,8 +16,10 @@ pub mod relation;
 pub mod transform;
 pub mod validate;
 
-pub use index::{Indexed, InvalidSubject, Matches, QueueGroup, SubjectIndex};
-pub use relation::{is_subset, overlap, subject_matches};
+pub use index::{
+    Indexed, InvalidSubject, Listening, Matches, QueueGroup, SharedIndex, SubjectIndex,
+};
+pub use relation::{intersection, is_subset, overlap, subject_matches};
 pub use validate::{
     has_wildcard, is_valid_literal, is_valid_queue, is_valid_subject, token_count, tokens,
 };

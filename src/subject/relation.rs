@@ -40,6 +40,33 @@ pub fn overlap(a: impl AsRef<[u8]>, b: impl AsRef<[u8]>) -> bool {
     }
 }
 
+/// The pattern of all that both patterns match, if there is any.
+pub fn intersection(a: impl AsRef<[u8]>, b: impl AsRef<[u8]>) -> Option<Vec<u8>> {
+    let (a, b) = (a.as_ref(), b.as_ref());
+    if !overlap(a, b) {
+        return None;
+    }
+    let (mut ours, mut theirs) = (tokens(a), tokens(b));
+    let mut both: Vec<&[u8]> = Vec::new();
+    loop {
+        match (ours.next(), theirs.next()) {
+            (Some(b">"), Some(token)) => {
+                both.push(token);
+                both.extend(theirs);
+                break;
+            }
+            (Some(token), Some(b">")) => {
+                both.push(token);
+                both.extend(ours);
+                break;
+            }
+            (Some(b"*"), Some(token)) | (Some(token), Some(_)) => both.push(token),
+            _ => break,
+        }
+    }
+    Some(both.join(&b'.'))
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -78,6 +105,22 @@ mod tests {
         assert!(!overlap("a.*", "a") && !overlap("a.*", "a.b.c") && !overlap("a.>", "a"));
     }
 
+    #[test]
+    fn an_intersection_is_as_narrow_as_both() {
+        for (a, b, both) in [
+            ("a.*", "*.b", Some("a.b")),
+            ("a.>", "a.*.c", Some("a.*.c")),
+            ("*.>", "a.>", Some("a.>")),
+            (">", "a", Some("a")),
+            ("*", "*", Some("*")),
+            ("a.*", "a.b.c", None),
+        ] {
+            let expected = both.map(|both| both.as_bytes().to_vec());
+            assert_eq!(intersection(a, b), expected, "{a} {b}");
+            assert_eq!(intersection(b, a), expected, "{b} {a}");
+        }
+    }
+
     fn pattern() -> impl Strategy<Value = String> {
         prop::collection::vec("[ab*]", 1..4).prop_flat_map(|tokens| {
             prop_oneof![
@@ -109,6 +152,11 @@ mod tests {
         fn inclusion_and_overlap_agree_with_matching(a in pattern(), b in pattern()) {
             let both = |subject: &String| subject_matches(subject, &a) && subject_matches(subject, &b);
             prop_assert_eq!(overlap(&a, &b), literals().iter().any(both));
+            let common = intersection(&a, &b);
+            for literal in literals() {
+                let in_common = common.as_ref().is_some_and(|common| subject_matches(&literal, common));
+                prop_assert_eq!(in_common, both(&literal));
+            }
             // A `*` stands for any token, also for one that is neither `a` nor `b`.
             let generic = a.replace('*', "x");
             let outer_holds = literals()

@@ -11,7 +11,8 @@ use crate::jetstream::unique_id;
 use crate::monitor::observed::{Observed, json_time};
 use crate::server::version::REFERENCE_VERSION;
 
-/// The bit of `flags` that says that there is JetStream.
+/// The bit of `flags` that says that there is JetStream. The reference has two more, 2 for the form of snapshots and 4 for the account
+/// of traffic, both of its own Raft groups: whoever sets them says that those may be sent here.
 const JETSTREAM_ENABLED: u64 = 1;
 
 /// The server as others see it.
@@ -22,7 +23,13 @@ pub(super) struct ServerInfo<'a> {
     id: &'a str,
     #[serde(skip_serializing_if = "String::is_empty")]
     cluster: String,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    domain: &'a str,
     ver: &'static str,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    tags: Vec<String>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    metadata: BTreeMap<String, String>,
     feature_flags: BTreeMap<&'static str, bool>,
     jetstream: bool,
     flags: u64,
@@ -38,14 +45,18 @@ impl Sequence {
     /// The server as it is now, with the next number.
     pub(super) fn info<'a>(&self, server: &'a dyn Observed) -> ServerInfo<'a> {
         let facts = server.facts();
-        let jetstream = facts.options.jetstream().is_some();
+        let jetstream = server.streams().is_some();
+        let options = server.options();
         ServerInfo {
             name: &facts.server_name,
             host: &facts.options.host,
             id: &facts.server_id,
             cluster: server.cluster_name(),
+            domain: &facts.options.jetstream.domain,
             ver: REFERENCE_VERSION,
-            feature_flags: [("js_ack_fc_v2", false), ("js_raft_delete_range", false)].into(),
+            tags: options.server_tags.clone(),
+            metadata: options.server_metadata.clone(),
+            feature_flags: options.feature_flags.known(),
             jetstream,
             flags: match jetstream {
                 true => JETSTREAM_ENABLED,

@@ -10,6 +10,7 @@ use crate::broker::{Account, Client, ClientInfo, CloseReason, ConnectionTraffic}
 use crate::jetstream::types::{Time, encode};
 use crate::monitor::accstatz::{AccountFigures, Amount};
 use crate::monitor::observed::{Observed, json_time};
+use crate::tls::ocsp::{CertificateInfo, PeerRefusal, REASON};
 
 /// A client as it was when something happened to it.
 #[derive(Debug, Clone)]
@@ -181,6 +182,54 @@ pub(super) fn account_connections(
         "io.nats.server.advisory.v1.account_connections",
         &connections,
     )
+}
+
+/// A certificate on somebody's way to an authority may have been revoked, and so that one was not let in: subjects and payloads.
+pub(super) fn certificate_refused(
+    server: &dyn Observed,
+    sequence: &Sequence,
+    refusal: &PeerRefusal,
+) -> [(String, Vec<u8>); 2] {
+    #[derive(Serialize)]
+    struct Invalid<'a> {
+        link: &'a CertificateInfo,
+        peer: &'a CertificateInfo,
+        server: ServerInfo<'a>,
+        reason: &'a str,
+    }
+    #[derive(Serialize)]
+    struct Reject<'a> {
+        kind: &'static str,
+        peer: &'a CertificateInfo,
+        server: ServerInfo<'a>,
+        reason: &'static str,
+    }
+    let id = &server.facts().server_id;
+    let invalid = Invalid {
+        link: &refusal.link,
+        peer: &refusal.peer,
+        server: sequence.info(server),
+        reason: &refusal.reason,
+    };
+    let reject = Reject {
+        kind: "Client",
+        peer: &refusal.peer,
+        server: sequence.info(server),
+        reason: REASON,
+    };
+    [
+        (
+            format!("$SYS.SERVER.{id}.OCSP.PEER.LINK.INVALID"),
+            event(
+                "io.nats.server.advisory.v1.ocsp_peer_link_invalid",
+                &invalid,
+            ),
+        ),
+        (
+            format!("$SYS.SERVER.{id}.OCSP.PEER.CONN.REJECT"),
+            event("io.nats.server.advisory.v1.ocsp_peer_reject", &reject),
+        ),
+    ]
 }
 
 /// The server itself, and nothing else: the payload of its last words.

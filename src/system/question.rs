@@ -13,7 +13,12 @@ pub(super) enum ServerService {
     LeafNodes,
     Accounts,
     JetStream,
+    Groups,
     Health,
+    Variables,
+    Queues,
+    /// Takes as long as it is told to.
+    Profile,
 }
 
 /// What is asked about an account: `$SYS.REQ.ACCOUNT.<account>.X`.
@@ -30,7 +35,7 @@ pub(super) enum AccountService {
 }
 
 /// The services of a server, by the last token of their subjects.
-pub(super) const SERVER_SERVICES: [(&str, ServerService); 11] = [
+pub(super) const SERVER_SERVICES: [(&str, ServerService); 15] = [
     ("IDZ", ServerService::Identity),
     ("STATSZ", ServerService::Statistics),
     ("VARZ", ServerService::General),
@@ -41,7 +46,11 @@ pub(super) const SERVER_SERVICES: [(&str, ServerService); 11] = [
     ("LEAFZ", ServerService::LeafNodes),
     ("ACCOUNTZ", ServerService::Accounts),
     ("JSZ", ServerService::JetStream),
+    ("RAFTZ", ServerService::Groups),
     ("HEALTHZ", ServerService::Health),
+    ("EXPVARZ", ServerService::Variables),
+    ("IPQUEUESZ", ServerService::Queues),
+    ("PROFILEZ", ServerService::Profile),
 ];
 
 /// What one server can be told to do, by its id alone.
@@ -80,6 +89,11 @@ pub(super) const ALL_FIGURES: &str = "$SYS.REQ.ACCOUNT.PING.STATZ";
 /// What the clients of every account may ask about themselves.
 pub(super) const USER_INFO: &str = "$SYS.REQ.USER.INFO";
 
+/// What the clients of every account may ask about who listens in their account.
+pub(super) const SUBSCRIBERS: &str = "$SYS.DEBUG.SUBSCRIBERS";
+/// What servers ask each other to answer that.
+pub(super) const SUBSCRIPTION_COUNT: &str = "$SYS.REQ.ACCOUNT.NSUBS";
+
 /// What the clients of every account may ask about their own account.
 pub(super) const OWN_SERVICES: [(&str, AccountService); 3] = [
     ("$SYS.REQ.ACCOUNT.PING.CONNZ", AccountService::Connections),
@@ -92,6 +106,10 @@ pub(super) const OWN_SERVICES: [(&str, AccountService); 3] = [
 pub(super) enum Question<'a> {
     /// What the client that asks is known as.
     User,
+    /// How many listen in the account of who asks.
+    Subscribers,
+    /// Another server asks how many listen here.
+    SubscriptionCount,
     /// This server is told to do something.
     Order(Order),
     /// About this server.
@@ -107,6 +125,8 @@ impl<'a> Question<'a> {
     pub(super) fn parse(subject: &'a str) -> Option<Self> {
         match subject {
             USER_INFO => return Some(Self::User),
+            SUBSCRIBERS => return Some(Self::Subscribers),
+            SUBSCRIPTION_COUNT => return Some(Self::SubscriptionCount),
             OLD_PING => return Some(Self::Server(ServerService::Statistics)),
             ALL_FIGURES => return Some(Self::AllFigures),
             _ => {}
@@ -128,6 +148,7 @@ impl<'a> Question<'a> {
     pub(super) fn parse_of(subject: &str, account: &'a str) -> Option<Self> {
         match subject {
             USER_INFO => Some(Self::User),
+            SUBSCRIBERS => Some(Self::Subscribers),
             _ => find(&OWN_SERVICES, subject).map(|service| Self::Account(account, service)),
         }
     }

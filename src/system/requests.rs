@@ -5,6 +5,7 @@ use serde_json::Value;
 
 use super::envelope::{Refusal, Sequence, done_without_data, response};
 use super::events::account_connections;
+use super::profile::{ProfileQuestion, profile};
 use super::question::{AccountService, Order, Question, ServerService};
 use super::service::Operator;
 use super::{statsz, user};
@@ -17,9 +18,12 @@ use crate::monitor::connz::{self, connz};
 use crate::monitor::edges::{gatewayz, leafz};
 use crate::monitor::endpoints::Monitor;
 use crate::monitor::healthz::{Question as HealthQuestion, health};
+use crate::monitor::ipqueuesz::{Question as QueuesQuestion, queues};
 use crate::monitor::observed::{Facts, Observed, json_time};
+use crate::monitor::raftz::{self, raftz};
 use crate::monitor::routez::{self, routez};
 use crate::monitor::subsz::{self, subsz};
+use crate::monitor::variables::variables;
 use crate::monitor::varz::varz;
 
 /// Which servers a question is for: all that match what is said.
@@ -45,9 +49,12 @@ impl Filter {
         named(&self.server_name, &facts.server_name)
             && named(&self.host, &facts.options.host)
             && named(&self.cluster, &server.cluster_name())
-            // This server has no domain and no tags.
-            && self.domain.is_empty()
-            && self.tags.is_empty()
+            && (self.domain.is_empty() || self.domain == facts.options.jetstream.domain)
+            && {
+                let own = server.options();
+                let is_own = |tag: &String| own.server_tags.contains(&tag.trim().to_lowercase());
+                self.tags.iter().all(is_own)
+            }
     }
 }
 
@@ -63,6 +70,7 @@ struct StreamsOptions {
     config: bool,
     leader_only: bool,
     stream_leader_only: bool,
+    raft: bool,
     offset: i64,
     limit: i64,
 }
@@ -77,6 +85,7 @@ impl StreamsOptions {
             direct_consumers: self.direct_consumer,
             config: self.config,
             stream_leader_only: self.stream_leader_only,
+            groups: self.raft,
             offset: usize::try_from(self.offset).unwrap_or(0),
             // The reference takes a negative limit for none.
             limit: usize::try_from(self.limit).unwrap_or(usize::MAX),
@@ -104,12 +113,15 @@ impl Desk<'_> {
             Err(refusal) => return Some(self.respond::<()>(Err(refusal))),
         };
         match read::<Filter>(&body) {
+            // Who a server is, is told to everybody who asks.
+            Ok(_) if question == Question::Server(ServerService::Identity) => {}
             Ok(filter) if !filter.matches(&*self.monitor.server) => return None,
             Ok(_) => {}
             Err(refusal) => return Some(self.respond::<()>(Err(refusal))),
         }
         match question {
-            Question::User => None,
+            // These have been answered, or are by others.
+            Question::User | Question::Subscribers | Question::SubscriptionCount => None,
             Question::Order(order) => Some(self.order(order, &body)),
             Question::Server(service) => self.about_server(service, &body),
             Question::Account(account, service) => self.about_account(account, service, &body),
@@ -170,9 +182,20 @@ impl Desk<'_> {
                 }
                 self.respond(asked.map(|asked| self.streams(&asked.query())))
             }
+            ServerService::Groups => {
+                self.respond(read::<raftz::Question>(body).map(|asked| raftz(monitor, &asked)))
+            }
             ServerService::Health => {
                 let asked = read::<HealthQuestion>(body);
                 self.respond(asked.map(|asked| health(monitor, &asked)))
+            }
+            ServerService::Variables => self.respond(Ok(variables())),
+            ServerService::Queues => {
+                let asked = read::<QueuesQuestion>(body);
+                self.respond(asked.map(|asked| queues(monitor, &asked)))
+            }
+            ServerService::Profile => {
+                self.respond(read::<ProfileQuestion>(body).map(|asked| profile(&asked)))
             }
         })
     }

@@ -8,6 +8,7 @@ use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 
 use super::identity::PeerIdentity;
+use super::ocsp::Stapled;
 
 /// The curve of a name that the options know.
 fn curve(name: &str) -> Option<&'static dyn SupportedKxGroup> {
@@ -62,25 +63,46 @@ pub(super) fn provider(suite_names: &[String], curve_names: &[String]) -> Arc<Cr
     Arc::new(provider)
 }
 
+/// A certificate of ours.
+#[derive(Debug)]
+enum Own {
+    Plain(Arc<CertifiedKey>),
+    /// With a proof that it has not been revoked.
+    Stapled(Stapled),
+}
+
+impl Own {
+    fn key(&self) -> Option<Arc<CertifiedKey>> {
+        match self {
+            Self::Plain(key) => Some(Arc::clone(key)),
+            Self::Stapled(stapled) => stapled.key(),
+        }
+    }
+}
+
 /// Chooses among several certificates by the name that the peer wants to reach.
 #[derive(Debug)]
 pub(super) struct ByHost {
     /// Each with the hosts that it is for.
-    all: Vec<(Vec<String>, Arc<CertifiedKey>)>,
+    all: Vec<(Vec<String>, Own)>,
 }
 
 impl ByHost {
-    pub(super) fn new(keys: Vec<CertifiedKey>) -> Self {
-        let with_hosts = keys.into_iter().map(|key| {
+    pub(super) fn new(keys: Vec<(CertifiedKey, Option<Stapled>)>) -> Self {
+        let with_hosts = keys.into_iter().map(|(key, stapled)| {
             let identity = key.cert.first().and_then(PeerIdentity::of);
-            (identity.unwrap_or_default().hosts, Arc::new(key))
+            let own = match stapled {
+                Some(stapled) => Own::Stapled(stapled),
+                None => Own::Plain(Arc::new(key)),
+            };
+            (identity.unwrap_or_default().hosts, own)
         });
         Self {
             all: with_hosts.collect(),
         }
     }
 
-    fn pick(&self, wanted: Option<&str>) -> Option<&Arc<CertifiedKey>> {
+    fn pick(&self, wanted: Option<&str>) -> Option<&Own> {
         let fits = |hosts: &Vec<String>| {
             wanted.is_some_and(|wanted| hosts.iter().any(|host| is_for(host, wanted)))
         };
@@ -91,12 +113,12 @@ impl ByHost {
 
 impl ResolvesServerCert for ByHost {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        self.pick(hello.server_name()).cloned()
+        self.pick(hello.server_name())?.key()
     }
 }
 
 /// Whether a certificate's name stands for a host; `*` is one label.
-fn is_for(name: &str, host: &str) -> bool {
+pub fn is_for(name: &str, host: &str) -> bool {
     match name.strip_prefix("*.") {
         Some(domain) => host
             .split_once('.')

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::ServerCertVerifier;
@@ -16,6 +17,7 @@ use rustls::{ClientConfig, RootCertStore, ServerConfig, SupportedProtocolVersion
 
 use super::choice::{self, ByHost};
 use super::identity::KeyHash;
+use super::ocsp::{self, OcspError, PeerCheck};
 use super::pins::Pinned;
 use crate::config::options::{PeerCertificate, TlsOptions, TlsVersion};
 
@@ -63,6 +65,14 @@ pub enum TlsError {
     /// What checks peers cannot be made of these authorities.
     #[error("cannot check certificates: {0}")]
     Verifier(#[from] VerifierBuilderError),
+    /// Nothing can be shown with a certificate that asks for it.
+    #[error("bad OCSP status update for certificate at '{cert_file}': {source}")]
+    Ocsp {
+        /// The certificate.
+        cert_file: PathBuf,
+        /// Why.
+        source: OcspError,
+    },
     /// The versions and the ciphers do not go together.
     #[error("TLS cannot be set up: {0}")]
     Versions(rustls::Error),
@@ -94,9 +104,45 @@ pub fn server_config(options: &TlsOptions) -> Result<Arc<ServerConfig>, TlsError
     if own.is_empty() {
         return Err(TlsError::NoCertificate);
     }
-    let keys = own.iter().map(|own| own.certified(&provider));
-    let by_host = ByHost::new(keys.collect::<Result<_, _>>()?);
-    Ok(Arc::new(builder.with_cert_resolver(Arc::new(by_host))))
+    let issuers = match &options.ca_file {
+        Some(path) => certificates(path)?,
+        None => Vec::new(),
+    };
+    let mut all = Vec::with_capacity(own.len());
+    for own in &own {
+        let key = own.certified(&provider)?;
+        let (ocsp, store) = (options.ocsp.as_ref(), options.ocsp_store.as_deref());
+        let stapled = ocsp::staple(ocsp, store, &own.cert_file, &key, &issuers);
+        let stapled = stapled.map_err(|source| TlsError::Ocsp {
+            cert_file: own.cert_file.clone(),
+            source,
+        })?;
+        all.push((key, stapled));
+    }
+    Ok(Arc::new(
+        builder.with_cert_resolver(Arc::new(ByHost::new(all))),
+    ))
+}
+
+/// When the certificate ends that a listener shows first; `None` where it cannot be read. Reads a file: not for a connection's thread.
+pub fn not_after(options: &TlsOptions) -> Option<SystemTime> {
+    let listed = options.certificates.first().map(|(cert, _)| cert);
+    let own = certificates(options.cert_file.as_ref().or(listed)?).ok()?;
+    ocsp::not_after(own.first()?)
+}
+
+/// What asks whether the certificates of those who connect have been revoked, when that is to be. Reads files: not for a connection's
+/// thread.
+pub fn peer_check(options: &TlsOptions) -> Result<Option<Arc<PeerCheck>>, TlsError> {
+    let Some(check) = &options.ocsp_peer else {
+        return Ok(None);
+    };
+    let authorities = match &options.ca_file {
+        Some(path) => certificates(path)?,
+        None => rustls_native_certs::load_native_certs().certs,
+    };
+    let check = PeerCheck::new(check, &options.ocsp_cache, &authorities);
+    Ok(Some(Arc::new(check)))
 }
 
 /// What a connection to another server needs: the other side's certificate is always checked against the authorities,

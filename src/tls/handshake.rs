@@ -9,6 +9,7 @@ use rustls::{ClientConfig, ClientConnection, Connection, ServerConfig, ServerCon
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
+use super::ocsp::{PeerCheck, PeerRefusal};
 use super::socket::TlsSocket;
 
 /// Why a connection could not be encrypted.
@@ -20,9 +21,15 @@ pub enum HandshakeError {
     /// The connection broke, or the peer refused us or was refused.
     #[error("TLS handshake error: {0}")]
     Failed(#[from] io::Error),
+    /// The peer's certificates may have been revoked.
+    #[error("TLS handshake error: {0}")]
+    Revoked(Box<PeerRefusal>),
     /// What comes before a handshake was wrong.
     #[error("{0}")]
     Before(io::Error),
+    /// Too many handshakes begin at once.
+    #[error("Connection throttling is active. Please try again later.")]
+    Throttled,
     /// The other side's name is neither a host name nor an address.
     #[error("TLS handshake error: {name:?} is no host: {source}")]
     Name {
@@ -44,6 +51,23 @@ pub async fn accept(
 ) -> Result<TlsSocket, HandshakeError> {
     let session = Connection::Server(ServerConnection::new(config)?);
     complete(TlsSocket::new(tcp, session), at_most).await
+}
+
+/// The listening side's handshake, and then the question whether the peer's certificates have been revoked, where that is asked.
+pub async fn accept_checked(
+    tcp: TcpStream,
+    config: Arc<ServerConfig>,
+    at_most: Duration,
+    check: Option<&Arc<PeerCheck>>,
+) -> Result<TlsSocket, HandshakeError> {
+    let socket = accept(tcp, config, at_most).await?;
+    if let Some(check) = check
+        && let Err(refusal) = check.admits(&socket.peer_certificates()).await
+    {
+        socket.shutdown();
+        return Err(HandshakeError::Revoked(refusal));
+    }
+    Ok(socket)
 }
 
 /// The connecting side's handshake; `host` is the name or address that the other side's certificate must bear.

@@ -13,11 +13,12 @@ use std::task::{Context, Poll};
 use bytes::BytesMut;
 use parking_lot::Mutex;
 use rustls::Connection;
+use rustls::pki_types::CertificateDer;
 use tokio::io::Interest;
 use tokio::net::TcpStream;
 
 use super::agreed::Encryption;
-use super::identity::PeerIdentity;
+use super::identity::{KeyHash, PeerIdentity, key_hash};
 
 /// How much ciphertext waits for the socket before no more is made.
 pub const CIPHERTEXT_BYTES_MAX: usize = 64 * 1024;
@@ -89,6 +90,19 @@ impl TlsSocket {
         PeerIdentity::of(session.peer_certificates()?.first()?)
     }
 
+    /// The hash of the key in the peer's certificate, if it has shown one.
+    pub fn peer_key(&self) -> Option<KeyHash> {
+        let session = self.session.lock();
+        key_hash(session.peer_certificates()?.first()?)
+    }
+
+    /// The certificates that the peer has shown, its own first.
+    pub(super) fn peer_certificates(&self) -> Vec<CertificateDer<'static>> {
+        let session = self.session.lock();
+        let shown = session.peer_certificates().unwrap_or_default();
+        shown.iter().map(|one| one.clone().into_owned()).collect()
+    }
+
     /// The two halves. The connection ends when both are gone, or either says so.
     pub fn into_split(self) -> (TlsReader, TlsWriter) {
         let socket = Arc::new(self);
@@ -137,7 +151,7 @@ impl TlsSocket {
         }
     }
 
-    fn try_read_buf(&self, buffer: &mut BytesMut) -> io::Result<usize> {
+    pub(super) fn try_read_buf(&self, buffer: &mut BytesMut) -> io::Result<usize> {
         let mut session = self.session.lock();
         loop {
             match read_plaintext(&mut session, buffer) {
@@ -155,7 +169,7 @@ impl TlsSocket {
         }
     }
 
-    fn try_write(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+    pub(super) fn try_write(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
         let mut session = self.session.lock();
         flush(&self.tcp, &mut session)?;
         let mut taken = 0;
@@ -180,11 +194,21 @@ impl TlsSocket {
         }
     }
 
-    fn try_flush(&self) -> io::Result<()> {
+    pub(super) fn try_flush(&self) -> io::Result<()> {
         flush(&self.tcp, &mut self.session.lock())
     }
 
-    fn shutdown(&self) {
+    /// Whether the socket has something. Only one task may wait here at a time.
+    pub(super) fn poll_readable(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.tcp.poll_read_ready(context)
+    }
+
+    /// Whether the socket takes more. Only one task may wait here at a time.
+    pub(super) fn poll_writable(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.tcp.poll_write_ready(context)
+    }
+
+    pub(super) fn shutdown(&self) {
         {
             let mut session = self.session.lock();
             session.send_close_notify();
@@ -217,7 +241,7 @@ impl TlsWriter {
 
     /// Whether the socket takes more. Only one task may wait here at a time.
     pub fn poll_writable(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.0.tcp.poll_write_ready(context)
+        self.0.poll_writable(context)
     }
 
     /// Says goodbye, as far as the socket takes it, and ends both directions.

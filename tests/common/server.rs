@@ -22,13 +22,35 @@ pub struct ServerOptions {
     jetstream: bool,
     monitoring: bool,
     host: Option<(String, Ipv4Addr)>,
+    binary: Option<PathBuf>,
+    small_store: Option<u32>,
 }
 
 impl ServerOptions {
+    /// Runs that binary, whatever is under test.
+    pub fn binary(mut self, path: &Path) -> Self {
+        self.binary = Some(path.to_owned());
+        self
+    }
+
     /// Runs in a network namespace, and listens there at that address.
     pub fn host(mut self, namespace: String, address: Ipv4Addr) -> Self {
         self.host = Some((namespace, address));
         self
+    }
+
+    /// Has its store directory on a file system of its own, of so many mebibytes, that nobody else sees and that is gone when the server ends.
+    pub fn small_store(mut self, mebibytes: u32) -> Self {
+        self.small_store = Some(mebibytes);
+        self
+    }
+
+    /// Whether this machine lets a process have file systems of its own.
+    pub fn can_have_small_stores() -> bool {
+        let mut command = Command::new("unshare");
+        command.args(["--user", "--map-root-user", "--mount"]);
+        command.args(["mount", "-t", "tmpfs", "tmpfs", "/mnt"]);
+        command.output().is_ok_and(|ended| ended.status.success())
     }
 
     fn address(&self) -> Ipv4Addr {
@@ -221,11 +243,22 @@ impl Server {
     }
 
     fn command(&self) -> Command {
-        let binary = std::env::var("NATS_SERVER_UNDER_TEST")
-            .unwrap_or_else(|_| env!("CARGO_BIN_EXE_nats-server").to_owned());
-        let mut command = match &self.options.host {
-            None => Command::new(binary),
-            Some((namespace, _)) => {
+        let under_test = || std::env::var_os("NATS_SERVER_UNDER_TEST").map(PathBuf::from);
+        let binary = self.options.binary.clone().or_else(under_test);
+        let binary = binary.unwrap_or_else(|| env!("CARGO_BIN_EXE_nats-server").into());
+        let mut command = match (&self.options.host, self.options.small_store) {
+            (None, None) => Command::new(binary),
+            (None, Some(mebibytes)) => {
+                let store = self.store_directory();
+                std::fs::create_dir_all(&store).expect("our own directory is writable");
+                let script = "mount -t tmpfs -o size=$0m tmpfs \"$1\" && shift && exec \"$@\"";
+                let mut command = Command::new("unshare");
+                // Becomes the server as well.
+                command.args(["--user", "--map-root-user", "--mount", "sh", "-c", script]);
+                command.arg(mebibytes.to_string()).arg(store).arg(binary);
+                command
+            }
+            (Some((namespace, _)), _) => {
                 let mut command = Command::new("ip");
                 // Becomes the server: the process that is started is the one that is killed.
                 command.args(["netns", "exec", namespace]).arg(binary);

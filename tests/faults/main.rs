@@ -22,6 +22,8 @@ const STREAM: &str = "FAULTS";
 const WRITERS: usize = 4;
 /// A write is acknowledged again within this time after a fault. The goal is two seconds; a machine that is busy with other tests gets more.
 const PAUSE_MAX: Duration = Duration::from_secs(20);
+/// How long the next replica may take to lead.
+const LEAD_PATIENCE: Duration = Duration::from_secs(120);
 
 fn number(name: &str, usual: u64) -> u64 {
     let given = std::env::var(name).ok();
@@ -120,7 +122,7 @@ async fn compare_replicas(
     context: &jetstream::Context,
 ) -> BTreeMap<u64, String> {
     let mut first: Option<BTreeMap<u64, String>> = None;
-    let deadline = Instant::now() + Duration::from_secs(120);
+    let mut deadline = Instant::now() + LEAD_PATIENCE;
     let mut seen = vec![false; servers.servers.len()];
     while seen.iter().any(|seen| !seen) && Instant::now() < deadline {
         let info = servers.settled(context, STREAM).await;
@@ -133,6 +135,7 @@ async fn compare_replicas(
                 None => first = Some(content),
                 Some(first) => assert!(*first == content, "{leader} holds something else"),
             }
+            deadline = Instant::now() + LEAD_PATIENCE;
         }
         let members = cluster.replicas.iter().map(|peer| peer.name.clone());
         let mut members = members.chain([leader]);
@@ -144,6 +147,7 @@ async fn compare_replicas(
         let asked = client.request(subject, preferred.into());
         let _ = tokio::time::timeout(Duration::from_secs(5), asked).await;
     }
+    assert!(seen.iter().all(|seen| *seen), "not all led: {seen:?}");
     first.expect("somebody leads")
 }
 

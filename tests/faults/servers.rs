@@ -1,12 +1,11 @@
 //! Several servers of one cluster as processes, that can be killed, frozen and brought back.
 
-use std::net::TcpListener;
 use std::time::{Duration, Instant};
 
 use async_nats::jetstream::{self, stream};
 use rustix::process::Signal;
 
-use crate::common::{Server, ServerOptions};
+use crate::common::{Server, ServerOptions, free_port};
 use crate::network::Network;
 
 pub struct Servers {
@@ -40,19 +39,11 @@ pub enum Cut {
     OneWire,
 }
 
-fn free_ports(count: usize) -> Vec<u16> {
-    let bind = |_| TcpListener::bind("127.0.0.1:0").expect("a free port");
-    let listeners: Vec<TcpListener> = (0..count).map(bind).collect();
-    let port = |listener: &TcpListener| listener.local_addr().expect("it is bound").port();
-    listeners.iter().map(port).collect()
-}
-
 impl Servers {
     /// Starts a cluster on the loopback; every server knows the route to every other.
     pub fn start(count: usize) -> Self {
-        let ports = free_ports(count);
-        let at = |port: &u16| format!("127.0.0.1:{port}");
-        let places: Vec<String> = ports.iter().map(at).collect();
+        let at = |_| format!("127.0.0.1:{}", free_port());
+        let places: Vec<String> = (0..count).map(at).collect();
         Self::start_at(&places, None)
     }
 

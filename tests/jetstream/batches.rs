@@ -5,7 +5,7 @@ use futures_util::StreamExt;
 use serde_json::{Value, json};
 
 use super::client;
-use super::common::{Server, eventually_async};
+use super::common::{Server, ServerOptions, eventually_async};
 use super::copies::api;
 
 async fn create(client: &async_nats::Client, config: Value) {
@@ -58,6 +58,28 @@ async fn a_batch_is_there_as_a_whole_after_a_kill() {
     let client = client(&server).await;
     let info = api(&client, "STREAM.INFO.B", Value::Null).await;
     assert_eq!(info["state"]["messages"], 3, "{info}");
+}
+
+#[tokio::test]
+async fn the_batches_of_a_server_are_limited_as_its_operator_says() {
+    let server = ServerOptions::default()
+        .config("jetstream { store_dir: \"@DIR@/js\", limits { batch { max_inflight_total: 1, timeout: 500ms } } }")
+        .start();
+    let client = client(&server).await;
+    for name in ["a", "b"] {
+        let config = json!({"name": name, "subjects": [name], "allow_atomic": true});
+        create(&client, config).await;
+    }
+    let abandoned = "$JS.EVENT.ADVISORY.STREAM.BATCH_ABANDONED.a";
+    let mut abandoned = client.subscribe(abandoned).await.expect("subscribes");
+    let first = [("Nats-Batch-Id", "one"), ("Nats-Batch-Sequence", "1")];
+    assert!(send(&client, "a", &first, "x").await.is_null());
+    let refused = send(&client, "b", &first, "x").await;
+    assert_eq!(refused["error"]["err_code"], 10210, "{refused}");
+    let advisory = abandoned.next().await.expect("an advisory");
+    let advisory: Value = serde_json::from_slice(&advisory.payload).expect("JSON");
+    assert_eq!(advisory["reason"], "timeout", "{advisory}");
+    assert!(send(&client, "b", &first, "x").await.is_null());
 }
 
 #[tokio::test]

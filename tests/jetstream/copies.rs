@@ -1,6 +1,7 @@
 //! Mirrors and sources as clients see them.
 
 use async_nats::jetstream::Context;
+use futures_util::StreamExt;
 use serde_json::{Value, json};
 
 use super::common::{Server, eventually_async};
@@ -174,6 +175,150 @@ async fn a_work_queue_is_emptied_through_a_consumer_made_beforehand() {
     holds(&client, "Q", 0).await;
 }
 
+async fn consumer_names(client: &async_nats::Client, stream: &str) -> Vec<String> {
+    let listed = api(client, &format!("CONSUMER.NAMES.{stream}"), Value::Null).await;
+    serde_json::from_value(listed["consumers"].clone()).expect("names")
+}
+
+#[tokio::test]
+async fn what_goes_once_it_is_confirmed_goes_when_its_mirror_has_it() {
+    let mut server = Server::jetstream();
+    let name = {
+        let (context, client) = (connect(&server).await, client(&server).await);
+        let queue = json!({"name": "Q", "subjects": ["q.>"], "retention": "workqueue"});
+        create(&client, queue).await;
+        fill(&context, "q.a", 20).await;
+        create(&client, json!({"name": "M", "mirror": {"name": "Q"}})).await;
+        holds(&client, "M", 20).await;
+        holds(&client, "Q", 0).await;
+        let names = consumer_names(&client, "Q").await;
+        assert!(
+            names[0].starts_with("JS_MIRROR_") && names.len() == 1,
+            "{names:?}"
+        );
+        let shown = api(
+            &client,
+            &format!("CONSUMER.INFO.Q.{}", names[0]),
+            Value::Null,
+        )
+        .await;
+        let config = &shown["config"];
+        assert_eq!(config["ack_policy"], "flow_control", "{shown}");
+        assert_eq!(config["durable_name"], names[0].as_str(), "{shown}");
+        assert_eq!(config["sourcing"], true, "{shown}");
+        // It takes the whole queue and leaves room for others.
+        let worker = json!({"stream_name": "Q", "config": {
+            "durable_name": "W", "ack_policy": "explicit", "filter_subject": "q.w",
+        }});
+        let made = api(&client, "CONSUMER.DURABLE.CREATE.Q.W", worker).await;
+        assert!(made["error"].is_null(), "{made}");
+        api(&client, "CONSUMER.DELETE.Q.W", Value::Null).await;
+        names[0].clone()
+    };
+    server.kill();
+    server.start_again();
+    let (context, client) = (connect(&server).await, client(&server).await);
+    fill(&context, "q.b", 5).await;
+    let mirror = holds(&client, "M", 25).await;
+    assert_eq!(mirror["state"]["last_seq"], 25);
+    holds(&client, "Q", 0).await;
+    assert_eq!(consumer_names(&client, "Q").await, [name]);
+    // Nobody goes on with it, and nothing waits for it.
+    api(&client, "STREAM.DELETE.M", Value::Null).await;
+    eventually_async("the consumer is gone", async || {
+        consumer_names(&client, "Q").await.is_empty().then_some(())
+    })
+    .await;
+}
+
+/// The ack subject of the next message; heartbeats and flow control are passed over.
+async fn delivery(heard: &mut async_nats::Subscriber) -> String {
+    loop {
+        let message = heard.next().await.expect("a message");
+        match message.reply {
+            Some(reply) if reply.starts_with("$JS.ACK.") => return reply.to_string(),
+            _ => {}
+        }
+    }
+}
+
+#[tokio::test]
+async fn other_servers_get_consumers_that_are_not_the_streams_own() {
+    let server = Server::jetstream();
+    let (context, client) = (connect(&server).await, client(&server).await);
+    create(
+        &client,
+        json!({"name": "S", "subjects": ["s.>"], "max_consumers": 1}),
+    )
+    .await;
+    let queue =
+        json!({"name": "Q", "subjects": ["q.>"], "retention": "interest", "max_consumers": 1});
+    create(&client, queue).await;
+    let wanted = |stream: &str, to: &str, sourcing: bool| {
+        json!({"stream_name": stream, "config": {
+            "name": "JS_SRC_x", "deliver_subject": to, "ack_policy": "none", "max_deliver": 1,
+            "ack_wait": 79_200_000_000_000u64, "idle_heartbeat": 1_000_000_000, "flow_control": true,
+            "direct": true, "sourcing": sourcing, "inactive_threshold": 10_000_000_000u64,
+        }})
+    };
+    let create_subject = |stream: &str| format!("CONSUMER.CREATE.{stream}.JS_SRC_x");
+    for attempt in 0..2 {
+        let made = api(
+            &client,
+            &create_subject("S"),
+            wanted("S", &format!("d{attempt}"), true),
+        )
+        .await;
+        let name = made["name"].as_str().expect("a name");
+        assert!(name.starts_with("JS_SRC_x-"), "{made}");
+        assert_eq!(made["config"]["direct"], true, "{made}");
+    }
+    let plain_one = api(&client, &create_subject("S"), wanted("S", "d2", false)).await;
+    assert_eq!(plain_one["name"], "JS_SRC_x", "{plain_one}");
+    assert!(consumer_names(&client, "S").await.is_empty());
+    let listed = api(&client, "CONSUMER.LIST.S", Value::Null).await;
+    assert_eq!(listed["total"], 0, "{listed}");
+    // Neither they nor those that confirm are counted.
+    for stream in ["S", "Q"] {
+        let own = json!({"stream_name": stream, "config": {"durable_name": "own", "ack_policy": "explicit"}});
+        let made = api(
+            &client,
+            &format!("CONSUMER.DURABLE.CREATE.{stream}.own"),
+            own,
+        )
+        .await;
+        assert!(made["error"].is_null(), "{made}");
+    }
+    let mut heard = client.subscribe("d0").await.expect("subscribes");
+    let made = api(&client, &create_subject("Q"), wanted("Q", "d0", true)).await;
+    assert_eq!(made["config"]["durable_name"], "JS_SRC_x", "{made}");
+    assert!(made["config"]["direct"].is_null(), "{made}");
+    fill(&context, "q.a", 3).await;
+    for sequence in 1..=3 {
+        let reply = delivery(&mut heard).await;
+        assert!(
+            reply.contains(&format!(".1.{sequence}.{sequence}.")),
+            "{reply}"
+        );
+    }
+    heard.unsubscribe().await.expect("unsubscribes");
+    client.flush().await.expect("flushes");
+    // Renewed, it begins again after what was confirmed, which is nothing.
+    let mut heard = client.subscribe("d1").await.expect("subscribes");
+    let mut other = wanted("Q", "d1", true);
+    other["config"]["deliver_policy"] = json!("by_start_sequence");
+    other["config"]["opt_start_seq"] = json!(3);
+    let made = eventually_async("nobody listens where it delivered before", async || {
+        let made = api(&client, &create_subject("Q"), other.clone()).await;
+        made["error"].is_null().then_some(made)
+    })
+    .await;
+    assert_eq!(made["config"]["deliver_policy"], "all", "{made}");
+    let reply = delivery(&mut heard).await;
+    assert!(reply.starts_with("$JS.ACK.Q.JS_SRC_x.1.1.1."), "{reply}");
+    assert_eq!(consumer_names(&client, "Q").await, ["JS_SRC_x", "own"]);
+}
+
 #[tokio::test]
 async fn what_a_stream_cannot_copy_from_is_refused() {
     let server = Server::jetstream();
@@ -202,6 +347,30 @@ async fn what_a_stream_cannot_copy_from_is_refused() {
             10024,
         ),
         (
+            json!({"name": "X", "sources": [{"name": "LARGE"}, {"name": "R", "external": {"api": "r.API", "deliver": "l"}}]}),
+            10022,
+        ),
+        (
+            json!({"name": "X", "sources": [{"name": "R", "subject_transforms": [{"src": "a.>", "dest": "b.>"}, {"src": "a.*", "dest": "c.{{wildcard(1)}}"}]}]}),
+            10147,
+        ),
+        (
+            json!({"name": "X", "mirror": {"name": "R", "subject_transforms": [{"src": "a.>", "dest": "b.>"}, {"src": "a.*", "dest": "c.{{wildcard(1)}}"}]}}),
+            10152,
+        ),
+        (
+            json!({"name": "X", "sources": [{"name": "R", "filter_subject": "a", "subject_transforms": [{"src": "a", "dest": "b"}]}]}),
+            10144,
+        ),
+        (
+            json!({"name": "X", "mirror": {"name": "R", "filter_subject": "a", "subject_transforms": [{"src": "a", "dest": "b"}]}}),
+            10150,
+        ),
+        (
+            json!({"name": "X", "sources": [{"name": "R"}, {"name": "R"}]}),
+            10140,
+        ),
+        (
             json!({"name": "X", "mirror": {"name": "LARGE"}, "subjects": ["x"]}),
             10034,
         ),
@@ -228,4 +397,19 @@ async fn what_a_stream_cannot_copy_from_is_refused() {
     .await;
     assert_eq!(shown["mirror"]["error"]["err_code"], 10059, "{shown}");
     assert_eq!(shown["mirror"]["active"], -1, "{shown}");
+    let filtered =
+        json!({"name": "FILTERED", "sources": [{"name": "LARGE", "filter_subject": "l.a"}]});
+    create(&client, filtered).await;
+    let shown = eventually_async("the source is in use", async || {
+        let shown = info(&client, "FILTERED").await;
+        shown["sources"][0]["error"].is_null().then_some(shown)
+    })
+    .await;
+    let source = &shown["sources"][0];
+    assert_eq!(source["name"], "LARGE", "{shown}");
+    assert_eq!(source["filter_subject"], "l.a", "{shown}");
+    assert!(
+        source["lag"].is_u64() && source["active"].is_i64(),
+        "{shown}"
+    );
 }

@@ -1,5 +1,8 @@
 //! Key-value buckets, which are streams with history.
 
+use std::collections::HashSet;
+use std::time::Instant;
+
 use async_nats::jetstream::Context;
 use async_nats::jetstream::kv::{Config, Operation, Store};
 use futures_util::{StreamExt, TryStreamExt};
@@ -88,6 +91,66 @@ async fn keys_are_listed_and_purged() {
         .expect("keys");
     keys.sort();
     assert_eq!(keys, ["a", "b.c"]);
+}
+
+/// `NATS_TEST_KEYS` says how many, a million for instance.
+#[tokio::test]
+async fn many_keys_are_put_at_a_time_and_all_are_listed() {
+    let count = super::number("NATS_TEST_KEYS", 5000);
+    let server = Server::jetstream();
+    let (_context, store) = bucket(&server, 1).await;
+    let began = Instant::now();
+    let puts = futures_util::stream::iter(0..count).map(|number| {
+        let store = store.clone();
+        async move { store.put(format!("key.{number}"), "value".into()).await }
+    });
+    puts.buffer_unordered(1000)
+        .try_for_each(|_| async { Ok(()) })
+        .await
+        .expect("put");
+    let (put, began) = (began.elapsed(), Instant::now());
+    let mut keys: HashSet<String> = HashSet::new();
+    let mut listed = store.keys().await.expect("keys");
+    while let Some(key) = listed.try_next().await.expect("a key") {
+        assert!(keys.insert(key), "a key is listed once");
+    }
+    println!(
+        "{count} keys put in {put:?}, listed in {:?}",
+        began.elapsed()
+    );
+    assert_eq!(keys.len() as u64, count);
+    assert!((0..count).all(|number| keys.contains(&format!("key.{number}"))));
+}
+
+#[tokio::test]
+async fn of_many_who_compare_and_set_each_change_is_won_by_one() {
+    let server = Server::jetstream();
+    let (_context, store) = bucket(&server, 1).await;
+    store.put("count", "0".into()).await.expect("put");
+    let adders = (0..8).map(|_| {
+        let store = store.clone();
+        async move {
+            let mut won = 0;
+            while won < 25 {
+                let entry = store.entry("count").await.expect("asked").expect("there");
+                let count: u64 = String::from_utf8_lossy(&entry.value)
+                    .parse()
+                    .expect("a number");
+                let next = (count + 1).to_string();
+                won += u64::from(
+                    store
+                        .update("count", next.into(), entry.revision)
+                        .await
+                        .is_ok(),
+                );
+            }
+        }
+    });
+    futures_util::future::join_all(adders).await;
+    assert_eq!(
+        store.get("count").await.expect("asked").expect("a value"),
+        "200"
+    );
 }
 
 #[tokio::test]

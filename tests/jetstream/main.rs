@@ -39,6 +39,14 @@ async fn client(server: &Server) -> async_nats::Client {
         .expect("the server accepts clients")
 }
 
+/// The number that an environment variable gives.
+fn number(variable: &str, otherwise: u64) -> u64 {
+    std::env::var(variable)
+        .ok()
+        .and_then(|text| text.parse().ok())
+        .unwrap_or(otherwise)
+}
+
 /// Publishes and waits for the ack; says the sequence.
 async fn publish(context: &Context, subject: &str, payload: impl Into<String>) -> u64 {
     let ack = context

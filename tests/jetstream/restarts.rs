@@ -1,11 +1,13 @@
-//! What is there again after a kill in lazy mode, and what an encrypted store shows.
+//! What is there again after a kill in lazy mode or an end in order, and what an encrypted store shows.
+
+use std::time::Duration;
 
 use async_nats::jetstream::consumer::{AckPolicy, PullConsumer, pull};
 use async_nats::jetstream::message::PublishMessage;
 use async_nats::jetstream::stream::{Compression, Config};
 use futures_util::TryStreamExt;
 
-use super::common::{Server, ServerOptions};
+use super::common::{Server, ServerOptions, eventually_async};
 use super::{PATIENCE, connect, plain, publish, text};
 
 fn durable(name: &str) -> pull::Config {
@@ -99,6 +101,36 @@ async fn a_killed_server_in_lazy_mode_loses_nothing_that_was_written() {
     let lazy = "jetstream { store_dir: \"@DIR@/store\", sync_interval: \"1m\" }";
     let server = ServerOptions::default().config(lazy).start();
     everything_is_there_after_a_kill(server).await;
+}
+
+#[tokio::test]
+async fn an_ephemeral_consumer_comes_back_with_its_age_and_goes_when_nobody_uses_it() {
+    let mut server = Server::jetstream();
+    let created = {
+        let context = connect(&server).await;
+        let stream = context.create_stream(plain("S")).await.unwrap();
+        let ephemeral = pull::Config {
+            name: Some("short".to_owned()),
+            inactive_threshold: Duration::from_secs(2),
+            ..pull::Config::default()
+        };
+        stream.create_consumer(ephemeral).await.unwrap();
+        stream.consumer_info("short").await.unwrap().created
+    };
+    assert!(server.stop().success());
+    // What passes while the server is away is no time in which nobody used it.
+    std::thread::sleep(Duration::from_millis(2500));
+    server.start_again();
+    let context = connect(&server).await;
+    let stream = context.get_stream("S").await.unwrap();
+    assert_eq!(
+        stream.consumer_info("short").await.unwrap().created,
+        created
+    );
+    eventually_async("the consumer is gone", async || {
+        stream.consumer_info("short").await.is_err().then_some(())
+    })
+    .await;
 }
 
 #[tokio::test]

@@ -5,9 +5,11 @@ use std::time::Duration;
 use async_nats::jetstream::consumer::{AckPolicy, pull};
 use async_nats::jetstream::stream::Stream;
 use futures_util::StreamExt;
+use serde_json::{Value, json};
 
-use super::common::Server;
-use super::{connect, plain, publish};
+use super::common::{Server, ServerOptions};
+use super::copies::api;
+use super::{client, connect, plain, publish};
 
 fn durable(name: &str) -> pull::Config {
     pull::Config {
@@ -68,4 +70,41 @@ async fn a_paused_consumer_delivers_nothing_until_it_is_resumed() {
     stream.resume_consumer("p").await.unwrap();
     let mut messages = consumer.batch().max_messages(1).messages().await.unwrap();
     assert!(messages.next().await.unwrap().is_ok());
+}
+
+#[tokio::test]
+async fn a_server_limits_what_its_consumers_and_streams_ask_for() {
+    let server = ServerOptions::default()
+        .config(
+            "jetstream { store_dir: \"@DIR@/js\", \
+             limits { max_request_batch: 10, max_ack_pending: 20, duplicate_window: 30s } }",
+        )
+        .start();
+    let client = client(&server).await;
+    let ask = async |subject: &str, body: Value| api(&client, subject, body).await;
+    let wide = json!({"name": "S", "subjects": ["s"], "duplicate_window": 31_000_000_000u64});
+    let refused = ask("STREAM.CREATE.S", wide).await;
+    assert_eq!(refused["error"]["err_code"], 10052, "{refused}");
+    let created = ask("STREAM.CREATE.S", json!({"name": "S", "subjects": ["s"]})).await;
+    assert_eq!(
+        created["config"]["duplicate_window"], 30_000_000_000u64,
+        "{created}"
+    );
+    let consumer = |more: Value| {
+        let mut config = json!({"name": "C", "ack_policy": "explicit"});
+        for (key, value) in more.as_object().into_iter().flatten() {
+            config[key] = value.clone();
+        }
+        json!({"stream_name": "S", "config": config})
+    };
+    for (more, code) in [
+        (json!({"max_batch": 11}), 10125),
+        (json!({"max_ack_pending": 21}), 10121),
+    ] {
+        let refused = ask("CONSUMER.CREATE.S.C", consumer(more)).await;
+        assert_eq!(refused["error"]["err_code"], code, "{refused}");
+    }
+    let created = ask("CONSUMER.CREATE.S.C", consumer(json!({}))).await;
+    assert_eq!(created["config"]["max_batch"], 10, "{created}");
+    assert_eq!(created["config"]["max_ack_pending"], 20, "{created}");
 }

@@ -22,14 +22,7 @@ pub enum Command {
     Filestore(Filestore),
     /// Load servers and compare them
     #[command(subcommand)]
-    Bench(Benches),
-}
-
-#[derive(Debug, Subcommand)]
-pub enum Benches {
-    /// JetStream: publishing, consuming, key-value buckets
-    #[command(subcommand)]
-    Js(Bench),
+    Bench(Bench),
 }
 
 #[derive(Debug, Subcommand)]

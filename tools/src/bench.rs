@@ -1,10 +1,11 @@
 //! `nats-tool bench`: the same load against one server or several in turn, and how they compare.
 //!
+//! - `core`: messages between clients, requests, idle connections.
+//! - `jetstream`: streams, consumers, buckets, and what a store costs.
 //! - `client`: a connection of its own, so that no library's cost is measured.
-//! - `publish`, `consume`, `keyvalue`: the loads.
-//! - `load`: what a load is, and what came of one run.
+//! - `run`: runs in turns, and what came of one.
 //! - `latency`: how long each operation took.
-//! - `process`: the processor time of a server on this machine.
+//! - `process`: the processor time and memory of a server on this machine.
 //! - `report`: what came out, side by side.
 //!
 //! # Invariant
@@ -12,89 +13,40 @@
 //! afterwards; nothing else of a server is touched.
 
 mod client;
-mod consume;
-mod keyvalue;
+mod core;
+mod jetstream;
 mod latency;
-mod load;
 mod process;
-mod publish;
 mod report;
+mod run;
 
 use anyhow::{Result, bail};
-use clap::{Args, Subcommand, ValueEnum};
+use clap::{Args, Subcommand};
 
-use load::{Load, Run};
 use process::Process;
 
 /// What to load servers with.
 #[derive(Debug, Subcommand)]
 pub enum Bench {
-    /// Publish to a stream and wait for the acknowledgements.
-    #[command(name = "publish")]
-    Publish(Arguments),
-    /// Consume a stream's messages with pull requests.
-    #[command(name = "consume")]
-    Consume(Arguments),
-    /// Put values into a bucket, one after another for each client.
-    #[command(name = "kv-put")]
-    KeyValuePut(Arguments),
-    /// Get values out of a bucket, one after another for each client.
-    #[command(name = "kv-get")]
-    KeyValueGet(Arguments),
+    /// Messages between clients: publishing, one to many, requests, idle connections
+    #[command(subcommand)]
+    Core(core::Bench),
+    /// JetStream: publishing, consuming, key-value buckets, what a store costs
+    #[command(subcommand)]
+    Js(jetstream::Bench),
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum StorageKind {
-    /// On disk.
-    File,
-    /// In memory.
-    Memory,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum AckMode {
-    /// Each message is acknowledged.
-    Explicit,
-    /// None is.
-    None,
-}
-
+/// Which servers are measured, and how often.
 #[derive(Debug, Clone, Args)]
-pub struct Arguments {
+pub struct Targets {
     /// A server as host:port, and its process for the processor time: host:port=PID. May be given several times: ratios are to the last one.
     #[arg(
         long = "server",
         value_name = "HOST:PORT[=PID]",
-        default_value = "127.0.0.1:4222"
+        default_value = "127.0.0.1:4222",
+        value_parser = parse_server
     )]
-    servers: Vec<String>,
-    /// Bytes of a payload.
-    #[arg(long, default_value_t = 128)]
-    size: usize,
-    /// Operations of one run.
-    #[arg(long, default_value_t = 200_000)]
-    messages: u64,
-    /// Publishes in flight per client; 1 waits for each.
-    #[arg(long, default_value_t = 500)]
-    window: u64,
-    /// Clients, each with a connection and a thread.
-    #[arg(long, default_value_t = 1)]
-    clients: u64,
-    /// Messages of a pull request.
-    #[arg(long, default_value_t = 500)]
-    batch: u64,
-    /// Subjects, or keys, in turn.
-    #[arg(long, default_value_t = 16)]
-    subjects: u64,
-    /// Replicas of the stream.
-    #[arg(long, default_value_t = 1)]
-    replicas: u64,
-    /// Where the stream is kept.
-    #[arg(long, value_enum, default_value = "file")]
-    storage: StorageKind,
-    /// Whether consumed messages are acknowledged.
-    #[arg(long, value_enum, default_value = "explicit")]
-    ack: AckMode,
+    servers: Vec<Server>,
     /// Runs against each server, in turns.
     #[arg(long, default_value_t = 5)]
     rounds: usize,
@@ -103,54 +55,32 @@ pub struct Arguments {
     json: bool,
 }
 
-struct Server {
+/// A server that is measured.
+#[derive(Debug, Clone)]
+pub struct Server {
     address: String,
     process: Option<Process>,
 }
 
-impl Server {
-    fn parse(text: &str) -> Result<Self> {
-        let text = text.strip_prefix("nats://").unwrap_or(text);
-        let (address, process) = match text.split_once('=') {
-            Some((address, id)) => (address, Some(Process::new(id.parse()?)?)),
-            None => (text, None),
-        };
-        Ok(Self {
-            address: address.to_owned(),
-            process,
-        })
+fn parse_server(text: &str) -> Result<Server> {
+    let text = text.strip_prefix("nats://").unwrap_or(text);
+    let (address, process) = match text.split_once('=') {
+        Some((address, id)) => (address, Some(Process::new(id.parse()?)?)),
+        None => (text, None),
+    };
+    if address.is_empty() {
+        bail!("an address is missing");
     }
+    Ok(Server {
+        address: address.to_owned(),
+        process,
+    })
 }
 
 /// Runs a load against all servers in turns.
 pub fn run(bench: &Bench) -> Result<()> {
-    let (arguments, load): (&Arguments, &dyn Load) = match bench {
-        Bench::Publish(arguments) => (arguments, &publish::Publish),
-        Bench::Consume(arguments) => (arguments, &consume::Consume),
-        Bench::KeyValuePut(arguments) => (arguments, &keyvalue::Put),
-        Bench::KeyValueGet(arguments) => (arguments, &keyvalue::Get),
-    };
-    if arguments.messages == 0 || arguments.clients == 0 || arguments.window == 0 {
-        bail!("messages, clients and window are at least 1");
+    match bench {
+        Bench::Core(bench) => core::run(bench),
+        Bench::Js(bench) => jetstream::run(bench),
     }
-    let servers = arguments.servers.iter().map(|text| Server::parse(text));
-    let servers = servers.collect::<Result<Vec<Server>>>()?;
-    let mut runs: Vec<Vec<Run>> = servers.iter().map(|_| Vec::new()).collect();
-    for round in 0..arguments.rounds.max(1) {
-        for (server, runs) in servers.iter().zip(&mut runs) {
-            let name = format!("BENCH_{}_{round}", std::process::id());
-            runs.push(load::measure(
-                load,
-                arguments,
-                &name,
-                &server.address,
-                &server.process,
-            )?);
-        }
-    }
-    let names: Vec<&str> = servers
-        .iter()
-        .map(|server| server.address.as_str())
-        .collect();
-    report::print(&names, &runs, arguments.json)
 }

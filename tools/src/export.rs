@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, bail, ensure};
-use nats_server::jetstream::archive::{ArchiveWriter, ConsumerMeta, StreamMeta};
+use nats_server::jetstream::archive::{ArchiveWriter, StreamMeta};
 use nats_server::jetstream::core::{StreamCore, StreamOutline};
-use nats_server::jetstream::types::{Storage, StreamConfig, StreamState, Time, encode};
+use nats_server::jetstream::types::{StreamConfig, StreamState, Time, encode};
 use serde::Serialize;
 use storage::filter::Filter;
 
@@ -63,9 +63,10 @@ pub fn run(arguments: &Export) -> Result<Outcome> {
         eprintln!("nats-tool: {}: {note}", stream.directory);
     }
     let core = present.core()?;
+    // A stream that keeps its messages in memory, or whose files are not what its checkpoint lists, is not brought back: it has not even a name.
     ensure!(
-        core.config().storage == Storage::File,
-        "its messages are in memory, not in the store"
+        !core.config().name.is_empty(),
+        "it cannot be read here: its messages are in memory, or `filestore verify` tells what is damaged"
     );
     let now = SystemTime::now().duration_since(UNIX_EPOCH)?;
     let now_ns = i64::try_from(now.as_nanos())?;
@@ -130,17 +131,7 @@ fn write_archive(
         progress.done(bytes as u64);
     }
     archive.end_messages(outline.state.last_sequence, outline.state.last_time_ns)?;
-    for consumer in &outline.consumers {
-        if consumer.config.mem_storage || consumer.config.direct {
-            continue;
-        }
-        let meta = ConsumerMeta {
-            created: Time::from_nanoseconds(consumer.created_ns),
-            name: consumer.name.clone(),
-            config: consumer.config.clone(),
-        };
-        archive.consumer(&meta, &consumer.progress.clone().unwrap_or_default())?;
-    }
+    archive.consumers(&outline.consumers)?;
     let mut sink = archive.finish()?;
     sink.flush()?;
     sink.get_ref().sync_all()?;

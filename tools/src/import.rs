@@ -80,7 +80,7 @@ fn is_same(one: &Path, other: &Path) -> bool {
 
 struct OpenedTarget {
     engine: Arc<FileEngine>,
-    /// The streams that are there, and how many messages their checkpoints have.
+    /// The streams that are there: account and name.
     there: HashSet<(String, String)>,
 }
 
@@ -195,7 +195,7 @@ impl ImportRun {
     }
 }
 
-/// What our servers do not do yet is refused before anything is written.
+/// What cannot come over is refused before anything is written, and what cannot come as it was is changed.
 fn prepare(meta: &mut StreamMeta) -> Result<()> {
     let config = &mut meta.config;
     if config.storage == Storage::Memory {

@@ -33,7 +33,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-use arguments::{Arguments, Benches, Command, Filestore};
+use arguments::{Arguments, Command, Filestore};
 
 /// What a command found.
 enum Outcome {
@@ -48,7 +48,7 @@ fn main() -> ExitCode {
         Command::Filestore(Filestore::Cat(arguments)) => cat::run(&arguments),
         Command::Filestore(Filestore::Import(arguments)) => import::run(&arguments),
         Command::Filestore(Filestore::Export(arguments)) => export::run(&arguments),
-        Command::Bench(Benches::Js(bench)) => bench::run(&bench).map(|()| Outcome::AllWell),
+        Command::Bench(bench) => bench::run(&bench).map(|()| Outcome::AllWell),
     };
     match outcome {
         Ok(Outcome::AllWell) => ExitCode::SUCCESS,

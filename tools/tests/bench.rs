@@ -1,58 +1,16 @@
 //! `nats-tool bench` against a real server.
 
-use std::io::{BufRead, BufReader};
-use std::process::{Child, Command, Stdio};
+mod server;
+
+use std::process::Command;
 
 use serde_json::Value;
-
-struct Server {
-    process: Child,
-    address: String,
-    _store: tempfile::TempDir,
-}
-
-impl Server {
-    /// The server binary that was built beside the tool; none when it was not.
-    fn start() -> Option<Self> {
-        let tool = std::path::Path::new(env!("CARGO_BIN_EXE_nats-tool"));
-        let binary = tool.with_file_name("nats-server");
-        if !binary.exists() {
-            println!("skipped: {} was not built", binary.display());
-            return None;
-        }
-        let store = tempfile::tempdir().unwrap();
-        let mut process = Command::new(binary)
-            .args(["-a", "127.0.0.1", "-p", "-1", "-js", "-sd"])
-            .arg(store.path())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut lines = BufReader::new(process.stderr.take().unwrap()).lines();
-        let listening = "Listening for client connections on ";
-        let address = lines.by_ref().find_map(|line| {
-            let line = line.ok()?;
-            let (_, address) = line.split_once(listening)?;
-            Some(address.trim().to_owned())
-        });
-        std::thread::spawn(move || lines.for_each(drop));
-        Some(Self {
-            address: address.expect("it listens"),
-            process,
-            _store: store,
-        })
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
-}
+use server::Server;
 
 #[test]
 fn every_load_runs_and_reports_each_server() {
-    let Some(server) = Server::start() else {
+    let store = tempfile::tempdir().unwrap();
+    let Some(server) = Server::start(store.path()) else {
         return;
     };
     for load in ["publish", "consume", "kv-put", "kv-get"] {

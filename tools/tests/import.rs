@@ -1,13 +1,15 @@
 //! `nats-tool filestore import` on stores that the reference made.
 
 mod client;
+mod server;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use client::{Client, Server};
+use client::Client;
 use flate2::read::GzDecoder;
 use serde_json::Value;
+use server::Server;
 
 const KEY: &str = "fixture key";
 const KEY_VARIABLE: &str = "NATS_IMPORT_FROM_KEY";

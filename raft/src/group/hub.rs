@@ -105,10 +105,10 @@ impl Hub {
         match heard {
             Heard::Alive => {}
             Heard::Stranger => {
-                // A replica that was told of nobody yet tells nobody that it lives. Whoever has it as a member takes it for gone if the first
-                // that was sent to it was lost, and sends it nothing more, until it hears of it.
-                let knows_nobody = |replica: &Arc<Replica>| replica.members().servers().is_empty();
-                if self.replicas().iter().any(knows_nobody) {
+                // It has a member of a group here that knows nothing of it: one that was told of nobody yet, or that lacks the entry with which
+                // that server came in. Whom it does not hear of it takes for gone, and it sends nothing to who is gone: no entries, so that the
+                // member never learns of it, and no calls for votes, even where this vote is all that is missing.
+                if !self.replicas.read().is_empty() {
                     self.post.send_liveness(server, self.run);
                 }
             }

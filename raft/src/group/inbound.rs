@@ -9,7 +9,7 @@ use openraft::raft::{
 
 use super::applier::Snapshot;
 use super::hub::Hub;
-use super::machine::Manifest;
+use super::machine::{MachineFailed, Manifest};
 use super::options::Channel;
 use super::replica::{Core, Replica};
 use crate::types::{NodeId, Types};
@@ -116,19 +116,17 @@ impl Replica {
 
     /// Whether a vote would be granted. In a quiet group nobody holds a lease; what stands for it is that the leader's server is heard of.
     async fn pre_vote(self: &Arc<Self>, core: &Core, call: VoteCall) -> Option<Body> {
-        if self.is_quiet() && self.leader_lives() {
-            let server = self.server()?;
-            if self.is_leading() {
-                // Whoever asks does not know that this replica leads: it is told by what wakes all.
-                self.wake();
-            }
+        let rests = self.is_quiet() && self.leader_lives();
+        // Whoever asks hears of no leader. One that leads tells it so by what wakes all. One that follows finds out whether there still is one where
+        // it believes: that server lives, but the replica there may have ended, and the word of that been lost.
+        self.wake();
+        if rests {
             return Some(Body::PreVoteAnswer(VoteAnswer {
-                vote: server.vote,
+                vote: self.server()?.vote,
                 granted: false,
                 last: None,
             }));
         }
-        self.wake();
         let voted = core.pre_vote(vote_request(call)).await.ok()?;
         Some(Body::PreVoteAnswer(vote_answer(voted)))
     }
@@ -147,7 +145,7 @@ impl Replica {
         if known > offer.vote {
             return Some(Body::ManifestAnswer(known));
         }
-        if self.fetching.lock().replace(key) == Some(key) {
+        if self.fetching.send_replace(Some(key)) == Some(key) {
             // Offered again while it is fetched: the answer comes.
             return None;
         }
@@ -162,7 +160,7 @@ impl Replica {
             checkpoint: offer.checkpoint,
             content: offer.content,
         };
-        let installed = self.machine.install(manifest, from).await;
+        let installed = self.install(key, manifest, from).await?;
         self.end_fetching(key);
         if let Err(error) = installed {
             tracing::warn!(from, group = %self.number, %error, "a manifest was not installed");
@@ -181,11 +179,35 @@ impl Replica {
 }
 
 impl Replica {
-    fn end_fetching(&self, key: (NodeId, u64)) {
-        let mut fetching = self.fetching.lock();
-        if *fetching == Some(key) {
-            *fetching = None;
+    /// One fetch at a time: nobody waits any more for the answer to an earlier offer, and the next one goes on with what that has brought. `None` for one that
+    /// was broken off so.
+    async fn install(
+        &self,
+        key: (NodeId, u64),
+        manifest: Manifest,
+        from: &str,
+    ) -> Option<Result<(), MachineFailed>> {
+        let mut newest = self.fetching.subscribe();
+        let overtaken = async {
+            // The sender is the replica's own.
+            let _ = newest.wait_for(|newest| *newest != Some(key)).await;
+        };
+        let installed = async {
+            let _turn = self.installing.lock().await;
+            self.machine.install(manifest, from).await
+        };
+        tokio::select! {
+            biased;
+            () = overtaken => None,
+            installed = installed => Some(installed),
         }
+    }
+
+    fn end_fetching(&self, key: (NodeId, u64)) {
+        let is_ours = |fetching: &mut Option<(NodeId, u64)>| {
+            fetching.take_if(|fetching| *fetching == key).is_some()
+        };
+        self.fetching.send_if_modified(is_ours);
     }
 }
 

@@ -52,7 +52,7 @@ pub(super) enum Heard {
     Back,
     /// It was started anew: what it led, it leads no more.
     Restarted,
-    /// It shares a group with this server, of which this server knows nothing yet.
+    /// It shares a group with this server, and no replica here knows that yet.
     Stranger,
 }
 

@@ -11,6 +11,7 @@ use openraft::errors::{ClientWriteError, ForwardReason, ForwardToLeader};
 use openraft::raft::ClientWriteResult;
 use openraft::{Raft, ServerState};
 use parking_lot::Mutex;
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::applier::{Applier, Shared};
@@ -48,7 +49,9 @@ pub(super) struct Replica {
     pub(super) touched: Mutex<Instant>,
     pub(super) campaign: Mutex<Option<Campaign>>,
     /// The manifest that is being fetched: who offered it, and in which request.
-    pub(super) fetching: Mutex<Option<(NodeId, u64)>>,
+    pub(super) fetching: watch::Sender<Option<(NodeId, u64)>>,
+    /// Held by whoever fetches.
+    pub(super) installing: tokio::sync::Mutex<()>,
     /// Held while members change.
     pub(super) changing: tokio::sync::Mutex<()>,
     stopped: AtomicBool,
@@ -78,7 +81,8 @@ impl Replica {
             quiet: AtomicBool::new(false),
             touched: Mutex::new(Instant::now()),
             campaign: Mutex::new(None),
-            fetching: Mutex::new(None),
+            fetching: watch::Sender::new(None),
+            installing: tokio::sync::Mutex::new(()),
             changing: tokio::sync::Mutex::new(()),
             stopped: AtomicBool::new(false),
         }

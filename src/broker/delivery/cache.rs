@@ -26,6 +26,8 @@ struct Place {
     generation: u64,
     matches: Matches<Arc<Subscription>>,
     routes: RouteMatches,
+    /// What leads into other accounts.
+    exits: Vec<Arc<Subscription>>,
     /// How often it was of use since the account was told.
     hits: u64,
 }
@@ -60,6 +62,16 @@ impl Drop for Place {
     }
 }
 
+/// What matches a subject.
+pub(super) struct Found<'a> {
+    /// Who listens here.
+    pub(super) matches: &'a Matches<Arc<Subscription>>,
+    /// Who listens on other servers.
+    pub(super) routes: &'a RouteMatches,
+    /// What leads into other accounts.
+    pub(super) exits: &'a [Arc<Subscription>],
+}
+
 /// Matches by account and subject.
 #[derive(Debug, Default)]
 pub(super) struct MatchCache {
@@ -70,12 +82,8 @@ pub(super) struct MatchCache {
 }
 
 impl MatchCache {
-    /// What matches the subject now, here and on other servers.
-    pub(super) fn find(
-        &mut self,
-        account: &Arc<Account>,
-        subject: &[u8],
-    ) -> (&Matches<Arc<Subscription>>, &RouteMatches) {
+    /// What matches the subject now.
+    pub(super) fn find(&mut self, account: &Arc<Account>, subject: &[u8]) -> Found<'_> {
         if self.places.is_empty() || self.collisions > self.places.len() {
             self.grow();
         }
@@ -108,8 +116,17 @@ impl MatchCache {
             } else {
                 place.routes.clear();
             }
+            place.exits.clear();
+            if account.is_left() {
+                let exits = &mut place.exits;
+                exits.extend(place.matches.plain.extract_if(.., |found| found.is_exit()));
+            }
         }
-        (&place.matches, &place.routes)
+        Found {
+            matches: &place.matches,
+            routes: &place.routes,
+            exits: &place.exits,
+        }
     }
 
     fn grow(&mut self) {

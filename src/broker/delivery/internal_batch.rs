@@ -11,13 +11,15 @@ use bytes::Bytes;
 use super::{Message, Owner};
 use crate::broker::account::Account;
 use crate::broker::client::ClientInfo;
-use crate::broker::internal::{Inbound, InternalTarget};
+use crate::broker::internal::{Inbound, InternalTarget, Offer};
+use crate::broker::message_trace::MessageTrace;
 
 /// A message whose parts are in the batch's buffer or shared already.
 struct Staged {
     tag: u64,
     account: Arc<Account>,
     client: Option<Arc<ClientInfo>>,
+    trace: Option<Arc<MessageTrace>>,
     parts: Parts,
 }
 
@@ -74,6 +76,7 @@ impl InternalBatches {
             tag,
             account: Arc::clone(account),
             client: client.cloned(),
+            trace: message.trace.cloned(),
             parts,
         };
         let known = self
@@ -92,7 +95,11 @@ impl InternalBatches {
             Owner::Outgoing(outgoing) => {
                 self.shared_bytes += outgoing.headers.len() + outgoing.payload.len();
                 Parts::Shared {
-                    subject: outgoing.subject.clone(),
+                    // An import has put another in its place.
+                    subject: match std::ptr::eq(&*outgoing.subject, message.subject) {
+                        true => outgoing.subject.clone(),
+                        false => Bytes::copy_from_slice(message.subject),
+                    },
                     reply: outgoing.reply.clone(),
                     headers: outgoing.headers.clone(),
                     payload: outgoing.payload.clone(),
@@ -138,23 +145,27 @@ impl InternalBatches {
         start..self.buffer.len()
     }
 
-    /// Calls every target once with all that is staged for it.
-    pub(super) fn hand_over(&mut self) {
+    /// Calls every target once with all that is staged for it. What the only one of them offers comes back, if the caller takes offers.
+    pub(super) fn hand_over(&mut self, takes_offers: bool) -> Option<Offer> {
         if self.batches.is_empty() {
-            return;
+            return None;
         }
+        // With more of them, their threads work beside each other.
+        let takes_offers = takes_offers && self.batches.len() == 1;
+        let mut offer = None;
         // Follows the need of recent batches up at once and down slowly.
         self.buffer_bytes = self.buffer.len().max(self.buffer_bytes / 2);
         let buffer = Bytes::from(std::mem::take(&mut self.buffer));
         self.shared_bytes = 0;
         for (target, batch) in self.batches.drain(..) {
-            target.deliver(
-                batch
-                    .into_iter()
-                    .map(|staged| staged.unpack(&buffer))
-                    .collect(),
-            );
+            let batch = batch.into_iter();
+            let batch = batch.map(|staged| staged.unpack(&buffer)).collect();
+            match takes_offers {
+                true => offer = target.deliver_offering(batch),
+                false => target.deliver(batch),
+            }
         }
+        offer
     }
 
     /// Forgets how large batches were.
@@ -194,6 +205,7 @@ impl Staged {
             headers,
             payload,
             client: self.client,
+            trace: self.trace,
         }
     }
 }

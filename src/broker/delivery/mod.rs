@@ -6,6 +6,7 @@
 //! [`Delivery::hand_over`].
 
 mod cache;
+mod crossing;
 mod internal_batch;
 mod routed;
 mod staging;
@@ -14,13 +15,17 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::SYSTEM_ACCOUNT;
 use super::account::Account;
 use super::client::{Client, ClientInfo};
-use super::internal::Outgoing;
+use super::internal::{Offer, Outgoing, TracedAs};
+use super::message_trace::{MessageTrace, passed};
 use super::outbox::chunk::COPIED_BYTES_MAX;
+use super::sharing::Shadow;
 use super::subscription::{Admission, Subscription, Target};
 use super::traffic::Traffic;
-use cache::MatchCache;
+use cache::{Found, MatchCache};
+use crossing::Way;
 use internal_batch::InternalBatches;
 use staging::ClientStages;
 
@@ -41,6 +46,8 @@ pub struct Message<'a> {
     pub payload: &'a [u8],
     /// Who holds the bytes, so that large payloads need not be copied.
     pub owner: Owner<'a>,
+    /// Present when what happens to the message is noted.
+    pub trace: Option<&'a Arc<MessageTrace>>,
 }
 
 /// Who holds the bytes of a message.
@@ -64,6 +71,7 @@ impl<'a> Message<'a> {
             headers: &outgoing.headers,
             payload: &outgoing.payload,
             owner: Owner::Outgoing(outgoing),
+            trace: None,
         }
     }
 
@@ -110,6 +118,8 @@ pub struct Delivery {
     picked: Vec<(usize, usize)>,
     /// The current message's queue groups that nobody here took.
     untaken: Vec<usize>,
+    /// The current message's subject as an account calls it that imports it.
+    renamed: Vec<u8>,
 }
 
 impl Default for Delivery {
@@ -122,6 +132,7 @@ impl Default for Delivery {
             flow: Flow::Continue,
             picked: Vec::new(),
             untaken: Vec::new(),
+            renamed: Vec::new(),
         }
     }
 }
@@ -153,6 +164,22 @@ impl Delivery {
         origin: Option<&Origin<'_>>,
         traffic: &Traffic,
     ) -> u32 {
+        let way = Way {
+            traffic,
+            origin,
+            before: None,
+        };
+        self.publish_by(account, to, message, &way)
+    }
+
+    /// As [`Delivery::publish_to`], for a message that may have come from another account.
+    fn publish_by(
+        &mut self,
+        account: &Arc<Account>,
+        to: &[u8],
+        message: &Message<'_>,
+        way: &Way<'_>,
+    ) -> u32 {
         let Self {
             cache,
             clients,
@@ -161,20 +188,28 @@ impl Delivery {
             flow,
             picked,
             untaken,
+            renamed,
         } = self;
-        let (matches, routes) = cache.find(account, to);
+        let Found {
+            matches,
+            routes,
+            exits,
+        } = cache.find(account, to);
         let mut stage = Stage {
             clients,
             internals,
+            renamed,
             account,
+            to,
             message,
-            origin,
+            origin: way.origin,
+            is_asked: way.before.is_some(),
         };
         let mut delivered = 0;
         for subscription in &matches.plain {
             delivered += u32::from(stage.deliver(subscription));
             if stage.clients.bytes() > STAGED_BYTES_MAX
-                && let stall @ Flow::Stall(_) = stage.clients.hand_over(traffic)
+                && let stall @ Flow::Stall(_) = stage.clients.hand_over(way.traffic)
             {
                 *flow = stall;
             }
@@ -204,7 +239,11 @@ impl Delivery {
             }
             delivered += routed::stage(clients, account, to, message, routes, picked);
         }
-        delivered
+        if exits.is_empty() {
+            return delivered;
+        }
+        let exits = exits.to_vec();
+        delivered + self.cross(account, &exits, to, message, way)
     }
 
     /// A plain subscription of this client that would receive what is published to the subject.
@@ -214,12 +253,15 @@ impl Delivery {
         subject: &[u8],
         of: &Client,
     ) -> Option<Bytes> {
-        self.cache.find(account, subject).0.plain.iter().find_map(
-            |subscription| match &subscription.target {
+        self.cache
+            .find(account, subject)
+            .matches
+            .plain
+            .iter()
+            .find_map(|subscription| match &subscription.target {
                 Target::Client { client, sid } if client.id == of.id => Some(sid.clone()),
                 _ => None,
-            },
-        )
+            })
     }
 
     /// Stages bytes of the protocol itself for one client, in order with its messages.
@@ -244,7 +286,17 @@ impl Delivery {
 
     /// Hands everything over and flushes every receiver once.
     pub fn hand_over(&mut self, traffic: &Traffic) -> Flow {
-        self.internals.hand_over();
+        let _ = self.internals.hand_over(false);
+        self.hand_over_to_clients(traffic)
+    }
+
+    /// The same for a producer that may do itself what follows from its batch.
+    pub fn hand_over_offered(&mut self, traffic: &Traffic) -> (Flow, Option<Offer>) {
+        let offer = self.internals.hand_over(true);
+        (self.hand_over_to_clients(traffic), offer)
+    }
+
+    fn hand_over_to_clients(&mut self, traffic: &Traffic) -> Flow {
         let early = std::mem::take(&mut self.flow);
         match self.clients.hand_over(traffic) {
             Flow::Continue => early,
@@ -263,50 +315,150 @@ impl Delivery {
 struct Stage<'a, 'm> {
     clients: &'a mut ClientStages,
     internals: &'a mut InternalBatches,
+    renamed: &'a mut Vec<u8>,
     account: &'a Arc<Account>,
+    /// The subject that receivers were found by.
+    to: &'a [u8],
     message: &'a Message<'m>,
     origin: Option<&'a Origin<'a>>,
+    /// Whether another account asks: what it asks is no stream that a third one could listen to.
+    is_asked: bool,
 }
 
 impl Stage<'_, '_> {
     /// Whether the subscription took the message.
     fn deliver(&mut self, subscription: &Arc<Subscription>) -> bool {
+        if let Target::Shadow(shadow) = &subscription.target {
+            return !self.is_asked && self.deliver_abroad(shadow);
+        }
+        self.give(subscription, self.account, self.message)
+    }
+
+    /// Gives the message to a subscription of an account that imports it, under that account's name for it.
+    fn deliver_abroad(&mut self, shadow: &Shadow) -> bool {
+        let mut renamed = std::mem::take(self.renamed);
+        let mut is_named = shadow.rename(self.to, &mut renamed);
+        let mut message = *self.message;
+        // What a stream delivers keeps its own subject, wherever it is delivered to.
+        if message.subject == self.to {
+            message.subject = &renamed;
+        }
+        if let Some(trace) = message.trace.filter(|_| is_named) {
+            trace.exported(shadow.importer.name(), &renamed);
+            // What others do with it is told only if they allow it.
+            message.trace = message.trace.filter(|_| shadow.allows_trace());
+            is_named = message.trace.is_some() || !trace.is_only();
+        }
+        let given = is_named && self.give(&shadow.of, &shadow.importer, &message);
+        *self.renamed = renamed;
+        given
+    }
+
+    /// Whether a subscription of this account took this message.
+    fn give(
+        &mut self,
+        subscription: &Arc<Subscription>,
+        account: &Arc<Account>,
+        message: &Message<'_>,
+    ) -> bool {
         if let (Some(origin), Target::Client { client, .. }) = (self.origin, &subscription.target) {
             let is_own_echo = !origin.echo && origin.client.id == client.id;
-            if is_own_echo || (origin.passes_over_pressed && client.outbox().is_pressed()) {
-                return false;
+            if is_own_echo {
+                return self.passes_over(subscription, passed::NO_ECHO);
+            }
+            if origin.passes_over_pressed && client.outbox().is_pressed() {
+                return self.passes_over(subscription, passed::SLOW);
             }
         }
         if let Some(deny) = &subscription.deny
-            && deny.denies(self.message.subject, subscription.queue.as_deref())
+            && deny.denies(message.subject, subscription.queue.as_deref())
         {
-            return false;
+            return self.passes_over(subscription, passed::DENIED);
+        }
+        if let Some(trace) = message.trace
+            && let Some(taken) = only_noted(subscription, account, message, trace)
+        {
+            return taken;
         }
         let admission = subscription.admit();
         if admission == Admission::Refused {
-            return false;
+            let why = match subscription.is_closed() {
+                true => passed::ENDED,
+                false => passed::EXCEEDED,
+            };
+            return self.passes_over(subscription, why);
         }
         match &subscription.target {
             Target::Client { client, sid } => {
-                self.clients.stage(client, sid, self.message);
-                if !self.message.reply.is_empty()
+                if let Some(trace) = message.trace {
+                    let is_open = client.outbox().closed().is_none();
+                    let error = (!is_open).then_some(passed::CLOSED);
+                    trace.delivered(subscription, account, error);
+                }
+                self.clients.stage(client, sid, message);
+                if !message.reply.is_empty()
                     && let Some(responses) = &**client.responses()
                 {
-                    responses.note(self.message.reply);
+                    responses.note(message.reply);
                 }
             }
             Target::Internal { target, tag } => {
                 let client = self.origin.map(|origin| origin.info);
+                let mut message = *message;
+                if message.trace.is_some() && !matches!(target.traced_as(*tag), TracedAs::Stream(_))
+                {
+                    message.trace = None;
+                }
                 self.internals
-                    .stage(target, *tag, self.account, self.message, client);
+                    .stage(target, *tag, account, &message, client);
             }
-            // Taken out of the matches before: other servers have a stage of their own.
-            Target::Route { .. } => return false,
+            // Taken out of the matches before: other servers have a stage of their own, and into other accounts it goes afterwards.
+            Target::Route { .. } | Target::Service(_) | Target::Replies => return false,
+            // Those have been followed to the subscription that casts them.
+            Target::Shadow(_) => return false,
         }
         if admission == Admission::TakenAsLast {
-            self.account.remove(subscription);
+            account.remove(subscription);
         }
         true
+    }
+
+    /// The subscription does not get the message, for this reason.
+    fn passes_over(&self, subscription: &Subscription, why: &'static str) -> bool {
+        if let Some(trace) = self.message.trace {
+            trace.delivered(subscription, self.account, Some(why));
+        }
+        false
+    }
+}
+
+/// Notes what a traced message does at a subscription that may have it; whether it counts as taken, when it goes no further.
+fn only_noted(
+    subscription: &Subscription,
+    account: &Account,
+    message: &Message<'_>,
+    trace: &MessageTrace,
+) -> Option<bool> {
+    match &subscription.target {
+        Target::Client { .. } if trace.is_only() => {
+            let ended = subscription.is_closed();
+            let error = ended.then_some(passed::ENDED);
+            trace.delivered(subscription, account, error);
+            Some(!ended)
+        }
+        Target::Internal { target, tag } => match target.traced_as(*tag) {
+            TracedAs::Stream(name) => {
+                trace.to_stream(name);
+                None
+            }
+            TracedAs::Service => {
+                let subject = message.subject;
+                trace.imported(SYSTEM_ACCOUNT, subject, subject);
+                trace.is_only().then_some(true)
+            }
+            TracedAs::Nothing => trace.is_only().then_some(true),
+        },
+        _ => None,
     }
 }
 

@@ -2,10 +2,13 @@
 
 use std::sync::Arc;
 
+use super::cache::Found;
+use super::crossing::Way;
 use super::staging::ClientStages;
-use super::{Delivery, Message, Stage, next_below};
+use super::{Delivery, Message, Owner, Stage, next_below};
 use crate::broker::account::Account;
 use crate::broker::route::RouteMatches;
+use crate::broker::subscription::Target;
 use crate::broker::traffic::Traffic;
 use crate::protocol::route::Queues;
 use crate::protocol::route::encode::RoutedLine;
@@ -31,6 +34,22 @@ pub(super) fn stage(
             continue;
         }
         let client = &route.sink.client;
+        let traced = match message.trace {
+            None => None,
+            Some(trace) => match trace.routed(client, route.sink.traces, message.headers) {
+                Some(headers) => Some(headers),
+                None => continue,
+            },
+        };
+        let message = &match &traced {
+            None => *message,
+            // These headers are in no frame.
+            Some(headers) => Message {
+                headers,
+                owner: Owner::Buffer,
+                ..*message
+            },
+        };
         let headers = match client.has_headers() {
             true => message.headers,
             false => b"",
@@ -89,15 +108,19 @@ impl Delivery {
             clients,
             internals,
             random,
+            renamed,
             ..
         } = self;
-        let (matches, _) = cache.find(account, to);
+        let Found { matches, exits, .. } = cache.find(account, to);
         let mut stage = Stage {
             clients,
             internals,
+            renamed,
             account,
+            to,
             message,
             origin: None,
+            is_asked: false,
         };
         let mut delivered = 0;
         for subscription in &matches.plain {
@@ -107,11 +130,8 @@ impl Delivery {
                 let _ = stage.clients.hand_over(traffic);
             }
         }
-        if queues.is_empty() {
-            return delivered;
-        }
         for group in &matches.queues {
-            if queues.contains(&group.name) {
+            if !queues.is_empty() && queues.contains(&group.name) {
                 let start = next_below(random, group.members.len());
                 let (later, first) = group.members.split_at(start);
                 let taken = first
@@ -121,7 +141,20 @@ impl Delivery {
                 delivered += u32::from(taken);
             }
         }
-        delivered
+        if exits.is_empty() {
+            return delivered;
+        }
+        // The server that a question came to has asked in other accounts already; answers to what was asked here come to an end here.
+        let answers = exits
+            .iter()
+            .filter(|exit| matches!(exit.target, Target::Replies));
+        let answers: Vec<_> = answers.cloned().collect();
+        let way = Way {
+            traffic,
+            origin: None,
+            before: None,
+        };
+        delivered + self.cross(account, &answers, to, message, &way)
     }
 }
 

@@ -29,6 +29,7 @@ pub use wire::Wire;
 
 use super::client::Client;
 use super::close::CloseReason;
+use crate::config::options::WriteTimeout;
 
 /// How often a party that writes looks for more before a writer task takes over.
 const ROUNDS_MAX: usize = 8;
@@ -45,16 +46,6 @@ pub struct OutboxLimits {
     pub write_deadline: Duration,
     /// What happens when it takes longer.
     pub write_timeout: WriteTimeout,
-}
-
-/// What happens when a socket takes too long.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum WriteTimeout {
-    /// The connection is closed.
-    #[default]
-    Close,
-    /// It is given as much time again: what waits is limited all the same.
-    Retry,
 }
 
 /// What a producer should do after it handed bytes over.
@@ -250,6 +241,8 @@ impl Outbox {
             }
         }
         drop(state);
+        // Whoever dialled a route waits beside the connection's task: all are told.
+        self.closing.notify_waiters();
         // A permit is kept when nobody waits yet, so that the wish is never lost.
         self.closing.notify_one();
     }
@@ -379,6 +372,8 @@ impl Outbox {
     /// The writer task. What waits when a round starts must be taken within the write deadline.
     async fn write_when_ready(&self) {
         let mut deadline = Instant::now() + self.write_deadline();
+        // Whether anything was taken since the deadline was set.
+        let mut moved = false;
         let mut round_bytes = self.pending_bytes();
         loop {
             match self.attempt() {
@@ -389,16 +384,19 @@ impl Outbox {
                 {
                     deadline = Instant::now() + self.write_deadline();
                     round_bytes = self.pending_bytes();
+                    moved = false;
                 }
                 Progress::More { written } | Progress::Blocked { written } => {
                     round_bytes -= written;
+                    moved |= written > 0;
                 }
             }
             match timeout_at(deadline, self.writable()).await {
                 Ok(Ok(())) => {}
                 Ok(Err(_)) => return self.close(CloseReason::WriteError),
-                Err(_) if self.limits.write_timeout == WriteTimeout::Retry => {
+                Err(_) if moved && self.limits.write_timeout == WriteTimeout::Retry => {
                     deadline = Instant::now() + self.write_deadline();
+                    moved = false;
                 }
                 Err(_) => return self.close(CloseReason::SlowConsumerWriteDeadline),
             }

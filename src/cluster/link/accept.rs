@@ -56,7 +56,7 @@ impl Links {
 
 async fn admit(core: &Arc<Core>, line: &[u8]) -> Result<Arc<Session>, HelloError> {
     let hello = Hello::parse(line)?;
-    hello.check(&core.options.server_name, &core.options.cluster)?;
+    hello.check(&core.options.server_name, &core.meeting.load().cluster)?;
     let credentials = match (hello.user, hello.pass) {
         (None, None) => None,
         (user, password) => Some(Credentials {

@@ -138,16 +138,16 @@ async fn dial(
 ) -> Result<(), DialError> {
     let (socket, mut buffer) = connect(core, address).await?;
     let (mut reader, writer) = socket.into_split();
-    let credentials = address
-        .credentials
-        .as_ref()
-        .or(core.options.dialling.credentials.as_ref());
-    let line = core.hello(channel, credentials).line();
+    let meeting = core.meeting.load_full();
+    let own = meeting.dialling.credentials.as_ref();
+    let line = core
+        .hello(channel, address.credentials.as_ref().or(own))
+        .line();
     let at_most = core.options.timing.handshake_timeout;
     writer.write_line(&line, at_most).await?;
     let line = reader.line(&mut buffer, HELLO_LINE_BYTES_MAX).await?;
     let hello = Hello::parse(&line)?;
-    hello.check(&core.options.server_name, &core.options.cluster)?;
+    hello.check(&core.options.server_name, &meeting.cluster)?;
     if hello.channel != channel {
         return Err(HelloError::Channel.into());
     }
@@ -171,7 +171,8 @@ async fn connect(core: &Core, address: &Address) -> Result<(Socket, BytesMut), D
     let stream = TcpStream::connect((address.host.as_str(), address.port)).await?;
     stream.set_nodelay(true)?;
     let timing = core.options.timing;
-    let mut socket = match &core.options.dialling.tls {
+    let meeting = core.meeting.load_full();
+    let mut socket = match &meeting.dialling.tls {
         None => Socket::tcp(stream),
         Some(config) => {
             let (config, at_most) = (Arc::clone(config), timing.handshake_timeout);

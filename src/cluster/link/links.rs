@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use bytes::Bytes;
 use parking_lot::RwLock;
 use raft::group::{Channel, Groups, Outbound};
@@ -11,7 +12,7 @@ use tokio::sync::watch;
 
 use super::dial::{KnownPeer, keep};
 use super::hello::{Hello, HelloError, LINK_VERSION};
-use super::options::{Credentials, LinkOptions};
+use super::options::{Credentials, Dialling, LinkOptions};
 use super::peer::Peer;
 use super::requests::{Handler, LinkError, Question, RequestKind};
 use super::session::Session;
@@ -36,9 +37,20 @@ impl FrameSink for Groups {
     }
 }
 
+/// What a new link begins with.
+#[derive(Debug)]
+pub(super) struct Meeting {
+    /// The name of the cluster.
+    pub cluster: String,
+    /// How others are dialled.
+    pub dialling: Dialling,
+}
+
 /// What all links share.
 pub(super) struct Core {
     pub options: LinkOptions,
+    /// What holds for links that begin now.
+    pub meeting: ArcSwap<Meeting>,
     pub stop: watch::Sender<bool>,
     runtime: tokio::runtime::Handle,
     peers: RwLock<HashMap<Arc<str>, Arc<Peer>>>,
@@ -55,7 +67,7 @@ impl Core {
             link: LINK_VERSION,
             server_name: self.options.server_name.clone(),
             server_id: self.options.server_id.clone(),
-            cluster: self.options.cluster.clone(),
+            cluster: self.meeting.load().cluster.clone(),
             channel,
             version: self.options.version.clone(),
             user: credentials.map(|given| given.user.clone()),
@@ -132,6 +144,10 @@ impl Links {
     pub fn new(options: LinkOptions, runtime: tokio::runtime::Handle) -> Self {
         Self {
             core: Arc::new(Core {
+                meeting: ArcSwap::from_pointee(Meeting {
+                    cluster: options.cluster.clone(),
+                    dialling: options.dialling.clone(),
+                }),
                 options,
                 stop: watch::Sender::new(false),
                 runtime,
@@ -141,6 +157,13 @@ impl Links {
                 changes: watch::Sender::new(0),
             }),
         }
+    }
+
+    /// The name of the cluster, and how others are dialled, from now on. Links that stand stay.
+    pub fn meet(&self, cluster: String, dialling: Dialling) {
+        self.core
+            .meeting
+            .store(Arc::new(Meeting { cluster, dialling }));
     }
 
     pub(super) fn core(&self) -> &Arc<Core> {

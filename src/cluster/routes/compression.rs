@@ -195,10 +195,14 @@ impl Decoder {
         &mut self.raw
     }
 
-    /// Appends the text of all blocks that are there; how many bytes that were.
+    /// Appends the text of the blocks that are there; how many bytes that were. A few bytes may stand for a block of the largest
+    /// size: what one call makes is limited, and the next call goes on.
     pub(super) fn decode(&mut self, out: &mut BytesMut) -> io::Result<usize> {
         let before = out.len();
         while let Some(head) = self.raw.first_chunk::<4>() {
+            if out.len() - before >= BLOCK_BYTES_MAX {
+                break;
+            }
             let [kind, a, b, c] = *head;
             let length = u32::from_le_bytes([a, b, c, 0]) as usize;
             let is_skipped = (CHUNK_SKIPPED_FROM..CHUNK_IDENTIFIER).contains(&kind);
@@ -352,6 +356,21 @@ mod tests {
             }
             assert!(out == text, "{level:?}");
         }
+    }
+
+    #[test]
+    fn one_call_makes_no_more_than_a_block_beyond_the_limit() {
+        let text = vec![7u8; 3 * BLOCK_BYTES_MAX];
+        let mut blocks = Vec::new();
+        Encoder::new(SharedLevel::new(Level::Fast)).encode(&text, &mut blocks);
+        let mut decoder = Decoder::default();
+        decoder.raw().extend_from_slice(&blocks);
+        let mut out = BytesMut::new();
+        for call in 1..=3 {
+            assert_eq!(decoder.decode(&mut out).unwrap(), BLOCK_BYTES_MAX);
+            assert_eq!(out.len(), call * BLOCK_BYTES_MAX);
+        }
+        assert!(out == text);
     }
 
     #[test]

@@ -3,9 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::watch;
+
 use super::handshake::{self, Aim, RouteError};
+use super::options::RouteOptions;
 use super::shared::Core;
 use super::table::NoPlace;
+use crate::config::options::RouteUrl;
 
 /// The pause before a dial that is not the first.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -13,25 +17,65 @@ const PAUSE: Duration = Duration::from_secs(1);
 const PAUSE_MAX: Duration = Duration::from_secs(30);
 /// Two servers that dial each other must not keep meeting.
 const JITTER_MAX_MS: u64 = 100;
-/// Failures are logged as such the first time and then this often.
-const REPORTED_EVERY: u64 = 3600;
 /// How long the other side may take to show that it took a connection.
 const PROOF_MAX: Duration = Duration::from_secs(10);
 
-/// Dials all configured servers, for the pool and for each account with connections of its own.
+/// A configured server that is dialled, for the pool or for an account.
+pub(super) struct Dial {
+    url: RouteUrl,
+    account: Option<String>,
+    /// Ends it.
+    stop: watch::Sender<bool>,
+}
+
+/// Dials all configured servers, for the pool and for each account with connections of its own, where that is not being done yet. Must
+/// be called within the runtime.
 pub(super) fn keep_configured(core: &Arc<Core>) {
-    for url in &core.options.cluster.routes {
-        let accounts = core.options.accounts.iter().cloned().map(Some);
+    let mut dials = core.dials.lock();
+    // Under the lock: who stops dials comes after this, and stops what is begun here for options that do not hold any more.
+    let options = core.options.load_full();
+    for url in &options.cluster.routes {
+        let accounts = options.accounts.iter().cloned().map(Some);
         for account in std::iter::once(None).chain(accounts) {
+            let is_this = |dial: &Dial| dial.url == *url && dial.account == account;
+            if dials.iter().any(is_this) {
+                continue;
+            }
+            let stop = watch::Sender::new(false);
+            let mut stopped = stop.subscribe();
             let aim = Aim {
                 url: url.clone(),
                 configured: true,
-                account,
+                account: account.clone(),
                 gossip_mode: 0,
             };
-            tokio::spawn(keep(Arc::clone(core), aim));
+            let core = Arc::clone(core);
+            tokio::spawn(async move {
+                tokio::select! {
+                    () = keep(core, aim) => {}
+                    _ = stopped.wait_for(|stopped| *stopped) => {}
+                }
+            });
+            dials.push(Dial {
+                url: url.clone(),
+                account,
+                stop,
+            });
         }
     }
+}
+
+/// Dials no more what these options do not name.
+pub(super) fn stop_unwanted(core: &Core, options: &RouteOptions) {
+    core.dials.lock().retain(|dial| {
+        let account = dial.account.as_deref();
+        let is_wanted = options.cluster.routes.contains(&dial.url)
+            && account.is_none_or(|account| options.has_own_route(account));
+        if !is_wanted {
+            dial.stop.send_replace(true);
+        }
+        is_wanted
+    });
 }
 
 /// Dials a server that another one told of, unless that is being done.
@@ -58,6 +102,7 @@ async fn keep(core: Arc<Core>, aim: Aim) {
 async fn dial_again_and_again(core: &Arc<Core>, aim: &Aim) {
     let mut server_id: Option<String> = None;
     let mut attempts = 0u64;
+    let mut was_connected = false;
     let mut pause = PAUSE;
     loop {
         if let Some(known) = &server_id {
@@ -70,6 +115,7 @@ async fn dial_again_and_again(core: &Arc<Core>, aim: &Aim) {
         let failed = match handshake::dial(core, aim).await {
             Ok(session) => {
                 attempts = 0;
+                was_connected = true;
                 pause = PAUSE;
                 server_id = Some(session.connection().remote.server_id.clone());
                 let mut proven = session.connection().proven.subscribe();
@@ -98,7 +144,15 @@ async fn dial_again_and_again(core: &Arc<Core>, aim: &Aim) {
                 reason: NoPlace::Duplicate,
                 server_id: found,
             }) => {
+                if aim.configured {
+                    let table = core.table.lock();
+                    table.note_configured(&found, aim.account.as_deref(), &aim.url);
+                }
                 server_id = Some(found);
+                tokio::time::sleep(jitter()).await;
+                continue;
+            }
+            Err(RouteError::Changed) => {
                 tokio::time::sleep(jitter()).await;
                 continue;
             }
@@ -112,9 +166,7 @@ async fn dial_again_and_again(core: &Arc<Core>, aim: &Aim) {
                     return;
                 }
                 tokio::time::sleep(PAUSE).await;
-                while core.table.lock().knows(&found) {
-                    wait_for_change(core).await;
-                }
+                wait_until_gone(core, &found).await;
                 continue;
             }
             Err(RouteError::Leaving) => return,
@@ -125,16 +177,22 @@ async fn dial_again_and_again(core: &Arc<Core>, aim: &Aim) {
             "Error trying to connect to route (attempt {attempts}) {}:{}: {failed}",
             aim.url.host, aim.url.port
         );
-        if attempts == 1 || attempts.is_multiple_of(REPORTED_EVERY) {
+        let options = core.options.load_full();
+        let reports = options.dial_reports;
+        let every = match was_connected {
+            true => reports.reconnect_every,
+            false => reports.connect_every,
+        };
+        if attempts == 1 || attempts.is_multiple_of(u64::from(every)) {
             tracing::error!("{text}");
         } else {
             tracing::debug!("{text}");
         }
-        if !aim.configured && attempts > u64::from(core.options.cluster.connect_retries) {
+        if !aim.configured && attempts > u64::from(options.cluster.connect_retries) {
             return;
         }
         tokio::time::sleep(pause + jitter()).await;
-        if core.options.cluster.connect_backoff {
+        if options.cluster.connect_backoff {
             pause = (pause * 2).min(PAUSE_MAX);
         }
     }
@@ -173,8 +231,16 @@ async fn wait_for_room(core: &Core, server_id: &str, aim: &Aim) -> Room {
     }
 }
 
-async fn wait_for_change(core: &Core) {
-    let _ = core.changes.subscribe().changed().await;
+/// Waits until no connection with that server is left.
+async fn wait_until_gone(core: &Core, server_id: &str) {
+    loop {
+        // Before the look, so that no change is missed in between.
+        let mut changes = core.changes.subscribe();
+        if !core.table.lock().knows(server_id) {
+            return;
+        }
+        let _ = changes.changed().await;
+    }
 }
 
 fn jitter() -> Duration {

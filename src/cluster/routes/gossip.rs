@@ -11,7 +11,6 @@ use crate::broker::outbox::FlushBy;
 use crate::cluster::PeerAddress;
 use crate::config::options::RouteUrl;
 use crate::config::options::cluster::parse_route;
-use crate::protocol::ServerInfo;
 use crate::protocol::route::info::{GOSSIP_DEFAULT, GOSSIP_DISABLED, GOSSIP_OVERRIDE};
 use crate::protocol::route::{RouteInfo, encode};
 
@@ -66,10 +65,11 @@ pub(super) fn heard_of(core: &Arc<Core>, info: &RouteInfo, teller: &Connection) 
     if info.server_id == core.identity.server_id {
         return;
     }
+    let options = core.options.load_full();
     let account = Some(info.route_account.clone()).filter(|account| !account.is_empty());
     if account
         .as_deref()
-        .is_some_and(|account| !core.options.has_own_route(account))
+        .is_some_and(|account| !options.has_own_route(account))
         || core
             .table
             .lock()
@@ -88,17 +88,17 @@ pub(super) fn heard_of(core: &Arc<Core>, info: &RouteInfo, teller: &Connection) 
         let same = |host: &str| route.host.eq_ignore_ascii_case(host);
         route.port == info.port && (same(&info.host) || same(&url.host))
     };
-    if core.options.cluster.routes.iter().any(is_configured) {
+    if options.cluster.routes.iter().any(is_configured) {
         return;
     }
     if info.auth_required {
-        url.user = core.options.cluster.user.clone();
-        url.password = core.options.cluster.password.clone();
+        url.user = options.cluster.user.clone();
+        url.password = options.cluster.password.clone();
     }
     let mut accounts = vec![account.clone()];
     if account.is_none() && teller.remote.route_pool_size <= 0 {
         // Who knows of no pools tells of no account's route either.
-        accounts.extend(core.options.accounts.iter().cloned().map(Some));
+        accounts.extend(options.accounts.iter().cloned().map(Some));
     }
     for account in accounts {
         let aim = Aim {
@@ -158,30 +158,27 @@ pub(super) fn server_went(core: &Core, info: &RouteInfo) {
 
 /// Tells clients where else they can connect, when that has changed.
 pub(super) fn update_clients(core: &Core) {
-    let (Some(clients), Some(own)) = (core.clients.get(), core.client_urls.get()) else {
+    let (Some(clients), Some(own)) = (core.clients.get(), core.client_urls.load_full()) else {
         return;
     };
-    if core.options.cluster.no_advertise || *core.stop.borrow() {
+    if core.options.load().cluster.no_advertise || *core.stop.borrow() {
         return;
     }
-    let (mut plain, mut websocket) = (own.plain.clone(), own.websocket.clone());
-    for connection in core.table.lock().connections() {
-        if !connection.leaving.load(Ordering::Relaxed) {
-            plain.extend(connection.remote.connect_urls.iter().cloned());
-            websocket.extend(connection.remote.ws_connect_urls.iter().cloned());
+    // The table is looked at where nobody else can change what is told meanwhile: the last who looks tells the latest.
+    clients.announce(|info| {
+        let (mut plain, mut websocket) = (own.plain.clone(), own.websocket.clone());
+        for connection in core.table.lock().connections() {
+            if !connection.leaving.load(Ordering::Relaxed) {
+                plain.extend(connection.remote.connect_urls.iter().cloned());
+                websocket.extend(connection.remote.ws_connect_urls.iter().cloned());
+            }
         }
-    }
-    for urls in [&mut plain, &mut websocket] {
-        urls.sort();
-        urls.dedup();
-        urls.truncate(CONNECT_URLS_MAX);
-    }
-    let info = clients.info();
-    if info.connect_urls != plain || info.websocket_urls != websocket {
-        clients.announce(ServerInfo {
-            connect_urls: plain,
-            websocket_urls: websocket,
-            ..ServerInfo::clone(&info)
-        });
-    }
+        for urls in [&mut plain, &mut websocket] {
+            urls.sort();
+            urls.dedup();
+            urls.truncate(CONNECT_URLS_MAX);
+        }
+        info.connect_urls = plain;
+        info.websocket_urls = websocket;
+    });
 }

@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::net::TcpStream;
+use tokio::runtime::Handle;
 use tokio::sync::watch;
 
 use super::dial;
@@ -31,10 +32,10 @@ pub struct Identity {
     pub version: String,
     /// What it was built with.
     pub built_with: String,
-    /// The largest message its clients may send.
-    pub payload_bytes_max: usize,
-    /// Whether JetStream is on.
+    /// Whether JetStream is on at first.
     pub jetstream: bool,
+    /// Its domain; empty for none.
+    pub domain: String,
 }
 
 /// Where clients connect to a server.
@@ -48,7 +49,7 @@ pub struct ClientUrls {
 
 /// All routes of a server.
 pub struct Routes {
-    core: Arc<Core>,
+    pub(super) core: Arc<Core>,
 }
 
 impl Routes {
@@ -69,14 +70,24 @@ impl Routes {
         self.core.name.load().name.clone()
     }
 
-    /// Hands links that are dialled to the cluster port to this one. The first stays.
+    /// Hands links that are dialled to the cluster port to this one.
     pub fn take_links(&self, acceptor: Arc<dyn LinkAcceptor>) {
-        let _ = self.core.links.set(acceptor);
+        *self.core.links.write() = Some(acceptor);
+    }
+
+    /// Takes no links from now on.
+    pub fn refuse_links(&self) {
+        *self.core.links.write() = None;
+    }
+
+    /// Whether JetStream is on, as servers are told that meet this one from now on.
+    pub fn set_jetstream(&self, is_on: bool) {
+        self.core.jetstream.store(is_on, Ordering::Relaxed);
     }
 
     /// How links to those servers are dialled.
     pub fn dialling(&self) -> Dialling {
-        let options = &self.core.options;
+        let options = self.core.options.load();
         let cluster = &options.cluster;
         let text = |text: &Option<String>| text.clone().unwrap_or_default();
         Dialling {
@@ -105,7 +116,8 @@ impl Routes {
         let _ = core.broker.set(Arc::clone(broker));
         let _ = core.clients.set(Arc::clone(clients));
         let _ = core.port.set(port);
-        let _ = core.client_urls.set(client_urls);
+        core.client_urls.store(Some(Arc::new(client_urls)));
+        let _ = core.runtime.set(Handle::current());
         super::gossip::update_clients(core);
         dial::keep_configured(core);
     }
@@ -120,7 +132,11 @@ impl Routes {
                 Err(handshake::RouteError::OneSelf | handshake::RouteError::NoPlace { .. }) => {
                     tracing::debug!("{address} - Router connection closed: Duplicate Route");
                 }
-                Err(error) => tracing::error!("{address} - Router connection closed: {error}"),
+                Err(error) => {
+                    tracing::error!("{address} - {error}");
+                    let reason = error.reason();
+                    tracing::info!("{address} - Router connection closed: {reason}");
+                }
             }
         });
     }

@@ -5,24 +5,28 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
+use arc_swap::ArcSwap;
+use parking_lot::Mutex;
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 
+use super::admission::{CameIn, Shown};
 use super::compression::{self, Level, SharedLevel, UnknownMode};
 use super::gossip;
+use super::options::RouteOptions;
 use super::session::{self, Session};
-use super::shared::{Core, address};
+use super::shared::{Core, ROUTE_PROTOCOL, address};
 use super::socket::{Said, Talk, TalkError};
-use super::table::{Connection, NoPlace};
-use crate::broker::outbox::{FlushBy, OutboxLimits, WriteTimeout};
+use super::table::{Connection, NoPlace, PeerRules};
+use crate::broker::outbox::{FlushBy, OutboxLimits};
 use crate::broker::{Client, ClientInfo, CloseReason, Outbox, RouteSink};
 use crate::cluster::AcceptedLink;
 use crate::config::options::RouteUrl;
 use crate::protocol::ProtocolViolation;
 use crate::protocol::route::info::PeerCredentials;
 use crate::protocol::route::{RouteConnect, RouteInfo, encode};
-use crate::tls::{self, HandshakeError};
+use crate::tls::{self, HandshakeError, PeerIdentity};
 
 /// How long a server may take with each step after it has said who it is.
 const STEP_MAX: Duration = Duration::from_secs(10);
@@ -58,8 +62,36 @@ pub(super) enum RouteError {
     Refused(String),
     #[error("it said nothing that begins a route")]
     Unexpected,
+    #[error("Unable to lookup account {0:?}: account missing")]
+    Account(String),
     #[error("Server Shutdown")]
     Leaving,
+    #[error("the configuration has changed meanwhile")]
+    Changed,
+}
+
+impl RouteError {
+    /// What the end of a connection that was accepted is called.
+    pub(super) fn reason(&self) -> CloseReason {
+        match self {
+            Self::Talk(TalkError::Protocol(_)) | Self::Compression(_) => {
+                CloseReason::ProtocolViolation
+            }
+            Self::Talk(_) | Self::Dial(_) => CloseReason::ReadError,
+            Self::Tls(_) => CloseReason::TlsHandshakeFailure,
+            Self::TooSlow => CloseReason::AuthenticationTimeout,
+            Self::Authorization(_) => CloseReason::AuthenticationFailure,
+            Self::WrongPort | Self::Gateway(_) => CloseReason::WrongPort,
+            Self::ClusterName { .. } => CloseReason::ClusterNameConflict,
+            Self::ServerName(_) => CloseReason::DuplicateServerName,
+            Self::OneSelf | Self::NoPlace { .. } => CloseReason::DuplicateRoute,
+            Self::Refused(_) => CloseReason::ParseError,
+            Self::Unexpected => CloseReason::ProtocolViolation,
+            Self::Account(_) => CloseReason::MissingAccount,
+            Self::Leaving => CloseReason::ServerShutdown,
+            Self::Changed => CloseReason::RouteRemoved,
+        }
+    }
 }
 
 /// Why we dial.
@@ -97,16 +129,25 @@ pub(super) async fn accept(
 ) -> Result<Accepted, RouteError> {
     let _ = stream.set_nodelay(true);
     let started = Instant::now();
-    let mut talk = match &core.options.tls {
-        None => Talk::tcp(stream),
-        Some(tls) => Talk::tls(tls::accept(stream, Arc::clone(&tls.accept), tls.timeout).await?),
+    let options = core.options.load_full();
+    let mut key = None;
+    let (mut talk, peer) = match &options.tls {
+        None => (Talk::tcp(stream), None),
+        Some(tls) => {
+            let socket = tls::accept(stream, Arc::clone(&tls.accept), tls.timeout).await?;
+            key = socket.peer_key();
+            let peer = socket.peer_identity();
+            (Talk::tls(socket), peer)
+        }
     };
-    let at_most = core.options.cluster.authorization_timeout;
+    let at_most = options.cluster.authorization_timeout;
     let greeting = core.info(None, None, 0, 0);
     within(at_most, async { Ok(talk.say("INFO", &greeting).await?) }).await?;
     let connect = match within(at_most, talk.hear()).await {
         Ok(Said::Connect(connect)) => connect,
-        Ok(Said::Link(line)) => return take_link(core, talk, line, from).await,
+        Ok(Said::Link(line)) => {
+            return take_link(core, &options, talk, peer, line, from).await;
+        }
         Ok(Said::Error(text)) => return Err(RouteError::Refused(text)),
         Ok(Said::Info(_)) => {
             talk.refuse("Authorization Violation").await;
@@ -122,12 +163,17 @@ pub(super) async fn accept(
         }
         Err(error) => return Err(error),
     };
-    check_connect(core, &mut talk, &connect).await?;
+    let came = CameIn {
+        user: connect.user.clone(),
+        password: connect.pass.clone(),
+        peer,
+    };
+    let came = check_connect(core, &options, &mut talk, came, &connect).await?;
     let mut round_trip = started.elapsed();
     let mut info = hear_info(&mut talk).await?;
     check_info(core, &mut talk, &info, false).await?;
     let mut level = None;
-    let ours = &core.options.cluster.compression;
+    let ours = &options.cluster.compression;
     if compression::is_negotiated(ours) {
         round_trip = round_trip.min(started.elapsed());
         if let Some(agreed) = compression::agree(ours, &info.compression, round_trip)? {
@@ -140,6 +186,9 @@ pub(super) async fn accept(
         }
     }
     let account = Some(info.route_account.clone()).filter(|account| !account.is_empty());
+    if let Some(account) = &account {
+        check_account(core, &mut talk, account).await?;
+    }
     let newcomer = Newcomer {
         talk,
         info,
@@ -148,6 +197,11 @@ pub(super) async fn accept(
         from,
         aim: None,
         round_trip,
+        options,
+        shown: Shown {
+            key,
+            came: Some(came),
+        },
     };
     let session = newcomer.register(core).await?;
     Ok(Accepted::Route(Box::new(session)))
@@ -165,14 +219,18 @@ pub(super) async fn dial(core: &Arc<Core>, aim: &Aim) -> Result<Session, RouteEr
         Err(_) => return Err(RouteError::Dial(std::io::ErrorKind::TimedOut.into())),
     };
     let started = Instant::now();
+    let options = core.options.load_full();
+    let mut key = None;
     let _ = stream.set_nodelay(true);
     let from = stream.peer_addr().map_err(RouteError::Dial)?;
-    let mut talk = match &core.options.tls {
+    let mut talk = match &options.tls {
         None => Talk::tcp(stream),
         Some(tls) => {
             let config = Arc::clone(&tls.connect);
-            let name = tls_name(core, host);
-            Talk::tls(tls::connect(stream, config, &name, tls.timeout).await?)
+            let name = tls_name(&options, host);
+            let socket = tls::connect(stream, config, &name, tls.timeout).await?;
+            key = socket.peer_key();
+            Talk::tls(socket)
         }
     };
     let name = core.name.load_full();
@@ -180,19 +238,19 @@ pub(super) async fn dial(core: &Arc<Core>, aim: &Aim) -> Result<Session, RouteEr
         echo: true,
         user: aim.url.user.clone().unwrap_or_default(),
         pass: aim.url.password.clone().unwrap_or_default(),
-        tls_required: core.options.tls.is_some(),
+        tls_required: options.tls.is_some(),
         name: core.identity.server_id.clone(),
         cluster: name.name.clone(),
         dynamic: name.dynamic,
-        headers: core.options.headers,
+        headers: options.headers,
         lnoc: true,
         ..RouteConnect::default()
     };
     let account = aim.account.as_deref();
-    let ours = &core.options.cluster.compression;
+    let ours = &options.cluster.compression;
     let negotiates = compression::is_negotiated(ours);
     // With a pool our own INFO names our place in it, which the other side's tells us.
-    let waits = negotiates || (account.is_none() && core.options.cluster.pool_size.is_some());
+    let waits = negotiates || (account.is_none() && options.cluster.pool_size.is_some());
     within(STEP_MAX, async {
         talk.say("CONNECT", &connect).await?;
         if !waits {
@@ -225,17 +283,19 @@ pub(super) async fn dial(core: &Arc<Core>, aim: &Aim) -> Result<Session, RouteEr
         from,
         aim: Some((aim.clone(), waits)),
         round_trip,
+        options,
+        shown: Shown { key, came: None },
     };
     newcomer.register(core).await
 }
 
 /// A server that was heard of by its address shows a certificate with a name: that of the first configured one.
-fn tls_name(core: &Core, host: &str) -> String {
+fn tls_name(options: &RouteOptions, host: &str) -> String {
     if host.parse::<std::net::IpAddr>().is_err() {
         return host.to_owned();
     }
     let is_configured = |route: &&RouteUrl| route.host == host;
-    let routes = &core.options.cluster.routes;
+    let routes = &options.cluster.routes;
     if routes.iter().any(|route| is_configured(&route)) {
         return host.to_owned();
     }
@@ -248,21 +308,24 @@ fn tls_name(core: &Core, host: &str) -> String {
 /// It is a link: whoever takes links has it from here.
 async fn take_link(
     core: &Arc<Core>,
+    options: &Arc<RouteOptions>,
     mut talk: Talk,
+    peer: Option<PeerIdentity>,
     line: Vec<u8>,
     from: SocketAddr,
 ) -> Result<Accepted, RouteError> {
-    let Some(links) = core.links.get() else {
+    let Some(links) = core.link_acceptor() else {
         talk.refuse("Links are not taken").await;
         return Err(RouteError::Unexpected);
     };
     let json = line.get(5..).unwrap_or_default();
     let said: PeerCredentials = serde_json::from_slice(json).map_err(TalkError::from)?;
-    let user = said.user.unwrap_or_default();
-    if !admits(core, &user, &said.pass.unwrap_or_default()).await {
-        talk.refuse("Authorization Violation").await;
-        return Err(RouteError::Authorization(user));
-    }
+    let came = CameIn {
+        user: said.user.unwrap_or_default(),
+        password: said.pass.unwrap_or_default(),
+        peer,
+    };
+    check_credentials(options, &mut talk, came).await?;
     let (socket, rest) = talk.into_link();
     links.accept(AcceptedLink {
         socket,
@@ -273,19 +336,32 @@ async fn take_link(
     Ok(Accepted::Link)
 }
 
-/// A hash takes longer than a task may be busy.
-async fn admits(core: &Arc<Core>, user: &str, password: &str) -> bool {
-    let (core, user, password) = (Arc::clone(core), user.to_owned(), password.to_owned());
-    tokio::task::spawn_blocking(move || core.options.admits(&user, &password))
-        .await
-        .unwrap_or(false)
+/// Gives back who came, if that is somebody who may.
+async fn check_credentials(
+    options: &Arc<RouteOptions>,
+    talk: &mut Talk,
+    came: CameIn,
+) -> Result<CameIn, RouteError> {
+    let (options, user) = (Arc::clone(options), came.user.clone());
+    // A hash takes longer than a task may be busy.
+    let checked =
+        tokio::task::spawn_blocking(move || options.lets_in_server(&came).then_some(came));
+    match checked.await {
+        Ok(Some(came)) => Ok(came),
+        _ => {
+            talk.refuse("Authorization Violation").await;
+            Err(RouteError::Authorization(user))
+        }
+    }
 }
 
 async fn check_connect(
     core: &Arc<Core>,
+    options: &Arc<RouteOptions>,
     talk: &mut Talk,
+    came: CameIn,
     connect: &RouteConnect,
-) -> Result<(), RouteError> {
+) -> Result<CameIn, RouteError> {
     if !connect.lang.is_empty() {
         talk.refuse("attempted to connect to route port").await;
         return Err(RouteError::WrongPort);
@@ -295,15 +371,23 @@ async fn check_connect(
         talk.refuse(&error.to_string()).await;
         return Err(error);
     }
-    if !admits(core, &connect.user, &connect.pass).await {
-        talk.refuse("Authorization Violation").await;
-        return Err(RouteError::Authorization(connect.user.clone()));
-    }
+    let came = check_credentials(options, talk, came).await?;
     if !core.is_of_our_cluster(&connect.cluster, connect.dynamic, &connect.name) {
         let error = RouteError::ClusterName {
             theirs: connect.cluster.clone(),
             ours: core.name.load().name.clone(),
         };
+        talk.refuse(&error.to_string()).await;
+        return Err(error);
+    }
+    Ok(came)
+}
+
+/// Nothing could be told over a route for an account that is not here.
+async fn check_account(core: &Core, talk: &mut Talk, account: &str) -> Result<(), RouteError> {
+    let broker = core.broker.get();
+    if broker.is_some_and(|broker| broker.account(account).is_none()) {
+        let error = RouteError::Account(account.to_owned());
         talk.refuse(&error.to_string()).await;
         return Err(error);
     }
@@ -356,6 +440,9 @@ struct Newcomer {
     /// Why it was dialled, and whether our own INFO is still to be said.
     aim: Option<(Aim, bool)>,
     round_trip: Duration,
+    /// What held when it came.
+    options: Arc<RouteOptions>,
+    shown: Shown,
 }
 
 impl Newcomer {
@@ -364,13 +451,18 @@ impl Newcomer {
         if *core.stop.borrow() {
             return Err(RouteError::Leaving);
         }
+        if self.account.is_some() {
+            // The other server still knows of the account's interest from another connection.
+            let mut moved = core.moved.subscribe();
+            let _ = moved.wait_for(|moved| !moved.is_pending).await;
+        }
         if self.info.ip.is_empty() {
             let ip = address(&self.from.ip().to_string(), self.info.port);
             self.info.ip = format!("nats-route://{ip}/");
         }
         self.info.nonce.clear();
         let place = core.table.lock().place(
-            &core.options,
+            &self.options,
             &core.identity.server_id,
             &self.info,
             self.account.as_deref(),
@@ -385,9 +477,9 @@ impl Newcomer {
         }
         let (reader, wire, buffer) = self.talk.into_route();
         let limits = OutboxLimits {
-            pending_bytes_max: core.options.pending_bytes_max,
-            write_deadline: core.options.write_deadline,
-            write_timeout: WriteTimeout::Retry,
+            pending_bytes_max: self.options.pending_bytes_max,
+            write_deadline: self.options.write_deadline,
+            write_timeout: self.options.write_timeout,
         };
         let id = core.last_id.fetch_add(1, Ordering::Relaxed) + 1;
         let cid = match core.clients.get() {
@@ -408,7 +500,7 @@ impl Newcomer {
             Outbox::new(wire, limits),
             false,
         );
-        client.set_headers(core.options.headers && self.info.headers);
+        client.set_headers(self.options.headers && self.info.headers);
         client.set_round_trip_us(u64::try_from(self.round_trip.as_micros()).unwrap_or(u64::MAX));
         let client = Arc::new(client);
         let info = Arc::new(self.info);
@@ -421,30 +513,40 @@ impl Newcomer {
         let placed = {
             // Between finding a place and taking it nobody else may come.
             let mut table = core.table.lock();
-            let place = table.place(
-                &core.options,
-                &core.identity.server_id,
-                &info,
-                self.account.as_deref(),
-                aim.is_some(),
-            );
+            let place = match Arc::ptr_eq(&self.options, &core.options.load()) {
+                true => {
+                    let (own_id, account) = (&core.identity.server_id, self.account.as_deref());
+                    let place = table.place(&self.options, own_id, &info, account, aim.is_some());
+                    place.map_err(|reason| RouteError::NoPlace {
+                        reason,
+                        server_id: info.server_id.clone(),
+                    })
+                }
+                false => Err(RouteError::Changed),
+            };
             place.map(|place| {
                 let connection = Arc::new(Connection {
                     id: cid,
                     sink: Arc::new(RouteSink {
                         client: Arc::clone(&client),
                         names_account: place.names_account,
+                        traces: info.proto >= ROUTE_PROTOCOL,
                     }),
                     remote: Arc::clone(&info),
+                    rules: ArcSwap::from_pointee(PeerRules::of(&info)),
                     account: self.account.clone(),
                     index: place.index,
                     solicited: aim.is_some(),
                     configured: AtomicBool::new(aim.is_some_and(|aim| aim.configured)),
+                    url: Mutex::new(aim.map(|aim| aim.url.clone())),
+                    shown: self.shown,
                     address: self.from,
                     started: SystemTime::now(),
                     level: self.level,
                     compression,
                     proven: watch::Sender::new(false),
+                    ended: watch::Sender::new(false),
+                    forgotten: Mutex::default(),
                     subscriptions: AtomicU64::new(0),
                     leaving: AtomicBool::new(false),
                     heard_ms: AtomicU64::new(session::now_ms()),
@@ -464,7 +566,7 @@ impl Newcomer {
                 }
                 text.extend_from_slice(b"PING\r\n");
                 super::shared::write(&connection, &text, FlushBy::Caller);
-                let is_first = table.add(&core.options, &connection);
+                let is_first = table.add(&self.options, &connection);
                 let sinks = table.sinks();
                 let own = sinks
                     .iter()
@@ -476,15 +578,14 @@ impl Newcomer {
         };
         let (connection, own, is_first) = match placed {
             Ok(placed) => placed,
-            Err(reason) => {
-                client.outbox().close(CloseReason::DuplicateRoute);
+            Err(error) => {
+                client.outbox().close(error.reason());
                 client.outbox().finish(Duration::ZERO).await;
-                let server_id = info.server_id.clone();
-                return Err(RouteError::NoPlace { reason, server_id });
+                return Err(error);
             }
         };
         if let Some(sinks) = own {
-            core.tell_all_interest(&connection, &sinks);
+            core.tell_interest(&connection, &sinks, |_| true);
         }
         if is_first || connection.account.is_some() {
             gossip::tell_others(core, &connection, aim);

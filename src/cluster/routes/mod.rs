@@ -7,7 +7,8 @@
 //! - `table`: which servers are connected, over which connections, and whether one more has its place.
 //! - `dial`: dialling a server until its connections are there, and again when they are gone.
 //! - `handshake`: from a socket to a connection that has its place.
-//! - `session`: one connection while it lives.
+//! - `session`: one connection while it lives; `interest`: what the other server has told on it; `updates`: what changes on it.
+//! - `change`: taking up other options while connections are there; `admission`: who they let in.
 //! - `gossip`: telling servers of each other, and clients of servers.
 //! - `socket`, `compression`: what bytes go through.
 //! - `view`: what monitoring may see.
@@ -16,17 +17,20 @@
 //! What came over one route never goes out over another. A connection carries nothing before both sides know who the other is,
 //! are of one cluster, and the credentials are right.
 
+mod admission;
+mod change;
 mod compression;
 mod dial;
 mod gossip;
 mod handle;
 mod handshake;
+mod interest;
 mod options;
-
 mod session;
 mod shared;
 mod socket;
 mod table;
+mod updates;
 mod view;
 
 pub use handle::{ClientUrls, Identity, Routes};

@@ -7,11 +7,13 @@ use crate::broker::permissions::Permissions;
 use crate::config::Options;
 use crate::config::options::cluster::ROUTE_PING_INTERVAL_MAX;
 use crate::config::options::{
-    ClusterOptions, PeerCertificate, Permissions as PermissionsConfig, SubjectPermission,
+    ClusterOptions, DialReports, PeerCertificate, Permissions as PermissionsConfig,
+    SubjectPermission, WriteTimeout,
 };
 use crate::protocol::route::info::SubjectRules;
+use crate::protocol::route::parser::Interest;
 use crate::subject::InvalidSubject;
-use crate::tls::{self, ClientConfig, ServerConfig, TlsError};
+use crate::tls::{self, ClientConfig, PeerIdentity, ServerConfig, TlsError, is_for};
 
 /// Why there can be no routes.
 #[derive(Debug, thiserror::Error)]
@@ -31,6 +33,10 @@ pub(super) struct RouteTls {
     pub connect: Arc<ClientConfig>,
     pub timeout: Duration,
     pub verifies: bool,
+    /// Another server is the user that its certificate names.
+    pub maps_users: bool,
+    /// Another server must have a certificate for one of the hosts that are dialled.
+    pub checks_known_hosts: bool,
 }
 
 /// All options of routes.
@@ -45,10 +51,16 @@ pub struct RouteOptions {
     pub(super) ping_interval: Duration,
     pub(super) pings_outstanding_max: u32,
     pub(super) write_deadline: Duration,
+    /// What happens when it takes longer.
+    pub(super) write_timeout: WriteTimeout,
     pub(super) pending_bytes_max: usize,
     pub(super) payload_bytes_max: usize,
+    /// The largest message that clients may send, as other servers are told.
+    pub(super) client_payload_bytes_max: usize,
     pub(super) line_bytes_max: usize,
     pub(super) headers: bool,
+    /// How often a dial that fails is told of.
+    pub(super) dial_reports: DialReports,
 }
 
 /// A route may hold back this many times what a client may: it stands for all clients of a server.
@@ -67,6 +79,8 @@ impl RouteOptions {
                 connect: tls::client_config(block)?,
                 timeout: block.timeout,
                 verifies: block.peer_certificate == PeerCertificate::Required,
+                maps_users: block.maps_users,
+                checks_known_hosts: block.checks_known_hosts,
             }),
         };
         let restricts = cluster.import.is_some() || cluster.export.is_some();
@@ -99,11 +113,14 @@ impl RouteOptions {
             write_deadline: cluster
                 .write_deadline
                 .unwrap_or(options.timing.write_deadline),
+            write_timeout: cluster.write_timeout.unwrap_or(WriteTimeout::Retry),
             pending_bytes_max: pending.saturating_mul(PENDING_TIMES),
             // What a client of the other server may send, this one has to take: it may have another limit, with headers on top.
             payload_bytes_max: options.limits.payload_bytes_max.max(64 << 20),
+            client_payload_bytes_max: options.limits.payload_bytes_max,
             line_bytes_max: options.limits.control_line_bytes_max.max(64 << 10),
             headers: !options.no_header_support,
+            dial_reports: options.dial_reports,
             cluster: cluster.clone(),
         }))
     }
@@ -124,13 +141,91 @@ impl RouteOptions {
         permissions.is_none_or(|permissions| permissions.may_publish(subject))
     }
 
+    /// Whether another server may ask for this.
+    pub(super) fn takes(&self, interest: &Interest<'_>) -> bool {
+        let permissions = self.permissions.as_ref();
+        permissions
+            .is_none_or(|permissions| permissions.may_subscribe(interest.subject, interest.queue))
+    }
+
     /// Whether a message may come in.
     pub(super) fn lets_in(&self, subject: &[u8]) -> bool {
         self.passes_on(subject)
     }
 
+    /// Whether nothing that matters differs. Certificates are read anew, and may.
+    pub(super) fn is_like(&self, other: &Self) -> bool {
+        let Self {
+            cluster,
+            tls,
+            // Made of the cluster's options.
+            permissions: _,
+            accounts,
+            ping_interval,
+            pings_outstanding_max,
+            write_deadline,
+            write_timeout,
+            pending_bytes_max,
+            payload_bytes_max,
+            client_payload_bytes_max,
+            line_bytes_max,
+            headers,
+            dial_reports,
+        } = self;
+        tls.is_none()
+            && other.tls.is_none()
+            && *cluster == other.cluster
+            && *accounts == other.accounts
+            && *ping_interval == other.ping_interval
+            && *pings_outstanding_max == other.pings_outstanding_max
+            && *write_deadline == other.write_deadline
+            && *write_timeout == other.write_timeout
+            && *pending_bytes_max == other.pending_bytes_max
+            && *payload_bytes_max == other.payload_bytes_max
+            && *client_payload_bytes_max == other.client_payload_bytes_max
+            && *line_bytes_max == other.line_bytes_max
+            && *headers == other.headers
+            && *dial_reports == other.dial_reports
+    }
+
+    /// Whether other servers than before may come in.
+    pub(super) fn admits_otherwise_than(&self, other: &Self) -> bool {
+        let wanted = |options: &Self| {
+            let tls = options.tls.as_ref();
+            let by_certificate = tls.map(|tls| (tls.maps_users, tls.checks_known_hosts));
+            let cluster = &options.cluster;
+            let hosts = by_certificate.is_some_and(|(_, checks)| checks);
+            (
+                cluster.user.clone(),
+                cluster.password.clone(),
+                by_certificate,
+                hosts.then(|| cluster.routes.clone()),
+            )
+        };
+        wanted(self) != wanted(other)
+    }
+
     pub(super) fn requires_credentials(&self) -> bool {
         self.cluster.user.is_some() || self.cluster.password.is_some()
+    }
+
+    /// Whether another server may come in by its certificate; `None` where its credentials say so.
+    pub(super) fn admits_certificate(&self, peer: Option<&PeerIdentity>) -> Option<bool> {
+        let tls = self.tls.as_ref()?;
+        if !tls.maps_users && !tls.checks_known_hosts {
+            return None;
+        }
+        let Some(peer) = peer else {
+            return Some(false);
+        };
+        let is_dialled = |name: &String| {
+            let routes = self.cluster.routes.iter();
+            tls.checks_known_hosts && routes.into_iter().any(|url| is_for(name, &url.host))
+        };
+        let user = self.cluster.user.as_deref();
+        let is_user = |name: &str| tls.maps_users && Some(name) == user;
+        let mut names = peer.names().chain(peer.subject_texts());
+        Some(peer.hosts.iter().any(is_dialled) || names.any(is_user))
     }
 
     /// Whether these are the credentials that other servers must have. Costly when the password is a hash.

@@ -11,20 +11,25 @@ use tokio::time::Instant;
 
 use super::compression::Level;
 use super::gossip;
+use super::interest::RemoteInterest;
+use super::options::RouteOptions;
 use super::shared::{Core, write};
 use super::socket::RouteReader;
 use super::table::Connection;
+use crate::broker::message_trace::{Asked, ConnectionKind, Ingress};
 use crate::broker::outbox::FlushBy;
 use crate::broker::outbox::chunk::COPIED_BYTES_MAX;
 use crate::broker::{
-    Account, CloseReason, Delivery, Message, Owner, Subscription, Target, Traffic, Weight,
+    Account, Broker, CloseReason, Delivery, Message, MessageTrace, Owner, Subscription, Target,
+    Traffic, Weight,
 };
 use crate::config::options::Compression;
 use crate::connection::ReadBuffer;
+use crate::protocol::route::RouteInfo;
 use crate::protocol::route::parser::{
     Interest, ParsedRoute, RouteMessage, RouteOp, RouteRules, parse,
 };
-use crate::protocol::route::{RouteInfo, encode};
+use crate::protocol::trace::TraceRequest;
 
 /// How long the last bytes of a connection may take to leave.
 const LAST_FLUSH_MAX: Duration = Duration::from_secs(1);
@@ -46,18 +51,18 @@ pub(super) struct Session {
     work: Work,
 }
 
-/// A subscription of the other server, and the account that it is in.
-type Held = (Arc<Account>, Arc<Subscription>);
+/// A message that goes no further.
+struct Dropped;
 
 /// What the connection has told, apart from its bytes.
-struct Work {
-    core: Arc<Core>,
-    connection: Arc<Connection>,
-    rules: RouteRules,
+pub(super) struct Work {
+    pub(super) core: Arc<Core>,
+    pub(super) connection: Arc<Connection>,
+    /// What held when it was looked at last.
+    pub(super) options: Arc<RouteOptions>,
+    pub(super) rules: RouteRules,
     delivery: Delivery,
-    /// Interest by account, subject and queue group, as one text.
-    interest: HashMap<Box<[u8]>, Held>,
-    key: Vec<u8>,
+    pub(super) interest: RemoteInterest,
     /// Accounts by name, so that a message does not ask for a lock.
     accounts: HashMap<Box<[u8]>, Arc<Account>>,
     /// The account that the connection is for.
@@ -74,28 +79,21 @@ impl Session {
         reader: RouteReader,
         buffer: ReadBuffer,
     ) -> Self {
-        let broker = core.broker.get();
-        let own_account = connection
-            .account
-            .as_deref()
-            .and_then(|account| broker.and_then(|broker| broker.account(account)));
-        let work = Work {
-            rules: RouteRules {
-                line_bytes_max: core.options.line_bytes_max,
-                payload_bytes_max: core.options.payload_bytes_max,
-                names_account: connection.account.is_none(),
-            },
+        let options = core.options.load_full();
+        let mut work = Work {
+            rules: rules(&options, &connection),
+            options,
             core: Arc::clone(core),
             connection: Arc::clone(&connection),
             delivery: Delivery::default(),
-            interest: HashMap::new(),
-            key: Vec::new(),
+            interest: RemoteInterest::default(),
             accounts: HashMap::new(),
-            own_account,
+            own_account: None,
             counted_in: (0, 0),
             ping_sent: Some(Instant::now()),
             pings_outstanding: 1,
         };
+        work.find_own_account();
         Self {
             core: Arc::clone(core),
             connection,
@@ -130,6 +128,11 @@ impl Session {
             "{address} - rid:{cid} - Router connection closed: {reason} - Remote: {}",
             self.connection.remote.server_name
         );
+        let (core, connection) = (Arc::clone(&self.core), Arc::clone(&self.connection));
+        // With its socket.
+        drop(self);
+        connection.ended.send_replace(true);
+        core.changes.send_modify(|count| *count += 1);
     }
 
     /// Gives the place back, and forgets what the other server listened to.
@@ -140,8 +143,16 @@ impl Session {
             self.core.sinks.store(Arc::new(table.sinks()));
             is_gone
         };
-        for (_, (account, subscription)) in self.work.interest.drain() {
-            account.remove(&subscription);
+        let mut all: Vec<_> = self.work.interest.drain().collect();
+        all.sort_by(|(one, _), (other, _)| one.name().cmp(other.name()));
+        for of_account in all.chunk_by(|(one, _), (other, _)| Arc::ptr_eq(one, other)) {
+            if let Some((account, _)) = of_account.first() {
+                let gone: Vec<_> = of_account
+                    .iter()
+                    .map(|(_, gone)| Arc::clone(gone))
+                    .collect();
+                account.remove_all(&gone);
+            }
         }
         if is_gone {
             gossip::server_went(&self.core, &self.connection.remote);
@@ -151,7 +162,10 @@ impl Session {
 
     async fn serve(&mut self) -> CloseReason {
         let client = Arc::clone(self.connection.client());
-        let interval = self.core.options.ping_interval;
+        let mut reviews = self.core.reviews.subscribe();
+        // What has changed since it came is not told again.
+        self.work.review();
+        let mut interval = self.work.options.ping_interval;
         let mut timer = tokio::time::interval_at(Instant::now() + interval, interval);
         let mut bytes_in_all;
         let mut reads = 0;
@@ -177,6 +191,14 @@ impl Session {
                     }
                     continue;
                 }
+                Ok(()) = reviews.changed() => {
+                    self.work.review();
+                    if interval != self.work.options.ping_interval {
+                        interval = self.work.options.ping_interval;
+                        timer = tokio::time::interval_at(Instant::now() + interval, interval);
+                    }
+                    continue;
+                }
             };
             match read {
                 Ok(0) => return CloseReason::ClientClosed,
@@ -195,6 +217,14 @@ fn closed_by(error: &io::Error) -> CloseReason {
     match error.kind() {
         io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => CloseReason::ClientClosed,
         _ => CloseReason::ReadError,
+    }
+}
+
+pub(super) fn rules(options: &RouteOptions, connection: &Connection) -> RouteRules {
+    RouteRules {
+        line_bytes_max: options.line_bytes_max,
+        payload_bytes_max: options.payload_bytes_max,
+        names_account: connection.account.is_none(),
     }
 }
 
@@ -265,7 +295,7 @@ impl Work {
     fn message(&mut self, message: &RouteMessage<'_>, owner: Owner<'_>) {
         self.counted_in.0 += 1;
         self.counted_in.1 += (message.headers.len() + message.payload.len()) as u64;
-        if !self.core.options.lets_in(message.subject) {
+        if !self.options.lets_in(message.subject) {
             return;
         }
         let Some(account) = self.account(message.account) else {
@@ -274,15 +304,66 @@ impl Work {
         let Some(broker) = self.core.broker.get() else {
             return;
         };
+        let asks = match message.headers {
+            [] => None,
+            headers => TraceRequest::find(headers),
+        };
+        let trace = match asks {
+            None => None,
+            Some(request) => match self.begin_trace(request, message, &account, broker) {
+                Ok(trace) => trace,
+                Err(Dropped) => return,
+            },
+        };
         let delivered = Message {
             subject: message.subject,
             reply: message.reply,
             headers: message.headers,
             payload: message.payload,
             owner,
+            trace: trace.as_ref(),
         };
         self.delivery
             .publish_routed(&account, &delivered, message.queues, broker.traffic());
+    }
+
+    /// A message asks for reports of its way.
+    #[cold]
+    fn begin_trace(
+        &self,
+        request: TraceRequest,
+        message: &RouteMessage<'_>,
+        account: &Arc<Account>,
+        broker: &Broker,
+    ) -> Result<Option<Arc<MessageTrace>>, Dropped> {
+        let ingress = Ingress {
+            kind: ConnectionKind::Route,
+            client: self.connection.client(),
+            name: &self.connection.remote.server_name,
+            account,
+            subject: message.subject,
+            message_bytes: message.headers.len() + message.payload.len(),
+        };
+        let may_report = |subject: &str| self.options.lets_in(subject.as_bytes());
+        // Only the first server draws.
+        let asked = MessageTrace::begin(
+            request,
+            ingress,
+            broker.trace_sink(),
+            may_report,
+            || 0,
+            None,
+        );
+        match asked {
+            // It makes no further hop that would have to be told.
+            Asked::Untraced | Asked::Disabled => Ok(None),
+            Asked::Traced(trace) => Ok(Some(trace)),
+            Asked::Dropped => Err(Dropped),
+            Asked::Denied(destination) => {
+                tracing::error!("Publish Violation - Subject {destination:?}");
+                Err(Dropped)
+            }
+        }
     }
 
     /// The account that a line names, or that the connection is for. Nothing is done for accounts that are not here.
@@ -302,106 +383,83 @@ impl Work {
         Some(account)
     }
 
-    fn key_of(&mut self, interest: &Interest<'_>) {
-        self.key.clear();
-        for part in [interest.account, interest.subject] {
-            self.key.extend_from_slice(part);
-            self.key.push(b' ');
+    fn find_own_account(&mut self) {
+        let broker = self.core.broker.get();
+        let name = self.connection.account.as_deref();
+        self.own_account = name.and_then(|name| broker?.account(name));
+    }
+
+    /// Accounts have come or gone, or the options have changed: interest in what came counts from now on, and what is not
+    /// taken any more is let go.
+    fn review(&mut self) {
+        self.hand_over();
+        self.review_options();
+        self.accounts.clear();
+        self.find_own_account();
+        let Some(broker) = self.core.broker.get() else {
+            return;
+        };
+        let is_here = |account: &Arc<Account>| {
+            let known = broker.account(account.name());
+            known.is_some_and(|known| Arc::ptr_eq(&known, account))
+        };
+        for waiting in self.interest.review(is_here) {
+            self.subscribe(&waiting.interest());
         }
-        if let Some(queue) = interest.queue {
-            self.key.extend_from_slice(queue);
-        }
+        self.note_interest();
     }
 
     fn subscribe(&mut self, interest: &Interest<'_>) {
-        self.key_of(interest);
-        if let Some((account, known)) = self.interest.get(&*self.key) {
+        if let Some((account, known)) = self.interest.get(interest) {
             account.set_weight(known, interest.weight);
             return;
         }
-        let permissions = self.core.options.permissions.as_ref();
-        if permissions
-            .is_some_and(|permissions| !permissions.may_subscribe(interest.subject, interest.queue))
-        {
+        if !self.options.takes(interest) {
             let subject = String::from_utf8_lossy(interest.subject);
             tracing::debug!("Can not export {subject:?}, ignoring remote subscription request");
             return;
         }
-        let deny = permissions
-            .and_then(|permissions| permissions.filter_for(interest.subject, interest.queue));
         let Some(account) = self.account(interest.account) else {
-            return;
+            return self.interest.wait(interest);
         };
-        let subscription = Arc::new(Subscription::new(
+        let subscription = self.subscription(interest);
+        if account.insert(&subscription).is_ok() {
+            self.interest.put(interest, account, subscription);
+            self.note_interest();
+        }
+    }
+
+    pub(super) fn subscription(&self, interest: &Interest<'_>) -> Arc<Subscription> {
+        let permissions = self.options.permissions.as_ref();
+        Arc::new(Subscription::new(
             Bytes::copy_from_slice(interest.subject),
             interest.queue.map(Bytes::copy_from_slice),
             Target::Route {
                 sink: Arc::clone(&self.connection.sink),
                 weight: Weight::new(interest.weight),
             },
-            deny,
-        ));
-        if account.insert(&subscription).is_ok() {
-            let key = self.key.as_slice().into();
-            self.interest.insert(key, (account, subscription));
-            self.note_interest();
-        }
+            permissions
+                .and_then(|permissions| permissions.filter_for(interest.subject, interest.queue)),
+        ))
     }
 
     fn unsubscribe(&mut self, interest: &Interest<'_>) {
-        self.key_of(interest);
-        if let Some((account, subscription)) = self.interest.remove(&*self.key) {
+        if let Some((account, subscription)) = self.interest.remove(interest) {
             account.remove(&subscription);
             self.note_interest();
         }
     }
 
-    fn note_interest(&self) {
+    pub(super) fn note_interest(&self) {
         let count = self.interest.len() as u64;
         self.connection
             .subscriptions
             .store(count, Ordering::Relaxed);
     }
 
-    fn info(&mut self, info: RouteInfo) {
-        if !info.route_acc_add_reqid.is_empty() {
-            // Nothing has to be moved for an account that gets its own route: interest follows the connections that there are.
-            if !info.route_account.is_empty() {
-                let answer = RouteInfo {
-                    route_account: String::new(),
-                    ..info
-                };
-                let mut text = Vec::new();
-                encode::json(&mut text, "INFO", &answer);
-                self.say(&text);
-            }
-            return;
-        }
-        if !info.gateway.is_empty() {
-            tracing::error!(
-                "Received information about gateway {:?} from {}, but gateways are not built",
-                info.gateway,
-                self.connection.remote.server_id
-            );
-            return;
-        }
-        if info.server_id != self.connection.remote.server_id {
-            gossip::heard_of(&self.core, &info, &self.connection);
-            return;
-        }
-        if info.ldm {
-            for connection in self.core.table.lock().connections() {
-                if connection.remote.server_id == info.server_id {
-                    connection.leaving.store(true, Ordering::Relaxed);
-                }
-            }
-            gossip::update_clients(&self.core);
-        }
-    }
-
     /// Time for a ping, whatever else came.
     fn ping(&mut self) -> Result<(), CloseReason> {
-        if self.pings_outstanding + 1 > self.core.options.pings_outstanding_max {
+        if self.pings_outstanding + 1 > self.options.pings_outstanding_max {
             if let Some(broker) = self.core.broker.get() {
                 Traffic::count(&broker.traffic().stale_connections);
             }
@@ -425,15 +483,14 @@ impl Work {
         let round_trip = sent.elapsed();
         let microseconds = u64::try_from(round_trip.as_micros()).unwrap_or(u64::MAX);
         self.connection.client().set_round_trip_us(microseconds);
-        if let (Some(level), Compression::Auto(thresholds)) = (
-            &self.connection.level,
-            &self.core.options.cluster.compression,
-        ) {
+        if let (Some(level), Compression::Auto(thresholds)) =
+            (&self.connection.level, &self.options.cluster.compression)
+        {
             level.set(Level::for_round_trip(round_trip, thresholds));
         }
     }
 
-    fn say(&mut self, text: &[u8]) {
+    pub(super) fn say(&self, text: &[u8]) {
         // In order with what is staged for the connection: nothing is, since nothing that came from it goes back.
         write(&self.connection, text, FlushBy::Caller);
     }

@@ -3,11 +3,14 @@
 use std::collections::HashSet;
 use std::sync::{Arc, OnceLock};
 
-use arc_swap::ArcSwap;
-use parking_lot::Mutex;
+use arc_swap::{ArcSwap, ArcSwapOption};
+use parking_lot::{Mutex, RwLock};
+use tokio::runtime::Handle;
 use tokio::sync::watch;
 
+use super::change::Moved;
 use super::compression::{Level, mode_name};
+use super::dial::Dial;
 use super::handle::{ClientUrls, Identity};
 use super::options::{RouteOptions, shown};
 use super::table::{Connection, Sinks, Table};
@@ -16,11 +19,10 @@ use crate::broker::{Account, Broker, CloseReason, InterestSink};
 use crate::cluster::{LinkAcceptor, PeerAddress};
 use crate::config::options::Compression;
 use crate::connection::Clients;
-use crate::protocol::ServerInfo;
 use crate::protocol::route::{RouteInfo, encode};
 
-/// What we can do on a route: accounts, but no tracing of messages.
-const ROUTE_PROTOCOL: i64 = 2;
+/// What we can do on a route: accounts, and reports on traced messages.
+pub(super) const ROUTE_PROTOCOL: i64 = 3;
 /// The version of the links that the cluster port takes.
 const LINKS_VERSION: i64 = 1;
 
@@ -32,7 +34,10 @@ pub(super) struct ClusterName {
 }
 
 pub(super) struct Core {
-    pub options: RouteOptions,
+    /// What holds now. It changes with the table locked: whoever enters the table under a lock enters on these.
+    pub options: ArcSwap<RouteOptions>,
+    /// While permissions change, those that interest was passed on by before.
+    pub permissions_before: ArcSwapOption<RouteOptions>,
     pub identity: Identity,
     pub name: ArcSwap<ClusterName>,
     pub table: Mutex<Table>,
@@ -40,16 +45,25 @@ pub(super) struct Core {
     pub sinks: ArcSwap<Vec<Sinks>>,
     pub broker: OnceLock<Arc<Broker>>,
     pub clients: OnceLock<Arc<Clients>>,
-    pub client_urls: OnceLock<ClientUrls>,
+    pub client_urls: ArcSwapOption<ClientUrls>,
     pub port: OnceLock<u16>,
-    pub links: OnceLock<Arc<dyn LinkAcceptor>>,
+    pub links: RwLock<Option<Arc<dyn LinkAcceptor>>>,
+    pub runtime: OnceLock<Handle>,
     pub stop: watch::Sender<bool>,
     /// Moves whenever a connection comes or goes.
     pub changes: watch::Sender<u64>,
+    /// Moves whenever accounts have come or gone, or the options have changed.
+    pub reviews: watch::Sender<u64>,
     pub peers: watch::Sender<Vec<PeerAddress>>,
     /// Servers that are being dialled because another one told of them, with the account.
     pub dialling: Mutex<HashSet<(String, Option<String>)>>,
+    /// The configured servers that are being dialled.
+    pub dials: Mutex<Vec<Dial>>,
+    /// Accounts that are getting connections of their own.
+    pub moved: watch::Sender<Moved>,
     pub leaving: std::sync::atomic::AtomicBool,
+    /// Whether JetStream is on.
+    pub jetstream: std::sync::atomic::AtomicBool,
     pub last_id: std::sync::atomic::AtomicU64,
 }
 
@@ -60,23 +74,34 @@ impl Core {
             None => (made_up_name(), true),
         };
         Self {
-            options,
-            identity,
+            options: ArcSwap::from_pointee(options),
+            permissions_before: ArcSwapOption::empty(),
             name: ArcSwap::from_pointee(ClusterName { name, dynamic }),
             table: Mutex::default(),
             sinks: ArcSwap::default(),
             broker: OnceLock::new(),
             clients: OnceLock::new(),
-            client_urls: OnceLock::new(),
+            client_urls: ArcSwapOption::empty(),
             port: OnceLock::new(),
-            links: OnceLock::new(),
+            links: RwLock::default(),
+            runtime: OnceLock::new(),
+            dials: Mutex::default(),
+            moved: watch::Sender::new(Moved::default()),
             stop: watch::Sender::new(false),
             changes: watch::Sender::new(0),
+            reviews: watch::Sender::new(0),
             peers: watch::Sender::new(Vec::new()),
             dialling: Mutex::default(),
             leaving: std::sync::atomic::AtomicBool::new(false),
+            jetstream: std::sync::atomic::AtomicBool::new(identity.jetstream),
             last_id: std::sync::atomic::AtomicU64::new(0),
+            identity,
         }
+    }
+
+    /// Whoever takes links now.
+    pub fn link_acceptor(&self) -> Option<Arc<dyn LinkAcceptor>> {
+        self.links.read().clone()
     }
 
     /// What we say of ourselves on a connection.
@@ -87,7 +112,7 @@ impl Core {
         pool_index: usize,
         gossip_mode: i64,
     ) -> RouteInfo {
-        let options = &self.options;
+        let options = self.options.load();
         let cluster = &options.cluster;
         let name = self.name.load();
         let listens = self.port.get().copied().unwrap_or_default();
@@ -105,7 +130,10 @@ impl Core {
         };
         let urls = match cluster.no_advertise {
             true => ClientUrls::default(),
-            false => self.client_urls.get().cloned().unwrap_or_default(),
+            false => {
+                let urls = self.client_urls.load();
+                urls.as_deref().cloned().unwrap_or_default()
+            }
         };
         RouteInfo {
             server_id: self.identity.server_id.clone(),
@@ -119,8 +147,9 @@ impl Core {
             auth_required: options.requires_credentials(),
             tls_required: options.tls.is_some(),
             tls_verify: options.tls.as_ref().is_some_and(|tls| tls.verifies),
-            max_payload: i64::try_from(self.identity.payload_bytes_max).unwrap_or(i64::MAX),
-            jetstream: self.identity.jetstream,
+            max_payload: i64::try_from(options.client_payload_bytes_max).unwrap_or(i64::MAX),
+            jetstream: self.jetstream.load(std::sync::atomic::Ordering::Relaxed),
+            domain: self.identity.domain.clone(),
             ip,
             cluster: name.name.clone(),
             cluster_dynamic: name.dynamic,
@@ -135,7 +164,7 @@ impl Core {
             route_pool_idx: i64::try_from(pool_index).unwrap_or_default(),
             route_account: account.unwrap_or_default().to_owned(),
             gossip_mode,
-            links: match self.links.get() {
+            links: match self.link_acceptor() {
                 Some(_) => LINKS_VERSION,
                 None => 0,
             },
@@ -151,10 +180,7 @@ impl Core {
             dynamic,
         }));
         if let Some(clients) = self.clients.get() {
-            clients.announce(ServerInfo {
-                cluster: name.to_owned(),
-                ..ServerInfo::clone(&clients.info())
-            });
+            clients.announce(|info| name.clone_into(&mut info.cluster));
         }
         for connection in self.table.lock().connections() {
             if connection.remote.server_id != except {
@@ -177,30 +203,57 @@ impl Core {
         yields
     }
 
-    /// Tells a new connection of all local interest that goes over it.
-    pub fn tell_all_interest(&self, connection: &Connection, sinks: &Sinks) {
+    /// Tells a connection of all local interest that goes over it and that `matters`.
+    pub fn tell_interest(
+        &self,
+        connection: &Connection,
+        sinks: &Sinks,
+        matters: impl Fn(&[u8]) -> bool,
+    ) {
         let Some(broker) = self.broker.get() else {
             return;
         };
         for account in broker.accounts() {
+            self.tell_interest_of(&account, connection, sinks, &matters);
+        }
+    }
+
+    /// The same of one account.
+    pub fn tell_interest_of(
+        &self,
+        account: &Account,
+        connection: &Connection,
+        sinks: &Sinks,
+        matters: impl Fn(&[u8]) -> bool,
+    ) {
+        let names = connection.sink.names_account.then(|| account.name());
+        let mut text = Vec::new();
+        account.tell_local_interest(|all| {
+            // Looked at where nothing changes: whoever changes them looks at this account later, and corrects what is told here.
+            let options = self.options.load();
             let is_ours = sinks
-                .of_account(&self.options, account.name())
+                .of_account(&options, account.name())
                 .is_some_and(|ours| std::ptr::eq(&**ours, connection));
             if !is_ours {
-                continue;
+                return;
             }
-            let names = connection.sink.names_account.then(|| account.name());
-            let mut text = Vec::new();
-            account.tell_local_interest(|all| {
-                for (subject, queue, count) in all {
-                    if self.options.passes_on(subject) {
-                        let queue = queue.map(|queue| (queue, count));
-                        encode::subscribe(&mut text, names, subject, queue);
-                    }
+            for (subject, queue, count) in all {
+                if options.passes_on(subject) && matters(subject) {
+                    let queue = queue.map(|queue| (queue, count));
+                    encode::subscribe(&mut text, names, subject, queue);
                 }
-                write(connection, &text, FlushBy::Task);
-            });
-        }
+            }
+            write(connection, &text, FlushBy::Task);
+        });
+    }
+
+    /// The connections with one server.
+    pub fn sinks_of(&self, server_id: &str) -> Option<Sinks> {
+        let sinks = self.sinks.load();
+        sinks
+            .iter()
+            .find(|sinks| sinks.server_id == server_id)
+            .cloned()
     }
 }
 
@@ -218,12 +271,23 @@ pub(super) fn write(connection: &Connection, text: &[u8], flush: FlushBy) {
 impl InterestSink for Core {
     fn interest_is(&self, account: &Account, subject: &[u8], queue: Option<&[u8]>, count: u32) {
         let sinks = self.sinks.load();
-        if sinks.is_empty() || !self.options.passes_on(subject) {
+        if sinks.is_empty() {
+            return;
+        }
+        let options = self.options.load();
+        // What is over is told to those who may still know of it.
+        let was_told = || {
+            let before = self.permissions_before.load();
+            before
+                .as_ref()
+                .is_some_and(|before| before.passes_on(subject))
+        };
+        if !options.passes_on(subject) && (count > 0 || !was_told()) {
             return;
         }
         let mut text = Vec::new();
         for remote in sinks.iter() {
-            let Some(connection) = remote.of_account(&self.options, account.name()) else {
+            let Some(connection) = remote.of_account(&options, account.name()) else {
                 continue;
             };
             let names = connection.sink.names_account.then(|| account.name());
@@ -249,7 +313,7 @@ pub(super) fn address(host: &str, port: u16) -> String {
 }
 
 /// A name that no other cluster has.
-fn made_up_name() -> String {
+pub(super) fn made_up_name() -> String {
     const LETTERS: &[u8] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
     let mut bytes = [0u8; 22];
     let _ = getrandom::fill(&mut bytes);

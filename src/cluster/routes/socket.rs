@@ -3,6 +3,7 @@
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::BytesMut;
 use tokio::net::TcpStream;
@@ -17,6 +18,10 @@ use crate::protocol::route::{RouteConnect, RouteInfo, encode, info::JSON_BYTES_M
 use crate::tls::{TlsReader, TlsSocket, TlsWriter};
 use tokio::io::AsyncReadExt;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::time::timeout;
+
+/// How long the other side may take to hear why it is turned away.
+const REFUSAL_MAX: Duration = Duration::from_secs(1);
 
 /// What the other side says while it is not known yet.
 pub(super) enum Said {
@@ -92,8 +97,9 @@ impl Talk {
 
     /// Says why the other side is turned away.
     pub(super) async fn refuse(&mut self, text: &str) {
-        // It may be gone already.
-        let _ = self.send(format!("-ERR '{text}'\r\n").as_bytes()).await;
+        // It may be gone already, or not listen.
+        let line = format!("-ERR '{text}'\r\n");
+        let _ = timeout(REFUSAL_MAX, self.send(line.as_bytes())).await;
     }
 
     async fn send(&mut self, text: &[u8]) -> io::Result<()> {

@@ -6,12 +6,17 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::SystemTime;
 
+use arc_swap::ArcSwap;
+use parking_lot::Mutex;
 use tokio::sync::watch;
 
+use super::admission::Shown;
 use super::compression::SharedLevel;
 use super::options::{RouteOptions, pool_index};
 use crate::broker::{Client, RouteSink};
+use crate::config::options::RouteUrl;
 use crate::protocol::route::RouteInfo;
+use crate::protocol::route::info::SubjectRules;
 
 /// A connection that has its place.
 pub(super) struct Connection {
@@ -19,22 +24,48 @@ pub(super) struct Connection {
     pub sink: Arc<RouteSink>,
     /// What the other server said of itself.
     pub remote: Arc<RouteInfo>,
+    /// What it lets through now.
+    pub rules: ArcSwap<PeerRules>,
     pub account: Option<String>,
     pub index: usize,
     pub solicited: bool,
     /// Whether its address stands in the configuration.
     pub configured: AtomicBool,
+    /// Where it is dialled, by this connection or when this one ends.
+    pub url: Mutex<Option<RouteUrl>>,
+    /// What the other side has shown when it came.
+    pub shown: Shown,
     pub address: SocketAddr,
     pub started: SystemTime,
     pub level: Option<Arc<SharedLevel>>,
     pub compression: &'static str,
     /// Whether the other side has answered a ping: it took us, too.
     pub proven: watch::Sender<bool>,
+    /// Whether it is over, its socket too.
+    pub ended: watch::Sender<bool>,
+    /// Accounts that the other server tells of elsewhere from now on.
+    pub forgotten: Mutex<Vec<String>>,
     pub subscriptions: AtomicU64,
     /// The other server lets its clients go.
     pub leaving: AtomicBool,
-    /// Milliseconds since the start at which something came.
+    /// When something came last, in milliseconds since 1970.
     pub heard_ms: AtomicU64,
+}
+
+/// Which interest another server passes on, and which it takes.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct PeerRules {
+    pub import: Option<SubjectRules>,
+    pub export: Option<SubjectRules>,
+}
+
+impl PeerRules {
+    pub fn of(info: &RouteInfo) -> Self {
+        Self {
+            import: info.import.clone(),
+            export: info.export.clone(),
+        }
+    }
 }
 
 impl Connection {
@@ -230,6 +261,11 @@ impl Table {
             return false;
         }
         let is_first = remote.pool.iter().all(Option::is_none);
+        if is_first && remote.accounts.is_empty() {
+            // Nothing is left of what it was before.
+            remote.single = single;
+            remote.pool.clear();
+        }
         if remote.pool.len() < size {
             remote.pool.resize(size, None);
         }
@@ -237,6 +273,37 @@ impl Table {
             *place = Some(Arc::clone(connection));
         }
         is_first
+    }
+
+    /// Takes all connections that are no account's own out, to make place for others.
+    pub fn empty_pools(&mut self) -> Vec<Arc<Connection>> {
+        let remotes = self.remotes.values_mut();
+        remotes
+            .flat_map(|remote| std::mem::take(&mut remote.pool))
+            .flatten()
+            .collect()
+    }
+
+    /// Takes an account's own connections out.
+    pub fn empty_account(&mut self, account: &str) -> Vec<Arc<Connection>> {
+        let remotes = self.remotes.values_mut();
+        remotes
+            .filter_map(|remote| remote.accounts.remove(account))
+            .collect()
+    }
+
+    /// A configured server is this one: its connections count as dialled there.
+    pub fn note_configured(&self, server_id: &str, account: Option<&str>, url: &RouteUrl) {
+        let Some(remote) = self.remotes.get(server_id) else {
+            return;
+        };
+        for connection in remote.connections() {
+            if connection.account.as_deref() == account
+                && !connection.configured.swap(true, Ordering::Relaxed)
+            {
+                *connection.url.lock() = Some(url.clone());
+            }
+        }
     }
 
     /// Takes a connection out, if it still has its place. Whether that was the last with that server.

@@ -72,6 +72,8 @@ pub struct RoutesView {
     pub export: Option<SubjectRules>,
     /// Where clients are told that they can connect.
     pub connect_urls: Vec<String>,
+    /// The same for those that speak WebSocket.
+    pub websocket_urls: Vec<String>,
 }
 
 pub(super) fn of(core: &Core) -> RoutesView {
@@ -86,6 +88,7 @@ pub(super) fn of(core: &Core) -> RoutesView {
             let (in_messages, in_bytes) = client.counted_in();
             let (out_messages, out_bytes) = client.outbox().counted_out();
             let remote = &connection.remote;
+            let rules = connection.rules.load();
             let heard = connection.heard_ms.load(Ordering::Relaxed);
             RouteView {
                 id: connection.id,
@@ -99,8 +102,8 @@ pub(super) fn of(core: &Core) -> RoutesView {
                 started: connection.started,
                 heard: SystemTime::UNIX_EPOCH + Duration::from_millis(heard),
                 round_trip: Duration::from_micros(client.round_trip_us()),
-                import: remote.import.clone(),
-                export: remote.export.clone(),
+                import: rules.import.clone(),
+                export: rules.export.clone(),
                 pending_bytes: client.outbox().pending_bytes(),
                 in_messages,
                 in_bytes,
@@ -116,7 +119,8 @@ pub(super) fn of(core: &Core) -> RoutesView {
         })
         .collect();
     routes.sort_by_key(|route| route.id);
-    let cluster = &core.options.cluster;
+    let options = core.options.load();
+    let cluster = &options.cluster;
     RoutesView {
         cluster_name: core.name.load().name.clone(),
         port: core.port.get().copied().unwrap_or_default(),
@@ -133,6 +137,11 @@ pub(super) fn of(core: &Core) -> RoutesView {
             .clients
             .get()
             .map(|clients| clients.info().connect_urls.clone())
+            .unwrap_or_default(),
+        websocket_urls: core
+            .clients
+            .get()
+            .map(|clients| clients.info().websocket_urls.clone())
             .unwrap_or_default(),
     }
 }

@@ -4,9 +4,11 @@ use super::super::value::{Map, Value};
 use super::authorization::permissions;
 use super::mappings;
 use super::report::{Field, Report, in_file_order};
+use super::sharing::{self, Exports, Imported, Imports, Shared};
 use super::users::{self, NkeyUser, User, Users};
 use super::{Options, SYSTEM_ACCOUNT_DEFAULT};
 use crate::subject::transform::Mappings;
+use crate::subject::{is_valid_literal, is_valid_subject};
 use std::collections::HashSet;
 
 /// The account of everyone who is in no other; the file may not name it.
@@ -25,8 +27,14 @@ pub struct AccountOptions {
     pub jetstream: Option<AccountJetStream>,
     /// What its clients publish and goes elsewhere.
     pub mappings: Mappings,
+    /// Where reports on messages with a W3C trace context go.
+    pub trace: Option<TraceOptions>,
     /// What its connections may use.
     pub limits: AccountLimitOptions,
+    /// What it offers other accounts.
+    pub exports: Exports,
+    /// What it takes from other accounts.
+    pub imports: Imports,
 }
 
 impl AccountOptions {
@@ -40,6 +48,15 @@ impl AccountOptions {
         let nkeys = self.nkeys.iter().map(|user| &user.nkey);
         self.users.iter().map(|user| &user.name).chain(nkeys)
     }
+}
+
+/// Where reports on messages with a W3C trace context go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TraceOptions {
+    /// The subject.
+    pub destination: String,
+    /// Of how many in a hundred messages.
+    pub percent: u8,
 }
 
 /// What the connections of an account may use; `None` is no limit.
@@ -145,6 +162,7 @@ pub(super) fn read(field: &Field<'_>, report: &mut Report) -> Vec<AccountOptions
 fn from_map(map: &Map, report: &mut Report) -> Vec<AccountOptions> {
     let mut accounts = Vec::new();
     let mut known = HashSet::new();
+    let mut between = Between::default();
     for entry in in_file_order(map) {
         if entry.node.used_as_variable || is_reserved(entry.name, &entry, report) {
             continue;
@@ -153,7 +171,7 @@ fn from_map(map: &Map, report: &mut Report) -> Vec<AccountOptions> {
             entry.invalid(report, "Expected map entries for accounts");
             continue;
         };
-        let account = account(entry.name, members, report);
+        let account = account(entry.name, members, accounts.len(), &mut between, report);
         for user in &account.users {
             if !known.insert(user.name.clone()) {
                 entry.invalid(report, users::duplicate_user(&user.name));
@@ -166,7 +184,18 @@ fn from_map(map: &Map, report: &mut Report) -> Vec<AccountOptions> {
         }
         accounts.push(account);
     }
+    // An import of an account that could not be read would be one more error, and tell nothing.
+    if report.is_clean() {
+        sharing::settle(&mut accounts, between.exports, between.imports, report);
+    }
     accounts
+}
+
+/// What is between accounts, and which account said it: looked at when all of them are known.
+#[derive(Default)]
+struct Between<'a> {
+    exports: Vec<(usize, Shared<'a>)>,
+    imports: Vec<(usize, Imported<'a>)>,
 }
 
 fn from_names(field: &Field<'_>, report: &mut Report) -> Vec<AccountOptions> {
@@ -202,7 +231,13 @@ fn is_reserved(name: &str, field: &Field<'_>, report: &mut Report) -> bool {
     false
 }
 
-fn account(name: &str, members: &Map, report: &mut Report) -> AccountOptions {
+fn account<'a>(
+    name: &str,
+    members: &'a Map,
+    number: usize,
+    between: &mut Between<'a>,
+    report: &mut Report,
+) -> AccountOptions {
     let mut account = AccountOptions {
         name: name.to_owned(),
         ..AccountOptions::default()
@@ -221,12 +256,21 @@ fn account(name: &str, members: &Map, report: &mut Report) -> AccountOptions {
             "default_permissions" => defaults = permissions(&field, report),
             "jetstream" => account.jetstream = jetstream(&field, report),
             "limits" => account.limits = limits(&field, report),
-            "exports" | "imports" => {
-                field.not_supported(report, "sharing subjects among accounts is not built");
+            "exports" => {
+                let exports = sharing::exports(&field, report).into_iter();
+                between
+                    .exports
+                    .extend(exports.map(|export| (number, export)));
+            }
+            "imports" => {
+                let imports = sharing::imports(&field, report).into_iter();
+                between
+                    .imports
+                    .extend(imports.map(|import| (number, import)));
             }
             "mappings" | "maps" => account.mappings = mappings::read(&field, report),
             "msg_trace" | "trace_dest" => {
-                field.not_supported(report, "tracing of messages is not built");
+                account.trace = trace(&field, report);
             }
             _ => field.unknown(report),
         }
@@ -260,6 +304,69 @@ fn limits(field: &Field<'_>, report: &mut Report) -> AccountLimitOptions {
         }
     }
     limits
+}
+
+/// Reads a subject, or a subject and how many in a hundred messages are reported on.
+fn trace(field: &Field<'_>, report: &mut Report) -> Option<TraceOptions> {
+    let options = |destination| TraceOptions {
+        destination,
+        percent: 100,
+    };
+    let map = match field.value() {
+        Value::String(_) => return trace_destination(field, report).map(options),
+        Value::Map(map) => map,
+        _ => {
+            field.wrong_type(report, "a subject or a map");
+            return None;
+        }
+    };
+    let mut percent = 100;
+    let mut destination = None;
+    for member in in_file_order(map) {
+        match member.key().as_str() {
+            "dest" => destination = trace_destination(&member, report),
+            "sampling" => percent = sampling(&member, report).unwrap_or(percent),
+            _ => member.unknown(report),
+        }
+    }
+    let destination = destination?;
+    Some(TraceOptions {
+        percent,
+        ..options(destination)
+    })
+}
+
+fn trace_destination(field: &Field<'_>, report: &mut Report) -> Option<String> {
+    let destination = field.string(report)?;
+    if is_valid_subject(&destination) && is_valid_literal(&destination) {
+        return Some(destination);
+    }
+    let reason = format!("Trace destination {destination:?} is not valid");
+    field.invalid(report, reason);
+    None
+}
+
+/// A number from 1 to 100, perhaps with `%` behind it.
+fn sampling(field: &Field<'_>, report: &mut Report) -> Option<u8> {
+    let number = match field.value() {
+        Value::String(text) => {
+            let number = text.strip_suffix('%').unwrap_or(text).parse::<i64>();
+            if number.is_err() {
+                let reason = format!("Invalid trace destination sampling value {text:?}");
+                field.invalid(report, reason);
+            }
+            number.ok()?
+        }
+        _ => field.integer(report)?,
+    };
+    let percent = u8::try_from(number).ok();
+    let percent = percent.filter(|percent| (1..=100).contains(percent));
+    if percent.is_none() {
+        let reason =
+            format!("Trace destination sampling value {number} is invalid, needs to be [1..100]");
+        field.invalid(report, reason);
+    }
+    percent
 }
 
 /// Reads `jetstream: enabled`, `jetstream: true` or the block of an account.

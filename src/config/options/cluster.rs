@@ -4,7 +4,7 @@ use super::super::value::Value;
 use super::authorization::{self, Permissions};
 use super::report::{Field, Report, in_file_order};
 use super::tls::{self, TlsOptions};
-use super::{Port, SubjectPermission};
+use super::{Port, SubjectPermission, WriteTimeout, top};
 use std::time::Duration;
 
 /// Connections to each server of the cluster, the ones of single accounts aside.
@@ -99,6 +99,8 @@ pub struct ClusterOptions {
     pub pings_outstanding_max: Option<u32>,
     /// How long one write to a server may take; the clients' without it.
     pub write_deadline: Option<Duration>,
+    /// What happens when a write to another server takes longer.
+    pub write_timeout: Option<WriteTimeout>,
 }
 
 impl Default for ClusterOptions {
@@ -124,6 +126,7 @@ impl Default for ClusterOptions {
             ping_interval: None,
             pings_outstanding_max: None,
             write_deadline: None,
+            write_timeout: None,
         }
     }
 }
@@ -156,6 +159,9 @@ impl ClusterOptions {
             if self.name.is_none() {
                 return Err("jetstream cluster requires `cluster.name` to be set".into());
             }
+            if self.routes.is_empty() {
+                return Err("JetStream cluster requires configured routes".into());
+            }
         }
         Ok(())
     }
@@ -170,14 +176,7 @@ pub(super) fn read(target: &mut ClusterOptions, field: &Field<'_>, report: &mut 
         let key = member.key();
         let known = places(target, &key, &member, report) || manners(target, &key, &member, report);
         if !known {
-            match key.as_str() {
-                "write_timeout" if matches!(member.value(), Value::String(word) if word == "default" || word == "retry") =>
-                    {}
-                "write_timeout" => {
-                    member.not_supported(report, "only the policy 'retry' is built for routes");
-                }
-                _ => member.unknown(report),
-            }
+            member.unknown(report);
         }
     }
 }
@@ -240,10 +239,7 @@ fn manners(target: &mut ClusterOptions, key: &str, field: &Field<'_>, report: &m
         "tls" => {
             target.tls = tls::read(field, report);
             if let Some(tls) = &target.tls {
-                tls::refuse_for_clients_only(tls, field, report);
-                if tls.maps_users {
-                    field.not_supported(report, "routes are not known by their certificates");
-                }
+                tls::refuse_for_routes(tls, field, report);
             }
         }
         "no_advertise" => target.no_advertise = field.bool(report) == Some(true),
@@ -286,6 +282,7 @@ fn manners(target: &mut ClusterOptions, key: &str, field: &Field<'_>, report: &m
             let deadline = field.duration(report);
             target.write_deadline = deadline.filter(|deadline| !deadline.is_zero());
         }
+        "write_timeout" => target.write_timeout = top::write_timeout(field, report),
         _ => return false,
     }
     true

@@ -72,6 +72,8 @@ pub struct JetStreamOptions {
     pub sync: SyncPolicy,
     /// Encryption, when a key is given.
     pub encryption: Option<EncryptionOptions>,
+    /// The domain under whose subjects its API is reached, too; empty for none.
+    pub domain: String,
     /// API requests with unknown or invalid fields are refused.
     pub strict: bool,
     /// What may wait for one stream before publishes are refused.
@@ -80,10 +82,26 @@ pub struct JetStreamOptions {
     pub buffered_messages_max: usize,
     /// How many API requests may wait.
     pub request_queue_max: usize,
+    /// How much of what replicas elsewhere lack may be on its way to them.
+    pub catchup_bytes_max: u64,
     /// The tag in which the servers of a stream's replicas must differ, in lower case; empty for none.
     pub unique_tag: String,
+    /// When the log of a cluster's meta group is compacted.
+    pub meta_compaction: MetaCompaction,
     /// What each stream and consumer may ask for.
     pub limits: AssetLimits,
+}
+
+/// When the log of a cluster's meta group is compacted: as soon as one of these is reached; `None` is not looked at, and without both the server
+/// decides.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MetaCompaction {
+    /// Entries since the last time.
+    pub entries: Option<u64>,
+    /// Their bytes.
+    pub bytes: Option<u64>,
+    /// Whether nothing more is applied until it is done.
+    pub waits: bool,
 }
 
 /// What each stream and consumer of the server may ask for; `None` is no limit.
@@ -97,6 +115,21 @@ pub struct AssetLimits {
     pub ha_assets_max: Option<u32>,
     /// How long message ids may be remembered.
     pub duplicate_window_max: Option<Duration>,
+    /// Batches of messages.
+    pub batches: BatchOptions,
+}
+
+/// What batches may be; `None` is the default, which differs between atomic and fast ones.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct BatchOptions {
+    /// Open batches of one stream.
+    pub per_stream_max: Option<u32>,
+    /// Open batches of all streams together.
+    pub total_max: Option<u32>,
+    /// Messages in one atomic batch.
+    pub messages_max: Option<u32>,
+    /// How long a batch waits for its next message.
+    pub idle_max: Option<Duration>,
 }
 
 impl Default for JetStreamOptions {
@@ -108,11 +141,14 @@ impl Default for JetStreamOptions {
             file_max: StoreLimit::Dynamic,
             sync: SyncPolicy::Always,
             encryption: None,
+            domain: String::new(),
             strict: true,
             buffered_bytes_max: 128 << 20,
             buffered_messages_max: 100_000,
             request_queue_max: 10_000,
+            catchup_bytes_max: 64 << 20,
             unique_tag: String::new(),
+            meta_compaction: MetaCompaction::default(),
             limits: AssetLimits::default(),
         }
     }
@@ -249,16 +285,41 @@ fn member(options: &mut JetStreamOptions, keys: &mut Keys, field: &Field<'_>, re
                 options.buffered_messages_max = usize::try_from(count).unwrap_or(usize::MAX);
             }
         }
+        "max_outstanding_catchup" => {
+            let bytes = size(field, report);
+            if let Some(bytes) = positive(field, report, bytes) {
+                options.catchup_bytes_max = bytes;
+            }
+        }
         "request_queue_limit" => {
             let count = field.integer(report);
             if let Some(count) = positive(field, report, count) {
                 options.request_queue_max = usize::try_from(count).unwrap_or(usize::MAX);
             }
         }
+        "domain" => {
+            if let Some(domain) = field.string(report) {
+                options.domain = domain;
+            }
+        }
         "unique_tag" => {
             if let Some(tag) = field.string(report) {
                 options.unique_tag = tag.trim().to_lowercase();
             }
+        }
+        "meta_compact" => {
+            let entries = field.within(report, 0, i64::MAX).unwrap_or(0);
+            options.meta_compaction.entries = u64::try_from(entries).ok().filter(|max| *max > 0);
+        }
+        "meta_compact_size" => {
+            let bytes = size(field, report).unwrap_or(0);
+            if bytes < 0 {
+                field.invalid(report, format!("{} must not be negative", field.name));
+            }
+            options.meta_compaction.bytes = u64::try_from(bytes).ok().filter(|max| *max > 0);
+        }
+        "meta_compact_sync" => {
+            options.meta_compaction.waits = field.bool(report).unwrap_or_default();
         }
         "limits" => limits(&mut options.limits, field, report),
         _ => match not_built(&key) {
@@ -272,9 +333,8 @@ fn limits(limits: &mut AssetLimits, field: &Field<'_>, report: &mut Report) {
     let Some(map) = field.map(report) else {
         return;
     };
-    let most = i64::from(i32::MAX);
     for member in in_file_order(map) {
-        let count = |report: &mut Report| member.within(report, 0, most).filter(|max| *max > 0);
+        let count = |report: &mut Report| count(&member, report);
         match member.key().as_str() {
             "max_request_batch" => limits.request_batch_max = count(report),
             "max_ack_pending" => limits.ack_pending_max = count(report),
@@ -283,23 +343,42 @@ fn limits(limits: &mut AssetLimits, field: &Field<'_>, report: &mut Report) {
                 limits.duplicate_window_max = window.filter(|window| !window.is_zero());
             }
             "max_ha_assets" => limits.ha_assets_max = count(report),
-            "batch" => member.not_supported(report, "limits for batches are not built"),
+            "batch" => batches(&mut limits.batches, &member, report),
             _ => member.unknown(report),
         }
     }
 }
 
+fn batches(batches: &mut BatchOptions, field: &Field<'_>, report: &mut Report) {
+    let Some(map) = field.map(report) else {
+        return;
+    };
+    for member in in_file_order(map) {
+        match member.key().as_str() {
+            "max_inflight_per_stream" => batches.per_stream_max = count(&member, report),
+            "max_inflight_total" => batches.total_max = count(&member, report),
+            "max_msgs" => batches.messages_max = count(&member, report),
+            "timeout" => {
+                let timeout = member.duration(report);
+                batches.idle_max = timeout.filter(|timeout| !timeout.is_zero());
+            }
+            _ => member.unknown(report),
+        }
+    }
+}
+
+/// A number of things; 0 is as good as none given.
+fn count(field: &Field<'_>, report: &mut Report) -> Option<u32> {
+    let most = i64::from(i32::MAX);
+    field.within(report, 0, most).filter(|count| *count > 0)
+}
+
 /// What the reference's remaining keys of this block would do.
 fn not_built(key: &str) -> Option<&'static str> {
     Some(match key {
-        "domain" => "JetStream domains are not built",
         "extension_hint" => "extending another server's JetStream over leaf nodes is not built",
         "tpm" => "keys in a trusted platform module are not built",
-        "max_outstanding_catchup" => "catching up replicas is not built",
         "info_queue_limit" => "info requests have no queue of their own",
-        "meta_compact" | "meta_compact_size" | "meta_compact_sync" => {
-            "a cluster's meta log is not built"
-        }
         "max_concurrent_io" => "a limit on concurrent disk operations is not built",
         _ => return None,
     })

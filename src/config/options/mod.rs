@@ -1,15 +1,21 @@
 //! The options the server runs with: defaults, then the configuration file, then the command line.
 //!
 //! [`report`] collects what is wrong with a file and reads single values, [`top`] walks the top level of the file,
-//! [`authorization`], [`accounts`], [`users`], [`mappings`], [`cluster`], [`jetstream`], [`tls`], [`websocket`] and [`unsupported`] its parts, [`overrides`] lays the command line over it.
+//! [`authorization`], [`accounts`], [`users`], [`mappings`], [`cluster`], [`jetstream`], [`domains`], [`tls`], [`ocsp`], [`websocket`], [`monitoring`],
+//! [`description`] and [`unsupported`] its parts, [`overrides`] lays the command line over it.
 
 pub mod accounts;
 pub mod authorization;
 pub mod cluster;
+pub mod description;
+mod domains;
 pub mod jetstream;
 mod mappings;
+pub mod monitoring;
+pub mod ocsp;
 mod overrides;
 mod report;
+pub mod sharing;
 #[cfg(test)]
 mod tests;
 pub mod tls;
@@ -18,12 +24,17 @@ mod unsupported;
 pub mod users;
 pub mod websocket;
 
-pub use accounts::{AccountJetStream, AccountLimitOptions, AccountOptions};
+pub use accounts::{AccountJetStream, AccountLimitOptions, AccountOptions, TraceOptions};
 pub use authorization::{Authorization, Permissions, ResponsePermission, SubjectPermission};
 pub use cluster::{ClusterOptions, Compression, RouteUrl};
+pub use description::FeatureFlags;
+pub use domains::DefaultDomain;
 pub use jetstream::{
-    AssetLimits, EncryptionCipher, EncryptionOptions, JetStreamOptions, StoreLimit, SyncPolicy,
+    AssetLimits, BatchOptions, EncryptionCipher, EncryptionOptions, JetStreamOptions,
+    MetaCompaction, StoreLimit, SyncPolicy,
 };
+pub use monitoring::MonitorOptions;
+pub use ocsp::{OcspCacheKind, OcspCacheOptions, OcspMode, OcspOptions, OcspPeerOptions};
 pub use report::{OptionError, OptionProblem, Problems};
 pub use tls::{HandshakeFirst, PeerCertificate, TlsOptions, TlsVersion};
 pub use users::{ConnectionType, NkeyUser, User};
@@ -36,6 +47,7 @@ use super::duration::format_duration;
 use super::flags::Flags;
 use super::parser::{ReadError, Surroundings, parse_file, parse_text};
 use crate::subject::transform::Mappings;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -75,17 +87,6 @@ impl Port {
             Port::Fixed(port) => port,
         }
     }
-}
-
-/// Where the monitoring endpoints listen.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct MonitorOptions {
-    /// Host; the client listener's when the file does not name one.
-    pub host: Option<String>,
-    /// Port.
-    pub port: Port,
-    /// A path that stands before every endpoint; empty or beginning with a slash, never ending with one.
-    pub base_path: String,
 }
 
 /// How much a subsystem logs.
@@ -186,6 +187,25 @@ pub struct LimitOptions {
     pub metric_series_max: usize,
 }
 
+/// What happens when a socket takes too long for what it is given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WriteTimeout {
+    /// The connection is closed.
+    Close,
+    /// It is given as much time again, unless it has taken nothing at all.
+    Retry,
+}
+
+impl WriteTimeout {
+    /// As the configuration and monitoring call it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Close => "close",
+            Self::Retry => "retry",
+        }
+    }
+}
+
 /// Timing of client connections.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TimingOptions {
@@ -195,10 +215,30 @@ pub struct TimingOptions {
     pub pings_outstanding_max: u32,
     /// How long one write to a client may take.
     pub write_deadline: Duration,
+    /// What happens when it takes longer; clients are closed when nothing is said.
+    pub write_timeout: Option<WriteTimeout>,
     /// How long the closing of clients in lame duck mode is spread over.
     pub lame_duck_duration: Duration,
     /// How long lame duck mode waits before it closes the first client.
     pub lame_duck_grace_period: Duration,
+}
+
+/// How often a dial that fails again and again is told of as an error: the first time, and then every so many attempts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DialReports {
+    /// While there has never been a connection.
+    pub connect_every: u32,
+    /// When there has been one.
+    pub reconnect_every: u32,
+}
+
+impl Default for DialReports {
+    fn default() -> Self {
+        Self {
+            connect_every: 3600,
+            reconnect_every: 1,
+        }
+    }
 }
 
 /// Everything the operator decided.
@@ -214,8 +254,14 @@ pub struct Options {
     pub server_name: Option<String>,
     /// What it says of itself, in lower case, for the placement of streams.
     pub server_tags: Vec<String>,
+    /// What it says of itself besides, for people and their tools.
+    pub server_metadata: BTreeMap<String, String>,
+    /// Which features are on.
+    pub feature_flags: FeatureFlags,
     /// Monitoring, when asked for.
     pub monitor: Option<MonitorOptions>,
+    /// Where the profiler listens, when it is asked for.
+    pub profiling_port: Option<Port>,
     /// Logging.
     pub log: LogOptions,
     /// Receives the process id.
@@ -236,14 +282,24 @@ pub struct Options {
     pub tls: Option<TlsOptions>,
     /// With TLS, clients may do without all the same.
     pub allow_non_tls: bool,
+    /// Whether certificates of listeners are shown with a proof that they have not been revoked.
+    pub ocsp: Option<OcspOptions>,
+    /// What is kept of the answers about peers' certificates.
+    pub ocsp_cache: OcspCacheOptions,
     /// Who may connect, and is in the global account then.
     pub authorization: Authorization,
     /// Accounts besides the global one, and who is in each.
     pub accounts: Vec<AccountOptions>,
     /// What clients of the global account publish and goes elsewhere.
     pub mappings: Mappings,
+    /// What clients who name no JetStream domain are taken to mean.
+    pub default_domains: Vec<DefaultDomain>,
     /// The account of the server itself, when the file names one.
     pub system_account: Option<String>,
+    /// The server has no account of its own: it tells nothing of itself over the protocol. JetStream brings one all the same.
+    pub no_system_account: bool,
+    /// How often a dial that fails is told of.
+    pub dial_reports: DialReports,
     /// Where WebSocket clients connect, when the file says so.
     pub websocket: Option<WebSocketOptions>,
     /// The cluster; [`Options::cluster`] is the way to ask whether there is one.
@@ -266,7 +322,10 @@ impl Default for Options {
             client_advertise: None,
             server_name: None,
             server_tags: Vec::new(),
+            server_metadata: BTreeMap::new(),
+            feature_flags: FeatureFlags::default(),
             monitor: None,
+            profiling_port: None,
             log: LogOptions {
                 debug: false,
                 trace: false,
@@ -298,6 +357,7 @@ impl Default for Options {
                 ping_interval: Duration::from_secs(120),
                 pings_outstanding_max: 2,
                 write_deadline: Duration::from_secs(10),
+                write_timeout: None,
                 lame_duck_duration: Duration::from_secs(120),
                 lame_duck_grace_period: Duration::from_secs(10),
             },
@@ -306,10 +366,15 @@ impl Default for Options {
             proxy_protocol: false,
             tls: None,
             allow_non_tls: false,
+            ocsp: None,
+            ocsp_cache: OcspCacheOptions::default(),
             authorization: Authorization::default(),
             accounts: Vec::new(),
             mappings: Mappings::default(),
+            default_domains: Vec::new(),
             system_account: None,
+            no_system_account: false,
+            dial_reports: DialReports::default(),
             websocket: None,
             cluster: ClusterOptions::default(),
             jetstream: JetStreamOptions::default(),
@@ -329,14 +394,6 @@ pub enum ConfigError {
     /// Values in the file are wrong; every one of them is named.
     #[error(transparent)]
     Options(#[from] Problems),
-    /// A flag asks for what is not built.
-    #[error("flag --{flag} is not supported by this server yet: {what}")]
-    FlagNotSupported {
-        /// The flag.
-        flag: &'static str,
-        /// What it would do.
-        what: &'static str,
-    },
     /// Options that are sound on their own contradict each other.
     #[error("{0}")]
     Contradiction(String),
@@ -345,12 +402,12 @@ pub enum ConfigError {
 impl Options {
     /// The options of this command line and of the file it names.
     pub fn load(flags: &Flags, surroundings: &dyn Surroundings) -> Result<Self, ConfigError> {
-        unsupported::refuse_flags(flags)?;
         let mut options = match &flags.config {
             Some(path) => Options::from_file(Path::new(path), surroundings)?,
             None => Options::default(),
         };
         overrides::apply(&mut options, flags)?;
+        ocsp::spread(&mut options);
         options.check()?;
         Ok(options)
     }
@@ -369,7 +426,8 @@ impl Options {
 
     /// The options of configuration text.
     pub fn from_text(text: &str, surroundings: &dyn Surroundings) -> Result<Self, ConfigError> {
-        let options = Options::from_map(&parse_text(text, surroundings)?)?;
+        let mut options = Options::from_map(&parse_text(text, surroundings)?)?;
+        ocsp::spread(&mut options);
         options.check()?;
         Ok(options)
     }
@@ -416,6 +474,12 @@ impl Options {
         self.authorization
             .check()
             .and_then(|()| accounts::check(self))
+            .and_then(|()| match &self.monitor {
+                Some(monitor) => monitor.check(self),
+                None => Ok(()),
+            })
+            .and_then(|()| ocsp::check(self))
+            .and_then(|()| domains::check(self))
             .and_then(|()| websocket::check(self))
             .and_then(|()| {
                 let name = self.server_name.as_deref();
@@ -440,6 +504,11 @@ impl Options {
         self.system_account
             .as_deref()
             .unwrap_or(SYSTEM_ACCOUNT_DEFAULT)
+    }
+
+    /// Whether the server has an account of its own.
+    pub fn has_system_account(&self) -> bool {
+        !self.no_system_account || self.system_account.is_some() || self.jetstream.enabled
     }
 
     /// Whether a client must say who it is.

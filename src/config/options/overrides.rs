@@ -2,7 +2,7 @@
 
 use super::super::flags::Flags;
 use super::cluster::{parse_advertise, parse_route};
-use super::top::{base_path, monitor};
+use super::monitoring::{MonitorOptions, base_path, monitor};
 use super::{CLIENT_PORT_DEFAULT, ConfigError, Options, PeerCertificate, Port, SubsystemLevel};
 use std::path::PathBuf;
 
@@ -64,6 +64,13 @@ fn listeners(options: &mut Options, flags: &Flags) -> Result<(), ConfigError> {
     if let Some(number) = flags.http_port {
         monitor(options).port = port("http_port", number)?;
     }
+    if let Some(number) = flags.https_port {
+        monitor(options).https_port = port("https_port", number)?;
+    }
+    if let Some(number) = flags.profile {
+        let asked = port("profile", number)?;
+        options.profiling_port = Some(asked).filter(|port| *port != Port::Fixed(0));
+    }
     if let Some(path) = &flags.http_base_path {
         monitor(options).base_path = base_path(path);
     }
@@ -71,7 +78,7 @@ fn listeners(options: &mut Options, flags: &Flags) -> Result<(), ConfigError> {
     if options
         .monitor
         .as_ref()
-        .is_some_and(|monitor| monitor.port == Port::Fixed(0))
+        .is_some_and(MonitorOptions::is_nowhere)
     {
         options.monitor = None;
     }

@@ -94,6 +94,11 @@ impl Report {
         }
     }
 
+    /// Whether nothing is wrong so far.
+    pub(super) fn is_clean(&self) -> bool {
+        self.errors.is_empty()
+    }
+
     pub(super) fn error(&mut self, position: &Position, problem: OptionProblem) {
         self.errors.push(OptionError {
             position: position.clone(),

@@ -2,6 +2,7 @@
 
 use super::super::duration::parse_nanoseconds;
 use super::super::value::Value;
+use super::ocsp::{self, OcspCacheOptions, OcspOptions, OcspPeerOptions};
 use super::report::{Field, Report, in_file_order};
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -74,8 +75,10 @@ pub struct TlsOptions {
     pub peer_certificate: PeerCertificate,
     /// Further certificates and their keys, chosen among by the host that a peer wants to reach.
     pub certificates: Vec<(PathBuf, PathBuf)>,
-    /// Whether a client is the user that its certificate names.
+    /// Whether a client, or another server, is the user that its certificate names.
     pub maps_users: bool,
+    /// Whether another server must have a certificate for one of the hosts that are dialled.
+    pub checks_known_hosts: bool,
     /// A peer's key must be one of these (SHA-256 of the SubjectPublicKeyInfo); any when there is none.
     pub pinned_keys: BTreeSet<[u8; 32]>,
     /// The suites of TLS 1.2 that are offered, by name; all when none is named.
@@ -90,6 +93,14 @@ pub struct TlsOptions {
     pub timeout: Duration,
     /// What a server says first.
     pub handshake_first: HandshakeFirst,
+    /// How certificates of those who connect are checked, besides who signed them.
+    pub ocsp_peer: Option<OcspPeerOptions>,
+    /// How answers for that are kept; said for all blocks.
+    pub ocsp_cache: OcspCacheOptions,
+    /// Whether our certificate is shown with a proof; said for all blocks.
+    pub ocsp: Option<OcspOptions>,
+    /// The directory below which proofs are kept.
+    pub ocsp_store: Option<PathBuf>,
 }
 
 impl Default for TlsOptions {
@@ -101,6 +112,7 @@ impl Default for TlsOptions {
             peer_certificate: PeerCertificate::default(),
             certificates: Vec::new(),
             maps_users: false,
+            checks_known_hosts: false,
             pinned_keys: BTreeSet::new(),
             cipher_suites: Vec::new(),
             curve_preferences: Vec::new(),
@@ -108,6 +120,10 @@ impl Default for TlsOptions {
             min_version: TlsVersion::default(),
             timeout: TLS_TIMEOUT_DEFAULT,
             handshake_first: HandshakeFirst::default(),
+            ocsp_peer: None,
+            ocsp_cache: OcspCacheOptions::default(),
+            ocsp: None,
+            ocsp_store: None,
         }
     }
 }
@@ -116,6 +132,27 @@ impl Default for TlsOptions {
 pub(super) fn refuse_for_clients_only(tls: &TlsOptions, field: &Field<'_>, report: &mut Report) {
     if tls.handshakes_per_second_max.is_some() {
         field.not_supported(report, "only the port for clients limits handshakes");
+    }
+}
+
+/// What only servers of a cluster can ask of each other.
+pub(super) fn refuse_for_servers_only(tls: &TlsOptions, field: &Field<'_>, report: &mut Report) {
+    if tls.checks_known_hosts {
+        field.invalid(
+            report,
+            "verify_cert_and_check_known_urls not supported in this context",
+        );
+    }
+}
+
+/// What servers of a cluster do not do with each other.
+pub(super) fn refuse_for_routes(tls: &TlsOptions, field: &Field<'_>, report: &mut Report) {
+    refuse_for_clients_only(tls, field, report);
+    if tls.ocsp_peer.is_some() {
+        field.not_supported(
+            report,
+            "certificates of other servers are not checked with OCSP",
+        );
     }
 }
 
@@ -154,12 +191,18 @@ fn one(options: &mut TlsOptions, field: &Field<'_>, report: &mut Report) {
         "ca_file" => options.ca_file = path(field, report),
         "verify" => match field.bool(report) {
             Some(true) => options.peer_certificate = PeerCertificate::Required,
-            _ if options.maps_users => {}
+            _ if options.maps_users || options.checks_known_hosts => {}
             _ => options.peer_certificate = PeerCertificate::NotAsked,
         },
         "verify_and_map" => {
             options.maps_users = field.bool(report) == Some(true);
             if options.maps_users {
+                options.peer_certificate = PeerCertificate::Required;
+            }
+        }
+        "verify_cert_and_check_known_urls" => {
+            options.checks_known_hosts = field.bool(report) == Some(true);
+            if options.checks_known_hosts {
                 options.peer_certificate = PeerCertificate::Required;
             }
         }
@@ -176,6 +219,7 @@ fn one(options: &mut TlsOptions, field: &Field<'_>, report: &mut Report) {
             let limit = field.within::<u32>(report, 0, most);
             options.handshakes_per_second_max = limit.filter(|limit| *limit > 0);
         }
+        "ocsp_peer" => options.ocsp_peer = ocsp::peer(field, report),
         "min_version" => {
             if let Some(version) = version(field, report) {
                 options.min_version = version;
@@ -203,16 +247,12 @@ fn one(options: &mut TlsOptions, field: &Field<'_>, report: &mut Report) {
 fn not_built(key: &str) -> Option<&'static str> {
     Some(match key {
         "insecure" => "a certificate is always checked",
-        "verify_cert_and_check_known_urls" => {
-            "checking certificates against known URLs is not built"
-        }
         "allow_insecure_cipher_suites" => "there are no insecure ciphers",
         "cert_store"
         | "cert_match_by"
         | "cert_match"
         | "ca_certs_match"
         | "cert_match_skip_invalid" => "the certificate store of Windows is not built",
-        "ocsp_peer" => "OCSP is not built",
         _ => return None,
     })
 }

@@ -4,8 +4,8 @@ use super::super::duration::format_duration;
 use super::super::value::Map;
 use super::report::{Field, Problems, Report, in_file_order};
 use super::{
-    MonitorOptions, Options, PAYLOAD_BYTES_ADVISED_MAX, Port, accounts, authorization, cluster,
-    jetstream, mappings, tls, unsupported, websocket,
+    Options, PAYLOAD_BYTES_ADVISED_MAX, Port, WriteTimeout, accounts, authorization, cluster,
+    description, domains, jetstream, mappings, monitoring, ocsp, tls, unsupported, websocket,
 };
 use std::path::PathBuf;
 use std::time::Duration;
@@ -29,6 +29,8 @@ pub(super) fn read(map: &Map) -> Result<Options, Problems> {
 fn one(options: &mut Options, field: &Field<'_>, report: &mut Report) {
     let key = field.key();
     let known = listeners(options, &key, field, report)
+        || monitoring::read(options, &key, field, report)
+        || description::read(options, &key, field, report)
         || logging(options, &key, field, report)
         || limits(options, &key, field, report)
         || timing(options, &key, field, report)
@@ -76,31 +78,6 @@ fn listeners(options: &mut Options, key: &str, field: &Field<'_>, report: &mut R
             Some(name) => options.server_name = Some(name).filter(|name| !name.is_empty()),
             None => {}
         },
-        "server_tags" => {
-            if let Some(tags) = field.strings(report) {
-                let tags = tags.iter().map(|tag| tag.trim().to_lowercase());
-                options.server_tags = tags.filter(|tag| !tag.is_empty()).collect();
-                options.server_tags.sort();
-                options.server_tags.dedup();
-            }
-        }
-        "http" => {
-            if let Some((host, port)) = field.listen(report) {
-                monitor(options).host = host;
-                monitor(options).port = port;
-            }
-        }
-        "http_port" | "monitor_port" => {
-            let port = field.integer(report).and_then(|n| field.port(report, n));
-            if let Some(port) = port {
-                monitor(options).port = port;
-            }
-        }
-        "http_base_path" => {
-            if let Some(path) = field.string(report) {
-                monitor(options).base_path = base_path(&path);
-            }
-        }
         "pidfile" | "pid_file" => options.pid_file = path(field, report),
         "ports_file_dir" => options.ports_file_dir = path(field, report),
         _ => return false,
@@ -118,25 +95,6 @@ fn default_port(port: Port) -> Port {
 
 /// More ended connections are not kept, whatever the file says: each takes some 500 bytes.
 const CLOSED_CLIENTS_MAX: i64 = 10_000_000;
-
-/// The monitor's options, made when the first of them is met; port 0 is no monitor.
-pub(super) fn monitor(options: &mut Options) -> &mut MonitorOptions {
-    options.monitor.get_or_insert_with(|| MonitorOptions {
-        host: None,
-        port: Port::Fixed(0),
-        base_path: String::new(),
-    })
-}
-
-/// A leading slash, no trailing one, none doubled.
-pub(super) fn base_path(path: &str) -> String {
-    let mut base = String::new();
-    for part in path.split('/').filter(|part| !part.is_empty()) {
-        base.push('/');
-        base.push_str(part);
-    }
-    base
-}
 
 fn logging(options: &mut Options, key: &str, field: &Field<'_>, report: &mut Report) -> bool {
     let log = &mut options.log;
@@ -261,6 +219,7 @@ fn timing(options: &mut Options, key: &str, field: &Field<'_>, report: &mut Repo
                 timing.lame_duck_duration = duration;
             }
         }
+        "write_timeout" => timing.write_timeout = write_timeout(field, report),
         "lame_duck_grace_period" => {
             set(&mut timing.lame_duck_grace_period, field.duration(report));
         }
@@ -269,20 +228,58 @@ fn timing(options: &mut Options, key: &str, field: &Field<'_>, report: &mut Repo
     true
 }
 
+/// Reads `default`, `close` or `retry`.
+pub(super) fn write_timeout(field: &Field<'_>, report: &mut Report) -> Option<WriteTimeout> {
+    match field.string(report)?.as_str() {
+        "default" => None,
+        "close" => Some(WriteTimeout::Close),
+        "retry" => Some(WriteTimeout::Retry),
+        _ => {
+            field.invalid(
+                report,
+                "write_timeout must be 'default', 'close' or 'retry'",
+            );
+            None
+        }
+    }
+}
+
 fn services(options: &mut Options, key: &str, field: &Field<'_>, report: &mut Report) -> bool {
     match key {
         "authorization" => authorization::read(&mut options.authorization, field, report),
         "cluster" => cluster::read(&mut options.cluster, field, report),
         "accounts" => options.accounts = accounts::read(field, report),
         "mappings" | "maps" => options.mappings = mappings::read(field, report),
+        "default_js_domain" => options.default_domains = domains::read_defaults(field, report),
         "system_account" | "system" => {
             options.system_account = field.string(report).filter(|name| !name.is_empty());
         }
+        "no_system_account" | "no_system" | "no_sys_acc" => {
+            set(&mut options.no_system_account, field.bool(report));
+        }
+        "connect_error_reports" => {
+            let every = field.within(report, 0, i64::from(i32::MAX));
+            // As everywhere in the reference, 0 is the default.
+            let every = every.filter(|every| *every > 0);
+            set(&mut options.dial_reports.connect_every, every);
+        }
+        "reconnect_error_reports" => {
+            let every = field.within(report, 0, i64::from(i32::MAX));
+            let every = every.filter(|every| *every > 0);
+            set(&mut options.dial_reports.reconnect_every, every);
+        }
+        "ocsp" => options.ocsp = ocsp::read(field, report),
+        "ocsp_cache" => options.ocsp_cache = ocsp::cache(field, report),
         "no_auth_user" => {
             options.authorization.no_auth_user =
                 field.string(report).filter(|user| !user.is_empty());
         }
-        "tls" => options.tls = tls::read(field, report),
+        "tls" => {
+            options.tls = tls::read(field, report);
+            if let Some(tls) = &options.tls {
+                tls::refuse_for_servers_only(tls, field, report);
+            }
+        }
         "websocket" | "ws" => options.websocket = Some(websocket::read(field, report)),
         "allow_non_tls" => set(&mut options.allow_non_tls, field.bool(report)),
         "no_fast_producer_stall" => {

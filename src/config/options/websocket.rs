@@ -3,7 +3,7 @@
 use super::authorization::{Authorization, read as read_authorization};
 use super::cluster::parse_advertise;
 use super::report::{Field, Report, in_file_order};
-use super::tls::{TlsOptions, read as read_tls, refuse_for_clients_only};
+use super::tls::{TlsOptions, read as read_tls, refuse_for_clients_only, refuse_for_servers_only};
 use super::{Options, Port};
 use std::time::Duration;
 
@@ -113,6 +113,7 @@ fn one(options: &mut WebSocketOptions, field: &Field<'_>, report: &mut Report) {
             options.tls = read_tls(field, report);
             if let Some(tls) = &options.tls {
                 refuse_for_clients_only(tls, field, report);
+                refuse_for_servers_only(tls, field, report);
             }
         }
         "same_origin" => options.same_origin = field.bool(report).unwrap_or_default(),

@@ -9,6 +9,7 @@ use nkeys::KeyPair;
 
 use crate::broker::permissions::Permissions;
 use crate::broker::{Account, Broker, ConnectionLimits};
+use crate::config::options::authorization::is_bcrypt;
 use crate::config::options::{
     AccountLimitOptions, Authorization, ConnectionType, NkeyUser, Options,
     Permissions as ConfiguredPermissions, TlsOptions, User as ConfiguredUser,
@@ -111,13 +112,9 @@ impl std::fmt::Debug for Secret {
 
 impl Secret {
     fn new(text: &str) -> Self {
-        let is_bcrypt = ["$2a$", "$2b$", "$2x$", "$2y$"]
-            .iter()
-            .any(|prefix| text.starts_with(prefix));
-        if is_bcrypt {
-            Self::Bcrypt(text.to_owned())
-        } else {
-            Self::Plain(text.to_owned())
+        match is_bcrypt(text) {
+            true => Self::Bcrypt(text.to_owned()),
+            false => Self::Plain(text.to_owned()),
         }
     }
 

@@ -9,6 +9,8 @@ use super::typed;
 pub(crate) const DOMAIN_LEADER_ELECTED: &str = "$JS.EVENT.ADVISORY.DOMAIN.LEADER_ELECTED";
 /// Where it is reported that a server was removed.
 pub(crate) const SERVER_REMOVED: &str = "$JS.EVENT.ADVISORY.SERVER.REMOVED";
+/// Where it is reported that a server can store nothing any more.
+pub(crate) const SERVER_OUT_OF_STORAGE: &str = "$JS.EVENT.ADVISORY.SERVER.OUT_OF_STORAGE";
 
 /// A server leads the meta group from now on.
 #[derive(Debug, Serialize)]
@@ -126,6 +128,30 @@ impl ServerRemoved<'_> {
     /// What is reported.
     pub(crate) fn payload(&self, now: Time) -> Vec<u8> {
         typed("io.nats.jetstream.advisory.v1.server_removed", now, self)
+    }
+}
+
+/// A server can store nothing any more, and has ended JetStream.
+#[derive(Debug, Serialize)]
+pub(crate) struct ServerOutOfStorage<'a> {
+    pub server: &'a str,
+    pub server_id: &'a str,
+    /// The stream that found out.
+    #[serde(skip_serializing_if = "str::is_empty")]
+    pub stream: &'a str,
+    pub cluster: &'a str,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    pub domain: &'a str,
+}
+
+impl ServerOutOfStorage<'_> {
+    /// What is reported.
+    pub(crate) fn payload(&self, now: Time) -> Vec<u8> {
+        typed(
+            "io.nats.jetstream.advisory.v1.server_out_of_space",
+            now,
+            self,
+        )
     }
 }
 
@@ -251,6 +277,20 @@ mod tests {
                 "$JS.EVENT.ADVISORY.DOMAIN.LEADER_ELECTED",
                 "$JS.EVENT.ADVISORY.SERVER.REMOVED"
             ]
+        );
+        let full = ServerOutOfStorage {
+            server: "n3",
+            server_id: "NCX",
+            stream: "S",
+            cluster: "",
+            domain: "",
+        };
+        assert_eq!(
+            tail(full.payload(NOW)),
+            (
+                "io.nats.jetstream.advisory.v1.server_out_of_space".to_owned(),
+                r#""server":"n3","server_id":"NCX","stream":"S","cluster":""}"#.to_owned()
+            )
         );
         assert_eq!(
             tail(removed.payload(NOW)),

@@ -36,6 +36,8 @@ struct Event<'a> {
     batch: &'a str,
     #[serde(skip_serializing_if = "str::is_empty")]
     reason: &'a str,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    domain: &'a str,
 }
 
 /// What an advisory of a stream is about, as far as its subject says.
@@ -65,9 +67,15 @@ pub(crate) fn subject(advisory: &Advisory, stream: &str) -> String {
 }
 
 /// What an advisory says.
-pub(crate) fn payload(advisory: &Advisory, account: &str, stream: &str, now: Time) -> Vec<u8> {
-    let shape = shape(advisory, account, stream);
-    typed(shape.kind, now, shape.event)
+pub(crate) fn payload(
+    advisory: &Advisory,
+    account: &str,
+    stream: &str,
+    domain: &str,
+    now: Time,
+) -> Vec<u8> {
+    let Shape { kind, event, .. } = shape(advisory, account, stream);
+    typed(kind, now, Event { domain, ..event })
 }
 
 fn shape<'a>(advisory: &'a Advisory, account: &'a str, stream: &'a str) -> Shape<'a> {
@@ -219,7 +227,7 @@ mod tests {
     use super::*;
 
     fn shown(advisory: &Advisory) -> (String, String) {
-        let payload = payload(advisory, "$G", "S", Time::from_nanoseconds(0));
+        let payload = payload(advisory, "$G", "S", "", Time::from_nanoseconds(0));
         let text = String::from_utf8(payload).expect("text");
         let start = text.find("\"timestamp\"").expect("a time");
         (subject(advisory, "S"), text[start..].to_owned())

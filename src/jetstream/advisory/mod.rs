@@ -57,11 +57,13 @@ impl StreamAction {
     }
 
     /// What is reported.
-    pub(crate) fn payload(self, stream: &str, now: Time) -> Vec<u8> {
+    pub(crate) fn payload(self, stream: &str, domain: &str, now: Time) -> Vec<u8> {
         #[derive(Serialize)]
         struct Event<'a> {
             stream: &'a str,
             action: &'static str,
+            #[serde(skip_serializing_if = "str::is_empty")]
+            domain: &'a str,
         }
         let action = match self {
             Self::Created => "create",
@@ -71,7 +73,11 @@ impl StreamAction {
         typed(
             "io.nats.jetstream.advisory.v1.stream_action",
             now,
-            Event { stream, action },
+            Event {
+                stream,
+                action,
+                domain,
+            },
         )
     }
 }
@@ -123,6 +129,7 @@ pub(crate) struct ApiAudit<'a> {
     pub subject: &'a str,
     pub request: &'a [u8],
     pub response: &'a [u8],
+    pub domain: &'a str,
 }
 
 impl ApiAudit<'_> {
@@ -136,6 +143,8 @@ impl ApiAudit<'_> {
             #[serde(skip_serializing_if = "str::is_empty")]
             request: &'a str,
             response: &'a str,
+            #[serde(skip_serializing_if = "str::is_empty")]
+            domain: &'a str,
         }
         let request = String::from_utf8_lossy(self.request);
         let response = String::from_utf8_lossy(self.response);
@@ -148,22 +157,29 @@ impl ApiAudit<'_> {
                 subject: self.subject,
                 request: &request,
                 response: &response,
+                domain: self.domain,
             },
         )
     }
 }
 
 /// Requests were dropped because too many waited.
-pub(crate) fn api_limit_reached(server: &str, dropped: u64, now: Time) -> Vec<u8> {
+pub(crate) fn api_limit_reached(server: &str, domain: &str, dropped: u64, now: Time) -> Vec<u8> {
     #[derive(Serialize)]
     struct Event<'a> {
         server: &'a str,
+        #[serde(skip_serializing_if = "str::is_empty")]
+        domain: &'a str,
         dropped: u64,
     }
     typed(
         "io.nats.jetstream.advisory.v1.api_limit_reached",
         now,
-        Event { server, dropped },
+        Event {
+            server,
+            domain,
+            dropped,
+        },
     )
 }
 
@@ -179,12 +195,13 @@ mod tests {
             StreamAction::Created.subject("S"),
             "$JS.EVENT.ADVISORY.STREAM.CREATED.S"
         );
-        let payload = StreamAction::Deleted.payload("S", Time::from_nanoseconds(0));
+        let payload = StreamAction::Deleted.payload("S", "hub", Time::from_nanoseconds(0));
         let event: Value = serde_json::from_slice(&payload).expect("JSON");
         assert_eq!(event["type"], "io.nats.jetstream.advisory.v1.stream_action");
         assert_eq!(event["timestamp"], "1970-01-01T00:00:00Z");
         assert_eq!(event["stream"], "S");
         assert_eq!(event["action"], "delete");
+        assert_eq!(event["domain"], "hub");
         assert_eq!(event["id"].as_str().map(str::len), Some(22));
     }
 }

@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 
 use super::super::types::{ApiError, ErrorCode};
 use super::handler::Answer;
 use super::route::Operation;
-use crate::broker::Inbound;
+use crate::broker::{ClientInfo, Inbound};
 
 /// An API request as it is carried between servers.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,8 +19,19 @@ pub(crate) struct Carried {
     pub subject: String,
     /// The value of `Nats-Required-Api-Level`.
     pub required_level: Bytes,
+    /// The client that asks, as far as it is known.
+    pub client: Option<Box<AskingClient>>,
     /// The request.
     pub body: Bytes,
+}
+
+/// A client that asks something of the API.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct AskingClient {
+    /// Who it is.
+    pub info: ClientInfo,
+    /// The server that it is connected to.
+    pub server: String,
 }
 
 /// A request that waits for an API worker.

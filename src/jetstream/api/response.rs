@@ -2,13 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::super::limits::AccountLimits;
 use super::super::types::{
-    API_LEVEL, ApiError, ConsumerInfo, ErrorCode, StoredMessage, StreamConfig, StreamInfo,
-    StreamState, Time, encode, is_false, is_zero,
+    API_LEVEL, ApiError, ConsumerInfo, StoredMessage, StreamConfig, StreamInfo, StreamState, Time,
+    encode, is_false, is_zero,
 };
 
 /// The answer of one operation; its default is what an error reply carries beside the error.
@@ -46,7 +46,7 @@ macro_rules! bodies {
 }
 
 bodies! {
-    AccountInfo = "account_info_response";
+    AccountShown = "account_info_response";
     StreamCreated = "stream_create_response";
     StreamUpdated = "stream_update_response";
     StreamShown = "stream_info_response";
@@ -140,6 +140,13 @@ impl ApiStats {
     }
 }
 
+/// What an account uses and may use, when it is told at all.
+#[derive(Debug, Default, Serialize)]
+pub(crate) struct AccountShown {
+    #[serde(flatten)]
+    pub info: Option<AccountInfo>,
+}
+
 /// What an account uses and may use.
 #[derive(Debug, Default, Serialize)]
 pub(crate) struct AccountInfo {
@@ -219,6 +226,8 @@ pub(crate) struct RawStreamListPage {
     pub streams: Vec<Box<RawValue>>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub missing: Vec<String>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub offline: BTreeMap<String, String>,
 }
 
 #[derive(Debug, Default, Serialize)]
@@ -235,7 +244,7 @@ pub(crate) struct StreamSnapshot {
     pub state: Option<StreamState>,
 }
 
-#[derive(Debug, Default, Serialize)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub(crate) struct StreamRestore {
     pub deliver_subject: String,
 }
@@ -266,6 +275,8 @@ pub(crate) struct ConsumerListPage {
     pub consumers: Vec<ConsumerInfo>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub missing: Vec<String>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub offline: BTreeMap<String, String>,
 }
 
 #[derive(Debug, Default, Serialize)]
@@ -285,11 +296,6 @@ pub(crate) struct ConsumerReset {
 
 #[derive(Debug, Default, Serialize)]
 pub(crate) struct ConsumerUnpinned {}
-
-/// What an account without JetStream is told when it asks what it may use.
-pub(crate) fn not_enabled_for_account() -> Vec<u8> {
-    encode_reply::<AccountInfo>(Err(ErrorCode::NotEnabledForAccount.into()))
-}
 
 #[cfg(test)]
 mod tests {
@@ -355,9 +361,11 @@ mod tests {
     #[test]
     fn an_untouched_account_is_as_recorded() {
         assert_eq!(
-            text(encode_reply(Ok(AccountInfo {
-                api: ApiStats::new(0, 0, 0),
-                ..Default::default()
+            text(encode_reply(Ok(AccountShown {
+                info: Some(AccountInfo {
+                    api: ApiStats::new(0, 0, 0),
+                    ..Default::default()
+                }),
             }))),
             r#"{"type":"io.nats.jetstream.api.v1.account_info_response","memory":0,"storage":0,"reserved_memory":0,"reserved_storage":0,"streams":0,"consumers":0,"limits":{"max_memory":-1,"max_storage":-1,"max_streams":-1,"max_consumers":-1,"max_ack_pending":-1,"memory_max_stream_bytes":-1,"storage_max_stream_bytes":-1,"max_bytes_required":false},"api":{"level":4,"total":0,"errors":0}}"#
         );

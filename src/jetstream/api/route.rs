@@ -3,7 +3,8 @@
 /// What stands before every API subject.
 pub const PREFIX: &str = "$JS.API.";
 
-/// What the API listens to. Pull requests and direct gets stand apart: they are heard only where there is a consumer or a
+/// What the API listens to, also in accounts without JetStream, which are told that they have none, and in the system account, whose requests
+/// are about the cluster itself. Pull requests and direct gets stand apart: they are heard only where there is a consumer or a
 /// stream for them, so that a requester learns at once when there is none.
 pub const PATTERNS: &[&str] = &[
     "$JS.API.*",
@@ -23,12 +24,6 @@ pub const PATTERNS: &[&str] = &[
     "$JS.API.SERVER.>",
     "$JS.API.ACCOUNT.>",
 ];
-
-/// What the system account listens to where JetStream runs on a cluster: requests about the cluster itself.
-pub const ADMINISTRATION: &[&str] = &["$JS.API.META.>", "$JS.API.SERVER.>", "$JS.API.ACCOUNT.>"];
-
-/// What an account without JetStream listens to: it is told that it has none. Everything else has no listener there.
-pub const ACCOUNT_INFO: &str = "$JS.API.INFO";
 
 /// An operation of the API with what its subject says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -3,7 +3,7 @@
 //! Requests wait in one queue of limited length. When it is full, all that wait are dropped without an answer and an
 //! advisory says how many: whoever floods the API must not make it slower for ever.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
@@ -11,19 +11,21 @@ use std::thread::JoinHandle;
 use bytes::Bytes;
 use parking_lot::{Condvar, Mutex};
 
+use super::super::accounts::Accounts;
 use super::super::advisory::{API_AUDIT, API_LIMIT_REACHED, ApiAudit, api_limit_reached};
 use super::super::registry::AccountStreams;
 use super::super::types::{ApiError, ErrorCode};
 use super::administration::Administration;
-use super::backup::{Answered, FollowUp};
-use super::elsewhere::{Asked, Carried, Elsewhere, Whither};
+use super::backup::{self, Answered, FollowUp};
+use super::elsewhere::{Asked, AskingClient, Carried, Elsewhere, Way, Whither};
 use super::handler::{
     Answer, Context, Handled, Outcome, Server, administer, answer_administration, handle,
     refuse_operation,
 };
-use super::response::not_enabled_for_account;
 use super::route::Operation;
-use crate::broker::{Account, Broker, ClientInfo, Inbound, InternalTarget, Outgoing, PublishCache};
+use crate::broker::{
+    Account, Broker, ClientInfo, Inbound, InternalTarget, Outgoing, PublishCache, TracedAs,
+};
 use crate::protocol::headers;
 
 /// The header that says which API level a request needs.
@@ -51,6 +53,11 @@ impl ApiQueue {
     /// Requests that wait or are being answered.
     pub(crate) fn inflight(&self) -> u64 {
         self.inflight.load(Ordering::Relaxed)
+    }
+
+    /// Requests that wait.
+    pub(crate) fn waiting(&self) -> u64 {
+        self.waiting.lock().requests.len() as u64
     }
 
     /// Takes a request that another server carried here; `done` hears the answer, unless the request is dropped.
@@ -100,6 +107,10 @@ impl InternalTarget for ApiQueue {
             self.ready.notify_all();
         }
     }
+
+    fn traced_as(&self, _tag: u64) -> TracedAs<'_> {
+        TracedAs::Service
+    }
 }
 
 /// The running workers.
@@ -107,9 +118,6 @@ pub(crate) struct ApiWorkers {
     queue: Arc<ApiQueue>,
     threads: Vec<JoinHandle<()>>,
 }
-
-/// The accounts that have JetStream, by name.
-pub(crate) type Accounts = HashMap<String, Arc<AccountStreams>>;
 
 impl ApiWorkers {
     /// Starts the threads.
@@ -191,7 +199,7 @@ impl Worker {
                     if let Some(handled) = self.serve_server(&carried) {
                         done(handled.answer);
                         let account = self.accounts.get(&carried.account);
-                        self.follow_up(handled.follow_up, account, None);
+                        self.follow_up(handled.follow_up, account.as_ref(), carried.client);
                     }
                     self.voice.queue.inflight.fetch_sub(1, Ordering::Relaxed);
                 }
@@ -226,11 +234,13 @@ impl Worker {
         if let Some(asked) = Administration::parse(subject) {
             return self.serve_administration(request, subject, asked);
         }
-        let Some(account) = self.accounts.get(request.account.name()) else {
-            self.voice.refuse_account(request, &mut self.cache);
+        let Some(operation) = Operation::parse(subject) else {
             return Progress::Answered;
         };
-        let Some(operation) = Operation::parse(subject) else {
+        let Some(account) = self.accounts.get(request.account.name()) else {
+            let refused = refuse_operation(operation, ErrorCode::NotEnabledForAccount.into());
+            let (voice, cache) = (&self.voice, &mut self.cache);
+            voice.answer(request, subject, None, refused, cache);
             return Progress::Answered;
         };
         let required_level = headers::get(&request.headers, REQUIRED_LEVEL).unwrap_or_default();
@@ -238,12 +248,20 @@ impl Worker {
             Some(elsewhere) => elsewhere.whither(&account.name, operation),
             None => Whither::Here,
         };
+        // Whoever asks for a backup stands in what others hear of it.
+        let client = match operation {
+            Operation::StreamSnapshot(_) | Operation::StreamRestore(_) => {
+                self.voice.asking(request)
+            }
+            _ => None,
+        };
         let handled = match whither {
             Whither::Here => handle(
                 &Context {
                     server: &self.voice.server,
-                    account,
+                    account: &account,
                     required_level,
+                    client: client.as_deref(),
                     body: &request.payload,
                 },
                 operation,
@@ -254,15 +272,16 @@ impl Worker {
                     account: account.name.clone(),
                     subject: subject.to_owned(),
                     required_level: Bytes::copy_from_slice(required_level),
+                    client,
                     body: request.payload.clone(),
                 };
-                self.have_answered(way, carried, request, Some(account));
+                self.have_answered(way, carried, request, Some(&account));
                 return Progress::UnderWay;
             }
         };
         let (voice, cache) = (&self.voice, &mut self.cache);
-        voice.answer(request, subject, Some(account), handled.answer, cache);
-        self.follow_up(handled.follow_up, Some(account), request.client.clone());
+        voice.answer(request, subject, Some(&account), handled.answer, cache);
+        self.follow_up(handled.follow_up, Some(&account), client);
         Progress::Answered
     }
 
@@ -271,7 +290,7 @@ impl Worker {
         &self,
         follow_up: Option<FollowUp>,
         account: Option<&Arc<AccountStreams>>,
-        client: Option<Arc<ClientInfo>>,
+        client: Option<Box<AskingClient>>,
     ) {
         if let (Some(follow_up), Some(account)) = (follow_up, account) {
             follow_up(Answered {
@@ -308,13 +327,14 @@ impl Worker {
                     account: name.to_owned(),
                     subject: subject.to_owned(),
                     required_level: Bytes::copy_from_slice(required_level),
+                    client: None,
                     body: request.payload.clone(),
                 };
-                self.have_answered(way, carried, request, account);
+                self.have_answered(way, carried, request, account.as_ref());
                 return Progress::UnderWay;
             }
         };
-        let account = account.map(|account| &**account);
+        let account = account.as_deref();
         let (voice, cache) = (&self.voice, &mut self.cache);
         voice.answer(request, subject, account, answer, cache);
         Progress::Answered
@@ -327,7 +347,7 @@ impl Worker {
     /// Another server answers, and this one passes the answer on.
     fn have_answered(
         &self,
-        way: super::elsewhere::Way,
+        way: Way,
         carried: Carried,
         request: &Inbound,
         account: Option<&Arc<AccountStreams>>,
@@ -347,8 +367,17 @@ impl Worker {
             let Some(answer) = answer else {
                 return;
             };
-            let mut cache = PublishCache::new();
-            voice.answer(&request, &subject, account.as_deref(), answer, &mut cache);
+            let (in_broker, about) = (Arc::clone(&request.account), subject.clone());
+            let backups = Arc::clone(&voice.server.backups);
+            let say = move |answer: Answer| {
+                let (account, cache) = (account.as_deref(), &mut PublishCache::new());
+                voice.answer(&request, &about, account, answer, cache);
+            };
+            match backup::deliver_subject(Operation::parse(&subject), &answer) {
+                // Interest comes over a route, and may come later than the answer.
+                Some(deliver) => backups.once_heard(in_broker, deliver, move || say(answer)),
+                None => say(answer),
+            }
         });
         elsewhere.ask(way, carried, done);
     }
@@ -371,8 +400,9 @@ impl Worker {
         };
         let context = Context {
             server: &self.voice.server,
-            account,
+            account: &account,
             required_level: &carried.required_level,
+            client: carried.client.as_deref(),
             body: &carried.body,
         };
         Some(match whither {
@@ -433,6 +463,15 @@ struct Voice {
 }
 
 impl Voice {
+    /// Who asks, and where.
+    fn asking(&self, request: &Inbound) -> Option<Box<AskingClient>> {
+        let client = request.client.as_ref()?;
+        Some(Box::new(AskingClient {
+            info: ClientInfo::clone(client),
+            server: self.server.name.clone(),
+        }))
+    }
+
     fn answer(
         &self,
         request: &Inbound,
@@ -460,6 +499,7 @@ impl Voice {
                 subject,
                 request: &request.payload,
                 response: &payload,
+                domain: &self.server.domain,
             };
             messages.push(Outgoing {
                 subject: Bytes::from_static(API_AUDIT.as_bytes()),
@@ -470,22 +510,12 @@ impl Voice {
         self.broker.publish(&request.account, &messages, cache);
     }
 
-    /// The account has no JetStream.
-    fn refuse_account(&self, request: &Inbound, cache: &mut PublishCache) {
-        if request.reply.is_empty() {
-            return;
-        }
-        let answer = Outgoing {
-            subject: request.reply.clone(),
-            payload: not_enabled_for_account().into(),
-            ..Outgoing::default()
-        };
-        self.broker.publish(&request.account, &[answer], cache);
-    }
-
     fn report_dropped(&self, account: &Arc<Account>, count: u64, cache: &mut PublishCache) {
         tracing::warn!("JetStream API queue limit reached, dropping {count} requests");
-        let payload = api_limit_reached(&self.server.name, count, (self.server.now)());
+        let Server {
+            name, domain, now, ..
+        } = &*self.server;
+        let payload = api_limit_reached(name, domain, count, now());
         let message = Outgoing {
             subject: Bytes::from_static(API_LIMIT_REACHED.as_bytes()),
             payload: payload.into(),
@@ -508,6 +538,7 @@ mod tests {
             headers: Bytes::new(),
             payload: Bytes::new(),
             client: None,
+            trace: None,
         }
     }
 

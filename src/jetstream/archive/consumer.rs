@@ -95,7 +95,8 @@ pub fn read_consumer_state(bytes: &[u8]) -> Result<Progress, ConsumerStateError>
     delivered.stream = delivered.stream.max(floor.stream);
     delivered.consumer = delivered.consumer.max(floor.consumer);
     let highest = pending.last_key_value().map_or(0, |(stream, _)| *stream);
-    if highest > delivered.stream || delivered.stream > SEQUENCE_MAX {
+    let furthest = delivered.stream.max(delivered.consumer);
+    if highest > delivered.stream || furthest > SEQUENCE_MAX {
         return Err(NumberError::Range("a sequence that was never delivered").into());
     }
     Ok(Progress {
@@ -196,5 +197,9 @@ mod tests {
         let refused = |bytes: &[u8]| read_consumer_state(bytes).is_err();
         assert!(refused(&[22, 3, 0, 0, 0, 0, 0, 0]));
         assert!(refused(&[22, 2, 0, 0, 1, 1, 1, 2, 2, 1, 2, 0]), "pending");
+        let mut far = vec![22, 2, 0, 0];
+        put_number(&mut far, u64::MAX);
+        far.extend([1, 0, 0]);
+        assert!(refused(&far), "no delivery could follow");
     }
 }

@@ -14,6 +14,8 @@ use super::{CONSUMER_BYTES_MAX, INDEX_BYTES_MAX, META_BYTES_MAX};
 const SUM_BYTES_MAX: u64 = 64;
 /// Consumers whose files may be incomplete at one time: they come one after another.
 const CONSUMERS_MAX: usize = 100_000;
+/// Bytes of the files of all consumers, which are in memory until the end.
+const CONSUMERS_BYTES_MAX: u64 = 1 << 30;
 
 /// Why a backup cannot be taken.
 #[derive(Debug, thiserror::Error)]
@@ -52,6 +54,7 @@ pub struct ArchiveReader<R> {
     meta: StreamMeta,
     meta_sum: String,
     files_bytes: u64,
+    consumers_bytes: u64,
 }
 
 /// The files of one consumer.
@@ -83,6 +86,7 @@ impl<R: Read> ArchiveReader<R> {
             tar,
             meta,
             files_bytes: first.size,
+            consumers_bytes: 0,
         })
     }
 
@@ -163,7 +167,9 @@ impl<R: Read> ArchiveReader<R> {
                 _ => return Err(unexpected()),
             },
             ["obs", name, file] if is_name(name) => {
-                if consumers.len() >= CONSUMERS_MAX {
+                self.consumers_bytes = self.consumers_bytes.saturating_add(entry.size);
+                let is_much = self.consumers_bytes > CONSUMERS_BYTES_MAX;
+                if is_much || consumers.len() >= CONSUMERS_MAX {
                     return Err(ArchiveError::Unexpected("too many consumers".to_owned()));
                 }
                 let files = consumers.entry(name.to_owned()).or_default();

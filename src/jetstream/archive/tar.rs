@@ -56,11 +56,6 @@ impl<R: Read> TarReader<R> {
         }
     }
 
-    /// How many bytes were read.
-    pub fn offset(&self) -> u64 {
-        self.offset
-    }
-
     /// The next entry; `None` at the mark that ends the archive, which must be there.
     pub fn next_entry(&mut self) -> Result<Option<Entry>, TarError> {
         let rest = self.left + std::mem::take(&mut self.padding);

@@ -10,7 +10,8 @@ use super::meta::{ConsumerMeta, StreamMeta};
 use super::record::{Record, RecordKind, write_record};
 use super::tar::TarWriter;
 use super::write_consumer_state;
-use crate::jetstream::core::Progress;
+use crate::jetstream::core::{ArrivedConsumer, Progress};
+use crate::jetstream::types::Time;
 
 /// Bytes of records in one block: a tar says a file's length in front of it, so that they are gathered before.
 const BLOCK_BYTES: usize = 4 << 20;
@@ -105,6 +106,23 @@ impl<W: Write> ArchiveWriter<W> {
         Ok(())
     }
 
+    /// Writes those of a stream's consumers that are kept on disk, after the messages.
+    pub fn consumers(&mut self, consumers: &[ArrivedConsumer]) -> Result<(), WriteError> {
+        let fresh = Progress::default();
+        for consumer in consumers {
+            if consumer.config.mem_storage || consumer.config.direct {
+                continue;
+            }
+            let meta = ConsumerMeta {
+                created: Time::from_nanoseconds(consumer.created_ns),
+                name: consumer.name.clone(),
+                config: consumer.config.clone(),
+            };
+            self.consumer(&meta, consumer.progress.as_ref().unwrap_or(&fresh))?;
+        }
+        Ok(())
+    }
+
     /// Writes a consumer, after the messages.
     pub fn consumer(&mut self, meta: &ConsumerMeta, progress: &Progress) -> Result<(), WriteError> {
         let path = |file: &str| format!("obs/{}/{file}", meta.name);
@@ -114,12 +132,6 @@ impl<W: Write> ArchiveWriter<W> {
         self.tar.file(&path("meta.sum"), sum.as_bytes())?;
         let state = write_consumer_state(progress, self.now_ns);
         self.tar.file(&path("o.dat"), &state)?;
-        Ok(())
-    }
-
-    /// Says in it that it is not complete, and why.
-    pub fn fail(&mut self, reason: &str) -> Result<(), WriteError> {
-        self.tar.file("errors.txt", reason.as_bytes())?;
         Ok(())
     }
 

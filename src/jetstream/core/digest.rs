@@ -24,15 +24,26 @@ pub struct Mark {
     pub digest: u64,
 }
 
-/// Two replicas that should be equal and are not.
+/// Two replicas that should be equal and are not. Which of them is wrong is not said by that.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Divergence {
     /// Where they were compared.
     pub index: u64,
     /// The digest of this replica.
     pub ours: u64,
-    /// The leader's.
+    /// The other's.
     pub theirs: u64,
+}
+
+/// What a replica knows of its digest at an earlier entry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Recollection {
+    /// It was this.
+    Was(u64),
+    /// The entry is not applied yet.
+    NotYet,
+    /// It does not remember.
+    Forgotten,
 }
 
 /// The chain, and where it stood lately.
@@ -42,6 +53,7 @@ pub(crate) struct Digest {
     marks: VecDeque<Mark>,
     /// The last mark that the leader told.
     compared: u64,
+    /// Present until it is known which side is right.
     divergence: Option<Divergence>,
 }
 
@@ -89,13 +101,32 @@ impl Digest {
     /// A leader tells its digest.
     pub(crate) fn compare(&mut self, theirs: Mark) {
         self.compared = self.compared.max(theirs.index);
-        let ours = self.marks.iter().find(|mark| mark.index == theirs.index);
-        if let Some(ours) = ours.filter(|ours| ours.digest != theirs.digest) {
-            self.divergence.get_or_insert(Divergence {
+        self.contrast(theirs);
+    }
+
+    /// Another replica tells its digest. The newest difference counts.
+    pub(crate) fn contrast(&mut self, theirs: Mark) {
+        if let Recollection::Was(ours) = self.recall(theirs.index)
+            && ours != theirs.digest
+            && self
+                .divergence
+                .is_none_or(|known| known.index <= theirs.index)
+        {
+            self.divergence = Some(Divergence {
                 index: theirs.index,
-                ours: ours.digest,
+                ours,
                 theirs: theirs.digest,
             });
+        }
+    }
+
+    /// What the digest was after an entry.
+    pub(crate) fn recall(&self, index: u64) -> Recollection {
+        let known = self.marks.iter().find(|mark| mark.index == index);
+        match (known, self.marks.back()) {
+            (Some(mark), _) => Recollection::Was(mark.digest),
+            (None, Some(last)) if last.index > index => Recollection::Forgotten,
+            (None, _) => Recollection::NotYet,
         }
     }
 
@@ -103,8 +134,9 @@ impl Digest {
         self.divergence
     }
 
-    pub(crate) fn marks(&self) -> impl Iterator<Item = Mark> + '_ {
-        self.marks.iter().copied()
+    /// Differences up to an entry are the others' fault.
+    pub(crate) fn is_right_upto(&mut self, index: u64) {
+        self.divergence.take_if(|known| known.index <= index);
     }
 
     pub(crate) fn write(&self, writer: &mut Writer) {
@@ -169,6 +201,40 @@ mod tests {
         let found = other.divergence().expect("differs");
         assert_eq!((found.index, found.theirs), (mark.index, mark.digest));
         assert_eq!(leader.untold(), None);
+    }
+
+    #[test]
+    fn the_newest_difference_stands_until_it_is_the_others_fault() {
+        let mut digest = Digest::default();
+        for number in 1..=3 {
+            digest.fold(number * MARK_INTERVAL, b"a", &state(number), 0);
+        }
+        let wrong = |number: u64| Mark {
+            index: number * MARK_INTERVAL,
+            digest: 1,
+        };
+        digest.contrast(wrong(2));
+        digest.contrast(wrong(1));
+        let index = |digest: &Digest| digest.divergence().map(|found| found.index);
+        assert_eq!(index(&digest), Some(2 * MARK_INTERVAL));
+        digest.contrast(wrong(3));
+        digest.is_right_upto(2 * MARK_INTERVAL);
+        assert_eq!(index(&digest), Some(3 * MARK_INTERVAL));
+        digest.is_right_upto(3 * MARK_INTERVAL);
+        assert_eq!(index(&digest), None);
+    }
+
+    #[test]
+    fn what_is_not_applied_is_told_from_what_is_forgotten() {
+        let mut digest = Digest::default();
+        assert_eq!(digest.recall(MARK_INTERVAL), Recollection::NotYet);
+        for number in 1..=MARKS_MAX as u64 + 1 {
+            digest.fold(number * MARK_INTERVAL, b"a", &state(number), 0);
+        }
+        assert_eq!(digest.recall(MARK_INTERVAL), Recollection::Forgotten);
+        let last = (MARKS_MAX as u64 + 1) * MARK_INTERVAL;
+        assert_eq!(digest.recall(last), Recollection::Was(digest.value()));
+        assert_eq!(digest.recall(last + 1), Recollection::NotYet);
     }
 
     #[test]

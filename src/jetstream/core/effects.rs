@@ -8,6 +8,9 @@ use super::request::{Outgoing, StreamReply};
 pub trait World {
     /// Whether anybody listens on a literal subject of the stream's account.
     fn interested(&self, subject: &[u8]) -> bool;
+    /// Whether anybody hears what is delivered to a subject: who has subscribed to it by its name, in that queue group where one is
+    /// named.
+    fn is_heard(&self, subject: &[u8], group: &[u8]) -> bool;
     /// A number nobody can guess.
     fn random(&self) -> u64;
 }

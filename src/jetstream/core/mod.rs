@@ -12,6 +12,8 @@
 //! control) is rebuilt from durable state when it starts to lead.
 
 mod ack;
+mod ack_names;
+mod batch_quota;
 pub(in crate::jetstream) mod codec;
 mod consumer;
 mod decimal;
@@ -29,14 +31,17 @@ mod schedule;
 pub(crate) mod sources;
 mod status;
 mod stream;
+mod terms;
 #[cfg(test)]
 mod tests;
 mod transfer;
 
 pub use ack::{AckKind, AckSubject};
+pub use ack_names::{AckForm, AckNames};
+pub use batch_quota::{BatchKind, BatchLimits, BatchPlace, BatchQuota};
 pub use codec::DecodeError;
 pub use consumer::{Pending, Place, Progress};
-pub use digest::{Divergence, Mark};
+pub use digest::{Divergence, Mark, Recollection};
 pub use effects::{Advisory, ConsumerChange, Effects, World};
 pub use pull::PullRequest;
 pub use request::{
@@ -48,6 +53,7 @@ pub(crate) use stream::museum;
 pub use stream::{
     ApplyError, ArrivalError, ArrivedConsumer, BeginError, Event, LogPlace, ReceiveError,
     Receiving, ReceivingNeeds, RecoverError, Retirement, SNAPSHOT_VERSION, Salvaged, Step,
-    StreamCore, StreamOutline, limits,
+    StreamCore, StreamOutline, Unsupported, limits,
 };
+pub use terms::StreamTerms;
 pub use transfer::Manifest;

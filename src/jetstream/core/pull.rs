@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Deserializer};
 
+use crate::jetstream::types::DecodeError;
+
 /// What a pull request asks for. Times are nanoseconds.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(default)]
@@ -60,7 +62,8 @@ impl PullRequest {
             ..Self::default()
         };
         if body.first() == Some(&b'{') {
-            let mut request: Self = serde_json::from_slice(body).map_err(|e| e.to_string())?;
+            let mut request: Self =
+                serde_json::from_slice(body).map_err(|error| DecodeError::of(&error).0)?;
             let heartbeat_ns = request.idle_heartbeat_ns;
             if heartbeat_ns > 0 && heartbeat_ns.saturating_mul(2) > request.expires_ns {
                 return Err("heartbeat value too large".to_owned());
@@ -101,6 +104,8 @@ mod tests {
         );
         assert!(request.no_wait && request.is_object);
         assert_eq!((request.group.as_str(), request.priority), ("g", 3));
+        let cut = PullRequest::parse(b"{");
+        assert_eq!(cut, Err("unexpected end of JSON input".to_owned()));
         let open = PullRequest::parse(br#"{"batch":2,"group":null,"id":null,"expires":null}"#);
         assert_eq!(open.map(|request| request.batch), Ok(2));
     }

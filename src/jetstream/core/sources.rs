@@ -87,6 +87,11 @@ pub(crate) fn parse_header(value: &[u8]) -> Option<(String, u64)> {
     }
 }
 
+/// Whether headers name a source so.
+fn is_called(source: &StreamSource, name: &str) -> bool {
+    index_name(source) == name || origin_name(source) == name
+}
+
 /// How far each source has come: its last message that was stored.
 ///
 /// # Invariant
@@ -97,11 +102,15 @@ pub(crate) struct SourcePositions {
 }
 
 impl SourcePositions {
-    /// A message with this header is stored.
-    pub(crate) fn note(&mut self, header: &[u8]) {
-        if let Some((name, sequence)) = parse_header(header) {
-            let position = self.by_name.entry(name).or_default();
+    /// A message with this header is stored. What is none of the sources does not count: anybody can publish such a header.
+    pub(crate) fn note(&mut self, header: &[u8], sources: &[StreamSource]) {
+        let Some((name, sequence)) = parse_header(header) else {
+            return;
+        };
+        if let Some(position) = self.by_name.get_mut(&name) {
             *position = (*position).max(sequence);
+        } else if sources.iter().any(|source| is_called(source, &name)) {
+            self.by_name.insert(name, sequence);
         }
     }
 
@@ -115,10 +124,8 @@ impl SourcePositions {
 
     /// Forgets the sources that are configured no longer.
     pub(crate) fn keep(&mut self, sources: &[StreamSource]) {
-        self.by_name.retain(|name, _| {
-            let is_it = |source| index_name(source) == *name || origin_name(source) == *name;
-            sources.iter().any(is_it)
-        });
+        self.by_name
+            .retain(|name, _| sources.iter().any(|source| is_called(source, name)));
     }
 
     pub(crate) fn write(&self, writer: &mut Writer) {
@@ -188,10 +195,12 @@ mod tests {
         let value = header(&name, 7, b"o.a");
         assert_eq!(value, b"O 7 > > o.a");
         let mut positions = SourcePositions::default();
-        positions.note(&value);
-        positions.note(&header(&name, 5, b"o.b"));
-        positions.note(b"OLD 3");
-        positions.note(b"nonsense");
+        let sources = [source("O"), source("OLD")];
+        positions.note(&value, &sources);
+        positions.note(&header(&name, 5, b"o.b"), &sources);
+        positions.note(b"OLD 3", &sources);
+        positions.note(b"nonsense", &sources);
+        positions.note(b"P 9 > > p.a", &sources);
         assert_eq!(positions.of(&source("O")), Some(7));
         assert_eq!(positions.of(&source("OLD")), Some(3));
         assert_eq!(positions.of(&source("P")), None);

@@ -24,6 +24,14 @@ pub const ORPHANS_MAX: usize = 10_000;
 
 type Applied = Result<Change, Refusal>;
 
+/// What the group of a new stream begins with.
+struct NewGroup<'a> {
+    name: &'a str,
+    cluster: &'a str,
+    servers: &'a [String],
+    preferred: &'a str,
+}
+
 impl Meta {
     /// Takes the committed command at `index`, and says what it changed: nothing at all when the index is in the state already.
     pub fn apply(&mut self, index: u64, command: &Command) -> Vec<Change> {
@@ -48,6 +56,7 @@ impl Meta {
             Command::PeerPut { profile, renew } => Ok(self.put_peer(profile, *renew)),
             Command::PeerRemove { server } => self.remove_peer(server),
             Command::StreamCreate { .. } => self.create_stream(command),
+            Command::StreamRestored { .. } => self.place_restored(command),
             Command::StreamUpdate {
                 of,
                 revision,
@@ -77,6 +86,7 @@ impl Meta {
             Command::GroupBegun { of } => self.group_begun(of),
             Command::GroupSettled { of, nodes } => self.group_settled(of, nodes),
             Command::MemberLost { of, node } => self.member_lost(of, *node),
+            Command::MemberSpoilt { of, node } => self.member_spoilt(of, *node),
             Command::ReplicaGone { group, node } => Ok(self.replica_gone(*group, *node)),
             Command::OrphanNote { .. } => self.note_orphan(command),
             Command::OrphanGone { server, place } => Ok(self.orphan_gone(server, place)),
@@ -141,18 +151,74 @@ impl Meta {
                 false => Err(Refusal::StreamExists),
             };
         }
+        self.check_servers(servers)?;
+        let group = NewGroup {
+            name: group_name,
+            cluster,
+            servers,
+            preferred,
+        };
+        self.put_stream(account, stream, config, *created, &group)
+    }
+
+    /// It begins with the one replica that is there, and goes on to the others as any stream does that is to have more.
+    fn place_restored(&mut self, command: &Command) -> Applied {
+        let Command::StreamRestored {
+            account,
+            stream,
+            config,
+            created,
+            home,
+            members,
+        } = command
+        else {
+            return Ok(Change::Unchanged);
+        };
+        if let Some(existing) = self.stream(account, stream) {
+            let same = existing.created == *created && existing.stored.json() == config.as_slice();
+            return match same {
+                true => Ok(Change::Unchanged),
+                false => Err(Refusal::StreamExists),
+            };
+        }
+        self.check_servers(&members.servers)?;
+        if !members.servers.contains(home) {
+            return Err(Refusal::Unplaceable);
+        }
+        let group = NewGroup {
+            name: &members.name,
+            cluster: &members.cluster,
+            servers: std::slice::from_ref(home),
+            preferred: home,
+        };
+        let put = self.put_stream(account, stream, config, *created, &group)?;
+        if let (Change::StreamCreated(of), true) = (&put, members.servers.len() > 1)
+            && let Some(stream) = self.stream_mut(of)
+        {
+            stream.group.head_for(members);
+        }
+        Ok(put)
+    }
+
+    fn put_stream(
+        &mut self,
+        account: &str,
+        stream: &str,
+        config: &[u8],
+        created: Time,
+        new: &NewGroup<'_>,
+    ) -> Applied {
         let stored = Stored::<StreamConfig>::from_json(config);
         if self.subjects_overlap(account, stream, &stored.config.subjects) {
             return Err(Refusal::SubjectOverlap);
         }
-        self.check_servers(servers)?;
         let number = GroupNumber(self.groups_next);
         self.groups_next += 1;
         let mut group = Group {
             number,
-            name: group_name.clone(),
-            cluster: cluster.clone(),
-            form: form_of(servers.len()),
+            name: new.name.to_owned(),
+            cluster: new.cluster.to_owned(),
+            form: form_of(new.servers.len()),
             founders: Vec::new(),
             members: Vec::new(),
             leaving: Vec::new(),
@@ -160,26 +226,26 @@ impl Meta {
             before: Vec::new(),
             lost: BTreeSet::new(),
             begun: false,
-            preferred: preferred.clone(),
+            preferred: new.preferred.to_owned(),
             nodes_next: 1,
         };
-        for server in servers {
+        for server in new.servers {
             let member = group.join(server.clone());
             group.members.push(member);
         }
         group.founders = group.members.clone();
         let assignment = StreamAssignment {
             stored,
-            created: *created,
+            created,
             group,
             revision: 1,
             consumers: BTreeMap::new(),
         };
-        let streams = self.accounts.entry(account.clone()).or_default();
-        Arc::make_mut(streams).insert(stream.clone(), Arc::new(assignment));
+        let streams = self.accounts.entry(account.to_owned()).or_default();
+        Arc::make_mut(streams).insert(stream.to_owned(), Arc::new(assignment));
         Ok(Change::StreamCreated(StreamRef {
-            account: account.clone(),
-            stream: stream.clone(),
+            account: account.to_owned(),
+            stream: stream.to_owned(),
             group: number,
         }))
     }
@@ -425,6 +491,19 @@ impl Meta {
                 node,
             }),
         }
+    }
+
+    fn member_spoilt(&mut self, of: &StreamRef, node: NodeId) -> Applied {
+        let stream = self.stream_mut(of).ok_or(Refusal::NoStream)?;
+        if !stream.group.nodes().contains(&node) {
+            return Ok(Change::Unchanged);
+        }
+        let volatile = stream.config().storage == Storage::Memory;
+        if !stream.group.replace_spoilt(node, volatile) {
+            return Err(Refusal::Needed);
+        }
+        stream.revision += 1;
+        Ok(Change::MembersChanged(of.clone()))
     }
 
     fn note_orphan(&mut self, command: &Command) -> Applied {

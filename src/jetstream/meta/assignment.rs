@@ -8,7 +8,7 @@ use raft::types::NodeId;
 use serde::de::DeserializeOwned;
 
 use crate::jetstream::types::{
-    ConsumerConfig, Retention, StreamConfig, Strictness, Time, decode, encode,
+    ConsumerConfig, Retention, StreamConfig, Strictness, Time, decode, encode, unsupported,
 };
 
 /// A configuration as it was proposed: the text, which is what is replicated, and what this server understands of it.
@@ -33,17 +33,10 @@ impl<T: DeserializeOwned + serde::Serialize + Default> Stored<T> {
 
     /// A configuration as it came. What this version does not know is kept, and named.
     pub fn from_json(json: &[u8]) -> Self {
-        let (config, unsupported) = match decode::<T>(json, Strictness::Strict) {
-            Ok(config) => (config, None),
-            Err(error) => (
-                decode(json, Strictness::Lenient).unwrap_or_default(),
-                Some(format!("unsupported - config error: {error}")),
-            ),
-        };
         Self {
             json: json.into(),
-            config,
-            unsupported,
+            config: decode(json, Strictness::Lenient).unwrap_or_default(),
+            unsupported: unsupported::<T>(json),
         }
     }
 

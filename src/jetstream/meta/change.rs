@@ -123,6 +123,9 @@ pub enum Refusal {
     /// Nothing moves.
     #[error("no move is under way")]
     NoMove,
+    /// The group has to do with other members, or cannot do without this one.
+    #[error("the other members cannot do without it now")]
+    Needed,
     /// The list of what was set aside is full.
     #[error("too much was set aside")]
     TooMany,
@@ -136,7 +139,9 @@ impl From<Refusal> for ApiError {
             Refusal::SubjectOverlap => ErrorCode::StreamSubjectOverlap.into(),
             Refusal::ConsumerExists => ErrorCode::ConsumerAlreadyExists.into(),
             Refusal::NoConsumer => ErrorCode::ConsumerNotFound.into(),
-            Refusal::Outdated | Refusal::TooMany => ErrorCode::ClusterNotAvail.into(),
+            Refusal::Outdated | Refusal::Needed | Refusal::TooMany => {
+                ErrorCode::ClusterNotAvail.into()
+            }
             Refusal::Unplaceable => {
                 ErrorCode::ClusterNoPeers.with("no suitable peers for placement, peer offline")
             }

@@ -60,6 +60,21 @@ pub enum Command {
         /// The one that is to lead first; empty for any.
         preferred: String,
     },
+    /// A stream came out of a backup, and is to be where it was taken in and on as many other servers as it has replicas.
+    StreamRestored {
+        /// In which account.
+        account: String,
+        /// Under which name.
+        stream: String,
+        /// Its configuration as JSON.
+        config: Vec<u8>,
+        /// When it was created, which is also how its server knows it by.
+        created: Time,
+        /// The server that has it, whole and durable.
+        home: String,
+        /// Where it is to be, its home among them.
+        members: NewMembers,
+    },
     /// A stream is to be different.
     StreamUpdate {
         /// Which one.
@@ -140,6 +155,14 @@ pub enum Command {
     },
     /// A member's log is lost: under its id it must not vote again.
     MemberLost {
+        /// Of which group.
+        of: StreamRef,
+        /// Which one.
+        node: NodeId,
+    },
+    /// A member has its log, and what else it holds is of no use: it differs from the others, or cannot be read. The server is to begin anew under another id, if
+    /// the others can do without it meanwhile.
+    MemberSpoilt {
         /// Of which group.
         of: StreamRef,
         /// Which one.

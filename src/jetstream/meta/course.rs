@@ -103,6 +103,20 @@ impl Group {
         }
     }
 
+    /// Gives a member whose data is spoilt a new id on the same server, one at a time: what it has logged still counts until all others are known to be well.
+    /// Says whether that is so.
+    pub(super) fn replace_spoilt(&mut self, node: NodeId, volatile: bool) -> bool {
+        let is_at_rest = self.form == Form::Raft && self.begun && !self.is_changing();
+        if !is_at_rest || !self.lost.is_empty() || self.members.len() < 2 {
+            return false;
+        }
+        let replaced = self.lose(node, volatile);
+        if !replaced {
+            self.lost.remove(&node);
+        }
+        replaced
+    }
+
     /// Those that voted before the change under way, or vote if there is none.
     fn voters_before(&self) -> Vec<NodeId> {
         if self.change.is_none() {

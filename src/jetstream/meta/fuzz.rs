@@ -69,6 +69,14 @@ fn all() -> Vec<Command> {
             preferred: text("a"),
         },
         Command::GroupBegun { of: of() },
+        Command::StreamRestored {
+            account: text("A"),
+            stream: text("R"),
+            config: br#"{"name":"R","num_replicas":2}"#.to_vec(),
+            created,
+            home: text("c"),
+            members: members(ChangeKind::Scale),
+        },
         Command::ConsumerCreate {
             of: of(),
             name: text("D"),
@@ -101,6 +109,7 @@ fn all() -> Vec<Command> {
             nodes: vec![2, 3],
         },
         Command::MemberLost { of: of(), node: 2 },
+        Command::MemberSpoilt { of: of(), node: 3 },
         Command::ReplicaGone {
             group: of().group,
             node: 1,
@@ -145,7 +154,7 @@ fn command(input: &[u8]) {
         Some(command.clone())
     );
     let mut meta = founded();
-    for known in all().iter().take(4) {
+    for known in all().iter().take(5) {
         meta.apply(meta.applied() + 1, known);
     }
     meta.apply(meta.applied() + 1, &command);

@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use super::assignment::{Group, StreamAssignment};
+use super::assignment::Group;
 use super::peer::{Sightings, is_online};
 use super::state::Meta;
 use crate::jetstream::types::{
-    ClusterInfo, ErrorCode, MetaClusterInfo, MetaSnapshotStats, PeerId, PeerInfo, Time,
+    ClusterInfo, MetaClusterInfo, MetaSnapshotStats, PeerId, PeerInfo, Time,
 };
 
 /// A replica that was not heard of for so long does not count as current.
@@ -30,6 +30,8 @@ pub struct Leadership {
     pub since: Option<Time>,
     /// What the leader knows of the others, by server. Empty where that is not known.
     pub followers: BTreeMap<String, Follower>,
+    /// Whether it is the leader that says so: a server that is not among its followers has nothing yet.
+    pub by_leader: bool,
 }
 
 impl Leadership {
@@ -47,7 +49,7 @@ impl Leadership {
         let heard = silent_ns.is_some_and(|silent| silent <= SILENT_NS);
         PeerInfo {
             name: server.to_owned(),
-            current: heard && lag == 0,
+            current: heard && lag == 0 && (follower.is_some() || !self.by_leader),
             offline: !is_online(sightings, server),
             active: silent_ns.unwrap_or(0),
             lag,
@@ -84,17 +86,6 @@ impl Group {
             system_account: true,
             traffic_account: String::new(),
             replicas: led.peers(servers, sightings, now),
-        }
-    }
-}
-
-impl StreamAssignment {
-    /// Why nobody can answer for the stream, for requests that reach a server when its leader is not known.
-    pub fn without_leader(&self, sightings: &Sightings) -> ErrorCode {
-        let mut everyone = self.group.everyone();
-        match everyone.any(|member| is_online(sightings, &member.server)) {
-            true => ErrorCode::ClusterNotAvail,
-            false => ErrorCode::StreamOffline,
         }
     }
 }

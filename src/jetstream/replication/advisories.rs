@@ -9,12 +9,12 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use raft::group::{GroupNumber, Role};
 
+use super::super::accounts::Accounts;
 use super::super::advisory::cluster::{
     DOMAIN_LEADER_ELECTED, DomainLeaderElected, GroupAdvisory, GroupEvent, SERVER_REMOVED,
     ServerRemoved,
 };
 use super::super::api::now;
-use super::super::api::workers::Accounts;
 use super::super::core::{StreamReply, StreamRequest};
 use super::super::meta::{Meta, consumer_replicas};
 use super::super::shard::Streams;
@@ -100,7 +100,7 @@ impl Advisories {
                 consumer: "",
                 event,
                 replicas: &replicas,
-                domain: "",
+                domain: self.streams.domain(),
             };
             self.publish(&of.account, advisory);
             for consumer in self.consumers(&of.account, &of.stream, assignment.config()) {
@@ -158,7 +158,7 @@ impl Advisories {
             // It is not there any more to say under which id it ran.
             server_id: "",
             cluster: &self.cluster,
-            domain: "",
+            domain: self.streams.domain(),
         };
         self.streams
             .tell(None, SERVER_REMOVED, || removed.payload(now()));
@@ -170,7 +170,7 @@ impl Advisories {
             leader: own.as_str(),
             replicas,
             cluster: &self.cluster,
-            domain: "",
+            domain: self.streams.domain(),
         };
         self.streams
             .tell(None, DOMAIN_LEADER_ELECTED, || elected.payload(now()));

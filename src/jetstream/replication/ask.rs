@@ -7,7 +7,7 @@ use bytes::Bytes;
 use raft::group::Channel;
 use serde::{Deserialize, Serialize};
 
-use super::super::api::workers::Accounts;
+use super::super::accounts::Accounts;
 use super::super::core::{InfoQuery, StreamReply, StreamRequest};
 use super::super::registry::StreamPort;
 use super::super::types::{ApiError, ClusterInfo, ConsumerInfo, ErrorCode, StreamInfo};

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -15,7 +15,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::founding::{Proposal, Standing, State, Step, View, accepts};
-use super::kinds::{GREET, JOIN, PROMISE};
+use super::kinds::{GREET, JOIN, PROMISE, STILL};
 use crate::cluster::link::{Links, Request};
 
 /// How often a server without a group looks around.
@@ -24,6 +24,10 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(100);
 const QUESTION_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long being taken into a group may take: a new member has to catch up first.
 const JOIN_TIMEOUT: Duration = Duration::from_secs(30);
+/// How often a member looks whether it still hears of a leader.
+const MEMBER_INTERVAL: Duration = Duration::from_secs(1);
+/// How long it believes what it was told of being a member, as long as it hears of one.
+const KNOWN_FOR: Duration = Duration::from_secs(30);
 /// How long a server that was not taken in waits before it asks again.
 const JOIN_PAUSE: Duration = Duration::from_millis(500);
 
@@ -44,6 +48,14 @@ pub(super) trait MetaHost: Send + Sync + 'static {
     fn node(&self) -> Option<NodeId>;
     /// Whether this server's replica is among the voters, as far as it knows.
     fn is_member(&self) -> bool;
+    /// Whether the state that it has knows this server under its id. A quiet group tells one that was removed nothing more.
+    fn is_in_state(&self) -> bool;
+    /// Whether it knows of a leader.
+    fn has_leader(&self) -> bool;
+    /// Whether the group knows a server under that id. Only the leader can tell.
+    fn knows(&self, server: String, node: NodeId) -> Attempt<'_, bool>;
+    /// Gives this server's replica up: the group is not this server's any more.
+    fn leave(&self) -> Attempt<'_, ()>;
 }
 
 /// A server that wants to be taken in.
@@ -61,11 +73,15 @@ pub(super) struct Assembly {
     host: Arc<dyn MetaHost>,
     runtime: tokio::runtime::Handle,
     own: Mutex<Own>,
+    /// Whom to tell that this server was removed while it ran.
+    removal_listener: OnceLock<Box<dyn Fn() + Send + Sync>>,
 }
 
 struct Own {
     standing: Standing,
     since: Instant,
+    /// Whether the group knew this server at some time since the start.
+    was_known: bool,
 }
 
 impl Assembly {
@@ -83,10 +99,17 @@ impl Assembly {
             own: Mutex::new(Own {
                 standing,
                 since: Instant::now(),
+                was_known: false,
             }),
+            removal_listener: OnceLock::new(),
         });
         assembly.listen();
         assembly
+    }
+
+    /// Whom to tell when this server is removed while it runs: it joins again only after a start. Set once.
+    pub fn on_removal(&self, listener: impl Fn() + Send + Sync + 'static) {
+        let _ = self.removal_listener.set(Box::new(listener));
     }
 
     fn listen(self: &Arc<Self>) {
@@ -119,6 +142,13 @@ impl Assembly {
             }
         };
         self.links.handle(JOIN, Arc::new(joining));
+        let weak = Arc::downgrade(self);
+        let asked = move |request: Request| {
+            if let Some(assembly) = weak.upgrade() {
+                assembly.asked_whether_known(request);
+            }
+        };
+        self.links.handle(STILL, Arc::new(asked));
     }
 
     /// What this server says of itself.
@@ -169,15 +199,58 @@ impl Assembly {
         });
     }
 
-    /// Looks around until this server belongs to a group and is one of its members.
+    /// Whether another server, under the id that it has, is still part of the group.
+    fn asked_whether_known(self: &Arc<Self>, request: Request) {
+        let Some(Joining {
+            server,
+            founding,
+            node: Some(node),
+        }) = decode::<Joining>(&request.body)
+        else {
+            return request.responder.refuse("malformed");
+        };
+        let State::Belongs { founding: own } = self.standing().state else {
+            return request.responder.refuse("no group here");
+        };
+        if own != founding || *request.from != *server {
+            return request.responder.refuse("another group");
+        }
+        let assembly = Arc::clone(self);
+        self.runtime.spawn(async move {
+            match assembly.host.knows(server, node).await {
+                Ok(known) => request.responder.answer(encode(&known)),
+                Err(reason) => request.responder.refuse(reason),
+            }
+        });
+    }
+
+    /// Looks around until this server belongs to a group and is one of its members, and whenever it hears of no leader there. Ends when this server is removed
+    /// although it runs.
     pub async fn run(self: Arc<Self>) {
         let mut changes = self.links.changes();
+        // A start does not know what has become of this server since.
+        let mut known: Option<Instant> = None;
         loop {
             if let State::Belongs { founding } = self.standing().state {
-                if self.host.is_member() {
-                    return;
+                let is_known = known.is_some_and(|at| at.elapsed() < KNOWN_FOR);
+                let seems_well = self.host.is_member() && self.host.has_leader();
+                if is_known && seems_well && self.host.is_in_state() {
+                    tokio::time::sleep(MEMBER_INTERVAL).await;
+                    continue;
                 }
-                self.ask_to_be_admitted(founding).await;
+                let told = self.ask_whether_known(founding).await;
+                let was_known = {
+                    let mut own = self.own.lock();
+                    own.was_known |= told == Some(true);
+                    own.was_known
+                };
+                known = told.is_some().then(Instant::now).or(known);
+                match told {
+                    Some(false) if was_known => return self.is_removed(),
+                    Some(false) => self.leave().await,
+                    _ if self.host.is_member() => tokio::time::sleep(MEMBER_INTERVAL).await,
+                    _ => self.ask_to_be_admitted(founding).await,
+                }
                 continue;
             }
             self.look_around().await;
@@ -261,6 +334,7 @@ impl Assembly {
         match self.host.found(proposal).await {
             Ok(()) => {
                 tracing::info!("JetStream meta group founded by {servers} servers");
+                self.own.lock().was_known = true;
                 self.change(State::Belongs { founding });
             }
             Err(error) => {
@@ -308,6 +382,49 @@ impl Assembly {
         None
     }
 
+    /// Whether the group still knows this server. Nothing when nobody can tell.
+    async fn ask_whether_known(&self, founding: u64) -> Option<bool> {
+        let (server, node) = (self.standing().server, self.host.node()?);
+        if let Ok(known) = self.host.knows(server.clone(), node).await {
+            return Some(known);
+        }
+        let joining = encode(&Joining {
+            server,
+            founding,
+            node: Some(node),
+        });
+        let connected = self.links.connected();
+        let asking = connected.iter().map(|to| {
+            let body = joining.clone();
+            let asked = self
+                .links
+                .request(to, Channel::Control, STILL, body, QUESTION_TIMEOUT);
+            async move { decode::<bool>(&asked.await.ok()?) }
+        });
+        join_all(asking).await.into_iter().flatten().next()
+    }
+
+    /// This server was removed while it ran: somebody wants it out. What it has of the group stays, so that the next start asks and joins anew.
+    fn is_removed(&self) {
+        if let Some(listener) = self.removal_listener.get() {
+            listener();
+        }
+    }
+
+    /// This server was removed while it was away: what it has of the group counts no more, and it may join again.
+    async fn leave(&self) {
+        tracing::warn!(
+            "This server was removed from the JetStream meta group while it was away: it joins again under a new id"
+        );
+        match self.host.leave().await {
+            Ok(()) => self.change(State::Blank),
+            Err(error) => {
+                tracing::error!("The JetStream meta group could not be left: {error}");
+                tokio::time::sleep(JOIN_PAUSE).await;
+            }
+        }
+    }
+
     async fn ask_to_be_admitted(&self, founding: u64) {
         let node = self.host.node();
         if self.ask_to_join(founding, node).await.is_some() {
@@ -348,6 +465,8 @@ fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Option<T> {
 #[cfg(test)]
 mod tests {
 
+    use std::sync::atomic::{AtomicBool, Ordering};
+
     use tokio::net::TcpListener;
 
     use super::*;
@@ -358,6 +477,7 @@ mod tests {
     struct Group {
         nodes_next: Mutex<NodeId>,
         voters: Mutex<BTreeSet<(String, NodeId)>>,
+        removed: Mutex<BTreeSet<(String, NodeId)>>,
         leader: Mutex<Option<String>>,
         foundings: Mutex<BTreeSet<u64>>,
     }
@@ -425,6 +545,27 @@ mod tests {
             *self.node.lock()
         }
 
+        fn has_leader(&self) -> bool {
+            self.is_member()
+        }
+
+        fn is_in_state(&self) -> bool {
+            true
+        }
+
+        fn knows(&self, server: String, node: NodeId) -> Attempt<'_, bool> {
+            Box::pin(async move {
+                self.leads()?;
+                let removed = self.group.removed.lock();
+                Ok(!removed.contains(&(server, node)))
+            })
+        }
+
+        fn leave(&self) -> Attempt<'_, ()> {
+            *self.node.lock() = None;
+            Box::pin(async { Ok(()) })
+        }
+
         fn is_member(&self) -> bool {
             let Some(node) = self.node() else {
                 return false;
@@ -437,7 +578,8 @@ mod tests {
     struct Member {
         neighbour: Neighbour,
         host: Arc<Host>,
-        _assembly: Arc<Assembly>,
+        assembly: Arc<Assembly>,
+        removed: Arc<AtomicBool>,
         running: tokio::task::JoinHandle<()>,
     }
 
@@ -448,27 +590,41 @@ mod tests {
     }
 
     async fn member(name: &str, expected: usize, group: &Arc<Group>) -> Member {
+        member_that_is(name, expected, group, (State::Blank, None)).await
+    }
+
+    /// One that finds that standing and that id at its start.
+    async fn member_that_is(
+        name: &str,
+        expected: usize,
+        group: &Arc<Group>,
+        (state, node): (State, Option<NodeId>),
+    ) -> Member {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let neighbour = Neighbour::start(name, listener);
         let host = Arc::new(Host {
             server: name.to_owned(),
             group: Arc::clone(group),
-            node: Mutex::default(),
+            node: Mutex::new(node),
         });
         let standing = Standing {
             server: name.to_owned(),
             expected,
-            state: State::Blank,
+            state,
         };
         let runtime = tokio::runtime::Handle::current();
         let links = Arc::clone(&neighbour.links);
         let as_host: Arc<dyn MetaHost> = host.clone();
         let assembly = Assembly::new(links, as_host, standing, runtime);
+        let removed = Arc::new(AtomicBool::new(false));
+        let hears = Arc::clone(&removed);
+        assembly.on_removal(move || hears.store(true, Ordering::SeqCst));
         let running = tokio::spawn(Arc::clone(&assembly).run());
         Member {
             neighbour,
             host,
-            _assembly: assembly,
+            assembly,
+            removed,
             running,
         }
     }
@@ -493,7 +649,7 @@ mod tests {
         assert!(group.foundings.lock().is_empty(), "one is still missing");
         introduce(&[&a, &b, &c]);
         until("all are members", || {
-            [&a, &b, &c].iter().all(|m| m.running.is_finished())
+            [&a, &b, &c].iter().all(|m| m.host.is_member())
         })
         .await;
         assert!(a.host.is_member() && b.host.is_member() && c.host.is_member());
@@ -501,7 +657,7 @@ mod tests {
         assert_eq!(group.voters.lock().len(), 3);
         let d = member("d", 3, &group).await;
         introduce(&[&a, &b, &c, &d]);
-        until("the fourth is a member", || d.running.is_finished()).await;
+        until("the fourth is a member", || d.host.is_member()).await;
         assert_eq!(group.foundings.lock().len(), 1);
         assert_eq!(group.voters.lock().len(), 4);
     }
@@ -512,15 +668,42 @@ mod tests {
         let (a, b) = (member("a", 2, &group).await, member("b", 2, &group).await);
         introduce(&[&a, &b]);
         until("both are members", || {
-            a.running.is_finished() && b.running.is_finished()
+            a.host.is_member() && b.host.is_member()
         })
         .await;
         let before = b.host.node.lock().unwrap();
         drop(b);
         let b = member("b", 2, &group).await;
         introduce(&[&a, &b]);
-        until("it is a member again", || b.running.is_finished()).await;
+        until("it is a member again", || b.host.is_member()).await;
         assert_ne!(b.host.node.lock().unwrap(), before);
         assert_eq!(group.voters.lock().len(), 2);
+    }
+
+    #[tokio::test]
+    async fn a_server_that_is_removed_while_it_runs_comes_back_with_its_next_start_under_another_id()
+     {
+        let group = Arc::new(Group::default());
+        let (a, b) = (member("a", 2, &group).await, member("b", 2, &group).await);
+        introduce(&[&a, &b]);
+        until("both are members", || {
+            a.host.is_member() && b.host.is_member()
+        })
+        .await;
+        let before = b.host.node.lock().unwrap();
+        let known = ("b".to_owned(), before);
+        group.removed.lock().insert(known.clone());
+        group.voters.lock().remove(&known);
+        until("it hears of that", || b.removed.load(Ordering::SeqCst)).await;
+        until("it asks for nothing more", || b.running.is_finished()).await;
+        let found = (b.assembly.standing().state, Some(before));
+        assert!(matches!(found.0, State::Belongs { .. }), "{found:?}");
+        assert!(!a.removed.load(Ordering::SeqCst));
+        drop(b);
+        let b = member_that_is("b", 2, &group, found).await;
+        introduce(&[&a, &b]);
+        until("it is a member again", || b.host.is_member()).await;
+        assert_ne!(b.host.node.lock().unwrap(), before);
+        assert!(!b.removed.load(Ordering::SeqCst));
     }
 }

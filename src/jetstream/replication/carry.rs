@@ -1,18 +1,20 @@
 //! An API request on its way to the server that can answer it, and the answer on its way back.
 //!
 //! ```text
-//! request:  version u8 (1) | account, subject, level: u16 length and bytes each | body, to the end
+//! request:  version u8 (1) | account, subject, level, client: u16 length and bytes each | body, to the end
 //! answer:   version u8 (1) | outcome u8: 0 answered, 1 refused, 2 not reported | payload, to the end
 //! ```
 //!
-//! All numbers are little-endian.
+//! All numbers are little-endian. The client is JSON, or nothing when it is not known.
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
-use super::super::api::elsewhere::Carried;
+use super::super::api::elsewhere::{AskingClient, Carried};
 use super::super::api::handler::{Answer, Outcome};
 
 const VERSION: u8 = 1;
+/// Bytes in which a client is described.
+const CLIENT_BYTES_MAX: usize = 16 << 10;
 
 /// Bytes of another server that are no request, or no answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -29,6 +31,9 @@ pub(crate) enum CarryError {
     /// No such outcome.
     #[error("outcome {0} is not known")]
     Outcome(u8),
+    /// The client is not described as clients are.
+    #[error("the client cannot be read")]
+    Client,
     /// A name is too long to be carried.
     #[error("a name of {0} bytes is too long")]
     TooLong(usize),
@@ -36,10 +41,12 @@ pub(crate) enum CarryError {
 
 /// A request as bytes.
 pub(crate) fn encode_request(carried: &Carried) -> Result<Bytes, CarryError> {
+    let client = client_bytes(carried.client.as_deref());
     let fields = [
         carried.account.as_bytes(),
         carried.subject.as_bytes(),
         &carried.required_level,
+        &client,
     ];
     let names: usize = fields.iter().map(|field| field.len() + 2).sum();
     let mut out = BytesMut::with_capacity(1 + names + carried.body.len());
@@ -53,16 +60,29 @@ pub(crate) fn encode_request(carried: &Carried) -> Result<Bytes, CarryError> {
     Ok(out.freeze())
 }
 
+/// A client that has said too much of itself is carried as one that is not known.
+fn client_bytes(client: Option<&AskingClient>) -> Vec<u8> {
+    let bytes = client.and_then(|client| serde_json::to_vec(client).ok());
+    let short = bytes.filter(|bytes| bytes.len() <= CLIENT_BYTES_MAX);
+    short.unwrap_or_default()
+}
+
 /// Reads what [`encode_request`] wrote.
 pub(crate) fn decode_request(bytes: Bytes) -> Result<Carried, CarryError> {
     let mut rest = versioned(bytes)?;
     let account = text(&mut rest)?;
     let subject = text(&mut rest)?;
     let required_level = field(&mut rest)?;
+    let client = field(&mut rest)?;
+    let client = match client.is_empty() {
+        true => None,
+        false => Some(serde_json::from_slice(&client).map_err(|_| CarryError::Client)?),
+    };
     Ok(Carried {
         account,
         subject,
         required_level,
+        client,
         body: rest,
     })
 }
@@ -122,12 +142,26 @@ pub(crate) fn decode_answer(bytes: Bytes) -> Result<Answer, CarryError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::broker::ClientInfo;
 
     fn carried() -> Carried {
         Carried {
             account: "$G".to_owned(),
             subject: "$JS.API.STREAM.INFO.S".to_owned(),
             required_level: Bytes::from_static(b"2"),
+            client: Some(Box::new(AskingClient {
+                info: ClientInfo {
+                    id: 7,
+                    account: "$G".to_owned(),
+                    user: "u".to_owned(),
+                    name: "n".to_owned(),
+                    lang: "rust".to_owned(),
+                    version: "1".to_owned(),
+                    address: "127.0.0.1:4000".parse().unwrap(),
+                    started: std::time::UNIX_EPOCH,
+                },
+                server: "s1".to_owned(),
+            })),
             body: Bytes::from_static(b"{}"),
         }
     }
@@ -163,5 +197,12 @@ mod tests {
             ..carried()
         };
         assert_eq!(encode_request(&long), Err(CarryError::TooLong(70_000)));
+        let mut talkative = carried();
+        talkative.client.as_mut().unwrap().info.name = "n".repeat(70_000);
+        let came = decode_request(encode_request(&talkative).unwrap()).unwrap();
+        assert_eq!(came.client, None);
+        assert_eq!(came.body, talkative.body);
+        let no_client = Bytes::from_static(b"\x01\x01\x00a\x01\x00b\x00\x00\x01\x00{");
+        assert_eq!(decode_request(no_client), Err(CarryError::Client));
     }
 }

@@ -11,14 +11,17 @@ use raft::log::LogJournal;
 use storage::engine::Recovered;
 use storage::journal::{Damage, Owner, OwnerReplay};
 use storage::store::FileStore;
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
+use super::super::accounts::Accounts;
 use super::super::api::elsewhere::Elsewhere;
 use super::super::api::handler::{ClusterInfos, Server, Steward, StreamMaker};
-use super::super::api::workers::{Accounts, ApiQueue};
+use super::super::api::workers::ApiQueue;
 use super::super::limits::ServerLimits;
-use super::super::meta::{Command, PeerProfile};
-use super::super::runtime::{Backend, StartError};
+use super::super::meta::{Command, PeerProfile, Sightings};
+use super::super::monitor::{GroupDetail, StreamFault};
+use super::super::runtime::StartError;
 use super::super::shard::Aside;
 use super::super::shard::Streams;
 use super::super::types::{ClusterInfo, MetaClusterInfo};
@@ -28,21 +31,28 @@ use super::follower::{Follower, FollowerParts};
 use super::founding::Standing;
 use super::host::{Host, Remains};
 use super::kinds::{FETCH, LEADS};
+use super::landed::LandedStreams;
 use super::led::{Around, Own};
 use super::maker::ClusterMaker;
 use super::members::Members;
 use super::meta_machine::MetaMachine;
 use super::proposer::Proposer;
+use super::removal::take_out_removed;
+use super::repairs::Repairs;
 use super::replicated::{LinkFetch, Replicated};
 use super::reports::Reporter;
+use super::room::lead_only_with_room;
 use super::router::{Directory, Router};
 use super::shown::Shown;
 use super::steward::GroupSteward;
+use super::stream::fetch::slice_asked_for;
 use super::stream::machine::Pace;
-use super::stream::replica::Replicas;
+use super::stream::outstanding::Outstanding;
+use super::stream::replica::{Replicas, StreamReplica};
 use super::view::View;
-use super::{ask, currency, leaders};
+use super::{ask, currency, leaders, restores};
 use crate::cluster::link::{FrameSink, Links, Request};
+use crate::config::options::MetaCompaction;
 
 /// Threads of the groups.
 const RAFT_THREADS: usize = 2;
@@ -72,6 +82,10 @@ pub struct ClusterSetup {
     pub tags: Vec<String>,
     /// The tag in which the servers of a stream's replicas must differ; empty for none.
     pub unique_tag: String,
+    /// When the log of the meta group is compacted.
+    pub compaction: MetaCompaction,
+    /// How much of what replicas elsewhere lack may be on its way to them.
+    pub catchup_bytes_max: u64,
     /// Where waiting happens that is not the groups'.
     pub runtime: tokio::runtime::Handle,
 }
@@ -95,15 +109,18 @@ pub(crate) struct Parts {
 /// This server's part in the JetStream of a cluster.
 pub(crate) struct Cluster {
     /// What this server says of itself.
-    profile: PeerProfile,
+    profile: watch::Sender<PeerProfile>,
     groups: Arc<Groups>,
     machine: Arc<MetaMachine>,
     assembly: Arc<Assembly>,
     router: Arc<Router>,
     view: Arc<View>,
+    accounts: Arc<Accounts>,
     maker: Arc<ClusterMaker>,
     steward: Arc<GroupSteward>,
     replicated: Arc<Replicated>,
+    repairs: Arc<Repairs>,
+    follower: Arc<Follower>,
     shown: Arc<Shown>,
     links: Arc<Links>,
     /// Links hold it weakly.
@@ -127,8 +144,7 @@ impl Cluster {
             profile,
             limits,
         } = parts;
-        let (engine, backend): (_, Arc<dyn Backend>) =
-            (Arc::clone(streams.engine()), streams.clone());
+        let engine = Arc::clone(streams.engine());
         let raft = raft::runtime::start(RAFT_THREADS)?;
         let (links, runtime) = (setup.links, setup.runtime);
         let journal: Arc<dyn LogJournal> = engine.clone();
@@ -138,7 +154,7 @@ impl Cluster {
         let groups = Arc::new(groups.map_err(|error| StartError::Cluster(error.to_string()))?);
         let sink: Arc<dyn FrameSink> = groups.clone();
         links.deliver_to(&sink);
-        let machine = MetaMachine::new(Arc::clone(&engine));
+        let machine = MetaMachine::new(Arc::clone(&engine), setup.compaction);
         let remains = Remains::of(&mut others, &damage);
         let proposer = Proposer::new(Arc::clone(&machine), runtime.clone());
         let reporter = Arc::new(Reporter {
@@ -172,6 +188,7 @@ impl Cluster {
         );
         let directory: Arc<dyn Directory> = view.clone();
         let router = Router::new(own.as_str(), Arc::clone(&links), directory, runtime.clone());
+        let landed = Arc::new(LandedStreams::default());
         let maker = Arc::new(ClusterMaker {
             cluster: setup.name.clone(),
             unique_tag: setup.unique_tag.clone(),
@@ -179,7 +196,11 @@ impl Cluster {
             machine: Arc::clone(&machine),
             proposer: Arc::clone(&proposer),
             view: Arc::downgrade(&view),
-            local: Arc::clone(&backend),
+            streams: Arc::clone(&streams),
+            landed: Arc::clone(&landed),
+            own: own.clone(),
+            links: Arc::clone(&links),
+            runtime: runtime.clone(),
         });
         let shared = Replicas {
             groups: Arc::clone(&groups),
@@ -204,6 +225,7 @@ impl Cluster {
             links: Arc::clone(&links),
             replicated: Arc::downgrade(&replicated),
             runtime: runtime.clone(),
+            seen: Mutex::default(),
         });
         let advisories = Arc::new(Advisories {
             own: Arc::from(own.as_str()),
@@ -225,18 +247,23 @@ impl Cluster {
             runtime: runtime.clone(),
         });
         ask::listen(&links, &accounts, &view, &shown);
-        give_what_is_lacked(&links, &replicated, &runtime);
+        give_what_is_lacked(&links, &replicated, setup.catchup_bytes_max, &runtime);
         hear_who_leads(&links, &view);
         currency::listen(&links, &machine, &runtime);
+        let repairs = Arc::new(Repairs::default());
+        let profile = watch::Sender::new(profile);
+        let told = profile.subscribe();
         let follower = Follower::new(FollowerParts {
             replicated: Arc::clone(&replicated),
             own,
-            accounts,
+            accounts: Arc::clone(&accounts),
             streams,
             links: Arc::clone(&links),
             view: Arc::clone(&view),
             reporter: Arc::clone(&reporter),
             runtime: runtime.clone(),
+            landed,
+            repairs: Arc::clone(&repairs),
             replicas,
             aside,
         });
@@ -258,13 +285,18 @@ impl Cluster {
                 Arc::clone(&follower),
             )),
             runtime.spawn(members.run()),
+            runtime.spawn(take_out_removed(
+                Arc::clone(&machine),
+                Arc::downgrade(&view),
+            )),
+            runtime.spawn(lead_only_with_room(Arc::clone(&replicated))),
             runtime.spawn(look_who_leads(
                 Arc::clone(&machine),
-                follower,
+                Arc::clone(&follower),
                 Arc::clone(&advisories),
             )),
             runtime.spawn(advisories.watch_meta(Arc::clone(&machine))),
-            runtime.spawn(be_known(profile.clone(), reporter)),
+            runtime.spawn(be_known(told, reporter)),
         ];
         Ok(Arc::new(Self {
             profile,
@@ -273,15 +305,28 @@ impl Cluster {
             assembly,
             router,
             view,
+            accounts,
             maker,
             steward,
             replicated,
+            repairs,
+            follower,
             shown,
             links,
             _sink: sink,
             raft: Mutex::new(Some(raft)),
             tasks: Mutex::new(tasks),
         }))
+    }
+
+    /// The server says something else of itself from now on.
+    pub fn change_profile(&self, change: impl FnOnce(&mut PeerProfile)) {
+        self.profile.send_modify(change);
+    }
+
+    /// An account has JetStream from now on: what a start found of it is matched with what is to be here.
+    pub fn account_came(&self, account: &super::super::registry::AccountStreams) {
+        self.follower.found_later(account);
     }
 
     /// Makes streams for the API.
@@ -307,7 +352,13 @@ impl Cluster {
     /// The API is there: what other servers carry here is answered from now on.
     pub fn serve(&self, server: &Arc<Server>, queue: Arc<ApiQueue>) {
         self.view.serve(server);
+        restores::listen(&self.links, &self.maker, server, &self.accounts);
         self.router.listen(queue);
+    }
+
+    /// Whom to tell, on a thread that must not be held up, when this server is removed from the cluster while it runs.
+    pub fn on_removal(&self, listener: impl Fn() + Send + Sync + 'static) {
+        self.assembly.on_removal(listener);
     }
 
     /// The server that leads the meta group.
@@ -333,6 +384,23 @@ impl Cluster {
     /// Whether this server leads the stream.
     pub fn leads(&self, account: &str, stream: &str) -> bool {
         self.view.leads(account, stream)
+    }
+
+    /// What the group of a stream is called.
+    pub fn group_name(&self, account: &str, stream: &str) -> Option<String> {
+        let meta = self.machine.meta();
+        let assigned = meta.stream(account, stream)?;
+        Some(assigned.group.name.clone())
+    }
+
+    /// The groups that this server takes part in, by name.
+    pub fn group_details(&self) -> BTreeMap<String, GroupDetail> {
+        self.shown.groups()
+    }
+
+    /// A stream that is to be here and is not as it is to be.
+    pub fn stream_fault(&self) -> Option<StreamFault> {
+        self.shown.stream_fault(&self.accounts)
     }
 
     /// Groups that this server takes part in, the meta group among them.
@@ -361,11 +429,35 @@ impl Cluster {
         None
     }
 
+    /// This server's replica of a stream.
+    #[cfg(test)]
+    pub(super) fn replica(&self, stream: &str) -> Option<StreamReplica> {
+        let meta = self.machine.meta();
+        let mut streams = meta.all_streams();
+        let (of, _) = streams.find(|(of, _)| of.stream == stream)?;
+        self.replicated.replica(of.group)
+    }
+
+    /// What servers have set aside: where, and why.
+    #[cfg(test)]
+    pub(super) fn orphans(&self) -> Vec<(String, String)> {
+        let meta = self.machine.meta();
+        let orphans = meta.orphans().iter();
+        orphans
+            .map(|((server, _), orphan)| (server.clone(), orphan.reason.clone()))
+            .collect()
+    }
+
+    /// A replica of this server that is of no use, and that no other one has replaced yet.
+    pub fn fault(&self) -> Option<String> {
+        self.repairs.first()
+    }
+
     /// Whether this server belongs to a meta group that has a leader and knows this server as it is: then streams can be put here.
     pub fn is_ready(&self) -> bool {
         let meta = self.machine.meta();
-        let known = meta.peers().get(&self.profile.server);
-        if known.is_none_or(|known| known.profile != self.profile) {
+        let known = meta.peers().get(&self.profile.borrow().server);
+        if known.is_none_or(|known| known.profile != *self.profile.borrow()) {
             return false;
         }
         let belongs = matches!(
@@ -375,9 +467,36 @@ impl Cluster {
         belongs && self.meta_leader().is_some()
     }
 
+    /// Has a command carried out, if this server leads the meta group.
+    #[cfg(test)]
+    pub(super) async fn propose(&self, command: &Command) -> bool {
+        self.maker.proposer.propose(command).await.is_ok()
+    }
+
     /// The journal would like to forget what led to the meta group's state.
     pub fn relieve(&self) {
         self.machine.carry();
+    }
+
+    /// Where the groups run; nothing when they have ended.
+    pub(super) fn raft_runtime(&self) -> Option<tokio::runtime::Handle> {
+        let raft = self.raft.lock();
+        raft.as_ref().map(|raft| raft.handle().clone())
+    }
+
+    /// The meta group, once this server belongs to it.
+    pub(super) fn meta_group(&self) -> Option<raft::group::Group> {
+        self.machine.group()
+    }
+
+    /// The replicas of streams on this server.
+    pub(super) fn replicas(&self) -> Vec<StreamReplica> {
+        self.replicated.all()
+    }
+
+    /// Which servers were seen lately.
+    pub(super) fn sightings(&self) -> Sightings {
+        self.view.sightings()
     }
 
     /// Ends the groups of this server. Their logs stay.
@@ -414,12 +533,18 @@ async fn follow(machine: Arc<MetaMachine>, links: Arc<Links>, follower: Arc<Foll
     let (mut changes, mut roles) = (machine.changes(), machine.roles());
     let mut goal = None;
     let mut current = false;
+    let mut applied = 0;
     loop {
         if !current && goal.is_none() {
             goal = currency::goal(&machine, &links).await;
         }
         let meta = Arc::clone(&changes.borrow_and_update());
         roles.borrow_and_update();
+        if meta.applied() < applied {
+            // The group was left, and is joined again: what is known begins anew.
+            (goal, current) = (None, false);
+        }
+        applied = meta.applied();
         current |= goal.is_some_and(|goal| meta.applied() >= goal);
         let (working, known) = (Arc::clone(&follower), current);
         let worked = tokio::task::spawn_blocking(move || working.follow(&meta, known));
@@ -452,6 +577,10 @@ async fn look_who_leads(
     loop {
         tokio::time::sleep(LOOK_INTERVAL).await;
         let looked = follower.replicated.look(&own);
+        for (group, reason) in &looked.spoilt {
+            follower.repair(*group, reason);
+        }
+        follower.end_repairs(&machine.meta());
         let stalled = advisories.stalled(&looked.leaderless);
         let changed = looked.changed;
         if changed || !stalled.is_empty() {
@@ -460,7 +589,7 @@ async fn look_who_leads(
             // What is asked of shards is waited for elsewhere.
             drop(tokio::task::spawn_blocking(move || {
                 if changed {
-                    working.configure_led(&meta);
+                    working.configure_led(&meta, &looked.began);
                     advisories.begin_to_lead(&meta, &looked.began);
                 }
                 advisories.lose_quorum(&meta, &stalled);
@@ -473,14 +602,16 @@ async fn look_who_leads(
         }
         links.borrow_and_update();
         quiet_for = 0;
-        let report = leaders::encode(&follower.view.report());
+        let pieces = leaders::encode(&follower.view.report());
         for server in connected.connected() {
-            let (links, report) = (Arc::clone(&connected), report.clone());
+            let (links, pieces) = (Arc::clone(&connected), pieces.clone());
             follower.runtime.spawn(async move {
-                let told =
-                    links.request(&server, Channel::Control, LEADS, report, QUESTION_TIMEOUT);
-                // Told again with the next report.
-                let _ = told.await;
+                for piece in pieces {
+                    let to = &server;
+                    let told = links.request(to, Channel::Control, LEADS, piece, QUESTION_TIMEOUT);
+                    // Told again with the next report.
+                    let _ = told.await;
+                }
             });
         }
     }
@@ -503,12 +634,18 @@ fn hear_who_leads(links: &Links, view: &Arc<View>) {
 fn give_what_is_lacked(
     links: &Links,
     replicated: &Arc<Replicated>,
+    bytes_max: u64,
     runtime: &tokio::runtime::Handle,
 ) {
     let (sources, runtime) = (Arc::clone(&replicated.replicas.sources), runtime.clone());
+    let outstanding = Arc::new(Outstanding::new(bytes_max));
     let asked = move |request: Request| {
-        let sources = Arc::clone(&sources);
+        let (sources, outstanding) = (Arc::clone(&sources), Arc::clone(&outstanding));
         runtime.spawn(async move {
+            if let Some((group, bytes)) = slice_asked_for(&request.body) {
+                let asker = (Arc::clone(&request.from), group);
+                outstanding.admit(asker, bytes).await;
+            }
             request.responder.answer(sources.answer(request.body).await);
         });
     };
@@ -516,11 +653,12 @@ fn give_what_is_lacked(
 }
 
 /// Has the meta group know this server as it is.
-async fn be_known(profile: PeerProfile, reporter: Arc<Reporter>) {
+async fn be_known(mut told: watch::Receiver<PeerProfile>, reporter: Arc<Reporter>) {
     let (mut changes, mut roles) = (reporter.machine.changes(), reporter.machine.roles());
     loop {
         let known = Arc::clone(&changes.borrow_and_update());
         roles.borrow_and_update();
+        let profile = told.borrow_and_update().clone();
         let peer = known.peers().get(&profile.server);
         let unknown = peer.is_some_and(|peer| peer.profile != profile);
         if unknown {
@@ -536,6 +674,7 @@ async fn be_known(profile: PeerProfile, reporter: Arc<Reporter>) {
         tokio::select! {
             changed = changes.changed() => if changed.is_err() { return },
             changed = roles.changed() => if changed.is_err() { return },
+            changed = told.changed() => if changed.is_err() { return },
             () = again, if unknown => {}
         }
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use raft::group::{Begin, Checkpoint, Group, GroupNumber, GroupSpec, Groups, Members};
+use raft::group::{Begin, Checkpoint, Group, GroupNumber, GroupSpec, Groups, Members, Role};
 use raft::log::{LogImage, recover_from};
 use raft::types::NodeId;
 use storage::engine::FileEngine;
@@ -125,6 +125,8 @@ struct Kept {
     used: BTreeSet<u8>,
     identity_index: u64,
     identity: Option<Identity>,
+    /// Whose frames the log of a group was that this server has left.
+    left: Option<u8>,
 }
 
 impl Host {
@@ -147,6 +149,7 @@ impl Host {
                 used: remains.used,
                 identity_index: remains.identity_index,
                 identity: None,
+                left: None,
             }),
         });
         let Some(whole) = remains.whole else {
@@ -272,6 +275,11 @@ impl MetaHost for Host {
                 founders: BTreeSet::new(),
             };
             self.keep(&identity).await?;
+            // Not before: an earlier identity without its log would have forgotten its votes.
+            let left = self.kept.lock().left.take();
+            if let Some(left) = left {
+                self.engine.forget_owner(Owner(left.into()));
+            }
             let owner = Owner(identity.owner.into());
             self.machine
                 .begin(owner, Meta::default(), Checkpoint::default());
@@ -330,6 +338,41 @@ impl MetaHost for Host {
             voters.insert(node, server);
             let changed = group.change_members(voters, CATCH_UP_TIMEOUT).await;
             changed.map_err(|error| error.to_string())
+        })
+    }
+
+    fn is_in_state(&self) -> bool {
+        let (meta, node) = (self.machine.meta(), self.node());
+        let known = meta.peers().get(&self.own);
+        known.is_some_and(|peer| Some(peer.node) == node)
+    }
+
+    fn has_leader(&self) -> bool {
+        let roles = self.machine.roles();
+        let role = roles.borrow();
+        matches!(*role, Role::Leader { .. } | Role::Follower { .. })
+    }
+
+    fn knows(&self, server: String, node: NodeId) -> Attempt<'_, bool> {
+        Box::pin(async move {
+            self.check_leads()?;
+            // One that does not lead any more may not know who came since.
+            let current = self.group()?.read_index().await;
+            current.map_err(|error| error.to_string())?;
+            let meta = self.machine.meta();
+            let known = meta.peers().get(&server);
+            Ok(known.is_some_and(|peer| peer.node == node))
+        })
+    }
+
+    fn leave(&self) -> Attempt<'_, ()> {
+        Box::pin(async move {
+            self.groups.stop(GroupNumber::META).await;
+            self.machine.left();
+            // Joining again keeps another identity. Until then a start finds this one, and asks again.
+            let mut kept = self.kept.lock();
+            kept.left = kept.identity.take().map(|identity| identity.owner);
+            Ok(())
         })
     }
 

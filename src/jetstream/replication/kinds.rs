@@ -22,3 +22,24 @@ pub(super) const FETCH: RequestKind = RequestKind(8);
 pub(super) const CURRENT: RequestKind = RequestKind(10);
 /// These groups I lead, and no others.
 pub(super) const LEADS: RequestKind = RequestKind(9);
+/// Wait for the archive of a stream.
+pub(super) const RESTORE: RequestKind = RequestKind(11);
+/// Have a stream be in the state that came out of a backup here.
+pub(super) const RESTORED: RequestKind = RequestKind(12);
+/// Am I still part of the meta group?
+pub(super) const STILL: RequestKind = RequestKind(13);
+
+const _: () = {
+    let kinds = [
+        GREET, PROMISE, JOIN, API, GATHER, ASK, REPORT, FETCH, LEADS, CURRENT, RESTORE, RESTORED,
+        STILL,
+    ];
+    let mut at = 0;
+    while at < kinds.len() {
+        assert!(
+            kinds[at].0 as usize == at + 1,
+            "a number of its own for each"
+        );
+        at += 1;
+    }
+};

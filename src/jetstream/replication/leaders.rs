@@ -1,15 +1,16 @@
 //! Who leads which group, and how much each server holds, as servers tell each other.
 //!
 //! A server tells all others when it begins to lead a group, and a server that it is newly linked with all that it leads. Of two that say that they
-//! lead, the one of the later term does.
+//! lead, the one of the later term does. What is too much for one report is told in several, each of which says all about the groups from one number to another.
 //!
 //! ```text
-//! report: version u8 (2) | bytes held in memory u64, on disk u64 | u32 count, each: group u64, term u64
+//! report: version u8 (3) | bytes held in memory u64, on disk u64 | first group u64, last group u64 | u32 count, each: group u64, term u64
 //! ```
 //!
 //! All numbers are little-endian.
 
 use std::collections::HashMap;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
@@ -19,11 +20,11 @@ use raft::group::GroupNumber;
 use super::super::api::now;
 use super::super::types::Time;
 
-const VERSION: u8 = 2;
-const HEAD_BYTES: usize = 21;
+const VERSION: u8 = 3;
+const HEAD_BYTES: usize = 37;
 const LED_BYTES: usize = 16;
-/// Groups in one report; more take several.
-pub(super) const REPORT_GROUPS_MAX: usize = 16 * 1024;
+/// Groups in one report; what a server leads beyond that comes with the next.
+const REPORT_GROUPS_MAX: usize = if cfg!(test) { 4 } else { 16 * 1024 };
 
 /// A group that the sender of a report leads, and in which term.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,18 +44,48 @@ pub(super) struct Report {
     pub led: Vec<Led>,
 }
 
+/// A report as it is heard: of the groups in between, the sender leads these and no others.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Heard {
+    /// What it says.
+    pub report: Report,
+    /// The groups that it is about.
+    pub groups: RangeInclusive<GroupNumber>,
+}
+
 /// Bytes that are no report.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("a report of leaders cannot be read")]
 pub(super) struct MalformedReport;
 
-/// A report as bytes.
-pub(super) fn encode(report: &Report) -> Bytes {
-    let led = report.led.get(..REPORT_GROUPS_MAX).unwrap_or(&report.led);
+/// A report as bytes, in as many pieces as it takes.
+pub(super) fn encode(report: &Report) -> Vec<Bytes> {
+    let mut led = report.led.clone();
+    led.sort_unstable_by_key(|led| led.group);
+    let mut pieces = Vec::new();
+    let mut first = 0;
+    let mut rest = led.as_slice();
+    loop {
+        let (piece, after) = rest.split_at(rest.len().min(REPORT_GROUPS_MAX));
+        let last = match (after.is_empty(), piece.last()) {
+            (false, Some(led)) => led.group.0,
+            _ => u64::MAX,
+        };
+        pieces.push(encode_piece(report, (first, last), piece));
+        if after.is_empty() {
+            return pieces;
+        }
+        (first, rest) = (last.saturating_add(1), after);
+    }
+}
+
+fn encode_piece(report: &Report, (first, last): (u64, u64), led: &[Led]) -> Bytes {
     let mut out = BytesMut::with_capacity(HEAD_BYTES + led.len() * LED_BYTES);
     out.put_u8(VERSION);
     out.put_u64_le(report.memory_bytes);
     out.put_u64_le(report.storage_bytes);
+    out.put_u64_le(first);
+    out.put_u64_le(last);
     out.put_u32_le(u32::try_from(led.len()).unwrap_or(u32::MAX));
     for led in led {
         out.put_u64_le(led.group.0);
@@ -63,13 +94,14 @@ pub(super) fn encode(report: &Report) -> Bytes {
     out.freeze()
 }
 
-/// Reads what [`encode`] wrote.
-pub(super) fn decode(mut bytes: Bytes) -> Result<Report, MalformedReport> {
+/// Reads a piece of what [`encode`] wrote.
+pub(super) fn decode(mut bytes: Bytes) -> Result<Heard, MalformedReport> {
     if bytes.try_get_u8() != Ok(VERSION) {
         return Err(MalformedReport);
     }
     let mut number = || bytes.try_get_u64_le().map_err(|_| MalformedReport);
     let (memory_bytes, storage_bytes) = (number()?, number()?);
+    let groups = GroupNumber(number()?)..=GroupNumber(number()?);
     let count = bytes.try_get_u32_le().map_err(|_| MalformedReport)?;
     let count = usize::try_from(count).map_err(|_| MalformedReport)?;
     if count.checked_mul(LED_BYTES) != Some(bytes.len()) {
@@ -82,11 +114,15 @@ pub(super) fn decode(mut bytes: Bytes) -> Result<Report, MalformedReport> {
             term: bytes.get_u64_le(),
         });
     }
-    Ok(Report {
+    if led.iter().any(|led| !groups.contains(&led.group)) {
+        return Err(MalformedReport);
+    }
+    let report = Report {
         memory_bytes,
         storage_bytes,
         led,
-    })
+    };
+    Ok(Heard { report, groups })
 }
 
 /// Who leads which group, as far as it is known here.
@@ -199,14 +235,50 @@ mod tests {
             storage_bytes: u64::MAX,
             led: vec![led(1, 2), led(3, u64::MAX)],
         };
-        let bytes = encode(&report);
-        assert_eq!(decode(bytes.clone()), Ok(report));
+        let pieces = encode(&report);
+        let [bytes] = pieces.as_slice() else {
+            panic!("{} pieces", pieces.len());
+        };
+        let heard = decode(bytes.clone()).expect("reads");
+        assert_eq!(heard.report, report);
+        assert_eq!(heard.groups, GroupNumber(0)..=GroupNumber(u64::MAX));
         for cut in 0..bytes.len() {
             assert_eq!(decode(bytes.slice(..cut)), Err(MalformedReport));
         }
-        let mut many = encode(&Report::default()).to_vec();
+        let mut many = encode(&Report::default())[0].to_vec();
         many.truncate(many.len() - 4);
         many.extend([0xff; 4]);
         assert_eq!(decode(many.into()), Err(MalformedReport));
+        let outside = encode_piece(&report, (2, 9), &[led(1, 1)]);
+        assert_eq!(decode(outside), Err(MalformedReport));
+    }
+
+    #[test]
+    fn what_is_too_much_for_one_report_comes_in_pieces_that_leave_nothing_out() {
+        let all: Vec<Led> = (1..=10).rev().map(|number| led(number * 5, 1)).collect();
+        let report = Report {
+            led: all,
+            ..Report::default()
+        };
+        let pieces = encode(&report);
+        let heard: Vec<Heard> = pieces
+            .into_iter()
+            .map(|piece| decode(piece).expect("reads"))
+            .collect();
+        assert_eq!(heard.len(), 3);
+        let mut next = 0;
+        let mut told = Vec::new();
+        for piece in &heard {
+            assert_eq!(piece.groups.start().0, next);
+            next = piece.groups.end().0.wrapping_add(1);
+            told.extend(piece.report.led.iter().map(|led| led.group.0));
+        }
+        assert_eq!(next, 0, "up to the last number");
+        assert_eq!(told, (1..=10).map(|number| number * 5).collect::<Vec<_>>());
+        let full = Report {
+            led: (1..=4).map(|number| led(number, 1)).collect(),
+            ..Report::default()
+        };
+        assert_eq!(encode(&full).len(), 1);
     }
 }

@@ -6,20 +6,23 @@ use std::time::{Duration, Instant};
 use super::super::api::administration::remove_peer;
 use super::super::api::handler::{StreamMaker, unexpected};
 use super::super::api::now;
-use super::super::core::{InfoQuery, StreamReply, StreamRequest};
+use super::super::archive::{Landing, StreamBuilder, StreamMeta};
+use super::super::core::{InfoQuery, StreamCore, StreamReply, StreamRequest};
 use super::super::limits::{AccountLimits, ServerLimits};
 use super::super::meta::request::{Decision, Desk, stream};
 use super::super::meta::{AccountTiers, Command, Meta, PlacementRules, Sightings, Stored};
 use super::super::registry::{AccountStreams, Stream};
-use super::super::runtime::Backend;
+use super::super::shard::Streams;
 use super::super::types::{
     ApiError, ErrorCode, Storage, StreamConfig, StreamInfo, Strictness, Time,
 };
 use super::assembly::random_id;
+use super::landed::LandedStreams;
 use super::meta_machine::MetaMachine;
 use super::proposer::Proposer;
 use super::router::{Directory, StreamLeader};
 use super::view::View;
+use crate::cluster::link::Links;
 
 /// How long a stream may take to run where it was placed.
 const START_TIMEOUT: Duration = Duration::from_secs(4);
@@ -36,7 +39,13 @@ pub(super) struct ClusterMaker {
     pub proposer: Arc<Proposer>,
     /// It knows the server, which knows who makes streams.
     pub view: Weak<View>,
-    pub local: Arc<dyn Backend>,
+    /// The streams of this server.
+    pub streams: Arc<Streams>,
+    /// Those of them that came out of backups and are not in the state yet.
+    pub landed: Arc<LandedStreams>,
+    pub own: String,
+    pub links: Arc<Links>,
+    pub runtime: tokio::runtime::Handle,
 }
 
 impl ClusterMaker {
@@ -59,9 +68,18 @@ impl ClusterMaker {
         account: &str,
         look: impl FnOnce(&Desk<'_>) -> Result<T, ApiError>,
     ) -> Result<T, ApiError> {
+        self.look(account, &AccountTiers::default(), look)
+    }
+
+    /// The same of an account that may use that much.
+    pub fn look<T>(
+        &self,
+        account: &str,
+        tiers: &AccountTiers,
+        look: impl FnOnce(&Desk<'_>) -> Result<T, ApiError>,
+    ) -> Result<T, ApiError> {
         let (meta, sightings) = (self.machine.meta(), self.view()?.sightings());
-        let tiers = AccountTiers::default();
-        look(&self.desk(&meta, &sightings, account, &tiers))
+        look(&self.desk(&meta, &sightings, account, tiers))
     }
 
     fn desk<'a>(
@@ -129,7 +147,7 @@ impl ClusterMaker {
     ) -> Result<StreamInfo, ApiError> {
         let leader = match self.view()?.stream_leader(&account.name, name) {
             StreamLeader::Server(server) => Some(server),
-            StreamLeader::Nobody | StreamLeader::NoStream => None,
+            _ => None,
         };
         let decision = self.decide(&account.name, Some(account.limits()), |desk| {
             stream::update(desk, name, config, pedantic, leader.as_deref())
@@ -164,14 +182,28 @@ impl ClusterMaker {
         body: &[u8],
         strictness: Strictness,
     ) -> Result<(), ApiError> {
+        let mut replicas = 0;
         let decided = self.decide(&account.name, Some(account.limits()), |desk| {
+            replicas = desk.find(name)?.group.servers().len();
             remove_peer(desk, name, body, strictness)
-        });
-        decided.map(drop)
+        })?;
+        match decided {
+            // It is done, and told as the reference tells it: nobody was there to take the place.
+            Decision::Propose(Command::MembersReplace { members, .. })
+                if members.servers.len() < replicas =>
+            {
+                tracing::warn!(
+                    "JetStream cluster could not replace peer for stream '{} > {name}'",
+                    account.name
+                );
+                Err(ErrorCode::PeerRemap.into())
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Waits until a stream runs where it is, as it is to be.
-    fn await_stream(
+    pub fn await_stream(
         &self,
         account: &AccountStreams,
         name: &str,
@@ -246,6 +278,23 @@ impl StreamMaker for ClusterMaker {
     }
 
     fn has_interest(&self, account: &AccountStreams, subject: &str) -> bool {
-        self.local.has_interest(account, subject)
+        self.streams.has_interest(account, subject)
+    }
+
+    fn land(
+        &self,
+        account: &AccountStreams,
+        meta: StreamMeta,
+    ) -> Result<(Landing, StreamBuilder), ApiError> {
+        self.streams.land(account, meta)
+    }
+
+    fn take_up(
+        &self,
+        account: &AccountStreams,
+        landing: Landing,
+        core: StreamCore,
+    ) -> Result<Arc<Stream>, ApiError> {
+        self.take_in(account, landing, core)
     }
 }

@@ -1,8 +1,8 @@
 //! Brings the groups that this server leads to the members that they are to have, and the state of the meta group up to what they have come to.
 //!
 //! # Invariant
-//! What is next follows from the meta group's state and from how a leader sees its group now; nothing is remembered here. A group does one step at a time, and
-//! a step that fails is thought over again after a pause.
+//! What is next follows from the meta group's state and from how a leader sees its group now; but for which servers are new to the leader of the meta group,
+//! nothing is remembered here. A group does one step at a time, and a step that fails is thought over again after a pause.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
@@ -13,10 +13,10 @@ use raft::group::{Group, GroupNumber, Member};
 use raft::types::NodeId;
 use tokio::sync::{Notify, watch};
 
-use super::super::meta::request::servers::repairs;
+use super::super::meta::request::servers::{refills, repairs};
 use super::super::meta::{
     Command, Form, Meta, PlacementRules, Sightings, Step, StreamAssignment, StreamRef, View,
-    is_led, plan, plan_meta,
+    is_led, is_online, plan, plan_meta,
 };
 use super::assembly::{Attempt, random_id};
 
@@ -93,6 +93,8 @@ pub(super) struct Members {
     done: Notify,
     /// The servers of which no stream has to be repaired.
     sound: Mutex<BTreeSet<String>>,
+    /// The servers of the cluster that streams were spread over already, once that is known.
+    settled: Mutex<Option<BTreeSet<String>>>,
 }
 
 /// Something that a leader does.
@@ -116,6 +118,7 @@ impl Members {
             busy: Mutex::new(HashSet::new()),
             done: Notify::new(),
             sound: Mutex::new(BTreeSet::new()),
+            settled: Mutex::new(None),
         })
     }
 
@@ -176,6 +179,7 @@ impl Members {
             Some((replica, view))
         }) else {
             self.sound.lock().clear();
+            *self.settled.lock() = None;
             return false;
         };
         if let Some(step) = plan_meta(meta, &view, sightings) {
@@ -183,19 +187,50 @@ impl Members {
             return true;
         }
         let servers: BTreeSet<String> = meta.peers().keys().cloned().collect();
-        if *self.sound.lock() == servers {
-            return false;
-        }
         let rules = PlacementRules {
             unique_tag: self.surroundings.unique_tag(),
             ha_assets_max: 0,
         };
-        let repairs = repairs(meta, sightings, &rules, random_id());
-        if repairs.is_empty() {
-            *self.sound.lock() = servers;
-            return false;
+        if let Some(settled) = self.settled.lock().as_mut() {
+            settled.retain(|server| servers.contains(server));
         }
-        self.begin(GroupNumber::META, Deed::Reports(repairs));
+        if *self.sound.lock() != servers {
+            let repairs = repairs(meta, sightings, &rules, random_id());
+            if !repairs.is_empty() {
+                self.begin(GroupNumber::META, Deed::Reports(repairs));
+                return true;
+            }
+            self.sound.lock().clone_from(&servers);
+        }
+        self.look_who_came(meta, servers, sightings, &rules)
+    }
+
+    /// Servers that come to the cluster take replicas that streams lack. Says whether any of them is still to be looked at.
+    fn look_who_came(
+        self: &Arc<Self>,
+        meta: &Meta,
+        servers: BTreeSet<String>,
+        sightings: &Sightings,
+        rules: &PlacementRules<'_>,
+    ) -> bool {
+        let mut settled = self.settled.lock();
+        let Some(known) = settled.as_mut() else {
+            *settled = Some(servers);
+            return false;
+        };
+        let (came, later): (BTreeSet<String>, BTreeSet<String>) = servers
+            .into_iter()
+            .filter(|server| !known.contains(server))
+            .partition(|server| is_online(sightings, server));
+        if came.is_empty() {
+            return !later.is_empty();
+        }
+        let refills = refills(meta, sightings, rules, &came, random_id());
+        if refills.is_empty() {
+            known.extend(came);
+            return !later.is_empty();
+        }
+        self.begin(GroupNumber::META, Deed::Reports(refills));
         true
     }
 
@@ -503,6 +538,35 @@ mod tests {
         world.until("another has its place", replaced, &of).await;
         let own = world.groups.lock()[&GroupNumber::META].clone();
         assert_eq!(own.voters.len(), 3);
+        running.abort();
+    }
+
+    #[tokio::test]
+    async fn a_server_that_comes_back_takes_the_replica_that_its_stream_lacks() {
+        let world = World::of(3);
+        let of = world.stream(&["n1", "n2", "n3"]);
+        let running = tokio::spawn(world.members().run());
+        world
+            .until("it has begun", |meta, _| settled(meta, &of), &of)
+            .await;
+        let server = "n3".to_owned();
+        world.apply(&Command::PeerRemove { server });
+        let fewer = |meta: &Meta, view: &View| settled(meta, &of) && view.voters.len() == 2;
+        world.until("it goes on with two", fewer, &of).await;
+        world.apply(&Command::PeerPut {
+            profile: PeerProfile {
+                server: "n3".to_owned(),
+                cluster: "C".to_owned(),
+                jetstream: true,
+                ..PeerProfile::default()
+            },
+            renew: false,
+        });
+        let whole = |meta: &Meta, view: &View| {
+            let on_it = view.voters.values().any(|server| server == "n3");
+            settled(meta, &of) && view.voters.len() == 3 && on_it
+        };
+        world.until("it has three again", whole, &of).await;
         running.abort();
     }
 }

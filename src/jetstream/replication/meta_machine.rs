@@ -25,18 +25,20 @@ use tokio::sync::{oneshot, watch};
 use super::super::api::now;
 use super::super::meta::{Change, Command, Meta};
 use super::super::types::{MetaSnapshotStats, Time};
+use crate::config::options::MetaCompaction;
 
 const VERSION: u8 = 1;
-/// The state is carried when so many entries were applied since.
+/// The state is carried when so many entries were applied since, unless the operator says otherwise.
 const ENTRIES_BETWEEN_CARRIES: u64 = 256;
 /// Or when they have so many bytes.
-const BYTES_BETWEEN_CARRIES: usize = 1024 * 1024;
+const BYTES_BETWEEN_CARRIES: u64 = 1024 * 1024;
 /// What became of so many commands is remembered for those who proposed them.
 const CHANGES_KEPT: usize = 4096;
 
 /// The state machine of the meta group on this server.
 pub(super) struct MetaMachine {
     engine: Arc<FileEngine>,
+    compaction: MetaCompaction,
     state: Mutex<State>,
     published: watch::Sender<Arc<Meta>>,
     role: watch::Sender<Role>,
@@ -106,9 +108,23 @@ pub(super) fn decode(mut bytes: &[u8]) -> Result<(Meta, Checkpoint), MalformedSt
 
 impl MetaMachine {
     /// An empty state, before the group is begun here.
-    pub fn new(engine: Arc<FileEngine>) -> Arc<Self> {
+    /// Without a limit in `compaction`, the state is carried as this room likes it.
+    pub fn new(engine: Arc<FileEngine>, compaction: MetaCompaction) -> Arc<Self> {
+        let compaction = match compaction {
+            MetaCompaction {
+                entries: None,
+                bytes: None,
+                waits,
+            } => MetaCompaction {
+                entries: Some(ENTRIES_BETWEEN_CARRIES),
+                bytes: Some(BYTES_BETWEEN_CARRIES),
+                waits,
+            },
+            chosen => chosen,
+        };
         Arc::new_cyclic(|this| Self {
             engine,
+            compaction,
             state: Mutex::new(State {
                 owner: None,
                 meta: Meta::default(),
@@ -143,6 +159,19 @@ impl MetaMachine {
     /// The replica does not run any more.
     pub fn ended(&self) {
         *self.group.write() = None;
+    }
+
+    /// The group is not this server's any more: nothing is known of its state here.
+    pub fn left(&self) {
+        self.ended();
+        let mut state = self.state.lock();
+        state.owner = None;
+        state.meta = Meta::default();
+        state.checkpoint = Checkpoint::default();
+        state.changes.clear();
+        (state.entries, state.bytes) = (0, 0);
+        self.publish(&state);
+        self.role.send_replace(Role::Leaderless);
     }
 
     /// The replica, once it runs.
@@ -216,10 +245,25 @@ impl MetaMachine {
         self.carry_state(&mut state, None);
     }
 
-    fn carry_if_due(&self, state: &mut State) {
-        if state.entries >= ENTRIES_BETWEEN_CARRIES || state.bytes >= BYTES_BETWEEN_CARRIES {
-            self.carry_state(state, None);
+    /// Carries the state when that is due. With what hears of its end, when that is to be waited for.
+    fn carry_if_due(&self, state: &mut State) -> Option<oneshot::Receiver<Result<(), String>>> {
+        let MetaCompaction {
+            entries,
+            bytes,
+            waits,
+        } = self.compaction;
+        let is_due = entries.is_some_and(|max| state.entries >= max)
+            || bytes.is_some_and(|max| state.bytes as u64 >= max);
+        if !is_due || state.carrying {
+            return None;
         }
+        if !waits {
+            self.carry_state(state, None);
+            return None;
+        }
+        let (sender, receiver) = oneshot::channel();
+        self.carry_state(state, Some(sender));
+        Some(receiver)
     }
 
     fn carry_state(&self, state: &mut State, told: Option<oneshot::Sender<Result<(), String>>>) {
@@ -284,8 +328,14 @@ impl Machine for MetaMachine {
             self.take(applied, &mut state);
         }
         self.publish(&state);
-        self.carry_if_due(&mut state);
-        Box::pin(ready(Ok(())))
+        match self.carry_if_due(&mut state) {
+            None => Box::pin(ready(Ok(()))),
+            Some(carried) => Box::pin(async move {
+                // One that fails is told of in the log, and tried again when it is due again.
+                let _ = carried.await;
+                Ok(())
+            }),
+        }
     }
 
     fn role(&self, role: Role) {

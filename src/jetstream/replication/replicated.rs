@@ -16,18 +16,18 @@ use storage::journal::Damage;
 use storage::store::{FileStore, Limits, MemStore, Store};
 
 use super::super::core::{Retirement, StreamCore};
-use super::super::log::{InstantLog, Log};
 use super::super::meta::StreamAssignment;
 use super::super::registry::{AccountStreams, Stream};
-use super::super::shard::{GivenUp, ReplicaSetup, Streams, Surrendered};
+use super::super::shard::{GivenUp, Glance, ReplicaSetup, Streams, Surrendered};
 use super::super::types::{ApiError, ErrorCode, Storage, StreamConfig};
 use super::kinds::FETCH;
 use super::leaders::Led;
 use super::stream::fetch::{Fetch, FetchError, Fetching};
-use super::stream::recover::{FoundReplica, LostReplica, recover};
+use super::stream::recover::{FoundReplica, LostReplica, Unfinished, recover};
 use super::stream::replica::{Replicas, StreamReplica};
 use super::stream::scale::{
-    Founding, to_joiner, to_plain, to_plain_in_memory, to_replicated, to_replicated_in_memory,
+    Founding, finish_plain, to_joiner, to_plain, to_plain_in_memory, to_replicated,
+    to_replicated_in_memory,
 };
 use super::view::View;
 use crate::cluster::link::Links;
@@ -83,6 +83,8 @@ pub(super) struct Looked {
     pub began: Vec<GroupNumber>,
     /// Groups of which no leader is known here.
     pub leaderless: Vec<GroupNumber>,
+    /// Groups whose replica here is spoilt, and why.
+    pub spoilt: Vec<(GroupNumber, String)>,
 }
 
 /// A replica that cannot go on under its id.
@@ -92,6 +94,8 @@ pub(super) struct Lost {
     pub storage: Option<StreamId>,
     /// Whether nothing of a stream is in that.
     pub is_empty: bool,
+    /// What there is of its first state, when it was being given that.
+    pub unfinished: Option<Unfinished>,
     pub reason: String,
 }
 
@@ -101,6 +105,7 @@ impl Lost {
         Self {
             storage: Some(storage),
             is_empty: false,
+            unfinished: None,
             reason: "the list of streams was damaged".to_owned(),
         }
     }
@@ -110,19 +115,30 @@ impl Replicated {
     /// Lets a replica go on that a start found. Waits for disks.
     pub fn start_again(&self, account: &str, found: Recovered<FileStore>) -> Result<Stream, Lost> {
         let id = found.id;
-        let lost = |is_empty, reason: String| Lost {
+        let lost = |reason: String| Lost {
             storage: Some(id),
-            is_empty,
+            is_empty: false,
+            unfinished: None,
             reason,
         };
-        let found = recover(found, &self.damage, "").map_err(|error| {
-            // One that joined and was given nothing yet, or of a stream in memory.
-            let is_empty = matches!(error, LostReplica::Stateless);
-            lost(is_empty, error.to_string())
+        let found = recover(found, &self.damage, self.streams.domain()).map_err(|error| {
+            let lost = lost(error.to_string());
+            match error {
+                // One that joined and was given nothing yet, or of a stream in memory.
+                LostReplica::Stateless => Lost {
+                    is_empty: true,
+                    ..lost
+                },
+                LostReplica::Receiving(unfinished) => Lost {
+                    unfinished: Some(unfinished),
+                    ..lost
+                },
+                _ => lost,
+            }
         })?;
         let (setup, spec) = self.again(account, found);
         let started = self.run(spec.number, id, Founding { setup, spec }, None);
-        started.map_err(|error| lost(false, error.description.to_string()))
+        started.map_err(|error| lost(error.description.to_string()))
     }
 
     /// Starts a replica that was never here. Waits for disks.
@@ -192,7 +208,7 @@ impl Replicated {
         let server = member.map_or("", |member| member.server.as_str());
         let founding = match in_memory {
             true => {
-                let log: Arc<dyn Log> = Arc::new(InstantLog);
+                let log = self.streams.files_log();
                 to_replicated_in_memory(&self.engine, id, log, stream, replica, server)
             }
             false => {
@@ -234,39 +250,54 @@ impl Replicated {
         }
     }
 
-    /// Lets a replica begin again under another id: with all that it has, when it is to found its group anew, and else with nothing. Waits for disks.
-    pub fn renew(
+    /// Brings a conversion to its end that an earlier run began: the stream has one replica, and its messages are all there. Waits for disks.
+    pub fn finish_plain(
         &self,
         account: &AccountStreams,
+        found: Recovered<FileStore>,
+    ) -> Result<Arc<Stream>, ApiError> {
+        let id = found.id;
+        let core = finish_plain(&self.engine, found, self.streams.domain()).map_err(cannot)?;
+        let stream = Surrendered {
+            account: self.streams.account(&account.name),
+            meter: self.streams.meter(&account.name, core.config().storage),
+            core,
+            storage: id.0,
+        };
+        Ok(self.streams.adopt(&account.name, stream))
+    }
+
+    /// Lets a replica that has a part of its first state go on with that under another id. Waits for disks.
+    pub fn join_on(
+        &self,
+        account: &str,
+        (id, unfinished): (StreamId, Unfinished),
         assignment: &StreamAssignment,
         node: NodeId,
-        founds: bool,
+    ) -> Result<Stream, ApiError> {
+        let number = assignment.group.number;
+        let group = number.0;
+        let spec = to_joiner(&self.engine, id, Replica { group, node }).map_err(cannot)?;
+        let setup = self.setup(account, *unfinished.0, id, Checkpoint::default());
+        self.run(number, id, Founding { setup, spec }, None)
+    }
+
+    /// Lets a replica found its group anew under another id, with all that it has. Waits for disks.
+    pub fn found_anew(
+        &self,
+        assignment: &StreamAssignment,
+        node: NodeId,
     ) -> Result<Stream, ApiError> {
         let number = assignment.group.number;
         let (stream, id, spare) = self.surrender(number)?;
-        let replica = Replica {
-            group: number.0,
-            node,
-        };
-        let founding = match (founds, &spare) {
-            (true, Some(_)) => {
+        let stream = match &spare {
+            Some(_) => {
                 to_plain_in_memory(&self.engine, id).map_err(cannot)?;
-                self.founding(stream, id, true, assignment, node)?
+                stream
             }
-            (true, None) => {
-                let stream = to_plain(&self.engine, stream).map_err(cannot)?;
-                self.founding(stream, id, false, assignment, node)?
-            }
-            (false, Some(_)) => {
-                drop(stream);
-                self.remove_stored(id)?;
-                return self.start_new(&account.name, assignment, node);
-            }
-            (false, None) => {
-                let log = self.streams.files_log();
-                to_joiner(&self.engine, log, stream, replica).map_err(cannot)?
-            }
+            None => to_plain(&self.engine, stream).map_err(cannot)?,
         };
+        let founding = self.founding(stream, id, spare.is_some(), assignment, node)?;
         self.run(number, id, founding, spare)
     }
 
@@ -287,11 +318,10 @@ impl Replicated {
         Ok((stream.ok_or_else(gone)?, storage, spare))
     }
 
-    /// Ends a replica, and says where what it holds is.
-    pub fn let_go(&self, number: GroupNumber) -> Option<StreamId> {
+    /// Ends a replica, tells those who wait why, and says where what it holds is.
+    pub fn let_go(&self, number: GroupNumber, reason: Retirement) -> Option<StreamId> {
         let running = self.running.lock().remove(&number)?;
-        self.runtime
-            .block_on(running.replica.stop(Retirement::Removed));
+        self.runtime.block_on(running.replica.stop(reason));
         self.view.leaders.forget(number);
         Some(running.storage)
     }
@@ -329,16 +359,15 @@ impl Replicated {
         position: Checkpoint,
     ) -> ReplicaSetup {
         let in_memory = core.config().storage == Storage::Memory;
-        let storage_log: Arc<dyn Log> = match in_memory {
-            true => Arc::new(InstantLog),
-            false => self.streams.files_log(),
-        };
+        // In memory too: the entries of the group are in the journal.
+        let storage_log = self.streams.files_log();
         ReplicaSetup {
             account: self.streams.account(account),
             meter: self.streams.meter(account, core.config().storage),
             core,
             storage_log,
             storage: if in_memory { 0 } else { id.0 },
+            owner: id.0,
             position,
             keeps_nothing: false,
         }
@@ -365,7 +394,8 @@ impl Replicated {
             Storage::File => (Box::new(store), None),
         };
         let created_ns = assignment.created.nanoseconds();
-        let core = StreamCore::create(config.clone(), "", created_ns, store).map_err(cannot)?;
+        let core = StreamCore::create(config.clone(), self.streams.domain(), created_ns, store)
+            .map_err(cannot)?;
         let founds = group.founders.iter().any(|founder| founder.node == node);
         let founders = group.founders.iter();
         let founders = founders.map(|founder| (founder.node, founder.server.clone()));
@@ -396,12 +426,11 @@ impl Replicated {
         running.get(&number).map(|running| running.replica.clone())
     }
 
-    /// Ends a replica and removes all that it holds.
-    pub fn remove(&self, number: GroupNumber) -> Result<(), ApiError> {
-        match self.let_go(number) {
-            Some(storage) => self.remove_stored(storage),
-            None => Ok(()),
-        }
+    /// All of them.
+    pub fn all(&self) -> Vec<StreamReplica> {
+        let running = self.running.lock();
+        let running = running.values();
+        running.map(|running| running.replica.clone()).collect()
     }
 
     /// How the group of a replica here stands.
@@ -426,7 +455,9 @@ impl Replicated {
         let mut looked = Looked::default();
         for (number, running) in &mut *self.running.lock() {
             let group = *number;
-            if let Some(role) = running.replica.port.role_unlike(running.seen.as_ref()) {
+            let Glance { role, spoilt } = running.replica.port.glance(running.seen.as_ref());
+            looked.spoilt.extend(spoilt.map(|reason| (group, reason)));
+            if let Some(role) = role {
                 let led = matches!(running.seen, Some(Role::Leader { .. }));
                 looked.changed |= led || matches!(role, Role::Leader { .. });
                 match &role {

@@ -75,10 +75,12 @@ fn may_report(meta: &Meta, from: &str, command: &Command) -> bool {
     match command {
         Command::PeerPut { profile, renew } => profile.server == from && !renew,
         Command::GroupBegun { of } | Command::GroupSettled { of, .. } => is_part_of(of),
-        Command::MemberLost { of, node } => meta.stream_of(of).is_none_or(|stream| {
-            let mut everyone = stream.group.everyone();
-            everyone.all(|member| member.node != *node || member.server == from)
-        }),
+        Command::MemberLost { of, node } | Command::MemberSpoilt { of, node } => {
+            meta.stream_of(of).is_none_or(|stream| {
+                let mut everyone = stream.group.everyone();
+                everyone.all(|member| member.node != *node || member.server == from)
+            })
+        }
         Command::ReplicaGone { group, node } => {
             let released = meta.released().get(&(*group, *node));
             released.is_none_or(|released| released.server == from)

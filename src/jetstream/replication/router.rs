@@ -10,17 +10,19 @@ use super::super::api::elsewhere::{Answered, Carried, Elsewhere, Way, Whither};
 use super::super::api::handler::Answer;
 use super::super::api::route::Operation;
 use super::super::api::workers::ApiQueue;
-use super::super::types::ErrorCode;
+use super::super::types::{ApiError, ErrorCode};
 use super::carry::{decode_answer, decode_request, encode_answer, encode_request};
 use super::gather;
 use super::kinds::{API, GATHER};
-use crate::cluster::link::{Links, Request};
+use crate::cluster::link::{Links, Request, Responder};
 
 /// How long another server may take to answer a request.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a request waits until it is known who leads its stream, and how often that is looked at.
 const LEADER_TIMEOUT: Duration = Duration::from_secs(2);
 const LEADER_POLL: Duration = Duration::from_millis(10);
+/// The same when none of the stream's servers can be reached: one that only just lost its link may come back.
+const OFFLINE_TIMEOUT: Duration = Duration::from_millis(500);
 /// How long all servers may take to say what they have.
 const GATHER_TIMEOUT: Duration = Duration::from_secs(4);
 
@@ -31,6 +33,10 @@ pub(crate) enum StreamLeader {
     NoStream,
     /// Nobody, for now.
     Nobody,
+    /// Nobody, and none of its servers can be reached.
+    Offline,
+    /// Nobody that is known here, and this server's version cannot run it, for that reason.
+    Unsupported(String),
     /// The server of that name.
     Server(Arc<str>),
 }
@@ -105,7 +111,48 @@ impl Router {
         self.links.handle(GATHER, Arc::new(gathered));
     }
 
-    fn carried(&self, carried: Carried, responder: crate::cluster::link::Responder) {
+    /// Answers what another server carried here. Of a stream that was just made that server may not have heard: it asks the leader of the meta group,
+    /// which knows where the request belongs. And this one may not have heard yet that it leads the stream.
+    fn carried(self: &Arc<Self>, carried: Carried, responder: Responder) {
+        let stream = match Operation::parse(&carried.subject).map(scope) {
+            Some(Scope::Stream(stream)) => Some(Box::<str>::from(stream)),
+            _ => None,
+        };
+        let Some(stream) = stream else {
+            return self.serve(carried, responder);
+        };
+        match self.to_stream_leader(&carried.account, &stream) {
+            Whither::Here | Whither::Refused(_) => self.serve(carried, responder),
+            Whither::Elsewhere(way) if self.leads_meta() => {
+                let done = move |answer: Result<Answer, ErrorCode>| match answer {
+                    Ok(answer) => responder.answer(encode_answer(&answer)),
+                    Err(error) => responder.refuse(ApiError::from(error).description.to_string()),
+                };
+                self.ask(way, carried, Box::new(done));
+            }
+            Whither::Elsewhere(_) => {
+                let router = Arc::clone(self);
+                self.runtime.spawn(async move {
+                    let begun = Instant::now();
+                    while begun.elapsed() < LEADER_TIMEOUT
+                        && matches!(
+                            router.to_stream_leader(&carried.account, &stream),
+                            Whither::Elsewhere(_)
+                        )
+                    {
+                        tokio::time::sleep(LEADER_POLL).await;
+                    }
+                    router.serve(carried, responder);
+                });
+            }
+        }
+    }
+
+    fn leads_meta(&self) -> bool {
+        self.directory.meta_leader().as_ref() == Some(&self.own)
+    }
+
+    fn serve(&self, carried: Carried, responder: Responder) {
         match self.queue.get() {
             Some(queue) => queue.carried(
                 carried,
@@ -133,10 +180,13 @@ impl Router {
         match self.directory.stream_leader(account, stream) {
             StreamLeader::Server(server) => self.to(server),
             // Of a stream that was just made, this server may not have heard yet who leads it.
-            StreamLeader::Nobody => Whither::Elsewhere(Way::Leader {
+            StreamLeader::Nobody | StreamLeader::Offline => Whither::Elsewhere(Way::Leader {
                 account: account.into(),
                 stream: stream.into(),
             }),
+            StreamLeader::Unsupported(reason) => {
+                Whither::Refused(ErrorCode::StreamOfflineReason.with(reason))
+            }
             // What this server has not heard of yet its leader may have.
             StreamLeader::NoStream => self.to_meta_leader(),
         }
@@ -161,15 +211,23 @@ impl Elsewhere for Router {
 
     fn ask(&self, way: Way, carried: Carried, done: Answered) {
         let (links, directory) = (Arc::clone(&self.links), Arc::clone(&self.directory));
-        let own = Arc::clone(&self.own);
+        let (own, queue) = (Arc::clone(&self.own), self.queue.get().map(Arc::clone));
         self.runtime.spawn(async move {
             match way {
                 Way::Leader { account, stream } => {
                     let leader = leader_of(directory.as_ref(), &account, &stream).await;
-                    done(match leader.filter(|leader| *leader != own) {
-                        Some(leader) => ask_server(&links, &leader, &carried).await,
-                        None => Err(ErrorCode::ClusterNotAvail),
-                    });
+                    match (leader, queue) {
+                        // This server, since it was asked.
+                        (Ok(leader), Some(queue)) if leader == own => {
+                            queue.carried(carried, Box::new(|answer| done(Ok(answer))));
+                        }
+                        (Ok(leader), _) if leader != own => {
+                            done(ask_server(&links, &leader, &carried).await);
+                        }
+                        (Err(ErrorCode::StreamOffline), _) => done(Err(offline(&carried))),
+                        (Err(error), _) => done(Err(error)),
+                        (Ok(_), _) => done(Err(ErrorCode::ClusterNotAvail)),
+                    }
                 }
                 Way::Server(server) => done(ask_server(&links, &server, &carried).await),
                 Way::All => done(gather::from_all(links, directory, carried, GATHER_TIMEOUT).await),
@@ -178,17 +236,34 @@ impl Elsewhere for Router {
     }
 }
 
-/// The server that leads a stream, as soon as it is known; `None` when that takes too long.
-async fn leader_of(directory: &dyn Directory, account: &str, stream: &str) -> Option<Arc<str>> {
-    let deadline = Instant::now() + LEADER_TIMEOUT;
+/// The server that leads a stream, as soon as it is known, or why there is none when that takes too long.
+async fn leader_of(
+    directory: &dyn Directory,
+    account: &str,
+    stream: &str,
+) -> Result<Arc<str>, ErrorCode> {
+    let begun = Instant::now();
     loop {
-        match directory.stream_leader(account, stream) {
-            StreamLeader::Server(server) => return Some(server),
-            StreamLeader::Nobody if Instant::now() < deadline => {
-                tokio::time::sleep(LEADER_POLL).await;
+        let (error, patience) = match directory.stream_leader(account, stream) {
+            StreamLeader::Server(server) => return Ok(server),
+            StreamLeader::Nobody => (ErrorCode::ClusterNotAvail, LEADER_TIMEOUT),
+            StreamLeader::Offline => (ErrorCode::StreamOffline, OFFLINE_TIMEOUT),
+            StreamLeader::NoStream | StreamLeader::Unsupported(_) => {
+                return Err(ErrorCode::ClusterNotAvail);
             }
-            StreamLeader::Nobody | StreamLeader::NoStream => return None,
+        };
+        if begun.elapsed() >= patience {
+            return Err(error);
         }
+        tokio::time::sleep(LEADER_POLL).await;
+    }
+}
+
+/// What is said of a stream of which no server can be reached, or of its consumer, when that is what was asked about.
+fn offline(carried: &Carried) -> ErrorCode {
+    match Operation::parse(&carried.subject) {
+        Some(Operation::ConsumerInfo(..)) => ErrorCode::ConsumerOffline,
+        _ => ErrorCode::StreamOffline,
     }
 }
 
@@ -241,5 +316,75 @@ fn scope(operation: Operation<'_>) -> Scope<'_> {
         | Operation::ConsumerUnpin(stream, _)
         | Operation::ConsumerStepDown(stream, _) => Scope::Stream(stream),
         Operation::ConsumerCreate(subject) => Scope::Stream(subject.stream()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+
+    /// Says one thing after the other, and the last one for ever.
+    struct Says(Vec<StreamLeader>, AtomicUsize);
+
+    impl Directory for Says {
+        fn meta_leader(&self) -> Option<Arc<str>> {
+            None
+        }
+
+        fn stream_leader(&self, _account: &str, _stream: &str) -> StreamLeader {
+            let at = self.1.fetch_add(1, Ordering::Relaxed);
+            self.0[at.min(self.0.len() - 1)].clone()
+        }
+
+        fn share(&self, _carried: &Carried) -> Bytes {
+            Bytes::new()
+        }
+
+        fn merge(&self, _carried: &Carried, _shares: Vec<Bytes>, _silent: usize) -> Answer {
+            unreachable!("nothing is merged")
+        }
+
+        fn sharers(&self) -> Vec<Arc<str>> {
+            Vec::new()
+        }
+    }
+
+    async fn asked(says: &[StreamLeader]) -> (Result<Arc<str>, ErrorCode>, Duration) {
+        let directory = Says(says.to_vec(), AtomicUsize::new(0));
+        let begun = tokio::time::Instant::now();
+        let leader = leader_of(&directory, "A", "S").await;
+        (leader, begun.elapsed())
+    }
+
+    #[tokio::test]
+    async fn a_leader_that_comes_in_time_answers_and_no_error_goes_out_before() {
+        let leads = || StreamLeader::Server("n1".into());
+        let says = [StreamLeader::Nobody, StreamLeader::Offline, leads()];
+        assert_eq!(asked(&says).await.0, Ok("n1".into()));
+        let (refused, after) = asked(&[StreamLeader::Offline]).await;
+        assert_eq!(refused, Err(ErrorCode::StreamOffline));
+        assert!(after >= OFFLINE_TIMEOUT, "{after:?}");
+        let (refused, after) = asked(&[StreamLeader::Nobody]).await;
+        assert_eq!(refused, Err(ErrorCode::ClusterNotAvail));
+        assert!(after >= LEADER_TIMEOUT, "{after:?}");
+        let (refused, _) = asked(&[StreamLeader::Nobody, StreamLeader::NoStream]).await;
+        assert_eq!(refused, Err(ErrorCode::ClusterNotAvail));
+    }
+
+    #[test]
+    fn the_info_of_a_consumer_says_that_the_consumer_is_offline() {
+        let carried = |subject: &str| Carried {
+            account: "A".to_owned(),
+            subject: format!("$JS.API.{subject}"),
+            required_level: Bytes::new(),
+            client: None,
+            body: Bytes::new(),
+        };
+        let said = |subject| offline(&carried(subject));
+        assert_eq!(said("CONSUMER.INFO.S.C"), ErrorCode::ConsumerOffline);
+        assert_eq!(said("STREAM.INFO.S"), ErrorCode::StreamOffline);
+        assert_eq!(said("STREAM.PURGE.S"), ErrorCode::StreamOffline);
     }
 }

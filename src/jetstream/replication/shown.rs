@@ -2,20 +2,29 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
 
-use raft::group::Status;
+use parking_lot::Mutex;
+use raft::group::{Role, Status};
 
+use super::super::accounts::Accounts;
 use super::super::api::handler::ClusterInfos;
 use super::super::api::now;
 use super::super::core::{InfoQuery, StreamReply, StreamRequest};
 use super::super::meta::{Follower, Form, Leadership, Sightings, StreamAssignment};
+use super::super::monitor::{GroupDetail, GroupLog, GroupPeer, StreamFault};
 use super::super::registry::StreamPort;
-use super::super::types::{ClusterInfo, MetaClusterInfo};
+use super::super::shard::ReplicaStatus;
+use super::super::types::{ClusterInfo, MetaClusterInfo, PeerId, Time};
 use super::ask::RemotePort;
 use super::meta_machine::MetaMachine;
 use super::replicated::Replicated;
-use super::router::Directory;
+use super::router::{Directory, StreamLeader};
 use crate::cluster::link::Links;
+use crate::config::duration::format_duration;
+
+/// What the meta group is called, as in the reference.
+const META_GROUP: &str = "_meta_";
 
 /// Shows the groups of this server, and who holds copies of the streams of its cluster.
 pub(super) struct Shown {
@@ -27,13 +36,37 @@ pub(super) struct Shown {
     /// It knows what this server knows of who leads, which knows who answers requests, who knows this.
     pub replicated: Weak<Replicated>,
     pub runtime: tokio::runtime::Handle,
+    /// What was seen last of the servers: a list of streams asks for it with every stream.
+    pub seen: Mutex<Option<Seen>>,
 }
+
+/// What was seen of the servers at a moment.
+pub(super) struct Seen {
+    at: Instant,
+    sightings: Arc<Sightings>,
+}
+
+/// How long that may be shown.
+const SEEN_FOR: Duration = Duration::from_millis(100);
 
 impl Shown {
     /// The meta group's servers as this one sees them.
-    fn sightings(&self) -> Sightings {
-        let replicated = self.replicated.upgrade();
-        replicated.map_or_else(Sightings::new, |replicated| replicated.view.sightings())
+    fn sightings(&self) -> Arc<Sightings> {
+        let mut seen = self.seen.lock();
+        if let Some(seen) = &*seen
+            && seen.at.elapsed() < SEEN_FOR
+        {
+            return Arc::clone(&seen.sightings);
+        }
+        let Some(replicated) = self.replicated.upgrade() else {
+            return Arc::default();
+        };
+        let sightings = Arc::new(replicated.view.sightings());
+        *seen = Some(Seen {
+            at: Instant::now(),
+            sightings: Arc::clone(&sightings),
+        });
+        sightings
     }
 
     /// Who holds copies of a stream, as this server sees it: all that there is to see where it leads.
@@ -61,6 +94,9 @@ impl Shown {
                 led.since = Some(since);
             }
             let status = replicated.group_status(group.number);
+            led.by_leader = status
+                .as_ref()
+                .is_some_and(|status| matches!(status.role, Role::Leader { .. }));
             led.followers = status.map_or_else(BTreeMap::new, |status| followers(&status));
         }
         group.shown(&led, &self.sightings(), now())
@@ -88,6 +124,76 @@ impl Shown {
         let snapshot = self.machine.snapshot_stats();
         let sightings = self.sightings();
         meta.shown(&self.own, &self.cluster, &led, &sightings, now(), snapshot)
+    }
+
+    /// The groups that this server takes part in, by name.
+    pub fn groups(&self) -> BTreeMap<String, GroupDetail> {
+        let mut groups = BTreeMap::new();
+        let meta = self.machine.meta();
+        if let Some(group) = self.machine.group() {
+            let status = group.status();
+            let (leader, since) = (status.leader.clone(), None);
+            let leader = leader.map(|leader| leader.server);
+            let detail = detail(&self.own, &status, leader.as_deref(), since, false);
+            groups.insert(META_GROUP.to_owned(), detail);
+        }
+        let Some(replicated) = self.replicated.upgrade() else {
+            return groups;
+        };
+        for (_, stream) in meta.all_streams() {
+            let group = &stream.group;
+            let Some(replica) = replicated.replica(group.number) else {
+                continue;
+            };
+            let led = replicated.view.leaders.leadership(group.number);
+            let (leader, since) =
+                led.map_or((None, None), |(leader, since)| (Some(leader), Some(since)));
+            let catching_up = replica.port.status().catchup.is_some();
+            let status = replica.group.status();
+            let detail = detail(&self.own, &status, leader.as_deref(), since, catching_up);
+            groups.insert(group.name.clone(), detail);
+        }
+        groups
+    }
+
+    /// A stream that is to be on this server, and is not as it is to be.
+    pub fn stream_fault(&self, accounts: &Accounts) -> Option<StreamFault> {
+        let meta = self.machine.meta();
+        let replicated = self.replicated.upgrade()?;
+        let mine = meta.all_streams().filter(|(_, stream)| {
+            let is_here = stream.group.member_on(&self.own).is_some();
+            is_here && stream.stored.unsupported.is_none()
+        });
+        for (of, stream) in mine {
+            let reason = match stream.group.form {
+                Form::Plain => {
+                    let found = accounts
+                        .get(&of.account)
+                        .map(|account| account.find(&of.stream));
+                    match found {
+                        Some(Ok(_)) | None => None,
+                        Some(Err(_)) => Some("stream not found"),
+                    }
+                }
+                Form::Raft => match replicated.replica(of.group) {
+                    None => Some("group node missing"),
+                    // A replica whose leader is out of reach, and that has no majority for another one, still follows it.
+                    Some(replica) => fault_of(&replica.port.status()).or_else(|| {
+                        let leader = replicated.view.stream_leader(&of.account, &of.stream);
+                        let is_led = matches!(leader, StreamLeader::Server(_));
+                        (!is_led).then_some("group node unhealthy")
+                    }),
+                },
+            };
+            if let Some(reason) = reason {
+                return Some(StreamFault {
+                    account: of.account,
+                    stream: of.stream,
+                    reason,
+                });
+            }
+        }
+        None
     }
 
     /// Asks the server that leads the stream. Waits for its answer.
@@ -118,6 +224,73 @@ impl ClusterInfos for Shown {
     fn of_stream(&self, account: &str, stream: &str) -> Option<ClusterInfo> {
         let elsewhere = self.asked_elsewhere(account, stream);
         elsewhere.or_else(|| self.seen_here(account, stream))
+    }
+}
+
+/// What is wrong with a replica, in the reference's words.
+fn fault_of(status: &ReplicaStatus) -> Option<&'static str> {
+    if status.divergence.is_some() || status.offline.is_some() {
+        return Some("stream write error");
+    }
+    if status.catchup.is_some() {
+        return Some("stream catching up");
+    }
+    match status.role {
+        Role::Leader { .. } | Role::Follower { .. } => None,
+        Role::Leaderless | Role::Stopped { .. } => Some("group node unhealthy"),
+    }
+}
+
+/// A group as monitoring shows it.
+fn detail(
+    own: &str,
+    status: &Status,
+    leader: Option<&str>,
+    since: Option<Time>,
+    catching_up: bool,
+) -> GroupDetail {
+    let members = &status.members;
+    let voters = members.voters().len();
+    let others = members.servers().iter();
+    let others = others.filter(|(node, _)| **node != status.node);
+    let peers = others.map(|(node, server)| {
+        let mut followers = status.followers.iter();
+        let follower = followers.find(|follower| follower.member.node == *node);
+        let peer = GroupPeer {
+            name: server.clone(),
+            known: members.is_voter(*node),
+            last_replicated_index: follower.map_or(0, |follower| follower.matched_index),
+            last_seen: follower
+                .and_then(|follower| follower.last_contact)
+                .map_or_else(String::new, format_duration),
+        };
+        (PeerId::of(server), peer)
+    });
+    GroupDetail {
+        id: PeerId::of(own),
+        state: match status.role {
+            Role::Leader { .. } => "LEADER",
+            Role::Follower { .. } => "FOLLOWER",
+            Role::Leaderless => "CANDIDATE",
+            Role::Stopped { .. } => "CLOSED",
+        },
+        size: voters,
+        quorum_needed: voters / 2 + 1,
+        committed: status.committed_index,
+        applied: status.applied_index,
+        catching_up,
+        leader: leader.map(PeerId::of),
+        leader_since: since,
+        ever_had_leader: status.committed_index > 0,
+        term: status.term,
+        pindex: status.last_log_index,
+        system_account: true,
+        wal: GroupLog {
+            messages: status.last_log_index.saturating_sub(status.purged_index),
+            first_seq: status.purged_index + 1,
+            last_seq: status.last_log_index,
+        },
+        peers: peers.collect(),
     }
 }
 

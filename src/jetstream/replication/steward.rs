@@ -1,16 +1,16 @@
 //! Has other servers lead what this one leads, and carries out what else requests about the cluster ask for.
 
-use std::collections::BTreeMap;
+use std::cmp::Reverse;
 use std::sync::{Arc, Weak};
-use std::time::Duration;
 
-use raft::group::{Group, Role, Status, TransferError};
+use raft::group::{Role, Status, TransferError};
 use raft::types::NodeId;
 
+use super::super::accounts::Accounts;
 use super::super::api::administration::{Act, Administration, next_leader};
+use super::super::api::elsewhere::AskingClient;
 use super::super::api::handler::{ClusterInfos, Steward};
 use super::super::api::now;
-use super::super::api::workers::Accounts;
 use super::super::core::{InfoQuery, StreamReply, StreamRequest};
 use super::super::meta::request::{Decision, Desk};
 use super::super::meta::{Command, Form, Meta, Sightings, is_online};
@@ -23,9 +23,6 @@ use super::meta_machine::MetaMachine;
 use super::replicated::Replicated;
 use super::shown::Shown;
 use super::view::View;
-
-/// How long the voters of the meta group may take to change.
-const CHANGE_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Hands over the groups of one server.
 pub(super) struct GroupSteward {
@@ -65,21 +62,6 @@ impl GroupSteward {
             Some(server) => node_on(status, &server),
             None => most_current(status, &sightings),
         }
-    }
-
-    /// Takes a server out of the group, before the state forgets it, so that what fails here can be asked for again.
-    fn take_out(&self, group: &Group, server: &str) -> Result<(), ApiError> {
-        let sightings = self.sightings()?;
-        check_removable(&sightings, &self.own, server)?;
-        let members = group.members();
-        let voters = members.voters().into_iter().filter_map(|node| {
-            let name = members.server_of(node)?.to_owned();
-            (name != *server).then_some((node, name))
-        });
-        let voters: BTreeMap<NodeId, String> = voters.collect();
-        let changing = group.change_members(voters, CHANGE_TIMEOUT);
-        let changed = self.runtime.block_on(changing);
-        changed.map_err(|error| ErrorCode::RaftGeneral.with(error))
     }
 
     /// A stream that moves, or stays after all, as it is now.
@@ -158,6 +140,15 @@ impl Steward for GroupSteward {
         handed_over.map_err(not_handed_over)
     }
 
+    fn restore_elsewhere(
+        &self,
+        account: &AccountStreams,
+        config: &StreamConfig,
+        client: Option<&AskingClient>,
+    ) -> Result<Option<String>, ApiError> {
+        self.maker.restore_elsewhere(account, config, client)
+    }
+
     fn administer(
         &self,
         asked: Administration<'_>,
@@ -181,7 +172,10 @@ impl Steward for GroupSteward {
             }
             Act::Decided(decision) => {
                 if let Decision::Propose(Command::PeerRemove { server }) = &*decision {
-                    self.take_out(&group, server)?;
+                    if *server == self.own {
+                        // Somebody has to take it out.
+                        most_current(&status, &self.sightings()?)?;
+                    }
                     removed = Some(server.clone());
                 }
             }
@@ -200,15 +194,6 @@ impl Steward for GroupSteward {
             _ => None,
         })
     }
-}
-
-/// Whether a server can be taken out of the cluster now: one that runs would come back at once.
-fn check_removable(sightings: &Sightings, own: &str, server: &str) -> Result<(), ApiError> {
-    if server == own || is_online(sightings, server) {
-        let reason = format!("server {server:?} still runs: stop it first");
-        return Err(ErrorCode::RaftGeneral.with(reason));
-    }
-    Ok(())
 }
 
 fn not_handed_over(error: TransferError) -> ApiError {
@@ -236,19 +221,28 @@ fn node_on(status: &Status, server: &str) -> Result<NodeId, ApiError> {
 }
 
 /// The voter that can be reached and lacks the least.
-fn most_current(status: &Status, sightings: &Sightings) -> Result<NodeId, ApiError> {
+pub(super) fn most_current(status: &Status, sightings: &Sightings) -> Result<NodeId, ApiError> {
     if !matches!(status.role, Role::Leader { .. }) {
         return Err(ErrorCode::ClusterNotLeader.into());
     }
+    let able = able_to_lead(status, sightings);
+    let first = able.first().copied();
+    first.ok_or_else(|| ErrorCode::ClusterNoPeers.with("no replacement peer connected"))
+}
+
+/// The voters that a leader can reach, those that lack the least first.
+pub(super) fn able_to_lead(status: &Status, sightings: &Sightings) -> Vec<NodeId> {
     let followers = status.followers.iter();
     let able = followers.filter(|other| other.voter && is_online(sightings, &other.member.server));
-    able.max_by_key(|other| other.matched_index)
-        .map(|other| other.member.node)
-        .ok_or_else(|| ErrorCode::ClusterNoPeers.with("no replacement peer connected"))
+    let mut able: Vec<_> = able.collect();
+    able.sort_by_key(|other| Reverse(other.matched_index));
+    able.into_iter().map(|other| other.member.node).collect()
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use raft::group::{FollowerStatus, Member, Members};
 
     use super::super::super::meta::Sighting;
@@ -311,16 +305,6 @@ mod tests {
             ..status([5, 7])
         };
         assert_eq!(code(most_current(&follows, &all)), 10009);
-    }
-
-    #[test]
-    fn a_server_that_runs_is_not_removed() {
-        let seen = reached(&["n1", "n2"]);
-        assert_eq!(check_removable(&seen, "n1", "n3"), Ok(()));
-        for runs in ["n1", "n2"] {
-            let refused = check_removable(&seen, "n1", runs).expect_err("it runs");
-            assert_eq!(refused.err_code, 10041);
-        }
     }
 
     #[test]

@@ -14,8 +14,12 @@ use tokio::net::TcpListener;
 use super::*;
 use crate::broker::{Broker, GLOBAL_ACCOUNT, Inbound, InternalTarget, Outgoing, PublishCache};
 use crate::cluster::link::testing::{Neighbour, until};
+use crate::config::options::MetaCompaction;
+use crate::jetstream::core::AckForm;
 use crate::jetstream::limits::{AccountLimits, ServerLimits};
+use crate::jetstream::meta::Command;
 use crate::jetstream::monitor::Settings;
+use crate::jetstream::types::Time;
 use crate::jetstream::{JetStream, Setup, WaitingMax};
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -41,17 +45,20 @@ struct Server {
 fn setup(name: &str, directory: &Path) -> Setup {
     Setup {
         server_name: name.to_owned(),
+        server_id: String::new(),
         settings: Settings {
             max_memory: 1 << 30,
             max_storage: 1 << 30,
             store_dir: directory.to_owned(),
             sync_interval: 0,
             sync_always: true,
+            domain: String::new(),
             compress_ok: true,
             unique_tag: String::new(),
             strict: false,
         },
         limits: ServerLimits::default(),
+        ack_form: AckForm::Short,
         accounts: vec![(GLOBAL_ACCOUNT.to_owned(), AccountLimits::default())],
         accounts_without: Vec::new(),
         requests_max: 1000,
@@ -75,6 +82,8 @@ impl Server {
             expected,
             tags: Vec::new(),
             unique_tag: String::new(),
+            compaction: MetaCompaction::default(),
+            catchup_bytes_max: 1 << 20,
             runtime: tokio::runtime::Handle::current(),
         };
         let in_broker = Arc::clone(&broker);
@@ -387,16 +396,7 @@ async fn await_info(server: &Server, name: &str, so: impl Fn(&Value) -> bool) ->
 async fn a_stream_with_three_replicas_outlives_its_leader() {
     let directories = directories();
     let [a, b, c] = three(&directories).await;
-    let config = json!({ "name": "R3", "subjects": ["r3"], "num_replicas": 3 });
-    let begun = std::time::Instant::now();
-    loop {
-        let answer = a.ask("STREAM.CREATE.R3", config.clone()).await;
-        if answer.get("error").is_none() {
-            break;
-        }
-        assert!(begun.elapsed() < PATIENCE, "{answer}");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    create_replicated(&a).await;
     // Only the leader listens; here its clients' messages reach nobody else.
     publish_until(&[&a, &b, &c], 1).await;
     for server in [&a, &b, &c] {
@@ -433,4 +433,172 @@ async fn publish_until(servers: &[&Server], count: u64) {
         }
         assert!(begun.elapsed() < PATIENCE, "{info}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn what_a_later_version_configured_is_offline_and_named_everywhere_until_it_is_gone() {
+    let directories = directories();
+    let servers = three(&directories).await;
+    create(&servers[0], "S1").await;
+    for (name, on) in [("LATER", &["a"][..]), ("LATER3", &["a", "b", "c"])] {
+        let config = json!({
+            "name": name, "subjects": [name], "num_replicas": on.len(), "storage": "file",
+            "retention": "limits", "from_later": {"x": 1},
+        });
+        let command = Command::StreamCreate {
+            account: GLOBAL_ACCOUNT.to_owned(),
+            stream: name.to_owned(),
+            config: config.to_string().into_bytes(),
+            created: Time::from_nanoseconds(1),
+            group_name: "S-R1F-later".to_owned(),
+            cluster: "cluster".to_owned(),
+            servers: on.iter().map(|&server| server.to_owned()).collect(),
+            preferred: String::new(),
+        };
+        propose(&servers, &command).await;
+    }
+    for server in &servers {
+        for name in ["LATER", "LATER3"] {
+            let info = await_info(server, name, |info| info["error"]["err_code"] == 10194).await;
+            let text = info["error"]["description"].as_str().unwrap();
+            assert!(text.starts_with("stream is offline: unsupported"), "{text}");
+            assert!(text.contains("from_later"), "{text}");
+        }
+        let list = server.ask("STREAM.LIST", Value::Null).await;
+        assert_eq!(list["total"], 3, "{list}");
+        assert_eq!(list["missing"], json!(["LATER", "LATER3"]), "{list}");
+        let reason = list["offline"]["LATER3"].as_str().unwrap();
+        assert!(reason.contains("from_later"), "{list}");
+        let names = server.ask("STREAM.NAMES", Value::Null).await;
+        assert_eq!(names["streams"], json!(["LATER", "LATER3", "S1"]));
+    }
+    for name in ["LATER", "LATER3"] {
+        let deleted = servers[1]
+            .ask(&format!("STREAM.DELETE.{name}"), Value::Null)
+            .await;
+        assert_eq!(deleted["success"], true, "{deleted}");
+    }
+    for server in &servers {
+        await_info(server, "LATER3", |info| info["error"]["err_code"] == 10059).await;
+        let begun = std::time::Instant::now();
+        loop {
+            let list = server.ask("STREAM.LIST", Value::Null).await;
+            if list["total"] == 1 && list["offline"].is_null() {
+                break;
+            }
+            assert!(begun.elapsed() < PATIENCE, "{list}");
+        }
+    }
+    stop(servers).await;
+}
+
+/// Has whoever leads the meta group propose a command.
+async fn propose(servers: &[Server], command: &Command) {
+    let begun = std::time::Instant::now();
+    loop {
+        for server in servers {
+            let cluster = server.jetstream.cluster().expect("it is part of one");
+            if cluster.propose(command).await {
+                return;
+            }
+        }
+        assert!(begun.elapsed() < PATIENCE, "nobody proposes {command:?}");
+    }
+}
+
+async fn create_replicated(server: &Server) {
+    let config = json!({ "name": "R3", "subjects": ["r3"], "num_replicas": 3 });
+    let begun = std::time::Instant::now();
+    loop {
+        let answer = server.ask("STREAM.CREATE.R3", config.clone()).await;
+        if answer.get("error").is_none() {
+            return;
+        }
+        assert!(begun.elapsed() < PATIENCE, "{answer}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// The replica of the stream on a server.
+fn replica(server: &Server) -> super::stream::replica::StreamReplica {
+    let cluster = server.jetstream.cluster().expect("a cluster");
+    cluster.replica("R3").expect("a replica")
+}
+
+/// Lets the replicas of those servers that are chosen hold something else than the others, and waits until they are replaced.
+async fn differ_and_heal(leads: bool) {
+    let directories = directories();
+    let servers = three(&directories).await;
+    create_replicated(&servers[0]).await;
+    let all: Vec<&Server> = servers.iter().collect();
+    publish_until(&all, 3).await;
+    let is_leader = |server: &&Server| {
+        let role = replica(server).status().role;
+        matches!(role, raft::group::Role::Leader { .. })
+    };
+    let wrong = *all
+        .iter()
+        .find(|server| is_leader(server) == leads)
+        .expect("one of each");
+    let before = replica(wrong);
+    let begun = std::time::Instant::now();
+    while before.status().position.at.index < 3 {
+        assert!(begun.elapsed() < PATIENCE);
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    before.port.look(|core| {
+        let gone = core
+            .store_mut()
+            .delete(1, storage::store::Deletion::Unlink, &mut ());
+        assert!(gone.expect("deletes"));
+    });
+    let name = wrong.neighbour.known().server_name;
+    let cluster = wrong.jetstream.cluster().expect("a cluster");
+    let begun = std::time::Instant::now();
+    let mut told = None;
+    loop {
+        for server in &servers {
+            server.publish("r3", "hello");
+        }
+        // Before the third replica has been heard nobody can say who is wrong.
+        told = wrong.jetstream.fault().or(told);
+        let now = cluster.replica("R3");
+        let node = |replica: &super::stream::replica::StreamReplica| replica.group.myself().node;
+        let is_new = now.as_ref().is_some_and(|now| node(now) != node(&before));
+        if is_new && cluster.fault().is_none() {
+            break;
+        }
+        assert!(begun.elapsed() < PATIENCE, "it is not replaced: {told:?}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let told = told.expect("the server said that it is not well");
+    assert!(told.contains("differs"), "{told}");
+    until("what it held is noted", || {
+        let orphans = cluster.orphans();
+        let mut own = orphans.iter().filter(|(server, _)| *server == name);
+        own.any(|(_, reason)| reason.contains("differs from the majority"))
+    })
+    .await;
+    // It holds the first message again, and all that came since.
+    until("all are equal", || {
+        let statuses = all.iter().map(|server| replica(server).status());
+        let digests: Vec<_> = statuses.map(|status| status.digest).collect();
+        digests.iter().all(|digest| *digest == digests[0])
+    })
+    .await;
+    for server in &all {
+        assert_eq!(replica(server).status().spoilt, None);
+        assert_eq!(server.jetstream.fault(), None);
+    }
+    stop(servers).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_follower_that_differs_from_the_majority_is_set_aside_and_replaced() {
+    differ_and_heal(false).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_leader_that_differs_from_the_majority_is_set_aside_and_replaced() {
+    differ_and_heal(true).await;
 }

@@ -5,19 +5,19 @@ use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use parking_lot::RwLock;
-use raft::group::{Channel, Members};
+use raft::group::{Channel, GroupNumber, Members};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
+use super::super::accounts::Accounts;
 use super::super::api::elsewhere::Carried;
 use super::super::api::handler::{Answer, Context, Server, refuse_operation, shares};
 use super::super::api::now;
 use super::super::api::route::Operation;
-use super::super::api::workers::Accounts;
 use super::super::meta::{Form, Sighting, Sightings, StreamAssignment};
 use super::super::shard::Streams;
 use super::super::types::{ErrorCode, Storage, Time};
-use super::leaders::{Leaders, Report};
+use super::leaders::{self, Leaders, Report};
 use super::meta_machine::MetaMachine;
 use super::router::{Directory, StreamLeader};
 use crate::cluster::link::Links;
@@ -122,9 +122,11 @@ impl View {
     }
 
     /// Another server has told what it leads and holds.
-    pub fn heard(&self, from: &Arc<str>, report: Report) {
+    pub fn heard(&self, from: &Arc<str>, heard: leaders::Heard) {
+        let leaders::Heard { report, groups } = heard;
+        let led: HashSet<GroupNumber> = report.led.iter().map(|led| led.group).collect();
         for before in self.leaders.led_by(from) {
-            if !report.led.iter().any(|led| led.group == before.group) {
+            if groups.contains(&before.group) && !led.contains(&before.group) {
                 self.leaders.leads_no_more(from, before.group);
             }
         }
@@ -150,12 +152,12 @@ impl View {
                 }
             }
         }
-        let (heard, own) = (self.heard.read(), self.report());
+        let heard = self.heard.read();
         let seen = meta.peers().keys().map(|server| {
             let heard = match **server == *self.own {
                 true => Some(Heard {
-                    memory_bytes: own.memory_bytes,
-                    storage_bytes: own.storage_bytes,
+                    memory_bytes: self.streams.held_bytes(Storage::Memory),
+                    storage_bytes: self.streams.held_bytes(Storage::File),
                     at: now(),
                 }),
                 false => heard.get(server.as_str()).copied(),
@@ -222,9 +224,18 @@ impl Directory for View {
         let Some(assignment) = meta.stream(account, stream) else {
             return StreamLeader::NoStream;
         };
-        match self.leader_of(assignment) {
-            Some(server) => StreamLeader::Server(server),
-            None => StreamLeader::Nobody,
+        // One that cannot be reached leads no more, or nobody here can ask it.
+        let leader = self.leader_of(assignment);
+        if let Some(server) = leader.filter(|server| self.reaches(server)) {
+            return StreamLeader::Server(server);
+        }
+        if let Some(reason) = &assignment.stored.unsupported {
+            return StreamLeader::Unsupported(reason.clone());
+        }
+        let mut everyone = assignment.group.everyone();
+        match everyone.any(|member| self.reaches(&member.server)) {
+            true => StreamLeader::Nobody,
+            false => StreamLeader::Offline,
         }
     }
 
@@ -238,8 +249,9 @@ impl Directory for View {
         };
         let context = Context {
             server,
-            account,
+            account: &account,
             required_level: &carried.required_level,
+            client: None,
             body: &carried.body,
         };
         let led = |stream: &str| self.leads(&carried.account, stream);
@@ -265,8 +277,9 @@ impl Directory for View {
         };
         let context = Context {
             server,
-            account,
+            account: &account,
             required_level: &carried.required_level,
+            client: None,
             body: &carried.body,
         };
         let mut streams = BTreeMap::new();

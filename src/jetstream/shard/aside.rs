@@ -8,6 +8,8 @@ use crate::jetstream::registry::{AccountStreams, Stream};
 
 /// What stands between the name that a stream had and its number. No stream's name has a space.
 const MARK: &str = " set aside ";
+/// Why, where nothing more is known.
+pub(crate) const UNEXPLAINED: &str = "no assignment explains it";
 
 /// A stream that was set aside.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,12 +25,12 @@ pub(crate) struct Aside {
 }
 
 impl Aside {
-    fn of(id: StreamId, account: &str, stream: &str) -> Self {
+    fn of(id: StreamId, account: &str, stream: &str, reason: &str) -> Self {
         Self {
             place: id.directory_name(),
             account: account.to_owned(),
             stream: stream.to_owned(),
-            reason: "no assignment explains it".to_owned(),
+            reason: reason.to_owned(),
         }
     }
 }
@@ -52,20 +54,27 @@ impl Streams {
                 found.id
             );
             self.engine().set_offline(found.id);
-            asides.push(Aside::of(found.id, &found.account, name));
+            // Why that was is in the state of the meta group, since the run that did it.
+            asides.push(Aside::of(found.id, &found.account, name, UNEXPLAINED));
         }
         (others, asides)
     }
 
     /// Keeps a stream that does not run under another name. Says what it is called then, unless that failed.
-    pub(crate) fn set_aside(&self, id: StreamId, account: &str, name: &str) -> Option<Aside> {
+    pub(crate) fn set_aside(
+        &self,
+        id: StreamId,
+        account: &str,
+        name: &str,
+        reason: &str,
+    ) -> Option<Aside> {
         self.engine().set_offline(id);
         match self.engine().rename(id, &format!("{name}{MARK}{id}")) {
             Ok(()) => {
                 tracing::error!(
-                    "JetStream stream '{account} > {name}' on this server is set aside as {id}, nothing of it is removed"
+                    "JetStream stream '{account} > {name}' on this server is set aside as {id}, nothing of it is removed: {reason}"
                 );
-                Some(Aside::of(id, account, name))
+                Some(Aside::of(id, account, name, reason))
             }
             Err(error) => {
                 tracing::error!(
@@ -83,12 +92,12 @@ impl Streams {
         stream: &Stream,
     ) -> Option<Aside> {
         let id = self.let_go(account, stream)?;
-        self.set_aside(id, &account.name, &stream.name)
+        self.set_aside(id, &account.name, &stream.name, UNEXPLAINED)
     }
 
     /// The same for one that could not be brought back.
     pub(crate) fn set_offline_aside(&self, account: &AccountStreams, name: &str) -> Option<Aside> {
         let id = self.forget_offline(&account.name, name)?;
-        self.set_aside(id, &account.name, name)
+        self.set_aside(id, &account.name, name, UNEXPLAINED)
     }
 }

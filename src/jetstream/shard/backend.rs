@@ -2,11 +2,12 @@
 
 use std::any::Any;
 use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc;
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use storage::disk::RealDisk;
 use storage::engine::{
     EngineFigures, EngineOptions, FileEngine, Recovered, RecoveredStore, StoreOptions, StreamId,
@@ -18,6 +19,8 @@ use storage::store::{FileStore, Limits, MemStore, Store};
 use super::Shards;
 use super::aside::Aside;
 use super::engine_log::EngineLog;
+use super::faults::{Outage, OutageCause};
+use super::parked::Parked;
 use super::port::Port;
 use super::remembered::{BIRTH_INDEX, Remembered, append};
 use super::worker::now_ns;
@@ -27,9 +30,11 @@ use crate::broker::{
 use crate::jetstream::advisory::StreamAction;
 use crate::jetstream::api::handler::{StreamMaker, unexpected};
 use crate::jetstream::archive::{self, Landing, OnDamage, StreamBuilder, StreamMeta};
-use crate::jetstream::core::{StreamCore, StreamReply, StreamRequest};
+use crate::jetstream::core::{
+    AckNames, BatchQuota, RecoverError, StreamCore, StreamReply, StreamRequest, StreamTerms,
+};
 use crate::jetstream::intake;
-use crate::jetstream::limits::reservation;
+use crate::jetstream::limits::{AccountLimits, reservation};
 use crate::jetstream::log::{InstantLog, Log};
 use crate::jetstream::registry::{AccountStreams, Found, Stream};
 use crate::jetstream::runtime::{Backend, Setup, StartError};
@@ -64,15 +69,49 @@ pub(crate) struct Streams {
     memory: Arc<dyn Log>,
     shards: Arc<Shards>,
     domain: String,
-    bytes_max: [u64; 2],
+    bytes_max: [AtomicU64; 2],
     usage: Arc<Usage>,
+    terms: StreamTerms,
     /// Streams that could not be brought back, and why.
     offline: Mutex<BTreeMap<(String, String), (StreamId, String)>>,
-    accounts: HashMap<String, Arc<Usage>>,
+    accounts: RwLock<HashMap<String, Arc<Usage>>>,
     held: Mutex<HashMap<(String, String), Held>>,
+    pub(super) parked: Mutex<Parked>,
     /// Called when the journal would like to forget what others than streams hold in it.
     relief: OnceLock<Box<dyn Fn() + Send + Sync>>,
+    /// Called when nothing can be stored any more.
+    outage_listener: OnceLock<OutageListener>,
 }
+
+/// Why a stream cannot run, and those of its consumers that a later version has written.
+struct Down {
+    reason: String,
+    consumers: BTreeMap<String, String>,
+}
+
+impl From<String> for Down {
+    fn from(reason: String) -> Self {
+        Self {
+            reason,
+            consumers: BTreeMap::new(),
+        }
+    }
+}
+
+impl From<RecoverError> for Down {
+    fn from(error: RecoverError) -> Self {
+        match error {
+            RecoverError::Unsupported(unsupported) => Self {
+                reason: unsupported.reason,
+                consumers: unsupported.consumers,
+            },
+            error => error.to_string().into(),
+        }
+    }
+}
+
+/// Hears that nothing can be stored any more.
+pub(crate) type OutageListener = Box<dyn Fn(&Outage) + Send + Sync>;
 
 /// What belongs to one stream.
 pub(super) struct Held {
@@ -113,17 +152,25 @@ impl Streams {
             engine: opened.engine,
             memory: Arc::new(InstantLog),
             shards,
-            domain: String::new(),
-            bytes_max: [settings.max_memory, settings.max_storage],
+            domain: settings.domain.clone(),
+            bytes_max: [settings.max_memory, settings.max_storage].map(AtomicU64::new),
             usage: Arc::new(Usage::of_server(settings.max_memory, settings.max_storage)),
+            terms: StreamTerms {
+                batches: Arc::new(BatchQuota::new(setup.limits.batches())),
+                ack_form: setup.ack_form,
+            },
             offline: Mutex::default(),
-            accounts: setup
-                .accounts
-                .iter()
-                .map(|(name, limits)| (name.clone(), Arc::new(Usage::of_account(limits))))
-                .collect(),
+            accounts: RwLock::new(
+                setup
+                    .accounts
+                    .iter()
+                    .map(|(name, limits)| (name.clone(), Arc::new(Usage::of_account(limits))))
+                    .collect(),
+            ),
             held: Mutex::default(),
+            parked: Mutex::default(),
             relief: OnceLock::new(),
+            outage_listener: OnceLock::new(),
         });
         listen_to(&streams);
         let mut found = Vec::new();
@@ -168,8 +215,20 @@ impl Streams {
 
     /// Counts what a stream of an account holds.
     pub(crate) fn meter(&self, account: &str, storage: Storage) -> Meter {
-        let in_account = self.accounts.get(account).cloned().unwrap_or_default();
-        Meter::new(&self.usage, &in_account, storage)
+        let in_account = self.usage_of(account);
+        Meter::new(&self.usage, &in_account, storage).under(&self.terms)
+    }
+
+    fn usage_of(&self, account: &str) -> Arc<Usage> {
+        if let Some(usage) = self.accounts.read().get(account) {
+            return Arc::clone(usage);
+        }
+        let mut accounts = self.accounts.write();
+        Arc::clone(accounts.entry(account.to_owned()).or_default())
+    }
+
+    fn ack_names(&self, account: &str, stream: &str) -> AckNames {
+        AckNames::new(&self.domain, account, stream, self.terms.ack_form)
     }
 
     /// Bytes that all streams here hold together.
@@ -200,12 +259,21 @@ impl Streams {
         let (id, account, name) = (*id, account.clone(), name.clone());
         let found = match self.revive(recovered, damaged) {
             Ok(found) => Found::Running(found?),
-            Err(reason) => {
+            Err(Down { reason, consumers }) => {
+                for (consumer, reason) in &consumers {
+                    tracing::warn!(
+                        "Detected unsupported consumer '{account} > {name} > {consumer}': {reason}"
+                    );
+                }
                 tracing::error!("JetStream stream '{account} > {name}' is offline: {reason}");
                 self.engine.set_offline(id);
                 let key = (account.clone(), name.clone());
                 self.offline.lock().insert(key, (id, reason.clone()));
-                Found::Offline { name, reason }
+                Found::Offline {
+                    name,
+                    reason,
+                    consumers,
+                }
             }
         };
         Some((account, found))
@@ -216,10 +284,10 @@ impl Streams {
         &self,
         recovered: Recovered<FileStore>,
         damaged: bool,
-    ) -> Result<Option<Arc<Stream>>, String> {
+    ) -> Result<Option<Arc<Stream>>, Down> {
         let content = recovered.content.map_err(|error| error.to_string())?;
         if let Some((first, last)) = recovered.holes.first() {
-            return Err(format!("log entries {first} to {last} are lost to damage"));
+            return Err(format!("log entries {first} to {last} are lost to damage").into());
         }
         let id = recovered.id;
         if !damaged && content.core.is_empty() && content.entries.is_empty() {
@@ -229,7 +297,7 @@ impl Streams {
         let birth = match (content.core.is_empty(), content.entries.first()) {
             (false, _) => content.core.clone(),
             (true, Some((BIRTH_INDEX, birth))) => birth.clone(),
-            (true, _) => return Err("its first log entry is missing".to_owned()),
+            (true, _) => return Err("its first log entry is missing".to_owned().into()),
         };
         let config = StreamCore::config_of(&birth).map_err(|error| error.to_string())?;
         let account = &recovered.account;
@@ -249,13 +317,14 @@ impl Streams {
         id: StreamId,
         content: RecoveredStore<FileStore>,
         birth: Bytes,
-    ) -> Result<Arc<Stream>, String> {
+    ) -> Result<Arc<Stream>, Down> {
         let newest = content.entries.into_iter().last();
         let (index, birth) = newest.unwrap_or((content.index, birth));
         // The log's memory is not to be held on to.
         let birth = Bytes::copy_from_slice(&birth);
         let store = Box::new(MemStore::new(Limits::default()));
-        let core = StreamCore::begin(&birth, &self.domain, store).map_err(|e| e.to_string())?;
+        let born = [(BIRTH_INDEX, birth.clone())];
+        let core = StreamCore::recover(&[], born, &self.domain, store)?;
         let remembered = Remembered::new(id, content.store, index, birth);
         Ok(self.run(account, core, id, Some(remembered)))
     }
@@ -264,15 +333,14 @@ impl Streams {
         &self,
         content: RecoveredStore<FileStore>,
         damaged: bool,
-    ) -> Result<StreamCore, String> {
+    ) -> Result<StreamCore, Down> {
         let RecoveredStore {
             store,
             core,
             entries,
             ..
         } = content;
-        let core = StreamCore::recover(&core, entries, &self.domain, Box::new(store));
-        let mut core = core.map_err(|error| error.to_string())?;
+        let mut core = StreamCore::recover(&core, entries, &self.domain, Box::new(store))?;
         let index = core.applied_index();
         let store: &mut dyn Any = core.store_mut();
         if let (false, Some(files)) = (damaged, store.downcast_mut::<FileStore>()) {
@@ -313,14 +381,22 @@ impl Streams {
         Arc::new(Stream::new(config, Box::new(port)).created_at(created))
     }
 
+    /// Lets a stream run that was taken in and is durable.
+    pub(crate) fn run_landed(&self, account: &str, core: StreamCore, id: StreamId) -> Arc<Stream> {
+        let stream = self.run(account, core, id, None);
+        self.advise(account, &stream.name, StreamAction::Created);
+        stream
+    }
+
     fn subscribe(
         &self,
         account: &str,
         config: &StreamConfig,
         port: &Port,
     ) -> Vec<InternalSubscription> {
+        let names = self.ack_names(account, &config.name);
         let account = self.broker.ensure_account(account);
-        intake::patterns(config)
+        intake::patterns(config, &names)
             .into_iter()
             .filter_map(|(pattern, purpose)| {
                 let target: Arc<dyn InternalTarget> = Arc::new(port.clone());
@@ -332,11 +408,16 @@ impl Streams {
             .collect()
     }
 
+    /// The domain of its streams; empty for none.
+    pub(crate) fn domain(&self) -> &str {
+        &self.domain
+    }
+
     /// Reports what happened to a stream to those who listen.
-    fn advise(&self, account: &str, stream: &str, action: StreamAction) {
+    pub(crate) fn advise(&self, account: &str, stream: &str, action: StreamAction) {
         let now = Time::from_nanoseconds(now_ns());
         self.tell(Some(account), &action.subject(stream), || {
-            action.payload(stream, now)
+            action.payload(stream, &self.domain, now)
         });
     }
 
@@ -361,6 +442,29 @@ impl Streams {
         };
         self.broker
             .publish(&account, &[advisory], &mut PublishCache::new());
+    }
+
+    /// Nothing can be stored any more: no stream takes or gives anything, so that clients hear at once that nobody is there.
+    fn end_all(&self, outage: &Outage) {
+        let reason = match outage.cause {
+            OutageCause::NoSpace => {
+                tracing::error!("JetStream out of file resources, will be DISABLED");
+                "no space left on device"
+            }
+            OutageCause::PermissionDenied => {
+                tracing::error!("File system permission denied while writing, disabling JetStream");
+                "permission denied"
+            }
+        };
+        self.shards.fail_all(reason);
+        let mut subscriptions = Vec::new();
+        for held in self.held.lock().values_mut() {
+            subscriptions.append(&mut held.subscriptions);
+        }
+        drop(subscriptions);
+        if let Some(listener) = self.outage_listener.get() {
+            listener(outage);
+        }
     }
 
     /// Makes a stream in storage, and durable what it is born with.
@@ -423,13 +527,13 @@ impl Streams {
     }
 
     /// A stream that could not be brought back is nobody's any more. Says where it is stored.
-    pub(super) fn forget_offline(&self, account: &str, name: &str) -> Option<StreamId> {
+    pub(crate) fn forget_offline(&self, account: &str, name: &str) -> Option<StreamId> {
         let key = (account.to_owned(), name.to_owned());
         self.offline.lock().remove(&key).map(|(id, _)| id)
     }
 
     /// Takes a stream off its shard and lets it hear nothing any more. Says where it is stored.
-    pub(super) fn let_go(&self, account: &AccountStreams, stream: &Stream) -> Option<StreamId> {
+    pub(crate) fn let_go(&self, account: &AccountStreams, stream: &Stream) -> Option<StreamId> {
         let held = self.unhold(&account.name, &stream.name)?;
         drop(held.subscriptions);
         let (sender, receiver) = mpsc::sync_channel(1);
@@ -450,7 +554,8 @@ impl Streams {
         let Some(held) = held.get_mut(&key) else {
             return;
         };
-        let wanted = intake::patterns(&config);
+        let names = self.ack_names(&account.name, &stream.name);
+        let wanted = intake::patterns(&config, &names);
         let before = std::mem::take(&mut held.subscriptions);
         // What stays is not heard twice and not missed: only what is new is subscribed, only what is gone is dropped.
         let (kept, _gone): (Vec<_>, Vec<_>) = before.into_iter().partition(|subscription| {
@@ -519,23 +624,28 @@ fn listen_to(streams: &Arc<Streams>) {
         streams.engine.background().spawn(Box::new(move || {
             if let Some(streams) = weak.upgrade() {
                 streams.checkpoint_remembered(&wanted);
+                streams.checkpoint_parked(&wanted);
                 if let Some(relief) = streams.relief.get().filter(|_| of_others) {
                     relief();
                 }
             }
         }));
     });
-    let weak = Arc::downgrade(streams);
-    engine.set_checkpoint_listener(move |id, index| {
-        if let Some(streams) = weak.upgrade() {
-            streams.shards.checkpointed(id.0, index);
-        }
-    });
     let weak = Arc::downgrade(&streams.shards);
     engine.set_checkpoint_listener(move |id, index| {
         if let Some(shards) = weak.upgrade() {
             shards.checkpointed(id.0, index);
         }
+    });
+    let weak = Arc::downgrade(streams);
+    streams.shards.faults().on_outage(move |outage| {
+        let Some(streams) = weak.upgrade() else {
+            return;
+        };
+        // Called on a shard's thread, which must not wait for what listens to its streams.
+        let outage = outage.clone();
+        let background = Arc::clone(streams.engine.background());
+        background.spawn(Box::new(move || streams.end_all(&outage)));
     });
     let weak = Arc::downgrade(streams);
     engine.set_failure_listener(move |id, reason| {
@@ -600,8 +710,8 @@ impl StreamMaker for Streams {
 
     fn unreserved(&self, storage: Storage) -> u64 {
         let max = match storage {
-            Storage::Memory => self.bytes_max[0],
-            Storage::File => self.bytes_max[1],
+            Storage::Memory => self.bytes_max[0].load(Ordering::Relaxed),
+            Storage::File => self.bytes_max[1].load(Ordering::Relaxed),
         };
         let held = self.held.lock();
         let reserved = held.values().filter(|held| held.reserved.0 == storage);
@@ -612,10 +722,6 @@ impl StreamMaker for Streams {
         self.broker
             .account(&account.name)
             .is_some_and(|account| account.has_interest(subject))
-    }
-
-    fn can_restore(&self) -> Result<(), ApiError> {
-        Ok(())
     }
 
     fn land(
@@ -637,9 +743,7 @@ impl StreamMaker for Streams {
         let id = landing
             .finish(&mut core)
             .map_err(|error| ErrorCode::StreamRestore.with(error))?;
-        let stream = self.run(&account.name, core, id, None);
-        self.advise(&account.name, &stream.name, StreamAction::Created);
-        Ok(stream)
+        Ok(self.run_landed(&account.name, core, id))
     }
 }
 
@@ -657,6 +761,44 @@ impl Backend for Streams {
 
     fn engine_figures(&self) -> EngineFigures {
         self.engine.figures()
+    }
+
+    fn on_outage(&self, listener: OutageListener) {
+        // Once per run.
+        let _ = self.outage_listener.set(listener);
+        // It may have come before there was anybody to hear of it.
+        if let (Some(outage), Some(listener)) =
+            (self.shards.faults().outage(), self.outage_listener.get())
+        {
+            listener(outage);
+        }
+    }
+
+    fn tell_system(&self, subject: &str, payload: Vec<u8>) {
+        self.tell(None, subject, || payload);
+    }
+
+    fn set_server_limits(&self, memory: u64, storage: u64) {
+        for (limit, bytes) in self.bytes_max.iter().zip([memory, storage]) {
+            limit.store(bytes, Ordering::Relaxed);
+        }
+        self.usage.set_server_limits(memory, storage);
+    }
+
+    fn set_account_limits(&self, account: &str, limits: &AccountLimits) {
+        self.usage_of(account).set_account_limits(limits);
+    }
+
+    fn park(&self, account: &AccountStreams) {
+        self.park_all(account);
+    }
+
+    fn unpark(&self, account: &str) -> Vec<Arc<Stream>> {
+        self.run_parked(account)
+    }
+
+    fn waiting(&self) -> Vec<usize> {
+        self.shards.waiting()
     }
 
     fn stop(&self) {

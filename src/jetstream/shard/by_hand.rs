@@ -35,7 +35,7 @@ impl HandShard {
 
     /// Does all there is to do. How long there is nothing more, unless something comes.
     pub(crate) fn turn(&mut self) -> Option<Duration> {
-        self.worker.turn(&mut self.work, Some(Duration::ZERO));
+        self.worker.turn(&mut self.work);
         self.worker.patience()
     }
 

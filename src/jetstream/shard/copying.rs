@@ -38,14 +38,19 @@ impl Slot {
         let is_wanted = self.core.is_leading() && Sourcing::is_wanted(&config);
         if !is_wanted {
             if self.copying.is_some() {
-                self.copy(now_ns, |sourcing, _, _, doings| sourcing.end(doings));
+                // A leader whose stream copies no more has nobody after it; one that leads no more has.
+                let is_over = self.core.is_leading();
+                self.copy(now_ns, |sourcing, _, _, doings| match is_over {
+                    true => sourcing.leave(doings),
+                    false => sourcing.end(doings),
+                });
                 self.copying = None;
             }
             return;
         }
         if self.copying.is_none() {
             self.copying = Some(Box::new(Copying {
-                sourcing: Sourcing::new(self.account.name()),
+                sourcing: Sourcing::new(self.account.name(), self.core.domain()),
                 ears: HashMap::new(),
                 direct: Vec::new(),
             }));
@@ -64,6 +69,16 @@ impl Slot {
             });
         }
         self.answer_for_origin();
+    }
+
+    /// The stream is removed: nobody will go on with its copying.
+    pub(super) fn leave_origins(&mut self) {
+        let mut doings = Doings::default();
+        if self.core.is_leading() {
+            self.with_sourcing(|sourcing, _| sourcing.leave(&mut doings));
+        }
+        let requests = doings.requests.into_iter().map(into_outgoing);
+        self.outgoing.extend(requests);
     }
 
     /// When copying next has something to do.
@@ -94,14 +109,20 @@ impl Slot {
         now_ns: i64,
         act: impl FnOnce(&mut Sourcing, &Ground<'_>, Now, &mut Doings),
     ) {
-        let mut doings = Doings::default();
         let now = Now {
             ns: now_ns,
             random: self.next_random(),
         };
+        // First, because what follows a message that is lost must not be taken: it would leave a gap.
+        self.ask_again(now);
+        let mut doings = Doings::default();
         self.with_sourcing(|sourcing, ground| act(sourcing, ground, now, &mut doings));
         self.carry_out_doings(doings, now_ns);
-        // What the core could not take is asked for again.
+        self.ask_again(now);
+    }
+
+    /// What is lost, or what the core could not take, is asked for again.
+    fn ask_again(&mut self, now: Now) {
         loop {
             let mut doings = Doings::default();
             let (lost, refused) = self.effects.take_copying();
@@ -110,13 +131,14 @@ impl Slot {
             }
             self.with_sourcing(|sourcing, ground| {
                 if lost {
-                    sourcing.lost(ground, now, &mut doings);
+                    // What was refused came after what is stored, so that this goes back far enough.
+                    return sourcing.lost(ground, now, &mut doings);
                 }
                 for (attempt, sequence) in refused {
                     sourcing.refused(attempt, sequence, now, &mut doings);
                 }
             });
-            self.carry_out_doings(doings, now_ns);
+            self.carry_out_doings(doings, now.ns);
         }
     }
 
@@ -205,7 +227,14 @@ impl Slot {
 }
 
 fn into_outgoing(request: Request) -> Outgoing {
+    let headers = match request.level {
+        Some(level) => Bytes::from(format!(
+            "NATS/1.0\r\nNats-Required-Api-Level: {level}\r\n\r\n"
+        )),
+        None => Bytes::new(),
+    };
     Outgoing {
+        headers,
         subject: Bytes::from(request.subject),
         reply: Bytes::from(request.reply),
         payload: request.body,

@@ -1,6 +1,6 @@
 //! What a shard is handed from outside.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -30,7 +30,12 @@ pub(super) enum Item {
     /// Take a stream in.
     Adopt(Box<Slot>),
     /// Messages for a stream.
-    Inbound { slot: u64, batch: Vec<Inbound> },
+    Inbound {
+        slot: u64,
+        batch: Vec<Inbound>,
+        /// Whether little is to be done for them, none of which waits for a disk.
+        is_light: bool,
+    },
     /// Publishes that found a stream's queue full: their reply subjects.
     Overrun { slot: u64, replies: Vec<Bytes> },
     /// Listeners on a push consumer's deliver subject came or went.
@@ -63,6 +68,8 @@ pub(super) enum Item {
     Replica { slot: u64, act: Act },
     /// The stream's store takes no changes any more.
     Fail { stream: u64, reason: String },
+    /// No stream takes anything any more.
+    FailAll { reason: String },
     /// Let a stream go.
     Remove { slot: u64, done: Done },
     /// Take nothing new, and hand the stream back when everything decided is applied.
@@ -78,12 +85,26 @@ pub(super) struct Work {
     /// Entries that are durable: slot and index.
     pub(super) commits: Vec<(u64, u64)>,
     /// Why the log takes nothing any more.
-    pub(super) failure: Option<String>,
+    pub(super) failure: Option<JournalError>,
+    /// Whether the thread is to look again when to wake.
+    pub(super) is_called: bool,
 }
 
 impl Work {
     fn is_empty(&self) -> bool {
-        self.items.is_empty() && self.commits.is_empty() && self.failure.is_none()
+        self.items.is_empty()
+            && self.commits.is_empty()
+            && self.failure.is_none()
+            && !self.is_called
+    }
+
+    /// Whether all there is are messages that an offer was made for.
+    fn is_offered(&self) -> bool {
+        let is_light = |item: &Item| matches!(item, Item::Inbound { is_light: true, .. });
+        self.commits.is_empty()
+            && self.failure.is_none()
+            && !self.is_called
+            && self.items.iter().all(is_light)
     }
 }
 
@@ -92,6 +113,8 @@ impl Work {
 pub(crate) struct Inbox {
     work: Mutex<Work>,
     ready: Condvar,
+    /// The shard has ended: what comes is dropped. Changed with `work` locked.
+    is_closed: AtomicBool,
     /// Rung for a shard without a thread.
     #[cfg(test)]
     pub(super) bell: std::sync::OnceLock<std::sync::Arc<tokio::sync::Notify>>,
@@ -106,29 +129,87 @@ impl Inbox {
         }
     }
 
+    /// What waits.
+    pub(super) fn len(&self) -> usize {
+        let work = self.work.lock();
+        work.items.len() + work.commits.len()
+    }
+
     pub(super) fn push(&self, item: Item) {
-        let mut work = self.work.lock();
-        let first = work.is_empty();
-        work.items.push(item);
-        drop(work);
-        if first {
+        if self.put(item) {
             self.wake();
         }
     }
 
-    /// Takes all that is there into `work`, waiting up to `patience` for something.
-    pub(super) fn take(&self, work: &mut Work, patience: Option<Duration>) {
-        let mut here = self.work.lock();
-        if here.is_empty() {
-            match patience {
-                Some(Duration::ZERO) => {}
-                Some(patience) => {
-                    self.ready.wait_for(&mut here, patience);
-                }
-                None => self.ready.wait(&mut here),
-            }
+    /// Takes something in and wakes nobody. Whether there was nothing before: then the caller has to see to it that it is done.
+    pub(super) fn put(&self, item: Item) -> bool {
+        let mut work = self.work.lock();
+        if self.is_closed.load(Ordering::Relaxed) {
+            drop(work);
+            drop(item);
+            return false;
         }
-        std::mem::swap(&mut *here, work);
+        let first = work.is_empty();
+        work.items.push(item);
+        first
+    }
+
+    /// Has the thread look what there is, and when it should wake.
+    pub(super) fn call(&self) {
+        self.work.lock().is_called = true;
+        self.wake();
+    }
+
+    /// Takes all that is there into `work`, if all of it was offered.
+    pub(super) fn take_offered(&self, work: &mut Work) -> bool {
+        let mut here = self.work.lock();
+        let is_offered = here.is_offered();
+        if is_offered {
+            std::mem::swap(&mut *here, work);
+        }
+        is_offered
+    }
+
+    /// Whether nothing waits.
+    pub(super) fn is_empty(&self) -> bool {
+        self.work.lock().is_empty()
+    }
+
+    /// Puts what was taken back in front of all that came since.
+    pub(super) fn put_back(&self, work: &mut Work) {
+        let mut here = self.work.lock();
+        work.items.append(&mut here.items);
+        std::mem::swap(&mut here.items, &mut work.items);
+    }
+
+    /// Waits up to `patience` for something.
+    pub(super) fn wait(&self, patience: Option<Duration>) {
+        let mut here = self.work.lock();
+        if !here.is_empty() {
+            return;
+        }
+        match patience {
+            Some(Duration::ZERO) => {}
+            Some(patience) => {
+                self.ready.wait_for(&mut here, patience);
+            }
+            None => self.ready.wait(&mut here),
+        }
+    }
+
+    /// Drops what is there and all that still comes, so that nobody waits for an answer.
+    pub(super) fn close(&self) {
+        let mut work = self.work.lock();
+        self.is_closed.store(true, Ordering::Relaxed);
+        let left = std::mem::take(&mut *work);
+        // Who is told may have something to say.
+        drop(work);
+        drop(left);
+    }
+
+    /// Takes all that is there into `work`.
+    pub(super) fn take(&self, work: &mut Work) {
+        std::mem::swap(&mut *self.work.lock(), work);
     }
 }
 
@@ -146,7 +227,7 @@ impl CommitSink for Inbox {
 
     fn failed(&self, error: &JournalError) {
         let mut work = self.work.lock();
-        work.failure = Some(error.to_string());
+        work.failure = Some(error.clone());
         drop(work);
         self.wake();
     }

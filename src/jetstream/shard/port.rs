@@ -2,18 +2,25 @@
 
 use std::sync::Arc;
 
+use super::bench::Bench;
 use super::copying::is_for_origin;
 use super::faults::Faults;
 use super::inbox::{Answer, Done, Gauge, Inbox, Item, measure};
+use super::light::Light;
 use super::slot::Surrendered;
-use crate::broker::{Inbound, InterestTarget, InternalTarget};
+use crate::broker::{Inbound, InterestTarget, InternalTarget, Offer, TracedAs};
 use crate::jetstream::core::{StreamReply, StreamRequest};
+use crate::jetstream::intake::Purpose;
 use crate::jetstream::registry::StreamPort;
 
 /// A stream as others reach it. Clones reach the same one.
 #[derive(Clone)]
 pub(crate) struct Port {
+    /// The stream's name.
+    pub(super) stream: Arc<str>,
     pub(super) inbox: Arc<Inbox>,
+    /// Where who brings a little work may do it, and what counts as little. Absent for a shard without a thread.
+    pub(super) offers: Option<(Arc<Bench>, Light)>,
     pub(super) slot: u64,
     pub(super) gauge: Arc<Gauge>,
     pub(super) faults: Arc<Faults>,
@@ -32,14 +39,19 @@ impl Port {
     /// meanwhile it takes nothing: its subscriptions should be gone before.
     pub(crate) async fn surrender(&self) -> Option<Surrendered> {
         let (answer, answered) = tokio::sync::oneshot::channel();
+        self.surrender_to(Box::new(move |surrendered| {
+            // Who asked and does not wait any more lets it go.
+            let _ = answer.send(surrendered);
+        }));
+        answered.await.ok()
+    }
+
+    /// The same, for `taker`, which is dropped when the stream is gone already.
+    pub(super) fn surrender_to(&self, taker: Box<dyn FnOnce(Surrendered) + Send>) {
         self.inbox.push(Item::Surrender {
             slot: self.slot,
-            taker: Box::new(move |surrendered| {
-                // Who asked and does not wait any more lets it go.
-                let _ = answer.send(surrendered);
-            }),
+            taker,
         });
-        answered.await.ok()
     }
 
     /// Has a request answered.
@@ -61,11 +73,50 @@ impl StreamPort for Port {
 impl InternalTarget for Port {
     fn deliver(&self, batch: Vec<Inbound>) {
         let (messages, bytes) = measure(&batch);
-        let slot = self.slot;
-        if self.gauge.admit(messages, bytes) {
-            self.inbox.push(Item::Inbound { slot, batch });
-            return;
+        if !self.gauge.admit(messages, bytes) {
+            return self.overrun(batch);
         }
+        let (slot, is_light) = (self.slot, false);
+        self.inbox.push(Item::Inbound {
+            slot,
+            batch,
+            is_light,
+        });
+    }
+
+    fn deliver_offering(&self, batch: Vec<Inbound>) -> Option<Offer> {
+        let offers = self.offers.as_ref();
+        let Some((bench, _)) = offers.filter(|(_, light)| light.holds(&batch)) else {
+            self.deliver(batch);
+            return None;
+        };
+        let (messages, bytes) = measure(&batch);
+        if !self.gauge.admit(messages, bytes) {
+            self.overrun(batch);
+            return None;
+        }
+        let (slot, is_light) = (self.slot, true);
+        let is_first = self.inbox.put(Item::Inbound {
+            slot,
+            batch,
+            is_light,
+        });
+        // Otherwise somebody is about to do what came before, and this with it.
+        is_first.then(|| Offer::new(Arc::<Bench>::clone(bench)))
+    }
+
+    fn traced_as(&self, tag: u64) -> TracedAs<'_> {
+        match tag == Purpose::Publish as u64 {
+            true => TracedAs::Stream(&self.stream),
+            false => TracedAs::Nothing,
+        }
+    }
+}
+
+impl Port {
+    /// Too much waits: who published and wants to know is told.
+    fn overrun(&self, batch: Vec<Inbound>) {
+        let slot = self.slot;
         let replies = batch
             .into_iter()
             .filter(|inbound| !is_for_origin(inbound.tag))

@@ -11,15 +11,17 @@ use std::sync::Arc;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use raft::group::{Applied, Content, MachineFailed, Role};
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
 use super::inbox::Taken;
 use super::port::Port;
+use super::replica_port::ReplicaPort;
 use super::replicated_log::ReplicatedLog;
 use super::slot::Slot;
 use crate::broker::{Account, InternalSubscription, InternalTarget};
 use crate::jetstream::core::{
-    Divergence, LogPlace, Manifest, Mark, ReceiveError, Receiving, ReceivingNeeds, StreamCore,
+    ApplyError, Divergence, LogPlace, Manifest, Mark, ReceiveError, Receiving, ReceivingNeeds,
+    StreamCore,
 };
 use crate::jetstream::intake::{self, Purpose};
 use crate::jetstream::log::{Checkpoint, Log, LogError};
@@ -32,6 +34,15 @@ const VOLATILE_ENTRY_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Manifests that are kept for those who fetch them piece by piece.
 const PREPARED_MAX: usize = 4;
 
+/// A replica that is given its first state keeps what has come after so many bytes, so that a start goes on from there.
+const KEPT_AFTER_BYTES: u64 = if cfg!(test) {
+    64 * 1024
+} else {
+    64 * 1024 * 1024
+};
+/// What stands for the group's checkpoint in a cut of a replica that has a part of its first state only.
+pub(crate) const RECEIVING: &[u8] = b"receiving";
+
 /// A replica about to live on a shard.
 pub(crate) struct ReplicaSetup {
     /// The stream as of its checkpoint.
@@ -42,6 +53,8 @@ pub(crate) struct ReplicaSetup {
     pub storage_log: Arc<dyn Log>,
     /// Its number in storage, 0 for a stream in memory.
     pub storage: u64,
+    /// Whose its group's entries in the journal are, in memory too.
+    pub owner: u64,
     /// Counts what it holds.
     pub meter: Meter,
     /// Where its group stands with the checkpoint.
@@ -70,25 +83,36 @@ pub(crate) struct ReplicaStatus {
     pub position: raft::group::Checkpoint,
     /// The digest after that entry.
     pub digest: Mark,
-    /// Where it was found to differ from its leader.
+    /// Where it was found to differ from another replica, until it is known which of them is wrong.
     pub divergence: Option<Divergence>,
     /// Present while it is given a state.
     pub catchup: Option<Catchup>,
     /// Why it takes nothing any more.
     pub offline: Option<String>,
+    /// Why what it holds is of no use, if it is not: it differs from the other replicas, or cannot be read or written. Another one has to take its place.
+    pub spoilt: Option<String>,
 }
 
 /// The replica's part of a slot.
 pub(crate) struct Replica {
     log: Arc<ReplicatedLog>,
     position: raft::group::Checkpoint,
-    role: Role,
+    pub(super) role: Role,
     status: Arc<Mutex<ReplicaStatus>>,
+    differences: watch::Sender<Option<Divergence>>,
+    /// Why what it holds is of no use.
+    pub(super) spoilt: Option<String>,
+    /// Whether another replica is to lead.
+    pub(super) holds_back: bool,
+    /// Whether it was said that nobody knows who is wrong.
+    pub(super) is_contested: bool,
     keeps_nothing: bool,
     /// Whether its messages are not those of its state.
     receives: bool,
     receiving: Option<Receiving>,
     catchup: Catchup,
+    /// Bytes of records that came since the last cut.
+    unkept_bytes: u64,
     /// What was committed while it is given a state.
     waiting: Vec<(Vec<Applied>, Taken)>,
     /// When to propose again what is in doubt.
@@ -111,17 +135,18 @@ pub(crate) struct Replica {
 }
 
 impl Slot {
-    /// A slot for a replica, and what others see of it.
+    /// A slot for a replica, and how it is reached.
     pub(super) fn new_replica(
         setup: ReplicaSetup,
         log: Arc<ReplicatedLog>,
         port: Port,
-    ) -> (Self, Arc<Mutex<ReplicaStatus>>) {
+    ) -> (Self, ReplicaPort) {
         let ReplicaSetup {
             core,
             account,
             storage_log: _,
             storage,
+            owner,
             meter,
             position,
             keeps_nothing,
@@ -133,10 +158,14 @@ impl Slot {
             divergence: None,
             catchup: None,
             offline: None,
+            spoilt: None,
         };
         let status = Arc::new(Mutex::new(status));
+        let (differences, differs) = watch::channel(None);
         let as_log: Arc<dyn Log> = Arc::<ReplicatedLog>::clone(&log);
         let mut slot = Self::new(core, account, as_log, storage, port, meter);
+        slot.owner = owner;
+        slot.core.set_has_replicas(true);
         slot.replica = Some(Box::new(Replica {
             log,
             handed_index: position.at.index,
@@ -144,10 +173,15 @@ impl Slot {
             position,
             role: Role::Leaderless,
             status: Arc::clone(&status),
+            differences,
+            spoilt: None,
+            holds_back: false,
+            is_contested: false,
             keeps_nothing,
             receives: false,
             receiving: None,
             catchup: Catchup::default(),
+            unkept_bytes: 0,
             waiting: Vec::new(),
             again_ns: None,
             cuts: VecDeque::new(),
@@ -159,7 +193,12 @@ impl Slot {
             prepared: VecDeque::new(),
             prepared_last: 0,
         }));
-        (slot, status)
+        let port = ReplicaPort {
+            port: slot.port.clone(),
+            status,
+            differences: differs,
+        };
+        (slot, port)
     }
 
     pub(super) fn is_receiving(&self) -> bool {
@@ -217,17 +256,14 @@ impl Slot {
                 continue;
             };
             let taken = self.step(now_ns, |core, step| core.take_committed(at, &entry, step));
-            if let Err(error) = taken {
-                self.fail(&error.to_string());
+            match taken {
+                Ok(()) if self.core.store().guesses() > 0 => {
+                    self.spoil("what a message counted in the stream's state cannot be read here");
+                }
+                Ok(()) => {}
+                Err(error @ ApplyError::Store { .. }) => self.spoil(&error.to_string()),
+                Err(error) => self.fail(&error.to_string()),
             }
-        }
-        if let Some(found) = self.core.divergence()
-            && self.offline.is_none()
-        {
-            self.fail(&format!(
-                "this replica differs from its leader since entry {} at the latest: {:016x} here, {:016x} there",
-                found.index, found.ours, found.theirs
-            ));
         }
         match &self.offline {
             Some(offline) => Err(MachineFailed(offline.0.clone())),
@@ -242,21 +278,31 @@ impl Slot {
         };
         replica.role = role.clone();
         replica.again_ns = None;
+        replica.holds_back = false;
         replica.log.is_resolved();
+        let is_spoilt = replica.spoilt.is_some();
         self.stop_leading();
+        self.core.set_has_replicas(true);
         if let Role::Leader { term } = role
             && self.offline.is_none()
             && !self.is_receiving()
         {
-            self.step(now_ns, |core, step| core.lead(term, step));
-            self.is_busy = true;
+            match is_spoilt {
+                true => self.hold_back(),
+                false => {
+                    self.step(now_ns, |core, step| core.lead(term, step));
+                    self.is_busy = true;
+                }
+            }
         }
         self.listen();
     }
 
-    fn stop_leading(&mut self) {
+    pub(super) fn stop_leading(&mut self) {
         if self.core.is_leading() {
             self.core.follow(&mut self.effects);
+            // Also when it leads again at once: what was in flight may never be applied.
+            self.effects.lost = true;
         }
         // Consumers that were announced in this round are not to be listened for any more.
         self.effects.consumers.clear();
@@ -265,17 +311,19 @@ impl Slot {
     }
 
     /// Listens to what concerns a replica of this role. What stays is neither missed nor heard twice.
-    fn listen(&mut self) {
+    pub(super) fn listen(&mut self) {
         let Some(replica) = self.replica.as_deref_mut() else {
             return;
         };
         let leads = self.core.is_leading();
         let is_current = matches!(replica.role, Role::Leader { .. } | Role::Follower { .. });
-        let answers = is_current && !replica.receives && self.offline.is_none();
-        let wanted: Vec<(String, Purpose)> = intake::patterns(self.core.config())
-            .into_iter()
-            .filter(|(_, purpose)| if purpose.is_direct() { answers } else { leads })
-            .collect();
+        let is_sound = replica.spoilt.is_none() || leads;
+        let answers = is_current && is_sound && !replica.receives && self.offline.is_none();
+        let wanted: Vec<(String, Purpose)> =
+            intake::patterns(self.core.config(), self.core.ack_names())
+                .into_iter()
+                .filter(|(_, purpose)| if purpose.is_direct() { answers } else { leads })
+                .collect();
         let is_wanted = |subscription: &InternalSubscription| {
             let subject = subscription.subject();
             wanted
@@ -367,8 +415,17 @@ impl Slot {
         }
         status.digest = digest;
         status.divergence = divergence;
+        if status.spoilt.is_none() {
+            status.spoilt.clone_from(&replica.spoilt);
+        }
         status.catchup = replica.receives.then(|| replica.catchup.clone());
         status.offline = offline;
+        drop(status);
+        replica.differences.send_if_modified(|known| {
+            let differs = *known != divergence;
+            *known = divergence;
+            differs
+        });
     }
 
     /// The stream cannot go on here: whoever waits for it hears so.
@@ -390,6 +447,7 @@ impl Slot {
         replica.is_some_and(|replica| std::mem::take(&mut replica.wants_checkpoint))
     }
 
+    #[cfg(test)]
     pub(super) fn want_checkpoint(&mut self) {
         if let Some(replica) = self.replica.as_deref_mut() {
             replica.wants_checkpoint = true;
@@ -410,7 +468,7 @@ impl Slot {
             return Ok(Checkpoint::Pointless);
         };
         if replica.receives {
-            return Ok(Checkpoint::Pointless);
+            return self.keep_received();
         }
         self.core.set_group(replica.position.encode());
         let (core, index) = (self.core.snapshot(), self.core.applied_index());
@@ -429,6 +487,26 @@ impl Slot {
         replica.entry_bytes = 0;
         if begun == Checkpoint::Pointless {
             self.checkpointed(index);
+        }
+        Ok(begun)
+    }
+
+    /// A cut of what a replica has of its first state. One that had a state before has a log and a vote with it, and keeps those.
+    fn keep_received(&mut self) -> Result<Checkpoint, LogError> {
+        let Some(replica) = self.replica.as_deref_mut() else {
+            return Ok(Checkpoint::Pointless);
+        };
+        if replica.position.at.index > 0 || self.storage == 0 {
+            return Ok(Checkpoint::Pointless);
+        }
+        self.core.set_group(Bytes::from_static(RECEIVING));
+        let (core, index) = (self.core.snapshot(), self.core.applied_index());
+        self.core.set_group(Bytes::new());
+        let log = Arc::clone(&replica.log);
+        let store: &mut dyn Any = self.core.store_mut();
+        let begun = log.checkpoint(self.storage, store, index, core)?;
+        if begun != Checkpoint::Busy {
+            replica.unkept_bytes = 0;
         }
         Ok(begun)
     }
@@ -574,6 +652,10 @@ impl Slot {
         if let Some(replica) = self.replica.as_deref_mut() {
             replica.catchup.present = present;
             replica.catchup.bytes += records.len() as u64;
+            replica.unkept_bytes += records.len() as u64;
+            if replica.position.at.index == 0 && replica.unkept_bytes >= KEPT_AFTER_BYTES {
+                replica.wants_checkpoint = true;
+            }
         }
         upto
     }
@@ -631,7 +713,7 @@ impl Slot {
         result.map_err(|error| {
             let text = error.to_string();
             if matches!(error, ReceiveError::Store(_)) {
-                self.fail(&text);
+                self.spoil(&text);
             }
             text
         })

@@ -5,14 +5,16 @@ use std::sync::Arc;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use raft::group::{Applied, MachineFailed, Role};
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
 use super::inbox::Item;
 use super::port::Port;
 use super::replica::ReplicaStatus;
 use super::replicated_log::Proposer;
 use super::slot::Slot;
-use crate::jetstream::core::{Manifest, Mark, ReceivingNeeds, Retirement};
+use crate::jetstream::core::{
+    Divergence, Manifest, Mark, ReceivingNeeds, Recollection, Retirement,
+};
 
 /// A replica on its shard, as others reach it. Clones reach the same one.
 #[derive(Clone)]
@@ -20,6 +22,16 @@ pub(crate) struct ReplicaPort {
     /// The stream, as clients and the API reach it.
     pub port: Port,
     pub(super) status: Arc<Mutex<ReplicaStatus>>,
+    pub(super) differences: watch::Receiver<Option<Divergence>>,
+}
+
+/// What a look at a replica came to.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Glance {
+    /// What it is to its group, when that is not what was seen of it.
+    pub role: Option<Role>,
+    /// Why what it holds is of no use.
+    pub spoilt: Option<String>,
 }
 
 /// The replica is not there any more.
@@ -33,10 +45,43 @@ impl ReplicaPort {
         self.status.lock().clone()
     }
 
-    /// What it is to its group, when that is not what was seen of it.
-    pub fn role_unlike(&self, seen: Option<&Role>) -> Option<Role> {
+    /// What there is to see that was not seen yet.
+    pub fn glance(&self, seen: Option<&Role>) -> Glance {
         let status = self.status.lock();
-        (seen != Some(&status.role)).then(|| status.role.clone())
+        Glance {
+            role: (seen != Some(&status.role)).then(|| status.role.clone()),
+            spoilt: status.spoilt.clone(),
+        }
+    }
+
+    /// Where it differs from another replica, while it is not known which of them is wrong.
+    pub(crate) fn differences(&self) -> watch::Receiver<Option<Divergence>> {
+        self.differences.clone()
+    }
+
+    /// Another replica says what its digest was, and asks for the one here.
+    pub(crate) async fn contrast(&self, theirs: Mark) -> Result<Recollection, ReplicaGone> {
+        self.ask(move |slot, _| slot.core.contrast(theirs)).await
+    }
+
+    /// A majority has what it has up to an entry.
+    pub(crate) fn is_right_upto(&self, index: u64) {
+        self.act(move |slot, _| slot.is_right_upto(index));
+    }
+
+    /// A majority has that digest and not the one here.
+    pub(crate) fn is_wrong(&self, found: Divergence, digest: u64) {
+        self.act(move |slot, _| slot.is_wrong(found, digest));
+    }
+
+    /// Nobody else leads; `alone`: nobody else can.
+    pub(crate) fn lead_all_the_same(&self, alone: bool) {
+        self.act(move |slot, now_ns| slot.lead_all_the_same(alone, now_ns));
+    }
+
+    /// It cannot be told who is wrong.
+    pub(crate) fn is_contested(&self, found: Divergence) {
+        self.act(move |slot, _| slot.is_contested(found));
     }
 
     /// Its group runs: from now on it can lead.
@@ -78,12 +123,8 @@ impl ReplicaPort {
         self.ask(|slot, _| slot.position()).await
     }
 
-    /// Digests at earlier entries, for comparison with other replicas.
-    pub async fn digest_marks(&self) -> Result<Vec<Mark>, ReplicaGone> {
-        self.ask(|slot, _| slot.core.digest_marks()).await
-    }
-
     /// Has a checkpoint begun as soon as that can be.
+    #[cfg(test)]
     pub fn checkpoint(&self) {
         self.act(|slot, _| slot.want_checkpoint());
     }

@@ -54,7 +54,7 @@ fn scene() -> (ReplicatedLog, Arc<Told>, Arc<Inbox>, Arc<dyn CommitSink>) {
 /// How often the stream was told that something is in doubt.
 fn doubts(inbox: &Inbox) -> usize {
     let mut work = Work::default();
-    inbox.take(&mut work, Some(Duration::ZERO));
+    inbox.take(&mut work);
     let items = work.items.iter();
     items
         .filter(|item| matches!(item, Item::InDoubt { slot: 7 }))

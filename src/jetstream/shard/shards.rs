@@ -8,8 +8,10 @@ use std::thread::{self, JoinHandle};
 
 use parking_lot::Mutex;
 
+use super::bench::Bench;
 use super::faults::Faults;
 use super::inbox::{Gauge, Inbox, Item, WaitingMax};
+use super::light::Light;
 use super::port::Port;
 use super::replica::ReplicaSetup;
 use super::replica_port::ReplicaPort;
@@ -24,6 +26,7 @@ use crate::jetstream::usage::Meter;
 /// The threads on which streams live.
 pub(crate) struct Shards {
     inboxes: Vec<Arc<Inbox>>,
+    benches: Vec<Arc<Bench>>,
     threads: Mutex<Vec<JoinHandle<()>>>,
     slot_last: AtomicU64,
     waiting: WaitingMax,
@@ -38,16 +41,23 @@ impl Shards {
         waiting: WaitingMax,
     ) -> io::Result<Self> {
         let mut inboxes = Vec::new();
+        let mut benches = Vec::new();
         let mut threads = Vec::new();
         for number in 0..count.max(1) {
             let inbox = Arc::new(Inbox::default());
             let worker = Worker::new(Arc::clone(&inbox), Arc::clone(broker));
+            let bench = Arc::new(Bench::new(worker, Arc::clone(&inbox)));
             let named = thread::Builder::new().name(format!("shard-{number}"));
-            threads.push(named.spawn(move || worker.run())?);
+            threads.push(named.spawn({
+                let bench = Arc::clone(&bench);
+                move || bench.run()
+            })?);
             inboxes.push(inbox);
+            benches.push(bench);
         }
         Ok(Self {
             inboxes,
+            benches,
             threads: Mutex::new(threads),
             slot_last: AtomicU64::new(0),
             waiting,
@@ -65,6 +75,7 @@ impl Shards {
         let (shard, inbox) = super::HandShard::new(broker, clock);
         let shards = Self {
             inboxes: vec![inbox],
+            benches: Vec::new(),
             threads: Mutex::default(),
             slot_last: AtomicU64::new(0),
             waiting,
@@ -94,35 +105,43 @@ impl Shards {
         storage: u64,
         meter: Meter,
     ) -> Port {
-        let port = self.new_port();
+        let port = self.new_port(core.name(), Light::Everything);
         let stream = Slot::new(core, account, log, storage, port.clone(), meter);
         port.inbox.push(Item::Adopt(Box::new(stream)));
         port
     }
 
-    #[allow(dead_code, reason = "the controller of a cluster starts replicas")]
     /// Lets a replica of a stream live on one of the shards. It follows until its group says otherwise.
     pub(crate) fn adopt_replica(&self, setup: ReplicaSetup) -> ReplicaPort {
-        let port = self.new_port();
+        // What is published to it goes to the group, which has threads of its own.
+        let port = self.new_port(setup.core.name(), Light::Reads);
         let log = ReplicatedLog::new(
             Arc::clone(&setup.storage_log),
             Arc::clone(&port.inbox),
             port.slot,
         );
-        let (stream, status) = Slot::new_replica(setup, Arc::new(log), port.clone());
+        let (stream, replica) = Slot::new_replica(setup, Arc::new(log), port.clone());
         port.inbox.push(Item::Adopt(Box::new(stream)));
-        ReplicaPort { port, status }
+        replica
     }
 
-    fn new_port(&self) -> Port {
+    /// How much waits for each.
+    pub(crate) fn waiting(&self) -> Vec<usize> {
+        self.inboxes.iter().map(|inbox| inbox.len()).collect()
+    }
+
+    fn new_port(&self, stream: &str, light: Light) -> Port {
         let slot = self.slot_last.fetch_add(1, Ordering::Relaxed) + 1;
         let at = slot as usize % self.inboxes.len();
         let inbox = match self.inboxes.get(at) {
             Some(inbox) => Arc::clone(inbox),
             None => Arc::default(),
         };
+        let offers = self.benches.get(at).cloned();
         Port {
+            stream: stream.into(),
             inbox,
+            offers: offers.map(|bench| (bench, light)),
             slot,
             gauge: Arc::new(Gauge::new(self.waiting)),
             faults: Arc::clone(&self.faults),
@@ -153,6 +172,15 @@ impl Shards {
         for inbox in &self.inboxes {
             inbox.push(Item::Fail {
                 stream,
+                reason: reason.to_owned(),
+            });
+        }
+    }
+
+    /// No stream takes anything any more.
+    pub(crate) fn fail_all(&self, reason: &str) {
+        for inbox in &self.inboxes {
+            inbox.push(Item::FailAll {
                 reason: reason.to_owned(),
             });
         }

@@ -11,6 +11,7 @@ use super::copying::{self, Copying};
 use super::inbox::Answer;
 use super::port::Port;
 use super::replica::Replica;
+use crate::broker::message_trace::disabled;
 use crate::broker::{
     Account, Broker, Inbound, InterestWatch, InternalSubscription, InternalTarget, Outgoing,
     PublishCache,
@@ -21,9 +22,12 @@ use crate::jetstream::core::{
     StreamRequest, World,
 };
 use crate::jetstream::intake::{self, Intake, Purpose};
-use crate::jetstream::log::{Checkpoint, Entry, Log, LogError};
+use crate::jetstream::log::{Checkpoint, Entry, Log, LogError, Pressure};
 use crate::jetstream::types::{ApiError, ErrorCode, Time};
 use crate::jetstream::usage::Meter;
+
+/// While a stream has more bytes than this that are in the log and not yet in its files, its publishers wait. One piece is being written then, and two are ready.
+const BACKLOG_BYTES_MAX: usize = 24 << 20;
 
 /// Why a stream takes nothing any more.
 #[derive(Debug, Clone)]
@@ -38,6 +42,12 @@ pub(crate) struct Slot {
     pub(super) replica: Option<Box<Replica>>,
     /// Its number in storage.
     pub(super) storage: u64,
+    /// Whose its entries in the journal are; 0 when it has none there. A replica in memory has some, those of its group.
+    pub(super) owner: u64,
+    /// The last entry of the newest cut that was begun.
+    cut_index: Option<u64>,
+    /// The journal has named it as one that holds it back.
+    holds_journal: bool,
     pub(super) port: Port,
     meter: Meter,
     requests: HashMap<u64, Answer>,
@@ -81,6 +91,11 @@ impl World for AccountWorld<'_> {
         std::str::from_utf8(subject).is_ok_and(|subject| self.account.has_interest(subject))
     }
 
+    fn is_heard(&self, subject: &[u8], group: &[u8]) -> bool {
+        let group = (!group.is_empty()).then_some(group);
+        self.account.is_subscribed(subject, group)
+    }
+
     fn random(&self) -> u64 {
         // The operating system gave the start; what follows only has to differ.
         let next = self.random.get().wrapping_add(0x9e37_79b9_7f4a_7c15);
@@ -93,19 +108,24 @@ impl World for AccountWorld<'_> {
 
 impl Slot {
     pub(super) fn new(
-        core: StreamCore,
+        mut core: StreamCore,
         account: Arc<Account>,
         log: Arc<dyn Log>,
         storage: u64,
         port: Port,
         meter: Meter,
     ) -> Self {
+        core.set_has_replicas(false);
+        core.keep_to(meter.terms(), account.name());
         Self {
             core,
             account,
             log,
             replica: None,
             storage,
+            owner: storage,
+            cut_index: None,
+            holds_journal: false,
             port,
             meter,
             requests: HashMap::new(),
@@ -177,7 +197,18 @@ impl Slot {
             }
             let is_publish = inbound.tag == Purpose::Publish as u64;
             if let Some(refusal) = refusal.as_ref().filter(|_| is_publish && hears) {
-                self.core.reject(inbound.reply, refusal, &mut self.effects);
+                let Inbound { trace, .. } = &inbound;
+                if let Some(trace) = trace {
+                    let why = Some(refusal.to_string());
+                    trace.judged(self.core.name(), &inbound.subject, false, why);
+                }
+                if !trace.as_ref().is_some_and(|trace| trace.is_only()) {
+                    self.core.reject(inbound.reply, refusal, &mut self.effects);
+                }
+                continue;
+            }
+            if inbound.trace.is_some() {
+                self.take_traced(inbound, now_ns);
                 continue;
             }
             match intake::read(inbound) {
@@ -185,6 +216,25 @@ impl Slot {
                 Intake::Refusal(outgoing) => self.outgoing.push(outgoing),
                 Intake::Nothing => {}
             }
+        }
+    }
+
+    /// Takes a message in that is traced: its report says what becomes of it, and perhaps that is all.
+    #[cold]
+    fn take_traced(&mut self, mut inbound: Inbound, now_ns: i64) {
+        let Some(trace) = inbound.trace.take() else {
+            return;
+        };
+        let Intake::Event(Event::Publish(mut publish)) = intake::read(inbound) else {
+            return;
+        };
+        let trial = self.step(now_ns, |core, step| core.trial(&publish, step));
+        let name = self.core.name();
+        trace.judged(name, &trial.subject, trial.is_unwanted, trial.refusal);
+        if !trace.is_only() {
+            // Nobody shall trace it again when it is delivered.
+            publish.headers = disabled(&publish.headers).into();
+            self.decide(Event::Publish(publish), now_ns);
         }
     }
 
@@ -237,6 +287,11 @@ impl Slot {
         }
     }
 
+    /// Whether so much is in the log and not yet in its files that who publishes should wait.
+    pub(super) fn is_behind(&mut self) -> bool {
+        self.core.store_mut().backlog_bytes() > BACKLOG_BYTES_MAX
+    }
+
     /// Takes nothing any more, and says why.
     pub(super) fn fail(&mut self, reason: &str) {
         if self.offline.is_some() {
@@ -261,6 +316,8 @@ impl Slot {
             answer(refusal.clone());
         }
         self.core.retire(Retirement::Shutdown, &mut self.effects);
+        // What it listens to would be delivered for as long as it listens.
+        self.copying = None;
         self.replica_failed(reason);
     }
 
@@ -280,6 +337,10 @@ impl Slot {
         self.copying_changed(now_ns);
         self.see_to_copying(now_ns);
         self.is_busy = self.step(now_ns, |core, step| core.run(step));
+        if self.look_for_damage() {
+            self.is_busy = false;
+            return Vec::new();
+        }
         self.propose_again_when_due(now_ns);
         let entries = self.core.take_entries(now_ns);
         self.entries(slot, entries)
@@ -311,17 +372,55 @@ impl Slot {
 
     /// Begins a checkpoint.
     pub(super) fn checkpoint(&mut self) -> Result<Checkpoint, LogError> {
-        if self.replica.is_some() {
-            return self.checkpoint_replica();
+        let index = self.core.applied_index();
+        let begun = match self.replica.is_some() {
+            true => self.checkpoint_replica(),
+            false => self.checkpoint_plain(),
+        };
+        if matches!(begun, Ok(Checkpoint::Begun | Checkpoint::Pointless)) {
+            self.cut_index = Some(index);
         }
+        begun
+    }
+
+    fn checkpoint_plain(&mut self) -> Result<Checkpoint, LogError> {
         let core = self.core.snapshot();
         let index = self.core.applied_index();
         let store: &mut dyn Any = self.core.store_mut();
         self.log.checkpoint(self.storage, store, index, core)
     }
 
+    /// Whether a cut would cover entries that the one before does not. The journal gets nothing from another one, which is itself written there.
+    pub(super) fn has_entries_to_cover(&self) -> bool {
+        self.cut_index != Some(self.core.applied_index())
+    }
+
+    /// The journal cannot free what is oldest because of this stream.
+    pub(super) fn holds_journal(&mut self) {
+        self.holds_journal = true;
+    }
+
+    /// Whether a cut is due because the journal is full and the stream, which was named, has applied more of what it has there.
+    /// The journal names it again only when something changes, and with all publishes held back nothing may.
+    pub(super) fn relieves_journal(&mut self) -> bool {
+        if !self.holds_journal {
+            return false;
+        }
+        match self.log.pressure() {
+            Pressure::None => {
+                self.holds_journal = false;
+                false
+            }
+            Pressure::Checkpoints => self.has_entries_to_cover(),
+            Pressure::Wait => false,
+        }
+    }
+
     /// Ends the stream on this server.
     pub(super) fn retire(&mut self, reason: Retirement) {
+        if matches!(reason, Retirement::Removed) {
+            self.leave_origins();
+        }
         self.core.retire(reason, &mut self.effects);
         self.watches.clear();
         self.pulls.clear();
@@ -355,6 +454,7 @@ impl Slot {
     /// Carries out what the core wants done in the world.
     pub(super) fn carry_out(&mut self, broker: &Broker, cache: &mut PublishCache, now_ns: i64) {
         self.meter.note(self.core.store().state().bytes);
+        self.look_for_damage();
         self.replica_changed();
         for change in std::mem::take(&mut self.effects.consumers) {
             self.consumer_changed(change);
@@ -394,7 +494,13 @@ impl Slot {
             return;
         }
         let now = Time::from_nanoseconds(now_ns);
-        let payload = advisory::payload(advisory, self.account.name(), self.core.name(), now);
+        let payload = advisory::payload(
+            advisory,
+            self.account.name(),
+            self.core.name(),
+            self.core.domain(),
+            now,
+        );
         self.outgoing.push(Outgoing {
             subject: Bytes::from(subject),
             payload: Bytes::from(payload),

@@ -2,20 +2,23 @@
 
 use std::any::Any;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
+use storage::disk::{DiskError, DiskErrorKind};
 use storage::journal::{Commit, CommitSink, FrameKind, JournalError, Location, Owner};
-use storage::store::{Limits, MemStore};
+use storage::store::{Limits, MemStore, Store};
 
 use super::Shards;
+use super::faults::{Outage, OutageCause};
 use super::inbox::WaitingMax;
 use super::port::Port;
 use crate::broker::{
     Account, Broker, Inbound, InternalSubscription, InternalTarget, Outgoing, PublishCache,
 };
+use crate::jetstream::core::{AckForm, AckNames};
 use crate::jetstream::core::{
     ConsumerAction, ConsumerCreate, StreamCore, StreamReply, StreamRequest,
 };
@@ -23,15 +26,17 @@ use crate::jetstream::intake;
 use crate::jetstream::log::{Checkpoint, Entry, InstantLog, Log, LogError, Pressure};
 use crate::jetstream::types::{AckPolicy, ConsumerConfig, StreamConfig};
 
+mod offers;
+
 const WAITING_MAX: WaitingMax = WaitingMax {
     messages: 100_000,
     bytes: 1 << 30,
 };
-const PATIENCE: Duration = Duration::from_secs(20);
+pub(super) const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A log that commits when it is told to.
 #[derive(Default)]
-struct HeldLog {
+pub(super) struct HeldLog {
     entries: Mutex<Vec<(Entry, Arc<dyn CommitSink>)>>,
     submitted: Mutex<Option<Sender<usize>>>,
     refuses: Mutex<bool>,
@@ -39,7 +44,7 @@ struct HeldLog {
 }
 
 impl HeldLog {
-    fn new() -> (Arc<Self>, Receiver<usize>) {
+    pub(super) fn new() -> (Arc<Self>, Receiver<usize>) {
         let (sender, receiver) = channel();
         let log = Self::default();
         *log.submitted.lock() = Some(sender);
@@ -47,9 +52,18 @@ impl HeldLog {
     }
 
     /// From now on everything is durable at once, so that a stop has nothing to wait for.
-    fn open(&self) {
+    pub(super) fn open(&self) {
         *self.opened.lock() = true;
         self.commit();
+    }
+
+    /// Waits until something was submitted.
+    pub(super) fn wait_for_entries(&self) {
+        let begun = std::time::Instant::now();
+        while self.entries.lock().is_empty() {
+            assert!(begun.elapsed() < PATIENCE, "nothing was submitted");
+            std::thread::yield_now();
+        }
     }
 
     /// Makes all that was submitted durable.
@@ -70,8 +84,12 @@ impl HeldLog {
     }
 
     fn fail(&self) {
+        self.fail_with(&JournalError::Closed);
+    }
+
+    fn fail_with(&self, error: &JournalError) {
         for (_, sink) in std::mem::take(&mut *self.entries.lock()) {
-            sink.failed(&JournalError::Closed);
+            sink.failed(error);
         }
     }
 }
@@ -126,12 +144,12 @@ impl InternalTarget for Ear {
     }
 }
 
-struct Scene {
+pub(super) struct Scene {
     broker: Arc<Broker>,
     account: Arc<Account>,
-    shards: Shards,
+    pub(super) shards: Shards,
     port: Port,
-    inbox: Receiver<Inbound>,
+    pub(super) inbox: Receiver<Inbound>,
     held: Option<Arc<HeldLog>>,
     _subscriptions: Vec<InternalSubscription>,
 }
@@ -160,24 +178,30 @@ fn held() -> (Scene, Arc<HeldLog>, Receiver<usize>) {
     (scene, log, submitted)
 }
 
-fn scene(log: Arc<dyn Log>) -> Scene {
+pub(super) fn scene(log: Arc<dyn Log>) -> Scene {
+    scene_over(Box::new(MemStore::new(Limits::default())), log)
+}
+
+pub(super) fn scene_over(store: Box<dyn Store>, log: Arc<dyn Log>) -> Scene {
     let broker = Arc::new(Broker::new());
     let account = Arc::clone(broker.global());
     let shards = Shards::start(1, &broker, WAITING_MAX).expect("starts");
-    let store = Box::new(MemStore::new(Limits::default()));
     let core = StreamCore::create(config(), "", 0, store).expect("creates");
     let port = shards.adopt(core, Arc::clone(&account), log, 7);
     let (sender, inbox) = channel();
     let ear: Arc<dyn InternalTarget> = Arc::new(Ear(Mutex::new(sender)));
-    let mut subscriptions: Vec<InternalSubscription> = intake::patterns(&config())
-        .into_iter()
-        .map(|(pattern, purpose)| {
-            let target: Arc<dyn InternalTarget> = Arc::new(port.clone());
-            account
-                .subscribe(&pattern, None, target, purpose as u64)
-                .expect("subscribes")
-        })
-        .collect();
+    let mut subscriptions: Vec<InternalSubscription> = intake::patterns(
+        &config(),
+        &AckNames::new("", "$G", &config().name, AckForm::Short),
+    )
+    .into_iter()
+    .map(|(pattern, purpose)| {
+        let target: Arc<dyn InternalTarget> = Arc::new(port.clone());
+        account
+            .subscribe(&pattern, None, target, purpose as u64)
+            .expect("subscribes")
+    })
+    .collect();
     subscriptions.push(
         account
             .subscribe("reply.>", None, ear, 0)
@@ -195,7 +219,7 @@ fn scene(log: Arc<dyn Log>) -> Scene {
 }
 
 impl Scene {
-    fn publish(&self, subjects: &[&'static str]) {
+    pub(super) fn publish(&self, subjects: &[&'static str]) {
         let messages: Vec<Outgoing> = subjects
             .iter()
             .enumerate()
@@ -209,12 +233,12 @@ impl Scene {
         self.send(&messages);
     }
 
-    fn send(&self, messages: &[Outgoing]) {
+    pub(super) fn send(&self, messages: &[Outgoing]) {
         self.broker
             .publish(&self.account, messages, &mut PublishCache::new());
     }
 
-    fn heard(&self) -> String {
+    pub(super) fn heard(&self) -> String {
         let inbound = self.inbox.recv_timeout(PATIENCE).expect("something comes");
         let headers = String::from_utf8_lossy(&inbound.headers).into_owned();
         format!("{headers}{}", String::from_utf8_lossy(&inbound.payload))
@@ -298,6 +322,25 @@ fn a_failed_log_takes_the_stream_offline_and_says_so() {
     }
     scene.publish(&["s.a"]);
     assert!(scene.heard().contains(r#""err_code":10077"#));
+}
+
+#[test]
+fn a_full_disk_is_told_of_with_the_stream_that_found_out() {
+    let (scene, log, submitted) = held();
+    scene.publish(&["s.a"]);
+    submitted.recv_timeout(PATIENCE).expect("is submitted");
+    log.fail_with(&JournalError::Failed(DiskError {
+        operation: "write",
+        path: "journal".into(),
+        kind: DiskErrorKind::Full,
+    }));
+    let info = scene.ask(StreamRequest::Info(Default::default()));
+    assert!(matches!(info, StreamReply::Refused(_)), "{info:?}");
+    let outage = Outage {
+        cause: OutageCause::NoSpace,
+        stream: "S".to_owned(),
+    };
+    assert_eq!(scene.port.faults.outage(), Some(&outage));
 }
 
 #[test]
@@ -392,6 +435,10 @@ fn a_stop_waits_for_the_log_and_says_goodbye() {
         heard.iter().any(|one| one.starts_with(goodbye)),
         "{heard:?}"
     );
+    // Nobody waits for one that has ended.
+    let late = scene.start(StreamRequest::ConsumerNames);
+    let late = late.recv_timeout(PATIENCE);
+    assert!(matches!(late, Err(RecvTimeoutError::Disconnected)));
 }
 
 #[test]

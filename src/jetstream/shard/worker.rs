@@ -5,19 +5,22 @@ use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use storage::journal::CommitSink;
+use storage::journal::{CommitSink, JournalError};
 
+use super::copying::is_for_origin;
+use super::faults::{Outage, OutageCause};
 use super::inbox::{Done, Inbox, Item, Taker, Work, measure};
 use super::slot::Slot;
-use crate::broker::{Broker, PublishCache};
+use crate::broker::{Broker, Inbound, PublishCache};
 use crate::jetstream::core::Retirement;
+use crate::jetstream::intake::{self, Purpose};
 use crate::jetstream::log::{Checkpoint, Entry, Log, Pressure};
 
 /// How long a checkpoint that could not begin is put off.
 const CHECKPOINT_RETRY: Duration = Duration::from_millis(20);
 /// How often room on the device is looked at.
 const ROOM_INTERVAL_NS: i64 = 1_000_000_000;
-/// How long publishes wait for checkpoints to catch up before somebody looks again.
+/// How long publishes wait for checkpoints, or for what is written to files, to catch up before somebody looks again.
 const PRESSURE_RETRY: Duration = Duration::from_millis(2);
 
 pub(super) struct Worker {
@@ -26,7 +29,7 @@ pub(super) struct Worker {
     broker: Arc<Broker>,
     cache: PublishCache,
     slots: HashMap<u64, Slot>,
-    /// Which slot a stream in files has, by its number in storage.
+    /// Which slot a stream has that is in the journal, by whose its entries are: its number in storage.
     slot_of: HashMap<u64, u64>,
     /// Streams that are to be checkpointed as soon as that can begin.
     checkpoints_wanted: BTreeSet<u64>,
@@ -74,22 +77,54 @@ impl Worker {
         self
     }
 
-    pub(super) fn run(mut self) {
-        let mut work = Work::default();
-        loop {
-            let patience = self.patience();
-            self.turn(&mut work, patience);
-            if self.stopping.is_some() && self.is_settled() {
-                return self.end();
-            }
-        }
-    }
-
-    /// Takes what has come, or waits so long for something, and does what there is to do.
-    pub(super) fn turn(&mut self, work: &mut Work, patience: Option<Duration>) {
-        self.inbox.take(work, patience);
+    /// Takes what has come, and does what there is to do.
+    pub(super) fn turn(&mut self, work: &mut Work) {
+        self.inbox.take(work);
         self.read_clock();
         self.round(work);
+    }
+
+    /// Does what has come, if it is all light and nothing else is to be done. Whether it was done.
+    pub(super) fn turn_offered(&mut self, work: &mut Work) -> bool {
+        self.read_clock();
+        let is_due = |at_ns: i64| at_ns <= self.clock_ns;
+        let is_idle = self.touched.is_empty()
+            && self.held.is_empty()
+            && self.checkpoints_wanted.is_empty()
+            && self.surrendering.is_empty()
+            && self.stopping.is_none()
+            && !self
+                .timers
+                .peek()
+                .is_some_and(|Reverse((at_ns, _))| is_due(*at_ns));
+        if !is_idle || !self.inbox.take_offered(work) {
+            return false;
+        }
+        if !work.items.iter().all(|item| self.is_at_hand(item)) {
+            self.inbox.put_back(work);
+            return false;
+        }
+        self.round(work);
+        true
+    }
+
+    /// Whether nothing that is asked for has to be fetched from a disk.
+    fn is_at_hand(&self, item: &Item) -> bool {
+        let Item::Inbound { slot, batch, .. } = item else {
+            return false;
+        };
+        let Some(stream) = self.slots.get(slot) else {
+            return true;
+        };
+        batch.iter().all(|inbound| match intake::query_of(inbound) {
+            Some(query) => stream.core.is_at_hand(&query),
+            None => true,
+        })
+    }
+
+    /// Whether everything is brought to an end, as it was asked to be.
+    pub(super) fn is_over(&self) -> bool {
+        self.stopping.is_some() && self.is_settled()
     }
 
     /// How long there is nothing to do unless something comes.
@@ -113,19 +148,21 @@ impl Worker {
         Some(Duration::from_nanos(wait_ns as u64))
     }
 
+    /// The same as a time by this shard's clock.
+    pub(super) fn wakes_ns(&mut self) -> Option<i64> {
+        let patience = i64::try_from(self.patience()?.as_nanos()).unwrap_or(i64::MAX);
+        Some(self.clock_ns.saturating_add(patience))
+    }
+
     /// The clock never goes back for the streams, whatever the system's does.
     fn read_clock(&mut self) {
         self.clock_ns = self.clock_ns.max((self.clock)());
     }
 
     fn round(&mut self, work: &mut Work) {
+        work.is_called = false;
         if let Some(failure) = work.failure.take() {
-            for (id, slot) in &mut self.slots {
-                if slot.storage != 0 {
-                    slot.fail(&failure);
-                    self.touched.insert(*id);
-                }
-            }
+            self.log_failed(&failure);
         }
         for (slot, index) in work.commits.drain(..) {
             if let Some(stream) = self.slots.get_mut(&slot) {
@@ -147,6 +184,25 @@ impl Worker {
         }
     }
 
+    /// Nothing that was submitted is durable. Streams in memory go on, unless nothing can be stored any more at all.
+    fn log_failed(&mut self, failure: &JournalError) {
+        let reason = failure.to_string();
+        let outage = OutageCause::of(failure);
+        for (id, slot) in &mut self.slots {
+            if slot.storage == 0 {
+                continue;
+            }
+            if let Some(cause) = outage {
+                slot.port.faults.give_out(Outage {
+                    cause,
+                    stream: slot.core.name().to_owned(),
+                });
+            }
+            slot.fail(&reason);
+            self.touched.insert(*id);
+        }
+    }
+
     fn handle(&mut self, item: Item) {
         let now_ns = self.clock_ns;
         let slot = match item {
@@ -155,13 +211,13 @@ impl Worker {
                 if stream.replica.is_none() {
                     stream.lead(now_ns);
                 }
-                if stream.storage != 0 {
-                    self.slot_of.insert(stream.storage, slot);
+                if stream.owner != 0 {
+                    self.slot_of.insert(stream.owner, slot);
                 }
                 self.slots.insert(slot, *stream);
                 Some(slot)
             }
-            Item::Inbound { slot, batch } => {
+            Item::Inbound { slot, batch, .. } => {
                 self.inbound(slot, batch);
                 Some(slot)
             }
@@ -177,12 +233,20 @@ impl Worker {
                 answer,
             } => self.with(slot, |stream| stream.request(request, answer, now_ns)),
             Item::Checkpoint { stream } => {
-                self.checkpoints_wanted.extend(self.slot_of.get(&stream));
-                None
+                let slot = self.slot_of.get(&stream).copied();
+                self.checkpoints_wanted.extend(slot);
+                slot.and_then(|slot| self.with(slot, Slot::holds_journal))
             }
             Item::Fail { stream, reason } => {
                 let slot = self.slot_of.get(&stream).copied();
-                slot.and_then(|slot| self.with(slot, |stream| stream.fail(&reason)))
+                slot.and_then(|slot| self.with(slot, |stream| stream.spoil(&reason)))
+            }
+            Item::FailAll { reason } => {
+                for (id, slot) in &mut self.slots {
+                    slot.fail(&reason);
+                    self.touched.insert(*id);
+                }
+                None
             }
             Item::Checkpointed { stream, index } => {
                 let slot = self.slot_of.get(&stream).copied();
@@ -196,7 +260,7 @@ impl Worker {
             Item::Replica { slot, act } => self.with(slot, |stream| act(stream, now_ns)),
             Item::Remove { slot, done } => {
                 if let Some(mut stream) = self.slots.remove(&slot) {
-                    self.slot_of.remove(&stream.storage);
+                    self.slot_of.remove(&stream.owner);
                     stream.retire(Retirement::Removed);
                     stream.carry_out(&self.broker, &mut self.cache, now_ns);
                     stream.port.faults.forget(slot);
@@ -204,6 +268,8 @@ impl Worker {
                 done();
                 None
             }
+            // Who waits hears that it is gone already when the taker is dropped.
+            Item::Surrender { slot, .. } if !self.slots.contains_key(&slot) => None,
             Item::Surrender { slot, taker } => {
                 self.last_entries_of(slot);
                 self.surrendering.insert(slot, taker);
@@ -223,7 +289,7 @@ impl Worker {
         Some(slot)
     }
 
-    fn inbound(&mut self, slot: u64, batch: Vec<crate::broker::Inbound>) {
+    fn inbound(&mut self, slot: u64, batch: Vec<Inbound>) {
         let now_ns = self.clock_ns;
         let Some(stream) = self
             .slots
@@ -232,13 +298,29 @@ impl Worker {
         else {
             return;
         };
-        let pressure = stream.log().pressure();
+        let is_held =
+            |item: &Item| matches!(item, Item::Inbound { slot: held, .. } if *held == slot);
+        let pressure = match stream.log().pressure() {
+            // No message overtakes another that waits; acks and requests do.
+            Pressure::None if brings_messages(&batch) => {
+                match self.held.iter().any(is_held) || stream.is_behind() {
+                    true => Pressure::Wait,
+                    false => Pressure::None,
+                }
+            }
+            pressure => pressure,
+        };
         if pressure != Pressure::None && stream.offline.is_none() {
             // The queue's limits count what is held here too.
-            if pressure == Pressure::Checkpoints {
+            if pressure == Pressure::Checkpoints && stream.has_entries_to_cover() {
                 self.checkpoints_wanted.insert(slot);
             }
-            self.held.push(Item::Inbound { slot, batch });
+            let is_light = false;
+            self.held.push(Item::Inbound {
+                slot,
+                batch,
+                is_light,
+            });
             return;
         }
         if now_ns.saturating_sub(self.room_seen_ns) >= ROOM_INTERVAL_NS {
@@ -288,7 +370,7 @@ impl Worker {
         if stream.is_busy {
             self.touched.insert(slot);
         }
-        if stream.wants_checkpoint() {
+        if stream.wants_checkpoint() || stream.relieves_journal() {
             self.checkpoints_wanted.insert(slot);
         }
         if self.surrendering.contains_key(&slot) && stream.is_settled() {
@@ -341,7 +423,7 @@ impl Worker {
         let Some(mut stream) = self.slots.remove(&slot) else {
             return;
         };
-        self.slot_of.remove(&stream.storage);
+        self.slot_of.remove(&stream.owner);
         self.touched.remove(&slot);
         self.checkpoints_wanted.remove(&slot);
         stream.retire(Retirement::LeadershipLost);
@@ -378,7 +460,7 @@ impl Worker {
     }
 
     /// Everything is durable: says goodbye, writes checkpoints, and is gone.
-    fn end(mut self) {
+    pub(super) fn end(mut self) {
         for stream in self.slots.values_mut() {
             stream.retire(Retirement::Shutdown);
             stream.carry_out(&self.broker, &mut self.cache, self.clock_ns);
@@ -400,11 +482,20 @@ impl Worker {
             }
         }
         let done = self.stopping.take();
+        let inbox = Arc::clone(&self.inbox);
         drop(self);
+        inbox.close();
         if let Some(done) = done {
             done();
         }
     }
+}
+
+/// Whether something is to be stored, published or copied from another stream.
+fn brings_messages(batch: &[Inbound]) -> bool {
+    batch
+        .iter()
+        .any(|inbound| inbound.tag == Purpose::Publish as u64 || is_for_origin(inbound.tag))
 }
 
 fn collect(

@@ -50,6 +50,8 @@ pub(crate) struct Request {
     pub(crate) subject: String,
     /// Where the answer goes; empty for nowhere.
     pub(crate) reply: String,
+    /// The level of the API that the answering server must have; nothing for any.
+    pub(crate) level: Option<&'static str>,
     /// What it says.
     pub(crate) body: Bytes,
 }
@@ -97,16 +99,18 @@ pub(crate) struct Now {
 pub(crate) struct Sourcing {
     config: Arc<StreamConfig>,
     account: String,
+    domain: String,
     origins: Vec<Origin>,
     origin_last: u64,
 }
 
 impl Sourcing {
     /// Of a stream that copies from nowhere yet; [`Sourcing::configure`] says from where.
-    pub(crate) fn new(account: &str) -> Self {
+    pub(crate) fn new(account: &str, domain: &str) -> Self {
         Self {
             config: Arc::default(),
             account: account.to_owned(),
+            domain: domain.to_owned(),
             origins: Vec::new(),
             origin_last: 0,
         }
@@ -147,10 +151,30 @@ impl Sourcing {
             }
             stays
         });
+        let copier = wire::Copier {
+            stream: &config.name,
+            account: &self.account,
+            domain: &self.domain,
+        };
+        let names = |sources: &[(&StreamSource, bool)]| -> Vec<String> {
+            let all: Vec<&StreamSource> = sources.iter().map(|(source, _)| *source).collect();
+            let named = sources
+                .iter()
+                .map(|(source, is_mirror)| copier.consumer(source, *is_mirror, &all));
+            named.collect()
+        };
+        let wanted_names = names(&wanted);
         for mut origin in gone {
             origin.end(doings);
+            // One that is only followed in another way goes on with its consumer.
+            if !wanted_names
+                .iter()
+                .any(|name| name == origin.consumer_name())
+            {
+                origin.leave(doings);
+            }
         }
-        for (source, is_mirror) in wanted {
+        for ((source, is_mirror), name) in wanted.into_iter().zip(wanted_names) {
             let at = kept
                 .iter()
                 .position(|origin| origin.source() == source && origin.is_mirror() == is_mirror);
@@ -158,7 +182,8 @@ impl Sourcing {
                 Some(at) => kept.swap_remove(at),
                 None => {
                     self.origin_last += 1;
-                    Origin::new(self.origin_last, source.clone(), is_mirror, ground, now)
+                    let source = (source.clone(), is_mirror);
+                    Origin::new(self.origin_last, source, name, ground, now)
                 }
             };
             self.origins.push(origin);
@@ -205,6 +230,7 @@ impl Sourcing {
         let copier = wire::Copier {
             stream: &self.config.name,
             account: &self.account,
+            domain: &self.domain,
         };
         for origin in &mut self.origins {
             origin.tick(&copier, ground, now, doings);
@@ -216,7 +242,16 @@ impl Sourcing {
         self.origins.iter().map(Origin::deadline_ns).min()
     }
 
-    /// Ends all of it.
+    /// Ends all of it for good: nobody will go on with it.
+    pub(crate) fn leave(&mut self, doings: &mut Doings) {
+        for origin in &mut self.origins {
+            origin.end(doings);
+            origin.leave(doings);
+        }
+        self.origins.clear();
+    }
+
+    /// Ends all of it here; another server may go on with it.
     pub(crate) fn end(&mut self, doings: &mut Doings) {
         for origin in &mut self.origins {
             origin.end(doings);

@@ -50,7 +50,13 @@ pub(super) struct Origin {
     attempt: u64,
     asked_ns: Option<i64>,
     fails: i64,
+    /// What its consumer is called: as it is asked for, and as it came to be.
+    consumer_name: String,
     consumer: String,
+    /// Whether the consumer stays where it is when it is not followed.
+    is_durable: bool,
+    /// Whether the origin's server knows consumers that are renewed under one name.
+    renews: bool,
     /// The last delivery of the consumer, and the last message of the origin.
     delivered: u64,
     sequence: u64,
@@ -63,8 +69,8 @@ pub(super) struct Origin {
 impl Origin {
     pub(super) fn new(
         id: u64,
-        source: StreamSource,
-        is_mirror: bool,
+        (source, is_mirror): (StreamSource, bool),
+        consumer_name: String,
         ground: &Ground<'_>,
         now: Now,
     ) -> Self {
@@ -84,7 +90,10 @@ impl Origin {
             attempt: id << 32,
             asked_ns: None,
             fails: 0,
+            consumer_name,
             consumer: String::new(),
+            is_durable: false,
+            renews: true,
             delivered: 0,
             sequence: 0,
             lag: 0,
@@ -108,7 +117,10 @@ impl Origin {
             attempt: 0,
             asked_ns: None,
             fails: 0,
+            consumer_name: String::new(),
             consumer: String::new(),
+            is_durable: false,
+            renews: true,
             delivered: 0,
             sequence: 0,
             lag: 0,
@@ -116,6 +128,11 @@ impl Origin {
             caught_up: false,
             error: None,
         }
+    }
+
+    /// What its consumer is called wherever it is renewed.
+    pub(super) fn consumer_name(&self) -> &str {
+        &self.consumer_name
     }
 
     pub(super) fn id(&self) -> u64 {
@@ -187,6 +204,7 @@ impl Origin {
         }
         let unique = id::unique();
         let reply = format!("$JSC.R.{unique}");
+        let mut level = None;
         let (subject, body) = match &self.source.consumer {
             Some(consumer) => {
                 self.consumer.clone_from(&consumer.name);
@@ -197,18 +215,29 @@ impl Origin {
                 (wire::api_subject(&self.source, &subject), Bytes::new())
             }
             None => {
-                let kind = if self.is_mirror { "MIRROR" } else { "SRC" };
-                self.consumer = format!("JS_{kind}_{unique}");
+                self.consumer.clone_from(&self.consumer_name);
+                if self.renews {
+                    level = Some(wire::RENEWAL_LEVEL);
+                } else {
+                    // Each attempt gets a consumer of its own.
+                    self.consumer.push('_');
+                    self.consumer.push_str(&unique);
+                }
                 let to = wire::deliver_subject(&self.source, self.is_mirror, &unique);
-                let start = self.start(ground);
-                let (source, name) = (&self.source, &self.consumer);
-                wire::create_request(source, copier, self.is_mirror, name, &to, start)
+                let wanted = wire::Wanted {
+                    name: &self.consumer,
+                    deliver_subject: &to,
+                    start: self.start(ground),
+                    renews: self.renews,
+                };
+                wire::create_request(&self.source, copier, self.is_mirror, &wanted)
             }
         };
         self.listen(Ear::Answers, Some(reply.clone()), doings);
         doings.requests.push(Request {
             subject,
             reply,
+            level,
             body,
         });
     }
@@ -250,6 +279,14 @@ impl Origin {
             Err(reason) => return self.failed(self.setup_failed(&reason), now, doings),
         };
         if let Some(error) = answer.error {
+            let is_older =
+                error.is(ErrorCode::RequiredApiLevel) || error.is(ErrorCode::InvalidJson);
+            if self.renews && self.source.consumer.is_none() && is_older {
+                // An older server. It does not have to be waited for.
+                self.renews = false;
+                self.stage = Stage::Waiting { until_ns: now.ns };
+                return;
+            }
             return self.failed(error, now, doings);
         }
         let Some(config) = answer.config else {
@@ -265,7 +302,10 @@ impl Origin {
                 return self.failed(code.into(), now, doings);
             }
             Some(consumer) => consumer.deliver_subject.clone(),
-            None => config.deliver_subject,
+            None => {
+                self.is_durable = config.ack_policy == AckPolicy::FlowControl;
+                config.deliver_subject
+            }
         };
         self.error = None;
         self.fails = 0;
@@ -307,6 +347,8 @@ impl Origin {
     /// Takes no more messages of this attempt, and makes another one.
     fn begin_again(&mut self, now: Now, doings: &mut Doings) {
         self.end(doings);
+        // The server may be another one by then.
+        self.renews = true;
         let earliest = self.asked_ns.map_or(now.ns, |at| at + ASK_INTERVAL_NS);
         let backoff = (self.fails * BACKOFF_NS).min(BACKOFF_NS_MAX);
         self.stage = Stage::Waiting {
@@ -326,16 +368,29 @@ impl Origin {
         if matches!(self.stage, Stage::Asking { .. } | Stage::Following) {
             self.listen(Ear::Answers, None, doings);
             self.listen(Ear::Messages, None, doings);
-            if self.source.consumer.is_none() && !self.consumer.is_empty() {
-                let (stream, consumer) = (&self.source.name, &self.consumer);
-                let subject = format!("$JS.API.CONSUMER.DELETE.{stream}.{consumer}");
-                doings.requests.push(Request {
-                    subject: wire::api_subject(&self.source, &subject),
-                    ..Request::default()
-                });
+            let is_ours = self.source.consumer.is_none() && !self.is_durable;
+            if is_ours && !self.consumer.is_empty() {
+                self.delete_consumer(&self.consumer, doings);
             }
         }
         self.stage = Stage::Ended;
+    }
+
+    /// Nobody will follow it any more: a consumer that waits to be renewed would hold the origin's messages for ever. Whether there is one is
+    /// known only to who has followed it before, which may have been another server.
+    pub(super) fn leave(&self, doings: &mut Doings) {
+        if self.source.consumer.is_none() && !self.consumer_name.is_empty() {
+            self.delete_consumer(&self.consumer_name, doings);
+        }
+    }
+
+    fn delete_consumer(&self, consumer: &str, doings: &mut Doings) {
+        let stream = &self.source.name;
+        let subject = format!("$JS.API.CONSUMER.DELETE.{stream}.{consumer}");
+        doings.requests.push(Request {
+            subject: wire::api_subject(&self.source, &subject),
+            ..Request::default()
+        });
     }
 
     fn listen(&self, ear: Ear, subject: Option<String>, doings: &mut Doings) {

@@ -5,9 +5,10 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use crate::jetstream::core::sources;
 use crate::jetstream::types::{
     AckPolicy, ApiError, ConsumerConfig, DeliverPolicy, SequenceInfo, StreamSource, Strictness,
-    Time, decode, encode,
+    Time, decode, encode, name_hash,
 };
 
 /// How often an origin's consumer says that it is there.
@@ -21,7 +22,48 @@ const ACK_WAIT_NS: i64 = 22 * 3600 * 1_000_000_000;
 pub(super) struct Copier<'a> {
     pub(super) stream: &'a str,
     pub(super) account: &'a str,
+    /// The domain of its server; empty for none.
+    pub(super) domain: &'a str,
 }
+
+impl Copier<'_> {
+    /// What the consumer of one of its origins is called: always the same, so that it is found again. An origin that is named more than once has a
+    /// consumer for each way in which it is followed.
+    pub(super) fn consumer(
+        &self,
+        source: &StreamSource,
+        is_mirror: bool,
+        all: &[&StreamSource],
+    ) -> String {
+        let mut id = format!("{} {}", self.stream, self.account);
+        if !self.domain.is_empty() {
+            id = format!("{id} {}", self.domain);
+        }
+        let mut hash = name_hash(&id);
+        let kind = if is_mirror { "MIRROR" } else { "SRC" };
+        if !is_mirror {
+            // The reference takes the hash of the hash.
+            id = String::from_utf8_lossy(&hash).into_owned();
+            if all.iter().filter(|one| one.name == source.name).count() > 1 {
+                id = format!("{id} {}", sources::index_name(source));
+            }
+            hash = name_hash(&id);
+        }
+        format!("JS_{kind}_{}", String::from_utf8_lossy(&hash))
+    }
+}
+
+/// A consumer as it is asked for.
+pub(super) struct Wanted<'a> {
+    pub(super) name: &'a str,
+    pub(super) deliver_subject: &'a str,
+    pub(super) start: Start,
+    /// Whether it is to be renewed under its name.
+    pub(super) renews: bool,
+}
+
+/// The level of the API from which on consumers are renewed.
+pub(super) const RENEWAL_LEVEL: &str = "4";
 
 /// Where an origin's consumer begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,10 +84,14 @@ pub(super) fn create_request(
     source: &StreamSource,
     copier: &Copier<'_>,
     is_mirror: bool,
-    name: &str,
-    deliver_subject: &str,
-    start: Start,
+    wanted: &Wanted<'_>,
 ) -> (String, Bytes) {
+    let Wanted {
+        name,
+        deliver_subject,
+        start,
+        renews,
+    } = *wanted;
     let (kind, mut filters) = (if is_mirror { "mirror" } else { "src" }, Vec::new());
     filters.extend((!source.filter_subject.is_empty()).then(|| source.filter_subject.clone()));
     let transforms = source.subject_transforms.iter();
@@ -53,6 +99,13 @@ pub(super) fn create_request(
         "" => ">".to_owned(),
         src => src.to_owned(),
     }));
+    let mut metadata = BTreeMap::from([
+        (format!("_nats.{kind}.stream"), copier.stream.to_owned()),
+        (format!("_nats.{kind}.acc"), copier.account.to_owned()),
+    ]);
+    if !copier.domain.is_empty() {
+        metadata.insert(format!("_nats.{kind}.domain"), copier.domain.to_owned());
+    }
     let mut config = ConsumerConfig {
         name: name.to_owned(),
         deliver_subject: deliver_subject.to_owned(),
@@ -62,11 +115,9 @@ pub(super) fn create_request(
         idle_heartbeat: HEARTBEAT_NS,
         flow_control: true,
         direct: true,
+        sourcing: renews,
         inactive_threshold: INACTIVE_NS,
-        metadata: BTreeMap::from([
-            (format!("_nats.{kind}.stream"), copier.stream.to_owned()),
-            (format!("_nats.{kind}.acc"), copier.account.to_owned()),
-        ]),
+        metadata,
         ..ConsumerConfig::default()
     };
     match start {

@@ -20,18 +20,23 @@ impl Default for PeerId {
 
 const DIGITS: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
 
+/// The eight letters and digits that stand for a name.
+pub fn name_hash(name: &str) -> [u8; 8] {
+    let digest = Sha256::digest(name.as_bytes());
+    let mut hash = [0; 8];
+    for (character, byte) in hash.iter_mut().zip(digest) {
+        *character = DIGITS
+            .get(usize::from(byte) % DIGITS.len())
+            .copied()
+            .unwrap_or(b'0');
+    }
+    hash
+}
+
 impl PeerId {
     /// The id of the server with this name: a server that is renamed is another one.
     pub fn of(server: &str) -> Self {
-        let digest = Sha256::digest(server.as_bytes());
-        let mut id = [0; 8];
-        for (character, byte) in id.iter_mut().zip(digest) {
-            *character = DIGITS
-                .get(usize::from(byte) % DIGITS.len())
-                .copied()
-                .unwrap_or(b'0');
-        }
-        Self(id)
+        Self(name_hash(server))
     }
 
     /// Its characters.

@@ -180,6 +180,11 @@ impl ConsumerConfig {
         !self.deliver_subject.is_empty()
     }
 
+    /// Whether it belongs to a mirror or source. Those are not among the consumers that a stream may have so many of.
+    pub fn is_of_a_copy(&self) -> bool {
+        self.direct || self.sourcing
+    }
+
     /// Whether it outlives its clients.
     pub fn is_durable(&self) -> bool {
         !self.durable_name.is_empty()

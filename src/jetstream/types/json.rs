@@ -1,14 +1,8 @@
-//! JSON as the reference reads and writes it.
-//!
-//! Writing escapes `<`, `>`, `&` and the two Unicode line separators, as Go's encoder does. Reading takes `null` as "not
-//! given", and unknown fields are refused or passed over depending on [`Strictness`].
+//! JSON as the reference reads it: `null` is "not given", and unknown fields are refused or passed over depending on
+//! [`Strictness`]. How it writes is in [`crate::protocol::json`].
 
-use std::io;
-
-use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
-use serde_json::ser::{CharEscape, Formatter};
 
 use super::{ApiError, ErrorCode};
 
@@ -25,6 +19,16 @@ pub enum Strictness {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct DecodeError(pub String);
+
+impl DecodeError {
+    /// What the reference says of a body that ends too early; otherwise what is wrong in words of our own.
+    pub(crate) fn of(error: &serde_json::Error) -> Self {
+        Self(match error.is_eof() {
+            true => "unexpected end of JSON input".to_owned(),
+            false => error.to_string(),
+        })
+    }
+}
 
 impl From<DecodeError> for ApiError {
     fn from(error: DecodeError) -> Self {
@@ -44,7 +48,13 @@ pub fn decode<T: DeserializeOwned>(body: &[u8], strictness: Strictness) -> Resul
 pub(crate) fn parse(body: &[u8]) -> Result<Value, DecodeError> {
     let mut value = Value::Null;
     if !body.trim_ascii().is_empty() {
-        value = serde_json::from_slice(body).map_err(|error| DecodeError(error.to_string()))?;
+        value = serde_json::from_slice(body).map_err(|error| DecodeError::of(&error))?;
+    }
+    // Left to serde, the items would be taken for the fields.
+    if value.is_array() {
+        return Err(DecodeError(
+            "json: cannot unmarshal array into Go value".to_owned(),
+        ));
     }
     drop_nulls(&mut value, DEPTH_MAX);
     if value.is_null() {
@@ -115,63 +125,6 @@ pub fn is_empty_request(body: &[u8]) -> bool {
     }
 }
 
-/// Writes `value` as the reference would.
-pub fn encode<T: Serialize + ?Sized>(value: &T) -> Vec<u8> {
-    let mut output = Vec::with_capacity(512);
-    encode_into(value, &mut output);
-    output
-}
-
-/// Appends `value` as the reference would write it.
-pub fn encode_into<T: Serialize + ?Sized>(value: &T, output: &mut Vec<u8>) {
-    let mut serializer = serde_json::Serializer::with_formatter(output, HtmlSafe);
-    // Our own types hold string keys only and a Vec takes every byte, so writing them cannot fail.
-    let written = value.serialize(&mut serializer);
-    debug_assert!(written.is_ok(), "{written:?}");
-}
-
-/// Compact JSON with the characters escaped that Go's encoder escapes.
-struct HtmlSafe;
-
-impl Formatter for HtmlSafe {
-    fn write_string_fragment<W: ?Sized + io::Write>(
-        &mut self,
-        writer: &mut W,
-        fragment: &str,
-    ) -> io::Result<()> {
-        let mut rest = fragment;
-        while let Some(at) = rest.find(['<', '>', '&', '\u{2028}', '\u{2029}']) {
-            let (plain, from) = rest.split_at(at);
-            writer.write_all(plain.as_bytes())?;
-            let Some(special) = from.chars().next() else {
-                break;
-            };
-            write!(writer, "\\u{:04x}", u32::from(special))?;
-            rest = from.get(special.len_utf8()..).unwrap_or_default();
-        }
-        writer.write_all(rest.as_bytes())
-    }
-
-    fn write_char_escape<W: ?Sized + io::Write>(
-        &mut self,
-        writer: &mut W,
-        escape: CharEscape,
-    ) -> io::Result<()> {
-        let text: &[u8] = match escape {
-            CharEscape::Quote => b"\\\"",
-            CharEscape::ReverseSolidus => b"\\\\",
-            CharEscape::Solidus => b"/",
-            CharEscape::Backspace => b"\\b",
-            CharEscape::FormFeed => b"\\f",
-            CharEscape::LineFeed => b"\\n",
-            CharEscape::CarriageReturn => b"\\r",
-            CharEscape::Tab => b"\\t",
-            CharEscape::AsciiControl(byte) => return write!(writer, "\\u{byte:04x}"),
-        };
-        writer.write_all(text)
-    }
-}
-
 /// For fields that are left out when false.
 pub(crate) fn is_false(value: &bool) -> bool {
     !*value
@@ -189,7 +142,7 @@ pub(crate) fn is_none_or_zero<T: PartialEq + Default>(value: &Option<T>) -> bool
 
 #[cfg(test)]
 mod tests {
-    use super::super::StreamConfig;
+    use super::super::{StreamConfig, encode};
     use super::*;
 
     #[test]
@@ -220,6 +173,21 @@ mod tests {
             decode::<StreamConfig>(nested, Strictness::Strict),
             Err(DecodeError("json: unknown field \"nope\"".to_owned()))
         );
+    }
+
+    #[test]
+    fn a_list_is_no_object_whose_fields_it_names_in_order() {
+        let decoded = decode::<StreamConfig>(br#"["S"]"#, Strictness::Lenient);
+        assert!(decoded.is_err(), "{decoded:?}");
+    }
+
+    #[test]
+    fn a_body_that_ends_too_early_is_told_as_the_reference_does() {
+        for body in ["{", r#"{"name":"#, r#"{"name":"S"#] {
+            let error = DecodeError("unexpected end of JSON input".to_owned());
+            let decoded = decode::<StreamConfig>(body.as_bytes(), Strictness::Strict);
+            assert_eq!(decoded, Err(error), "{body}");
+        }
     }
 
     #[test]

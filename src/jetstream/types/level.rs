@@ -3,14 +3,19 @@
 //! `_nats.req.level` is stored with a configuration; `_nats.level` and `_nats.ver` are added to replies only, because they
 //! describe the server that answers.
 
-use super::{AckPolicy, ConsumerConfig, PersistMode, PriorityPolicy, StreamConfig};
+use serde::de::DeserializeOwned;
+
+use super::{
+    AckPolicy, ConsumerConfig, PersistMode, PriorityPolicy, StreamConfig, Strictness, decode,
+};
 
 /// The JetStream API level this server speaks.
 pub const API_LEVEL: u32 = 4;
 /// The release of the reference whose behaviour this is; clients gate features on it.
 pub const REFERENCE_VERSION: &str = "2.14.5";
 
-const REQUIRED_LEVEL: &str = "_nats.req.level";
+/// The metadata that says which level a configuration needs.
+pub const REQUIRED_LEVEL: &str = "_nats.req.level";
 const SERVER_LEVEL: &str = "_nats.level";
 const SERVER_VERSION: &str = "_nats.ver";
 
@@ -25,6 +30,27 @@ pub fn header_exceeds_level(value: &[u8]) -> bool {
         .ok()
         .and_then(|text| text.parse::<i64>().ok())
         .is_none_or(|level| level > i64::from(API_LEVEL))
+}
+
+/// Why a configuration cannot be kept to here, if a later version wrote it: it names what this one does not know, or says that it needs more.
+pub fn unsupported<T: DeserializeOwned>(json: &[u8]) -> Option<String> {
+    match decode::<T>(json, Strictness::Strict) {
+        Ok(_) => unsupported_level(json),
+        Err(error) => Some(format!("unsupported - config error: {error}")),
+    }
+}
+
+fn unsupported_level(json: &[u8]) -> Option<String> {
+    #[derive(serde::Deserialize)]
+    struct Levelled {
+        #[serde(default)]
+        metadata: Metadata,
+    }
+    let levelled: Levelled = serde_json::from_slice(json).ok()?;
+    let required = levelled.metadata.get(REQUIRED_LEVEL)?;
+    header_exceeds_level(required.as_bytes()).then(|| {
+        format!("unsupported - required API level: {required}, current API level: {API_LEVEL}")
+    })
 }
 
 fn remove_dynamic(metadata: &mut Metadata) {

@@ -14,9 +14,10 @@ mod info;
 mod json;
 mod level;
 mod stream;
-mod time;
 
-pub use cluster::{ClusterInfo, MetaClusterInfo, MetaSnapshotStats, PeerId, PeerInfo};
+pub use crate::protocol::json::{encode, encode_into};
+pub use crate::protocol::time::Time;
+pub use cluster::{ClusterInfo, MetaClusterInfo, MetaSnapshotStats, PeerId, PeerInfo, name_hash};
 pub use consumer::{AckPolicy, ConsumerConfig, DeliverPolicy, PriorityPolicy, ReplayPolicy};
 pub use duration::go_duration;
 pub use error::ApiError;
@@ -25,15 +26,12 @@ pub use info::{
     ConsumerInfo, LostStreamData, PriorityGroupState, SequenceInfo, StoredMessage, StreamInfo,
     StreamSourceInfo, StreamState,
 };
-pub use json::{
-    DecodeError, Strictness, decode, decode_optional, encode, encode_into, is_empty_request,
-};
-pub use level::{API_LEVEL, REFERENCE_VERSION, header_exceeds_level};
+pub use json::{DecodeError, Strictness, decode, decode_optional, is_empty_request};
+pub use level::{API_LEVEL, REFERENCE_VERSION, REQUIRED_LEVEL, header_exceeds_level, unsupported};
 pub use stream::{
     ConsumerLimits, Discard, ExternalStream, PersistMode, Placement, Republish, Retention, Storage,
     StoreCompression, StreamConfig, StreamSource, StreamSourceConsumer, SubjectTransform,
 };
-pub use time::Time;
 
 pub(crate) use json::{decode_value, parse};
 pub(crate) use json::{is_false, is_none_or_zero, is_zero};

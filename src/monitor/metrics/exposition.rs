@@ -1,6 +1,6 @@
 //! The text format (OpenMetrics 1.0): metadata, samples, the end.
 
-use super::family::{Column, Family, Kind, Value};
+use super::family::{Column, Family, Value};
 use std::fmt::Write;
 
 /// The text of an answer while it is written.
@@ -22,11 +22,7 @@ impl Exposition {
         }
         for Column { family, value } in columns {
             self.metadata(family);
-            let suffix = match family.kind {
-                Kind::Counter => "_total",
-                Kind::Info => "_info",
-                Kind::Gauge | Kind::Histogram => "",
-            };
+            let suffix = family.kind.suffix();
             for row in rows {
                 self.sample(family, suffix, labels(row), None, value(row));
             }

@@ -38,6 +38,15 @@ impl Kind {
             Self::Info => "info",
         }
     }
+
+    /// What the format puts behind the name of the one sample of a series; a histogram has several.
+    pub(super) fn suffix(self) -> &'static str {
+        match self {
+            Self::Counter => "_total",
+            Self::Info => "_info",
+            Self::Gauge | Self::Histogram => "",
+        }
+    }
 }
 
 /// A value that goes up and down.
@@ -86,6 +95,11 @@ impl Family {
 pub(super) struct Column<R> {
     pub(super) family: Family,
     pub(super) value: fn(&R) -> Value,
+}
+
+/// The metrics of a table.
+pub(super) fn families_of<R>(table: &'static [Column<R>]) -> impl Iterator<Item = &'static Family> {
+    table.iter().map(|column| &column.family)
 }
 
 /// A number as it stands in the text.

@@ -1,7 +1,7 @@
 //! JetStream as a whole, its streams and their consumers.
 
 use super::exposition::Exposition;
-use super::family::{Budget, Column, Family, counter, gauge};
+use super::family::{Budget, Column, Family, counter, families_of, gauge};
 use crate::jetstream::monitor::{JetStreamInfo, Query, StreamDetail};
 use crate::jetstream::types::StreamState;
 use crate::monitor::endpoints::Monitor;
@@ -304,10 +304,10 @@ static OF_CONSUMER: [Column<ConsumerRow>; 8] = [
 
 /// Every metric of these tables.
 pub(super) fn families() -> Vec<&'static Family> {
-    let mut all: Vec<_> = OF_WHOLE.iter().map(|column| &column.family).collect();
-    all.extend(OF_STREAM.iter().map(|column| &column.family));
-    all.extend(OF_CONSUMER.iter().map(|column| &column.family));
-    all
+    families_of(&OF_WHOLE)
+        .chain(families_of(&OF_STREAM))
+        .chain(families_of(&OF_CONSUMER))
+        .collect()
 }
 
 /// Writes what there is room for; how many streams and how many consumers are left out. May wait for streams.

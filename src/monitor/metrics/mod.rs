@@ -21,7 +21,7 @@ use super::endpoints::Monitor;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use exposition::Exposition;
-use family::{Budget, Column, Family, Kind, gauge};
+use family::{Budget, Column, Family, families_of, gauge};
 
 const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
@@ -87,14 +87,11 @@ static OF_LEFT_OUT: [Column<LeftOut>; 1] = [Column {
 
 /// Every metric, in the order of the answer.
 pub fn families() -> Vec<&'static Family> {
-    fn of<R>(table: &'static [Column<R>]) -> impl Iterator<Item = &'static Family> {
-        table.iter().map(|column| &column.family)
-    }
     let mut all = server::families();
-    all.extend(of(&accounts::OF_ACCOUNT));
+    all.extend(families_of(&accounts::OF_ACCOUNT));
     all.extend(storage::families());
     all.extend(jetstream::families());
-    all.extend(of(&OF_LIMIT).chain(of(&OF_LEFT_OUT)));
+    all.extend(families_of(&OF_LIMIT).chain(families_of(&OF_LEFT_OUT)));
     all
 }
 
@@ -107,14 +104,10 @@ pub fn list() -> String {
             .iter()
             .map(|label| format!("`{label}`"))
             .collect();
-        let suffix = match family.kind {
-            Kind::Counter => "_total",
-            Kind::Info => "_info",
-            Kind::Gauge | Kind::Histogram => "",
-        };
         text.push_str(&format!(
-            "| `{}{suffix}` | {} | {} | {} |\n",
+            "| `{}{}` | {} | {} | {} |\n",
             family.name,
+            family.kind.suffix(),
             family.kind.word(),
             labels.join(", "),
             family.help

@@ -1,7 +1,7 @@
 //! The process, its clients, and the servers it is connected to.
 
 use super::exposition::Exposition;
-use super::family::{Column, Family, Kind, counter, gauge};
+use super::family::{Column, Family, Kind, counter, families_of, gauge};
 use crate::cluster::routes::RouteView;
 use crate::monitor::endpoints::Monitor;
 use crate::monitor::observed::Counters;
@@ -228,11 +228,11 @@ static OF_ROUTE: [Column<RouteRow>; 7] = [
 
 /// Every metric of this table.
 pub(super) fn families() -> Vec<&'static Family> {
-    let mut all: Vec<_> = OF_SERVER_NAME.iter().map(|column| &column.family).collect();
-    all.extend(OF_SERVER.iter().map(|column| &column.family));
-    all.extend(OF_ENDPOINT.iter().map(|column| &column.family));
-    all.extend(OF_ROUTE.iter().map(|column| &column.family));
-    all
+    families_of(&OF_SERVER_NAME)
+        .chain(families_of(&OF_SERVER))
+        .chain(families_of(&OF_ENDPOINT))
+        .chain(families_of(&OF_ROUTE))
+        .collect()
 }
 
 pub(super) fn write(out: &mut Exposition, monitor: &Monitor) {

@@ -1,7 +1,7 @@
 //! The journal that all streams share, and the cache in front of their files.
 
 use super::exposition::Exposition;
-use super::family::{Column, Family, Kind, Value, counter, gauge};
+use super::family::{Column, Family, Kind, Value, counter, families_of, gauge};
 use crate::monitor::observed::ObservedStreams;
 use ::storage::engine::EngineFigures;
 use ::storage::journal::HistogramFigures;
@@ -97,9 +97,9 @@ static SYNC_SECONDS: Family = Family {
 
 /// Every metric of this table.
 pub(super) fn families() -> Vec<&'static Family> {
-    let mut all: Vec<_> = OF_STORAGE.iter().map(|column| &column.family).collect();
-    all.extend([&COMMIT_FRAMES, &SYNC_SECONDS]);
-    all
+    families_of(&OF_STORAGE)
+        .chain([&COMMIT_FRAMES, &SYNC_SECONDS])
+        .collect()
 }
 
 pub(super) fn write(out: &mut Exposition, streams: &dyn ObservedStreams) {

@@ -57,6 +57,10 @@ impl ObservedStreams for FakeStreams {
                 false => Vec::new(),
             },
             direct_consumer_detail: Vec::new(),
+            mirror: None,
+            sources: Vec::new(),
+            group: String::new(),
+            consumer_groups: Vec::new(),
         };
         JetStreamInfo {
             streams: 2,
@@ -114,6 +118,7 @@ impl Observed for Fake {
             port: 1,
             remotes: 1,
             urls: Vec::new(),
+            websocket_urls: Vec::new(),
             routes: vec![RouteView {
                 id: 1,
                 client_id: 2,

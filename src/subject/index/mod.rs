@@ -1,12 +1,18 @@
 //! The index of subscriptions by subject pattern: a tree of tokens with a branch for each wildcard.
 //!
+//! - `node`: the tree; `literals`: the tokens that may stand in one place of it.
+//! - `shared`: two trees in turn, so that readers never wait for a change.
+//!
 //! # Invariant
 //! A node without subscriptions and without children does not exist: whatever is inserted and removed
 //! again leaves nothing behind.
 
+mod literals;
 mod node;
+mod shared;
 
 use node::Level;
+pub use shared::{Listening, SharedIndex};
 
 /// The most tokens of a pattern. The tree is walked by recursion, so that its depth must have a limit;
 /// no line of the default length holds more.
@@ -130,22 +136,23 @@ impl<T: Indexed> SubjectIndex<T> {
         self.root.for_each(seen);
     }
 
+    /// Shows every entry to `seen` whose pattern overlaps with this one: some subject matches both. For a literal subject these are its matches.
+    pub fn for_each_overlapping(&self, pattern: &[u8], seen: &mut impl FnMut(&T)) {
+        if super::validate::is_valid_subject(pattern)
+            && super::validate::token_count(pattern) <= TOKENS_MAX
+        {
+            self.root.for_each_overlapping(pattern, seen);
+        }
+    }
+
     /// Whether anything matches a subject.
     pub fn has_match(&self, subject: &[u8]) -> bool {
         !has_empty_token(subject) && self.root.visit(subject, &mut |_| true)
     }
 
-    /// Whether a plain subscription, or a member of a queue group for which `wanted` is true, matches.
-    pub fn has_match_where(
-        &self,
-        subject: &[u8],
-        plain: bool,
-        mut wanted: impl FnMut(&[u8]) -> bool,
-    ) -> bool {
-        !has_empty_token(subject)
-            && self.root.visit(subject, &mut |node| {
-                (plain && node.has_plain()) || node.queue_names().any(&mut wanted)
-            })
+    /// Whether a plain entry, or a member of this queue group, stands under exactly this pattern.
+    pub fn holds(&self, pattern: &[u8], queue: Option<&[u8]>) -> bool {
+        self.root.holds(pattern, queue)
     }
 }
 

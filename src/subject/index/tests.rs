@@ -1,6 +1,6 @@
 use proptest::prelude::*;
 
-use super::super::relation::subject_matches;
+use super::super::relation::{overlap, subject_matches};
 use super::*;
 
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -66,8 +66,9 @@ fn members_of_one_group_come_together_whatever_their_pattern() {
         .collect();
     groups.sort_unstable();
     assert_eq!(groups, [(&b"q"[..], 2), (b"r", 1)]);
-    assert!(index.has_match_where(b"a.b", false, |name| name == b"q"));
-    assert!(!index.has_match_where(b"a.b", true, |_| false));
+    assert!(index.holds(b"a.b", Some(b"q")) && index.holds(b"a.*", Some(b"q")));
+    assert!(!index.holds(b"a.b", None) && !index.holds(b"a.b", Some(b"r")));
+    assert!(!index.holds(b"a", None) && !index.holds(b"a.b.c", Some(b"q")));
 }
 
 #[test]
@@ -114,6 +115,11 @@ fn pattern() -> impl Strategy<Value = String> {
         })
 }
 
+fn sorted(mut ids: Vec<u64>) -> Vec<u64> {
+    ids.sort_unstable();
+    ids
+}
+
 fn change() -> impl Strategy<Value = Change> {
     prop_oneof![
         3 => (pattern(), prop::option::of("[pq]")).prop_map(|(p, q)| Change::Insert(p, q)),
@@ -128,6 +134,7 @@ proptest! {
     fn the_index_agrees_with_a_plain_list(
         changes in prop::collection::vec(change(), 1..60),
         subjects in prop::collection::vec("[abc](\\.[abc]){0,4}", 1..8),
+        patterns in prop::collection::vec(pattern(), 1..8),
     ) {
         let mut index = SubjectIndex::default();
         let mut model: Vec<(u64, String, Option<String>)> = Vec::new();
@@ -181,6 +188,17 @@ proptest! {
                 }
                 prop_assert_eq!(index.has_match(subject.as_bytes()), !expected.is_empty());
             }
+        }
+        for asked in &patterns {
+            let expected: Vec<u64> = model
+                .iter()
+                .filter(|(_, pattern, _)| overlap(asked, pattern))
+                .map(|(id, ..)| *id)
+                .collect();
+            let mut shown = Vec::new();
+            index.for_each_overlapping(asked.as_bytes(), &mut |entry| shown.push(entry.0));
+            shown.sort_unstable();
+            prop_assert_eq!(shown, sorted(expected));
         }
         for (id, pattern, queue) in model {
             index.remove(pattern.as_bytes(), queue.as_deref().map(str::as_bytes), id);

@@ -13,6 +13,7 @@ mod reverse;
 pub mod weighted;
 
 pub use error::TransformError;
+pub use reverse::{tokenized, untokenized};
 pub use weighted::{Destination, Mapped, Mapping, MappingError, Mappings};
 
 use function::Function;

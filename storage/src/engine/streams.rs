@@ -125,16 +125,18 @@ impl<S: Persistent> Engine<S> {
     /// and nothing more is submitted in that form: from then on its entries are passed over.
     pub fn reform(&self, id: StreamId, form: Form) -> Result<(), RemoveError> {
         let mut catalog = self.catalog.lock();
-        if !catalog.streams.contains_key(&id) {
+        let Some(listed) = catalog.streams.get(&id) else {
             return Err(RemoveError::Unknown);
-        }
+        };
+        let before = listed.form;
         self.change_catalog(&mut catalog, CatalogEntry::Reformed(id, form))?;
         drop(catalog);
         self.carry_if_wanted();
         if let Some(activity) = self.activities.lock().streams.get_mut(&id) {
             activity.form = form;
         }
-        if !form.is_replicated() {
+        // Another replica has voted for nobody yet.
+        if before.is_replicated() && before != form {
             for mark in [FrameKind::Vote, FrameKind::Committed, FrameKind::Purged] {
                 self.log.post(Letter::DropMark(id.owner(), mark));
             }

@@ -284,9 +284,40 @@ impl JournalCore {
         self.check()?;
         let mut empty = CommitBuffer::new();
         let result = self
-            .write_commit(&mut empty, true)
+            .draw_together()
+            .and_then(|()| self.write_commit(&mut empty, true))
             .and_then(|()| self.sync_written());
         self.remember(result)
+    }
+
+    /// Lets go of segments that only marks hold back, and of a long one that holds nothing else, so that the next start has little to read.
+    ///
+    /// The marks are appended again first. The segment that is begun then syncs them before its header names the floor above which all is, and only
+    /// after that the old segments go.
+    fn draw_together(&mut self) -> Result<(), JournalError> {
+        let floor = self.ledger.floor_of_entries();
+        let is_free = floor == self.writer.segment.number;
+        let is_long = is_free && self.writer.position > self.writer.segment.length / 16;
+        let oldest = self.retired.front();
+        if !is_long && oldest.is_none_or(|oldest| oldest.number >= floor) {
+            return Ok(());
+        }
+        if is_long {
+            self.rotate(0)?;
+        }
+        loop {
+            let before = (self.ledger.floor(), self.ledger.marks_to_carry().len());
+            if before.1 == 0 {
+                break;
+            }
+            self.carry_marks_of_oldest()?;
+            let floor = self.ledger.floor();
+            if floor == before.0 && self.ledger.marks_to_carry().len() >= before.1 {
+                // What is unreadable holds its segment back.
+                break;
+            }
+        }
+        self.rotate(0)
     }
 
     pub(super) fn seed(&self) -> u32 {
@@ -428,6 +459,10 @@ impl JournalCore {
         if self.ledger.live_bytes() <= self.options.soft_bytes {
             return Ok(());
         }
+        self.carry_marks_of_oldest()
+    }
+
+    fn carry_marks_of_oldest(&mut self) -> Result<(), JournalError> {
         let mut carry = std::mem::replace(&mut self.carry, CommitBuffer::new());
         let limit = self.options.commit_bytes_max;
         for (owner, kind, location) in self.ledger.marks_to_carry() {

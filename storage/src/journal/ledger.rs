@@ -155,6 +155,13 @@ impl Ledger {
         first.map_or(1, |(_, needs)| needs.number)
     }
 
+    /// What the floor would be if every mark were appended again.
+    pub fn floor_of_entries(&self) -> u64 {
+        let newest = self.segments.back().map_or(1, |needs| needs.number);
+        let holder = self.segments.iter().find(|needs| !needs.entries.is_empty());
+        holder.map_or(newest, |needs| needs.number)
+    }
+
     /// Drops everything below `floor` from the books.
     pub fn drop_below(&mut self, floor: u64) {
         while self

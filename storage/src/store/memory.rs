@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use super::shelf::{Ahead, Facts, Neighbors, Shelf, Topic};
 use super::tail::{Gaps, Tail};
-use super::{ChangeError, Deletion, Ledger, Limits, Message, NewMessage, ReadError};
+use super::{Accounting, ChangeError, Deletion, Ledger, Limits, Message, NewMessage, ReadError};
 use crate::filter::Filter;
 use crate::index::{ExpiryQueue, SubjectId};
 
@@ -12,19 +12,30 @@ use crate::index::{ExpiryQueue, SubjectId};
 pub type MemStore = Ledger<Memory>;
 
 /// The shelf of a [`MemStore`].
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Memory {
     tail: Tail,
+    accounting: Accounting,
 }
 
 impl MemStore {
     /// An empty store.
     pub fn new(limits: Limits) -> Self {
-        Ledger::over(Memory::default(), limits)
+        Self::counting(limits, Accounting::Memory)
+    }
+
+    /// An empty store that counts in another way: it stands for a store of another kind.
+    pub fn counting(limits: Limits, accounting: Accounting) -> Self {
+        let tail = Tail::default();
+        Ledger::over(Memory { tail, accounting }, limits)
     }
 }
 
 impl Shelf for Memory {
+    fn accounting(&self) -> Accounting {
+        self.accounting
+    }
+
     fn check(&self) -> Result<(), ChangeError> {
         Ok(())
     }
@@ -57,7 +68,7 @@ impl Shelf for Memory {
     }
 
     fn facts(&self, sequence: u64) -> Option<Facts> {
-        self.tail.facts(sequence)
+        self.tail.facts(sequence, self.accounting)
     }
 
     fn time_ns(&self, sequence: u64) -> Option<i64> {

@@ -71,8 +71,28 @@ pub enum Expiry {
     Never,
 }
 
-/// The bytes a message counts for in `bytes`, `max_bytes` and account limits: as the reference counts
-/// records in its files, so that clients see the figures they know.
+/// How a store counts the bytes of a message in `bytes`, `max_bytes` and account limits: as the reference's stores do, so that
+/// clients see the figures they know.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Accounting {
+    /// As records in files.
+    #[default]
+    File,
+    /// As messages in memory.
+    Memory,
+}
+
+impl Accounting {
+    /// The bytes that a message of these lengths counts for.
+    pub fn bytes(self, subject: usize, headers: usize, payload: usize) -> u64 {
+        match self {
+            Self::File => accounted_bytes(subject, headers, payload),
+            Self::Memory => (subject + headers + payload + 16) as u64,
+        }
+    }
+}
+
+/// The bytes a message counts for in a file.
 pub fn accounted_bytes(subject: usize, headers: usize, payload: usize) -> u64 {
     let headers = if headers == 0 { 0 } else { headers + 4 };
     (22 + subject + headers + payload + 8) as u64
@@ -303,6 +323,21 @@ pub trait Store: Send + std::any::Any {
     fn limits(&self) -> Limits;
     /// The totals.
     fn state(&self) -> State;
+    /// How it counts the bytes of its messages.
+    fn accounting(&self) -> Accounting;
+    /// How often the subject, the size or the time of a message had to be guessed, because it could not be read: totals may be wrong since then.
+    fn guesses(&self) -> u64 {
+        0
+    }
+    /// How many bytes of messages are in memory only and wait to be written to files. Sees to it that they are; who brings more should wait while it is much, since
+    /// both memory and the next checkpoint hold all of it.
+    fn backlog_bytes(&mut self) -> usize {
+        0
+    }
+    /// Whether [`Store::load`] of this sequence waits for no disk, as far as can be told without asking one: what was written lately is in memory still.
+    fn is_at_hand(&self, _sequence: u64) -> bool {
+        true
+    }
     /// The message at `sequence`, `None` when it is not live.
     fn load(&self, sequence: u64) -> Result<Option<Message>, ReadError>;
     /// The first live message at or after `from` that matches.
@@ -313,6 +348,10 @@ pub trait Store: Send + std::any::Any {
     fn previous_sequence(&self, upto: u64, filter: &Filter) -> Option<u64>;
     /// The newest message on a literal subject.
     fn last_on(&self, subject: &[u8]) -> Result<Option<Message>, ReadError>;
+    /// What was found first, at the start or by a read since, that cannot be read; `None` as long as all that was asked for was there.
+    fn damage(&self) -> Option<&str> {
+        None
+    }
     /// For each subject that matches, the sequence of its newest message at or before `upto` (if it has one), ascending;
     /// `None` when that would be more than `results_max`.
     fn last_sequences(&self, filter: &Filter, upto: u64, results_max: usize) -> Option<Vec<u64>>;

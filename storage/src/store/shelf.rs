@@ -7,7 +7,7 @@
 
 use bytes::Bytes;
 
-use super::{ChangeError, Deletion, Limits, Message, NewMessage, ReadError};
+use super::{Accounting, ChangeError, Deletion, Limits, Message, NewMessage, ReadError};
 use crate::filter::Filter;
 use crate::index::{ExpiryQueue, SubjectId};
 
@@ -64,6 +64,9 @@ pub enum Ahead {
 
 /// A place that holds messages.
 pub trait Shelf: Send + 'static {
+    /// How it counts bytes.
+    fn accounting(&self) -> Accounting;
+
     /// Refuses changes after an earlier one failed.
     fn check(&self) -> Result<(), ChangeError>;
     /// A change is about to begin: the time to see to what goes on beside changes.
@@ -85,6 +88,14 @@ pub trait Shelf: Send + 'static {
     fn facts(&self, sequence: u64) -> Option<Facts>;
     /// When a live message was stored.
     fn time_ns(&self, sequence: u64) -> Option<i64>;
+    /// How many bytes of messages wait to be written to files.
+    fn backlog_bytes(&self) -> usize {
+        0
+    }
+    /// Whether [`Shelf::load`] waits for no disk.
+    fn is_at_hand(&self, _sequence: u64) -> bool {
+        true
+    }
     /// A live message.
     fn load(&self, sequence: u64) -> Result<Option<Message>, ReadError>;
     /// The first live message at or after `from`.
@@ -117,4 +128,8 @@ pub trait Shelf: Send + 'static {
     fn sequence_at(&self, time_ns: i64) -> Option<u64>;
     /// Live messages that are known to be unreadable.
     fn lost(&self) -> u64;
+    /// How often [`Shelf::facts`] or [`Shelf::time_ns`] had to guess.
+    fn guesses(&self) -> u64 {
+        0
+    }
 }

@@ -14,7 +14,7 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 
 use super::shelf::{Ahead, Facts, Neighbors, Topic};
-use super::{Message, NewMessage, accounted_bytes};
+use super::{Accounting, Message, NewMessage};
 use crate::filter::Filter;
 use crate::index::SubjectId;
 
@@ -53,10 +53,10 @@ impl Slot {
         (&self.body, self.subject_bytes, self.headers_bytes)
     }
 
-    fn accounted_bytes(&self) -> u64 {
+    fn accounted_bytes(&self, accounting: Accounting) -> u64 {
         let subject = self.subject_bytes as usize;
         let headers = self.headers_bytes as usize;
-        accounted_bytes(subject, headers, self.body.len() - subject - headers)
+        accounting.bytes(subject, headers, self.body.len() - subject - headers)
     }
 
     fn message(&self) -> Message {
@@ -167,12 +167,12 @@ impl Tail {
         self.find(sequence).is_some()
     }
 
-    pub(super) fn facts(&self, sequence: u64) -> Option<Facts> {
+    pub(super) fn facts(&self, sequence: u64, accounting: Accounting) -> Option<Facts> {
         let slot = self.live_slot(sequence)?;
         Some(Facts {
             subject: slot.body.slice(..slot.subject_bytes as usize),
             id: slot.id,
-            bytes: slot.accounted_bytes(),
+            bytes: slot.accounted_bytes(accounting),
         })
     }
 

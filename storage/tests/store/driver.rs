@@ -364,7 +364,7 @@ fn compare_filter(model: &ModelStore, store: &dyn Store, filter: &Filter, sequen
 
 /// Plays steps on the model and on `store`; everything is compared now and then and at the end.
 pub fn agree(limits: Limits, store: &mut dyn Store, steps: &[Step]) {
-    let mut model = ModelStore::new(limits);
+    let mut model = ModelStore::of(limits, store);
     let mut now_ns = 1_000;
     for (at, step) in steps.iter().enumerate() {
         let change = concrete(step, &model.state(), &mut now_ns);

@@ -436,7 +436,49 @@ fn a_flipped_bit_costs_the_messages_of_its_chunk_and_no_others() {
         }
     }
     assert!((1..60).contains(&damaged), "{damaged}");
+    assert!(opened.store.damage().is_some(), "a read has found it");
     assert_eq!(opened.store.state().messages, 1000);
+}
+
+#[test]
+fn what_a_removal_cannot_read_is_counted_as_guessed() {
+    let server = filled(small_shape(), 1000);
+    let files = block_files(&server.disk);
+    let path = Path::new(DIRECTORY).join(&files[0]);
+    server.disk.flip_bit(&path, 4096 + 3000, 3);
+    server.disk.kill();
+    let opened = FileStore::open(
+        Arc::new(server.disk.clone()),
+        PathBuf::from(DIRECTORY),
+        None,
+        server.options.clone(),
+        Limits::default(),
+    )
+    .unwrap();
+    let mut store = opened.store;
+    let is_damaged = |store: &FileStore, sequence: &u64| store.load(*sequence).is_err();
+    let damaged = (1..=1000).find(|sequence| is_damaged(&store, sequence));
+    let damaged = damaged.expect("the bit is in a message");
+    let whole = (1..=1000).find(|sequence| !is_damaged(&store, sequence));
+    let whole = whole.expect("the others are not");
+    assert_eq!(store.guesses(), 0, "a read says that it fails");
+    assert!(store.delete(whole, Deletion::Unlink, &mut ()).unwrap());
+    assert_eq!(store.guesses(), 0, "what this one counted can be read");
+    assert!(store.delete(damaged, Deletion::Unlink, &mut ()).unwrap());
+    assert!(store.guesses() > 0, "nobody knows what this one counted");
+    assert_eq!(store.state().messages, 998);
+}
+
+#[test]
+fn what_was_written_lately_is_at_hand_and_what_is_sealed_may_not_be() {
+    let mut server = filled(small_shape(), 1000);
+    server.run_jobs();
+    assert!(block_files(&server.disk).len() > 2);
+    let store = &server.store;
+    let at_hand: Vec<bool> = (1..=1000).map(|at| store.is_at_hand(at)).collect();
+    assert!(!at_hand[0] && at_hand[999]);
+    assert!(at_hand.is_sorted(), "only the end of the stream is");
+    assert!(store.is_at_hand(5000), "that there is none is known");
 }
 
 #[test]
@@ -459,6 +501,8 @@ fn a_missing_block_is_reported_with_its_range_and_the_rest_is_served() {
         panic!("{ranges:?}");
     };
     assert_eq!(store.state().lost, last + 1 - first);
+    let known = format!("sequences {first} to {last} cannot be read");
+    assert_eq!(store.damage(), Some(known.as_str()));
     assert_eq!(store.state().messages, 1000);
     for sequence in 1..=1000 {
         match store.load(sequence) {

@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 use storage::filter::Filter;
-use storage::store::{Expiry, Limits, MemStore, NewMessage, Purge, Store};
+use storage::store::{Deletion, Expiry, Limits, MemStore, NewMessage, Purge, Store};
 
 use crate::driver::{agree, cases, limits, step};
 
@@ -74,4 +74,23 @@ fn many_holes_do_not_keep_their_slots() {
         true
     });
     assert_eq!(ranges, 100);
+}
+
+#[test]
+fn messages_count_as_in_the_memory_of_the_reference() {
+    let mut store = store_of(2, Limits::default());
+    // Subject, payload and sixteen more.
+    assert_eq!(store.state().bytes, 2 * (8 + 7 + 16));
+    let message = NewMessage {
+        sequence: 3,
+        time_ns: 3,
+        subject: b"orders.3",
+        headers: b"NATS/1.0\r\n\r\n",
+        payload: b"",
+        expiry: Expiry::ByAge,
+    };
+    store.append(&message, &mut ()).unwrap();
+    assert_eq!(store.state().bytes, 2 * (8 + 7 + 16) + (8 + 12 + 16));
+    store.delete(3, Deletion::Unlink, &mut ()).unwrap();
+    assert_eq!(store.state().bytes, 2 * (8 + 7 + 16));
 }

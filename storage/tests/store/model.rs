@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use storage::filter::Filter;
 use storage::store::{
-    ChangeError, Counting, Deletion, Discard, Expiry, Limits, Message, NewMessage, Purge,
-    ReadError, Removal, Removals, State, Store, SubjectState, accounted_bytes,
+    Accounting, ChangeError, Counting, Deletion, Discard, Expiry, Limits, Message, NewMessage,
+    Purge, ReadError, Removal, Removals, State, Store, SubjectState,
 };
 
 #[derive(Clone)]
@@ -15,14 +15,14 @@ struct Held {
 }
 
 impl Held {
-    fn bytes(&self) -> u64 {
+    fn bytes(&self, accounting: Accounting) -> u64 {
         let Message {
             subject,
             headers,
             payload,
             ..
         } = &self.message;
-        accounted_bytes(subject.len(), headers.len(), payload.len())
+        accounting.bytes(subject.len(), headers.len(), payload.len())
     }
 }
 
@@ -31,6 +31,7 @@ impl Held {
 pub struct ModelStore {
     held: Vec<Held>,
     limits: Limits,
+    accounting: Accounting,
     first: u64,
     last: u64,
     last_time_ns: i64,
@@ -41,6 +42,14 @@ impl ModelStore {
         Self {
             limits,
             ..Self::default()
+        }
+    }
+
+    /// A model of another store: it counts as that one does.
+    pub fn of(limits: Limits, store: &dyn Store) -> Self {
+        Self {
+            accounting: store.accounting(),
+            ..Self::new(limits)
         }
     }
 
@@ -56,6 +65,7 @@ impl ModelStore {
         mut dead: impl FnMut(&Held) -> bool,
     ) -> u64 {
         let mut removed = 0;
+        let accounting = self.accounting;
         self.held.retain(|held| {
             let gone = dead(held);
             if gone {
@@ -63,7 +73,7 @@ impl ModelStore {
                 removals.removed(Removal {
                     sequence: held.message.sequence,
                     subject: &held.message.subject,
-                    bytes: held.bytes(),
+                    bytes: held.bytes(accounting),
                 });
             }
             !gone
@@ -86,7 +96,11 @@ impl ModelStore {
     }
 
     fn totals(&self) -> (u64, u64) {
-        let bytes = self.held.iter().map(Held::bytes).sum();
+        let bytes = self
+            .held
+            .iter()
+            .map(|held| held.bytes(self.accounting))
+            .sum();
         (self.held.len() as u64, bytes)
     }
 
@@ -266,6 +280,10 @@ impl Store for ModelStore {
 
     fn limits(&self) -> Limits {
         self.limits
+    }
+
+    fn accounting(&self) -> Accounting {
+        self.accounting
     }
 
     fn state(&self) -> State {

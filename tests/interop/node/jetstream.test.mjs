@@ -128,6 +128,56 @@ test("a key-value bucket puts, gets, watches and deletes", withServer(async (cli
   assert.deepEqual(keys, ["shape"]);
 }));
 
+// NATS_TEST_KEYS says how many, a million for instance.
+test("many keys are put and all are listed", withServer(async (client) => {
+  const count = Number(process.env.NATS_TEST_KEYS ?? 2000);
+  const bucket = await client.jetstream().views.kv("many");
+  const value = text.encode("value");
+  let began = Date.now();
+  for (let first = 0; first < count; first += 1000) {
+    const length = Math.min(1000, count - first);
+    await Promise.all(Array.from({ length }, (_, index) => bucket.put(`key.${first + index}`, value)));
+  }
+  const put = Date.now() - began;
+  began = Date.now();
+  const keys = new Set();
+  for await (const key of await bucket.keys()) keys.add(key);
+  console.log(`${count} keys put in ${put} ms, listed in ${Date.now() - began} ms`);
+  assert.equal(keys.size, count);
+}));
+
+// NATS_TEST_OBJECT_BYTES says how large, a gibibyte for instance.
+test("a large object is streamed in and out", withServer(async (client) => {
+  const length = Number(process.env.NATS_TEST_OBJECT_BYTES ?? 8 << 20);
+  const byteAt = (at) => at % 251;
+  const store = await client.jetstream().views.os("large");
+  let made = 0;
+  const content = new ReadableStream({
+    pull(controller) {
+      if (made === length) return controller.close();
+      const size = Math.min(1 << 17, length - made);
+      const first = made;
+      controller.enqueue(Uint8Array.from({ length: size }, (_, index) => byteAt(first + index)));
+      made += size;
+    },
+  });
+  let began = Date.now();
+  await store.put({ name: "large" }, content, { timeout: 600_000 });
+  const put = Date.now() - began;
+  began = Date.now();
+  const found = await store.get("large");
+  let at = 0;
+  for await (const part of found.data) {
+    for (const byte of part) {
+      if (byte !== byteAt(at)) assert.fail(`the content differs at ${at}`);
+      at += 1;
+    }
+  }
+  assert.ok(!(await found.error));
+  console.log(`${length} bytes put in ${put} ms, got in ${Date.now() - began} ms`);
+  assert.equal(at, length);
+}));
+
 test("an object store gives back what it was given", withServer(async (client) => {
   const store = await client.jetstream().views.os("files");
   const data = new Uint8Array(1 << 20).map((_, index) => index);

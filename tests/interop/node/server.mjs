@@ -37,8 +37,9 @@ export class Server {
     });
   }
 
-  connect(options = {}) {
-    return connect({ servers: `127.0.0.1:${this.port}`, ...options });
+  // `dial` is the `connect` of the packages that a test is about.
+  connect(options = {}, dial = connect) {
+    return dial({ servers: `127.0.0.1:${this.port}`, ...options });
   }
 
   async end(signal) {
@@ -55,12 +56,12 @@ export class Server {
 }
 
 // Runs `body` with a server and a client; both are gone afterwards, whatever happened.
-export function withServer(body) {
+export function withServer(body, dial = connect) {
   return async () => {
     const server = await Server.start();
     let client;
     try {
-      client = await server.connect();
+      client = await server.connect({}, dial);
       await body(client, server);
     } finally {
       await client?.close();

@@ -1,6 +1,8 @@
 """Streams, consumers, key-value buckets and object stores with nats-py."""
 
 import asyncio
+import os
+import time
 import unittest
 
 import nats.errors
@@ -229,6 +231,34 @@ class Buckets(WithServer):
         await bucket.put("b", b"2")
         self.assertEqual(("b", b"2"), (lambda entry: (entry.key, entry.value))(await watch.updates(timeout=5)))
         await watch.stop()
+
+    async def test_many_keys_are_put_and_all_are_listed(self):
+        """`NATS_TEST_KEYS` says how many, a million for instance."""
+        count = int(os.environ.get("NATS_TEST_KEYS", 2000))
+        # It would look at each of the tasks.
+        asyncio.get_running_loop().set_debug(False)
+        bucket = await self.js.create_key_value(bucket="many")
+        began = time.monotonic()
+        for first in range(0, count, 1000):
+            numbers = range(first, min(first + 1000, count))
+            await asyncio.gather(*(bucket.put(f"key.{number}", b"value") for number in numbers))
+        put, began = time.monotonic() - began, time.monotonic()
+        keys = await bucket.keys()
+        print(f"{count} keys put in {put:.1f} s, listed in {time.monotonic() - began:.1f} s")
+        self.assertEqual(count, len(keys))
+        self.assertEqual({f"key.{number}" for number in range(count)}, set(keys))
+
+    async def test_a_large_object_comes_back_as_it_was_put(self):
+        """`NATS_TEST_OBJECT_BYTES` says how large, a gibibyte for instance."""
+        length = int(os.environ.get("NATS_TEST_OBJECT_BYTES", 8 << 20))
+        store = await self.js.create_object_store(bucket="large")
+        data = (bytes(range(251)) * (length // 251 + 1))[:length]
+        began = time.monotonic()
+        await store.put("large", data)
+        put, began = time.monotonic() - began, time.monotonic()
+        found = await store.get("large")
+        print(f"{length} bytes put in {put:.1f} s, got in {time.monotonic() - began:.1f} s")
+        self.assertTrue(data == found.data)
 
     async def test_an_object_store_gives_back_what_it_was_given(self):
         store = await self.js.create_object_store(bucket="files")

@@ -5,11 +5,15 @@ use std::net::TcpStream;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use memchr::memchr;
 use serde_json::Value;
 
 /// How long a server may be silent while something is waited for.
 const PATIENCE: Duration = Duration::from_secs(60);
-const READ_BYTES: usize = 64 * 1024;
+/// What a buffer for what comes begins with.
+const INPUT_BYTES: usize = 256 * 1024;
+/// A message, with its line, that needs more is refused.
+const INPUT_BYTES_MAX: usize = 128 << 20;
 
 /// A connection to a server.
 pub struct Client {
@@ -17,10 +21,13 @@ pub struct Client {
     /// What is to be sent with the next flush.
     pub out: Vec<u8>,
     input: Vec<u8>,
-    /// How much of `input` was taken.
+    /// How much of `input` was taken, and how much of it has come.
     taken: usize,
+    filled: usize,
     inbox: String,
     requests: u64,
+    /// How often the server has answered a ping.
+    pongs: u64,
 }
 
 /// Where the parts of a message stand.
@@ -30,6 +37,15 @@ struct Parsed {
     headers: (usize, usize),
     payload: (usize, usize),
     end: usize,
+}
+
+/// What stands next in what has come.
+enum Step {
+    /// Something else than a message; it is dealt with.
+    Control,
+    Message(Parsed),
+    /// Not all of it is there.
+    Part,
 }
 
 /// A message that came.
@@ -43,6 +59,11 @@ pub struct Message<'a> {
 impl Client {
     /// Connects, and hears everything that is sent to its inbox.
     pub fn connect(address: &str) -> Result<Self> {
+        Self::connect_with(address, INPUT_BYTES)
+    }
+
+    /// The same with a buffer of this size to begin with.
+    pub fn connect_with(address: &str, input_bytes: usize) -> Result<Self> {
         let stream = TcpStream::connect(address).with_context(|| address.to_owned())?;
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(PATIENCE))?;
@@ -54,10 +75,12 @@ impl Client {
         let mut client = Self {
             stream,
             out: Vec::new(),
-            input: Vec::new(),
+            input: vec![0; input_bytes],
             taken: 0,
+            filled: 0,
             inbox,
             requests: 0,
+            pongs: 0,
         };
         let hello = r#"CONNECT {"verbose":false,"pedantic":false,"headers":true,"no_responders":true,"protocol":1}"#;
         write!(client.out, "{hello}\r\nSUB {}.* 1\r\n", client.inbox)?;
@@ -78,6 +101,91 @@ impl Client {
         self.out.extend_from_slice(b"\r\n");
     }
 
+    /// The same with headers: a whole block, with its first line and its last.
+    pub fn publish_with_headers(
+        &mut self,
+        subject: &str,
+        reply: &str,
+        headers: std::fmt::Arguments<'_>,
+        payload: &[u8],
+    ) {
+        let headers = headers.to_string();
+        let total = headers.len() + payload.len();
+        // Writing into memory does not fail.
+        let _ = write!(
+            self.out,
+            "HPUB {subject} {reply} {} {total}\r\n{headers}",
+            headers.len()
+        );
+        self.out.extend_from_slice(payload);
+        self.out.extend_from_slice(b"\r\n");
+    }
+
+    /// Subscribes with the next flush.
+    pub fn subscribe(&mut self, subject: &str, sid: u64) {
+        // Writing into memory does not fail.
+        let _ = write!(self.out, "SUB {subject} {sid}\r\n");
+    }
+
+    /// Sends bytes as they are.
+    pub fn send(&mut self, bytes: &[u8]) -> Result<()> {
+        Ok(self.stream.write_all(bytes)?)
+    }
+
+    /// Waits until the server has taken everything that was sent before.
+    pub fn settle(&mut self) -> Result<()> {
+        self.out.extend_from_slice(b"PING\r\n");
+        self.flush()?;
+        let before = self.pongs;
+        while self.pongs == before {
+            match self.step()? {
+                Step::Control => {}
+                Step::Message(parsed) => self.taken = parsed.end,
+                Step::Part => self.read_more()?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Passes over the messages that look like `expected`, a line and as many bytes as `message_bytes` with it, and says how many there were;
+    /// hands out any other. Waits until something has come.
+    pub fn count(
+        &mut self,
+        expected: &[u8],
+        message_bytes: usize,
+        mut other: impl FnMut(&Message<'_>) -> Result<()>,
+    ) -> Result<u64> {
+        let mut count = 0;
+        loop {
+            let here = self.input.get(self.taken..self.filled).unwrap_or_default();
+            let mut rest = here;
+            while let (true, Some((_, after))) = (
+                rest.starts_with(expected),
+                rest.split_at_checked(message_bytes),
+            ) {
+                count += 1;
+                rest = after;
+            }
+            self.taken += here.len() - rest.len();
+            let is_part = rest.starts_with(expected) || expected.starts_with(rest);
+            if !is_part {
+                match self.step()? {
+                    Step::Control => continue,
+                    Step::Message(parsed) => {
+                        other(&self.message(&parsed)?)?;
+                        self.taken = parsed.end;
+                        return Ok(count);
+                    }
+                    Step::Part => {}
+                }
+            }
+            if count > 0 {
+                return Ok(count);
+            }
+            self.read_more()?;
+        }
+    }
+
     /// Sends what was put together.
     pub fn flush(&mut self) -> Result<()> {
         self.stream.write_all(&self.out)?;
@@ -91,17 +199,7 @@ impl Client {
         while count == 0 {
             while let Some(parsed) = self.next_message()? {
                 count += 1;
-                let text = |(from, to): (usize, usize)| {
-                    std::str::from_utf8(self.input.get(from..to).unwrap_or_default())
-                };
-                let bytes =
-                    |(from, to): (usize, usize)| self.input.get(from..to).unwrap_or_default();
-                each(&Message {
-                    subject: text(parsed.subject)?,
-                    reply: text(parsed.reply)?,
-                    headers: bytes(parsed.headers),
-                    payload: bytes(parsed.payload),
-                })?;
+                each(&self.message(&parsed)?)?;
                 self.taken = parsed.end;
             }
             if count == 0 {
@@ -135,43 +233,73 @@ impl Client {
         }
     }
 
+    fn message(&self, parsed: &Parsed) -> Result<Message<'_>> {
+        let bytes = |(from, to): (usize, usize)| self.input.get(from..to).unwrap_or_default();
+        Ok(Message {
+            subject: std::str::from_utf8(bytes(parsed.subject))?,
+            reply: std::str::from_utf8(bytes(parsed.reply))?,
+            headers: bytes(parsed.headers),
+            payload: bytes(parsed.payload),
+        })
+    }
+
     fn read_more(&mut self) -> Result<()> {
-        self.input.drain(..self.taken);
-        self.taken = 0;
-        let from = self.input.len();
-        self.input.resize(from + READ_BYTES, 0);
-        let read = self
-            .stream
-            .read(self.input.get_mut(from..).unwrap_or_default());
-        self.input.truncate(from + *read.as_ref().unwrap_or(&0));
-        match read? {
-            0 => bail!("the server closed the connection"),
-            _ => Ok(()),
+        if self.taken == self.filled {
+            (self.taken, self.filled) = (0, 0);
+        } else if self.filled > self.input.len() / 2 {
+            self.input.copy_within(self.taken..self.filled, 0);
+            (self.taken, self.filled) = (0, self.filled - self.taken);
         }
+        if self.filled > self.input.len() / 2 {
+            if self.input.len() >= INPUT_BYTES_MAX {
+                bail!("the server sends a message that is too long");
+            }
+            self.input.resize(self.input.len() * 2, 0);
+        }
+        let room = self.input.get_mut(self.filled..).unwrap_or_default();
+        match self.stream.read(room)? {
+            0 => bail!("the server closed the connection"),
+            read => self.filled += read,
+        }
+        Ok(())
     }
 
     /// The next message that is there as a whole; what else the server says is dealt with on the way.
     fn next_message(&mut self) -> Result<Option<Parsed>> {
         loop {
-            let rest = self.input.get(self.taken..).unwrap_or_default();
-            let Some(length) = rest.windows(2).position(|pair| pair == b"\r\n") else {
-                return Ok(None);
-            };
-            let line = std::str::from_utf8(rest.get(..length).unwrap_or_default())?;
-            let after = self.taken + length + 2;
-            if line.starts_with("MSG ") || line.starts_with("HMSG ") {
-                let parsed = parse(line, self.taken, after)?;
-                return Ok((self.input.len() >= parsed.end).then_some(parsed));
-            }
-            if line.starts_with("-ERR") {
-                bail!("the server says {line}");
-            }
-            let is_ping = line == "PING";
-            self.taken = after;
-            if is_ping {
-                self.stream.write_all(b"PONG\r\n")?;
+            match self.step()? {
+                Step::Control => {}
+                Step::Message(parsed) => return Ok(Some(parsed)),
+                Step::Part => return Ok(None),
             }
         }
+    }
+
+    /// Deals with the next line. A message is not taken yet.
+    fn step(&mut self) -> Result<Step> {
+        let rest = self.input.get(self.taken..self.filled).unwrap_or_default();
+        let Some(length) = memchr(b'\n', rest).map(|at| at.saturating_sub(1)) else {
+            return Ok(Step::Part);
+        };
+        let line = std::str::from_utf8(rest.get(..length).unwrap_or_default())?;
+        let after = self.taken + length + 2;
+        if line.starts_with("MSG ") || line.starts_with("HMSG ") {
+            let parsed = parse(line, self.taken, after)?;
+            return Ok(match self.filled >= parsed.end {
+                true => Step::Message(parsed),
+                false => Step::Part,
+            });
+        }
+        if line.starts_with("-ERR") {
+            bail!("the server says {line}");
+        }
+        let is_ping = line == "PING";
+        self.pongs += u64::from(line == "PONG");
+        self.taken = after;
+        if is_ping {
+            self.stream.write_all(b"PONG\r\n")?;
+        }
+        Ok(Step::Control)
     }
 }
 
@@ -183,15 +311,24 @@ fn parse(line: &str, from: usize, after: usize) -> Result<Parsed> {
         (begin, begin + text.len())
     };
     let has_headers = line.starts_with('H');
-    let tokens: Vec<&str> = line.split_ascii_whitespace().collect();
+    let mut tokens = [""; 6];
+    let mut count = 0;
+    for token in line.split_ascii_whitespace() {
+        let Some(free) = tokens.get_mut(count) else {
+            bail!("the server says {line:?}");
+        };
+        *free = token;
+        count += 1;
+    }
     let sizes = if has_headers { 2 } else { 1 };
-    let (subject, reply) = match tokens.len().checked_sub(sizes) {
-        Some(3) => (tokens.get(1), None),
-        Some(4) => (tokens.get(1), tokens.get(3)),
+    let reply = match count - sizes.min(count) {
+        3 => None,
+        4 => tokens.get(3),
         _ => bail!("the server says {line:?}"),
     };
+    let subject = tokens.get(1);
     let size = |back: usize| -> Result<usize> {
-        let token = tokens.len().checked_sub(back).and_then(|at| tokens.get(at));
+        let token = count.checked_sub(back).and_then(|at| tokens.get(at));
         Ok(token.context("a size is missing")?.parse()?)
     };
     let total = size(1)?;
@@ -229,5 +366,55 @@ mod tests {
         assert_eq!((part(parsed.reply), part(parsed.payload)), ("", "hello"));
         assert!(parse("MSG a", 0, 7).is_err());
         assert!(parse("HMSG a 1 9 5", 0, 14).is_err());
+    }
+
+    /// A server that says this to the first client, in pieces, and then nothing more.
+    fn server_that_says(pieces: &'static [&'static [u8]]) -> String {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            for piece in pieces {
+                stream.write_all(piece).unwrap();
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            // Until the client goes.
+            let _ = stream.read_to_end(&mut Vec::new());
+        });
+        address
+    }
+
+    #[test]
+    fn messages_are_counted_whatever_stands_between_them() {
+        let address = server_that_says(&[
+            b"INFO {}\r\nMSG a 7 2\r\nxx\r\nMSG a 7 2\r\nxx\r\nMSG",
+            b" a 7 2\r\nx",
+            b"x\r\nPING\r\nMSG a 7 2\r\nxx\r\nMSG a 7 1\r\n.\r\nMSG a 7 2\r\nxx\r\n",
+        ]);
+        let mut client = Client::connect(&address).unwrap();
+        let line = b"MSG a 7 2\r\n";
+        let (mut counted, mut others) = (0, 0);
+        while counted < 5 {
+            let count = client.count(line, line.len() + 4, |message| {
+                assert_eq!((message.subject, message.payload), ("a", &b"."[..]));
+                others += 1;
+                Ok(())
+            });
+            counted += count.unwrap();
+        }
+        assert_eq!((counted, others), (5, 1));
+    }
+
+    #[test]
+    fn a_message_larger_than_the_buffer_comes_whole() {
+        let address = server_that_says(&[b"MSG a 1 20\r\n0123456789", b"0123456789\r\n"]);
+        let mut client = Client::connect_with(&address, 8).unwrap();
+        let mut payload = Vec::new();
+        let received = client.receive(|message| {
+            payload = message.payload.to_vec();
+            Ok(())
+        });
+        received.unwrap();
+        assert_eq!(payload, b"01234567890123456789");
     }
 }

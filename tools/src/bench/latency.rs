@@ -2,18 +2,22 @@
 
 use std::time::Duration;
 
-/// Microseconds of all operations of a run.
+/// Tenths of a microsecond of all operations of a run.
 #[derive(Debug, Clone, Default)]
 pub struct Latencies(Vec<u32>);
 
 impl Latencies {
     pub fn note(&mut self, took: Duration) {
-        let micros = took.as_micros();
-        self.0.push(u32::try_from(micros).unwrap_or(u32::MAX));
+        let tenths = took.as_nanos() / 100;
+        self.0.push(u32::try_from(tenths).unwrap_or(u32::MAX));
     }
 
     pub fn append(&mut self, mut others: Self) {
         self.0.append(&mut others.0);
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
     }
 
     /// The time that so many of a hundred operations took at most.
@@ -23,8 +27,8 @@ impl Latencies {
         }
         let at = (self.0.len() as f64 * percent / 100.0) as usize;
         let at = at.min(self.0.len() - 1);
-        let (_, micros, _) = self.0.select_nth_unstable(at);
-        Duration::from_micros(u64::from(*micros))
+        let (_, tenths, _) = self.0.select_nth_unstable(at);
+        Duration::from_nanos(u64::from(*tenths) * 100)
     }
 }
 

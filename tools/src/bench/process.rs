@@ -1,4 +1,4 @@
-//! The processor time of a server on this machine.
+//! The processor time and memory of a server on this machine.
 
 use std::time::Duration;
 
@@ -26,6 +26,21 @@ impl Process {
         let ticks = ticks(&text).with_context(|| format!("{path} makes no sense"))?;
         Ok(Duration::from_millis(ticks * 1000 / TICKS_PER_SECOND))
     }
+
+    /// The memory that it occupies now.
+    pub fn resident_bytes(&self) -> Result<u64> {
+        let path = format!("/proc/{}/status", self.0);
+        let text = std::fs::read_to_string(&path).with_context(|| path.clone())?;
+        resident(&text).with_context(|| format!("{path} makes no sense"))
+    }
+}
+
+fn resident(status: &str) -> Option<u64> {
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmRSS:"))?;
+    let kibibytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kibibytes * 1024)
 }
 
 /// User and system time; the name in front may hold anything.
@@ -46,5 +61,13 @@ mod tests {
         let stat = "7 (a) b) (c) S 1 7 7 0 -1 4194560 5 0 0 0 12 30 0 0 20 0";
         assert_eq!(ticks(stat), Some(42));
         assert!(Process::new(std::process::id()).is_ok());
+    }
+
+    #[test]
+    fn memory_is_told_in_bytes() {
+        assert_eq!(resident("VmHWM:\t 9 kB\nVmRSS:\t  12 kB\n"), Some(12_288));
+        assert_eq!(resident("VmRSS:\n"), None);
+        let own = Process::new(std::process::id()).unwrap();
+        assert!(own.resident_bytes().unwrap() > 0);
     }
 }

@@ -47,12 +47,14 @@ fn jetstream_is_switched_in_every_way_the_reference_knows() {
 #[test]
 fn storage_limits_take_numbers_and_quoted_sizes() {
     let options = options(
-        "jetstream { max_mem_store: 64MiB, max_file_store: \"10G\", max_buffered_size: 1Gb, max_buffered_msgs: 12 }",
+        "jetstream { max_mem_store: 64MiB, max_file_store: \"10G\", max_buffered_size: 1Gb, max_buffered_msgs: 12, \
+         max_outstanding_catchup: 8MB }",
     );
     assert_eq!(options.jetstream.memory_max, StoreLimit::Bytes(64 << 20));
     assert_eq!(options.jetstream.file_max, StoreLimit::Bytes(10 << 30));
     assert_eq!(options.jetstream.buffered_bytes_max, 1 << 30);
     assert_eq!(options.jetstream.buffered_messages_max, 12);
+    assert_eq!(options.jetstream.catchup_bytes_max, 8 << 20);
     let dynamic = super::tests::options("jetstream { max_file: -1 }");
     assert_eq!(dynamic.jetstream.file_max, StoreLimit::Dynamic);
     assert!(refusal("jetstream { max_file: '10GiB' }").contains("K, M, G, T"));
@@ -73,7 +75,22 @@ fn what_streams_and_consumers_may_ask_for_is_limited() {
         options("jetstream { limits {} }").jetstream.limits,
         AssetLimits::default()
     );
-    assert!(refusal("jetstream { limits { batch {} } }").contains("not supported"));
+    let batches = |text: &str| {
+        let options = options(&format!("jetstream {{ limits {{ batch {{ {text} }} }} }}"));
+        options.jetstream.limits.batches
+    };
+    assert_eq!(
+        batches("max_inflight_per_stream: 2, max_inflight_total: 3, max_msgs: 1k, timeout: \"5s\""),
+        BatchOptions {
+            per_stream_max: Some(2),
+            total_max: Some(3),
+            messages_max: Some(1000),
+            idle_max: Some(Duration::from_secs(5)),
+        }
+    );
+    assert_eq!(batches("max_msgs: 0"), BatchOptions::default());
+    assert!(refusal("jetstream { limits { batch { max: 1 } } }").contains("unknown field"));
+    assert!(refusal("jetstream { limits { batch { max_msgs: -1 } } }").contains("between"));
     let placing = options(
         "server_tags: [' AZ:1', ssd, ssd], jetstream { unique_tag: ' Az:', limits { max_ha_assets: 7 } }",
     );
@@ -107,6 +124,25 @@ fn streams_live_below_the_store_directory() {
     assert!(
         refusal("store_dir: /a\njetstream { store_dir: /b }").contains("Duplicate 'store_dir'")
     );
+}
+
+#[test]
+fn when_the_log_of_a_meta_group_is_compacted_can_be_chosen() {
+    let compaction = |text: &str| options(text).jetstream.meta_compaction;
+    assert_eq!(compaction("jetstream: true"), MetaCompaction::default());
+    let chosen = MetaCompaction {
+        entries: Some(10),
+        bytes: Some(2 << 20),
+        waits: true,
+    };
+    let text = "jetstream { meta_compact: 10, meta_compact_size: '2M', meta_compact_sync: true }";
+    assert_eq!(compaction(text), chosen);
+    let none = "jetstream { meta_compact: 0, meta_compact_size: 0 }";
+    assert_eq!(compaction(none), MetaCompaction::default());
+    for wrong in ["meta_compact: -1", "meta_compact_size: -1"] {
+        let refused = refusal(&format!("jetstream {{ {wrong} }}"));
+        assert!(refused.contains("meta_compact"), "{refused}");
+    }
 }
 
 #[test]

@@ -42,6 +42,14 @@ fn monitoring_is_read_in_all_its_forms() {
     assert_eq!(monitor("monitor_port = 8222").unwrap().host, None);
     let based = monitor("http_port: 1, http_base_path: \"nats//x/\"").unwrap();
     assert_eq!(based.base_path, "/nats/x");
+    let tls = "tls { cert_file: a.pem, key_file: a.key }";
+    let encrypted = monitor(&format!("https: '127.0.0.1:8443', {tls}")).unwrap();
+    assert!(encrypted.is_encrypted());
+    assert_eq!(encrypted.host.as_deref(), Some("127.0.0.1"));
+    assert_eq!(encrypted.listens_on(), Port::Fixed(8443));
+    assert!(refusal("https_port: 8443").contains("TLS cert and key required for HTTPS"));
+    let both = refusal(&format!("http: 8222, https_port: 8443, {tls}"));
+    assert!(both.contains("can't specify both HTTP (8222) and HTTPs (8443) ports"));
     assert_eq!(monitor("http_base_path: x"), None);
     assert_eq!(monitor("http_port: 0"), None);
 }
@@ -172,6 +180,10 @@ fn a_cluster_is_read_whole_and_flags_lie_over_it() {
         (
             "cluster { name: c, port: 1 }\njetstream: enabled",
             "server_name",
+        ),
+        (
+            "server_name: s, cluster { name: c, port: 1 }\njetstream: enabled",
+            "requires configured routes",
         ),
     ] {
         let error = refusal(wrong);

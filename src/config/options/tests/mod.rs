@@ -68,7 +68,7 @@ fn every_problem_is_reported_with_its_place_in_the_order_of_the_file() {
     let fake = Fake {
         files: HashMap::from([(
             PathBuf::from("conf/a.conf"),
-            b"port: x\n\n  debug: 3\nnonsense: 1\njetstream {\n  domain: hub\n}\n".to_vec(),
+            b"port: x\n\n  debug: 3\nnonsense: 1\njetstream {\n  tpm: hub\n}\n".to_vec(),
         )]),
         ..Fake::default()
     };
@@ -81,7 +81,7 @@ fn every_problem_is_reported_with_its_place_in_the_order_of_the_file() {
             "conf/a.conf:1:1: \"port\" must be an integer but is a string",
             "conf/a.conf:3:3: \"debug\" must be a boolean but is an integer",
             "conf/a.conf:4:1: unknown field \"nonsense\"",
-            "conf/a.conf:6:3: \"domain\" is not supported by this server yet: JetStream domains are not built",
+            "conf/a.conf:6:3: \"tpm\" is not supported by this server yet: keys in a trusted platform module are not built",
         ]
     );
 }
@@ -132,6 +132,20 @@ fn what_is_asked_for_in_vain_but_changes_nothing_is_let_pass() {
         "proxy_protocol: false, allow_non_tls: false, syslog: off, write_timeout: default, system_account: '$SYS'",
     );
     assert!(options.warnings.is_empty());
+}
+
+#[test]
+fn what_happens_when_a_write_takes_too_long_is_chosen_for_clients_and_for_routes() {
+    let of = |text| {
+        let options = options(text);
+        (options.timing.write_timeout, options.cluster.write_timeout)
+    };
+    assert_eq!(of("cluster { name: c }"), (None, None));
+    assert_eq!(
+        of("write_timeout: retry, cluster { name: c, write_timeout: close }"),
+        (Some(WriteTimeout::Retry), Some(WriteTimeout::Close))
+    );
+    assert_eq!(of("write_timeout: default"), (None, None));
 }
 
 #[test]
@@ -216,14 +230,47 @@ fn flags_win_over_the_file() {
 }
 
 #[test]
-fn flags_for_what_is_not_built_are_refused_by_name() {
-    for flags in [&["-ms", "8443"][..], &["--profile=1"]] {
-        let error = command_line(flags, None).unwrap_err().to_string();
-        assert!(
-            error.contains("is not supported by this server yet"),
-            "{flags:?}: {error}"
-        );
-    }
+fn flags_for_monitoring_and_profiling_are_laid_over_the_file() {
+    let tls = "tls { cert_file: a.pem, key_file: a.key }";
+    let encrypted = ["-c", "test.conf", "-ms", "8443", "--profile=-1"];
+    let options = command_line(&encrypted, Some(tls)).unwrap();
+    let monitor = options.monitor.unwrap();
+    assert!(monitor.is_encrypted());
+    assert_eq!(monitor.listens_on(), Port::Fixed(8443));
+    assert_eq!(options.profiling_port, Some(Port::Random));
+    let none = command_line(&["-ms", "0", "--profile=0"], None).unwrap();
+    assert!(none.monitor.is_none() && none.profiling_port.is_none());
+}
+
+#[test]
+fn what_a_server_says_of_itself_is_read() {
+    let options = options(
+        "server_tags: [\"az:1\", \" SSD \", ssd], server_metadata { Owner: x }\n\
+         feature_flags { js_ack_fc_v2: false, of_tomorrow: true }\n\
+         connect_error_reports: 5, reconnect_error_reports: 0, no_system_account: true",
+    );
+    assert_eq!(options.server_tags, ["az:1", "ssd"]);
+    assert_eq!(options.server_metadata["Owner"], "x");
+    assert_eq!(options.warnings.len(), 1);
+    assert!(options.warnings[0].contains("of_tomorrow"));
+    assert_eq!(options.dial_reports.connect_every, 5);
+    assert_eq!(options.dial_reports.reconnect_every, 1);
+    assert!(!options.has_system_account());
+    assert!(!options.feature_flags.is_on("js_ack_fc_v2"));
+    let on = super::tests::options("feature_flags { js_ack_fc_v2: true }").feature_flags;
+    assert!(on.is_on("js_ack_fc_v2") && !on.known()["js_raft_delete_range"]);
+    let (known, unknown) = options
+        .feature_flags
+        .shown()
+        .expect("something is configured");
+    assert_eq!(known, "js_ack_fc_v2 (disabled)");
+    assert_eq!(unknown.as_deref(), Some("of_tomorrow"));
+    assert!(refusal("feature_flags { js_ack_fc_v2: 1 }").contains("boolean"));
+    assert!(refusal("prof_block_rate: 1").contains("not supported"));
+}
+
+#[test]
+fn flags_say_what_clients_are_told() {
     let advertised = command_line(&["--client_advertise", "x"], None).unwrap();
     assert_eq!(advertised.client_advertise, Some(("x".into(), None)));
     let wrong = command_line(&["--client_advertise", "x:y"], None).unwrap_err();

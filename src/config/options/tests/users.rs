@@ -225,7 +225,14 @@ fn accounts_that_make_no_sense_are_refused() {
             "mappings: { a: {dest: b, weight: 101} }",
             "Invalid weight 101 for mapping destination",
         ),
-        ("accounts { A { msg_trace: a } }", "not supported"),
+        (
+            "accounts { A { msg_trace: a.* } }",
+            "Trace destination \"a.*\" is not valid",
+        ),
+        (
+            "accounts { A { trace_dest: {dest: a, sampling: 101} } }",
+            "needs to be [1..100]",
+        ),
         (
             "accounts { A { nonsense: 1 } }",
             "unknown field \"nonsense\"",
@@ -239,4 +246,17 @@ fn accounts_that_make_no_sense_are_refused() {
         let refusal = refusal(text);
         assert!(refusal.contains(reason), "{text}: {refusal}");
     }
+}
+
+#[test]
+fn an_account_says_where_reports_on_traced_messages_go() {
+    let of = |text: &str| {
+        let text = format!("accounts {{ A {{ msg_trace: {text} }} }}");
+        let options = options(&text);
+        let trace = options.accounts[0].trace.clone().unwrap();
+        (trace.destination, trace.percent)
+    };
+    assert_eq!(of("a.b"), ("a.b".to_owned(), 100));
+    assert_eq!(of("{dest: a, sampling: 5}"), ("a".to_owned(), 5));
+    assert_eq!(of("{dest: a, sampling: \"50%\"}"), ("a".to_owned(), 50));
 }

@@ -20,7 +20,7 @@ const ACK_WAIT: Duration = Duration::from_secs(5);
 /// How long somebody may take to listen.
 const INTEREST_WAIT: Duration = Duration::from_secs(2);
 /// How often it is looked whether somebody still listens.
-const LOOK: Duration = Duration::from_millis(100);
+const LOOK: Duration = Duration::from_millis(20);
 
 /// How large chunks are, and how many of them may be on their way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -83,6 +83,8 @@ pub(super) struct Chunks<'a> {
     sent_at: Instant,
     cache: PublishCache,
     unheard: Option<Unheard>,
+    /// Somebody subscribed to the very subject, so that it shows when they go.
+    is_subscribed: bool,
 }
 
 impl<'a> Chunks<'a> {
@@ -108,21 +110,40 @@ impl<'a> Chunks<'a> {
             sent_at: Instant::now(),
             cache: PublishCache::new(),
             unheard: None,
+            is_subscribed: false,
         }
     }
 
-    /// Gives somebody a moment to listen.
+    /// Gives the client a moment to subscribe. Clients often do so only after the answer, on a subject that their
+    /// inbox for all answers matches, too; what came there before would be lost.
     pub(super) fn await_interest(&mut self) {
         let begun = Instant::now();
-        while !self.is_heard() && begun.elapsed() < INTEREST_WAIT && !self.claim.is_stopping() {
+        loop {
+            self.is_subscribed = self
+                .claim
+                .account
+                .is_subscribed(self.subject().as_bytes(), None);
+            let is_over = begun.elapsed() >= INTEREST_WAIT || self.claim.is_stopping();
+            if self.is_subscribed || is_over {
+                break;
+            }
             std::thread::sleep(LOOK);
         }
         self.sent_at = Instant::now();
     }
 
+    fn subject(&self) -> &str {
+        std::str::from_utf8(&self.deliver).unwrap_or_default()
+    }
+
     fn is_heard(&self) -> bool {
-        let subject = std::str::from_utf8(&self.deliver).unwrap_or_default();
-        self.claim.account.has_interest(subject)
+        match self.is_subscribed {
+            true => self
+                .claim
+                .account
+                .is_subscribed(self.subject().as_bytes(), None),
+            false => self.claim.account.has_interest(self.subject()),
+        }
     }
 
     /// Why nobody takes it any more.

@@ -49,15 +49,21 @@ impl InternalTarget for Feed {
     fn deliver(&self, batch: Vec<Inbound>) {
         let mut waiting = self.waiting.lock();
         for chunk in batch {
-            if waiting.bytes + chunk.payload.len() > WAITING_BYTES_MAX {
+            let bytes = bytes_of(&chunk.reply, &chunk.payload);
+            if waiting.bytes + bytes > WAITING_BYTES_MAX {
                 waiting.overrun = true;
                 break;
             }
-            waiting.bytes += chunk.payload.len();
+            waiting.bytes += bytes;
             waiting.chunks.push_back((chunk.reply, chunk.payload));
         }
         self.changed.notify_all();
     }
+}
+
+/// What a chunk takes while it waits: many small or empty ones take more than their payloads.
+fn bytes_of(reply: &Bytes, payload: &Bytes) -> usize {
+    reply.len() + payload.len() + 2 * size_of::<Bytes>()
 }
 
 /// Reads what arrives.
@@ -116,7 +122,7 @@ impl<'a> FeedReader<'a> {
         let mut waiting = self.feed.waiting.lock();
         loop {
             if let Some((reply, payload)) = waiting.chunks.pop_front() {
-                waiting.bytes -= payload.len();
+                waiting.bytes -= bytes_of(&reply, &payload);
                 return match reply.is_empty() {
                     true => Err(FeedError::NoReply(self.claim.title())),
                     false => Ok((reply, payload)),

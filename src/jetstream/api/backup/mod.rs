@@ -18,11 +18,11 @@ mod under_way;
 
 use std::sync::Arc;
 
+use super::elsewhere::AskingClient;
 use super::handler::Server;
-use crate::broker::ClientInfo;
 use crate::jetstream::registry::AccountStreams;
 
-pub(crate) use restore::restore;
+pub(crate) use restore::{deliver_subject, restore, restore_here};
 pub(crate) use snapshot::snapshot;
 pub(crate) use under_way::Backups;
 
@@ -30,8 +30,8 @@ pub(crate) use under_way::Backups;
 pub(crate) struct Answered {
     pub server: Arc<Server>,
     pub account: Arc<AccountStreams>,
-    /// Who asked; unknown when another server carried the request.
-    pub client: Option<Arc<ClientInfo>>,
+    /// Who asked, as far as it is known.
+    pub client: Option<Box<AskingClient>>,
 }
 
 /// What is to be done once a request is answered.

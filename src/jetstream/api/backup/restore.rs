@@ -4,15 +4,17 @@ use std::sync::Arc;
 
 use super::FollowUp;
 use super::feed::{Feed, FeedReader};
-use super::told::{self, Asker};
+use super::told;
 use super::under_way::Claim;
 use crate::broker::{InternalSubscription, InternalTarget};
 use crate::jetstream::api::body::StreamRestoreRequest;
+use crate::jetstream::api::elsewhere::AskingClient;
 use crate::jetstream::api::handler::{
-    Context, Server, check_room_for, encode_created, refuse_unfit_consumers,
+    Answer, Context, Server, check_room_for, encode_created, refuse_unfit_consumers,
 };
 use crate::jetstream::api::now;
 use crate::jetstream::api::response::StreamRestore;
+use crate::jetstream::api::route::Operation;
 use crate::jetstream::api::validate::{check_stream, has_path_separators};
 use crate::jetstream::archive::{ArchiveError, ArchiveReader, StreamMeta};
 use crate::jetstream::id;
@@ -28,12 +30,34 @@ struct Target {
     config: StreamConfig,
 }
 
-/// Looks whether a stream can be restored; its archive is waited for when the answer is out.
+/// Looks whether a stream can be restored, and where. That server waits for the archive when the answer is out.
 pub(crate) fn restore(
     context: &Context<'_>,
     name: &str,
-) -> Result<(StreamRestore, FollowUp), ApiError> {
+) -> Result<(StreamRestore, Option<FollowUp>), ApiError> {
     context.check_level()?;
+    let config = wanted(context, name)?;
+    if let Some(steward) = &context.server.steward {
+        let elsewhere = steward.restore_elsewhere(context.account, &config, context.client)?;
+        if let Some(deliver_subject) = elsewhere {
+            return Ok((StreamRestore { deliver_subject }, None));
+        }
+    } else {
+        check_room_for(context.server, context.account, &config)?;
+        let account = context.account;
+        if account.get(name).is_some() || account.offline(name).is_some() {
+            return Err(ErrorCode::StreamNameExistRestoreFailed.into());
+        }
+        if config.num_replicas > 1 {
+            return Err(ErrorCode::StreamReplicasNotSupported.into());
+        }
+    }
+    let (body, begin) = restore_here(context.server, &context.account.name, config)?;
+    Ok((body, Some(begin)))
+}
+
+/// The stream that a request asks for.
+fn wanted(context: &Context<'_>, name: &str) -> Result<StreamConfig, ApiError> {
     if is_empty_request(context.body) {
         return Err(ErrorCode::BadRequest.into());
     }
@@ -51,19 +75,21 @@ pub(crate) fn restore(
     config.set_stored_metadata();
     let limits = context.account.limits();
     let config = check_stream(config, &context.rules(&limits, false))?;
-    check_room_for(context.server, context.account, &config)?;
-    if context.account.get(name).is_some() || context.account.offline(name).is_some() {
-        return Err(ErrorCode::StreamNameExistRestoreFailed.into());
-    }
-    if config.num_replicas > 1 && !context.server.is_clustered() {
-        return Err(ErrorCode::StreamReplicasNotSupported.into());
-    }
     if config.storage == Storage::Memory {
         return Err(ErrorCode::StreamRestore.with("a stream in memory cannot be restored"));
     }
-    context.server.maker.can_restore()?;
-    let claim = (context.server.backups)
-        .claim(&context.account.name, name)
+    Ok(config)
+}
+
+/// Makes ready for an archive on this server; it is waited for when the answer is out.
+pub(crate) fn restore_here(
+    server: &Server,
+    account: &str,
+    config: StreamConfig,
+) -> Result<(StreamRestore, FollowUp), ApiError> {
+    let name = &config.name;
+    let claim = (server.backups)
+        .claim(account, name)
         .map_err(|refused| ErrorCode::StreamRestore.with(refused))?;
     let deliver_subject = format!("$JS.SNAPSHOT.RESTORE.{name}.{}", id::unique());
     let feed = Arc::new(Feed::default());
@@ -79,14 +105,25 @@ pub(crate) fn restore(
             config,
         };
         claim.run("js-restore", move |claim| {
-            let asker = Asker {
-                client: answered.client.as_deref(),
-                server: &target.server.name,
-            };
-            run(claim, &target, feed, subscription, &asker);
+            run(
+                claim,
+                &target,
+                feed,
+                subscription,
+                answered.client.as_deref(),
+            );
         });
     });
     Ok((StreamRestore { deliver_subject }, begin))
+}
+
+/// The subject on which an archive is waited for, when that is what an operation was answered.
+pub(crate) fn deliver_subject(operation: Option<Operation<'_>>, answer: &Answer) -> Option<String> {
+    let Some(Operation::StreamRestore(_)) = operation else {
+        return None;
+    };
+    let body: StreamRestore = serde_json::from_slice(&answer.payload).ok()?;
+    Some(body.deliver_subject).filter(|subject| !subject.is_empty())
 }
 
 /// Why a stream was not restored.
@@ -112,7 +149,7 @@ fn run(
     target: &Target,
     feed: Arc<Feed>,
     subscription: InternalSubscription,
-    asker: &Asker<'_>,
+    asker: Option<&AskingClient>,
 ) {
     let title = claim.title();
     tracing::info!("Starting restore for stream '{title}'");
@@ -136,6 +173,7 @@ fn run(
     }
     let reply = reader.into_reply();
     drop(subscription);
+    claim.free();
     if let Some(reply) = reply {
         let answer = encode_created(&target.server, &target.account, result);
         claim.answer(&reply, answer);
@@ -144,6 +182,9 @@ fn run(
 
 fn take(target: &Target, reader: &mut FeedReader<'_>) -> Result<Arc<Stream>, Broken> {
     let archive = ArchiveReader::open(&mut *reader)?;
+    if target.account.get(&target.config.name).is_some() {
+        return Err(Broken::Api(ErrorCode::StreamNameExistRestoreFailed.into()));
+    }
     if archive.meta().config.name != target.config.name {
         let error = ErrorCode::StreamRestore.with("stream names do not match");
         return Err(error.into());
@@ -168,6 +209,10 @@ fn take(target: &Target, reader: &mut FeedReader<'_>) -> Result<Arc<Stream>, Bro
     let finished = builder.finish(now().nanoseconds());
     let (core, _) = finished.map_err(ArchiveError::from)?;
     refuse_unfit_consumers(server, account, &core)?;
+    if server.is_clustered() {
+        // Names and subjects are looked at where the cluster's streams are decided about.
+        return Ok(server.maker.take_up(account, landing, core)?);
+    }
     // From here on names, subjects and reservations do not change.
     let _change = account.change.lock();
     if account.get(&target.config.name).is_some() {

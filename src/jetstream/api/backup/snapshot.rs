@@ -6,13 +6,14 @@ use storage::store::State;
 
 use super::FollowUp;
 use super::chunks::{Chunks, Pace};
-use super::told::{self, Asker};
+use super::told;
 use super::under_way::Claim;
 use crate::jetstream::api::body::StreamSnapshotRequest;
+use crate::jetstream::api::elsewhere::AskingClient;
 use crate::jetstream::api::handler::{Context, unexpected};
 use crate::jetstream::api::now;
 use crate::jetstream::api::response::StreamSnapshot;
-use crate::jetstream::archive::{ArchiveWriter, ConsumerMeta, StreamMeta, WriteError};
+use crate::jetstream::archive::{ArchiveWriter, StreamMeta, WriteError};
 use crate::jetstream::core::{StreamOutline, StreamReply, StreamRequest};
 use crate::jetstream::registry::Stream;
 use crate::jetstream::types::{
@@ -41,7 +42,7 @@ impl From<WriteError> for Broken {
 pub(crate) fn snapshot(
     context: &Context<'_>,
     name: &str,
-) -> Result<(StreamSnapshot, FollowUp), ApiError> {
+) -> Result<(StreamSnapshot, Option<FollowUp>), ApiError> {
     context.check_level()?;
     if is_empty_request(context.body) {
         return Err(ErrorCode::BadRequest.into());
@@ -69,14 +70,11 @@ pub(crate) fn snapshot(
     };
     let begin: FollowUp = Box::new(move |answered| {
         claim.run("js-snapshot", move |claim| {
-            let asker = Asker {
-                client: answered.client.as_deref(),
-                server: &answered.server.name,
-            };
-            run(claim, &stream, &outline, &request, &asker);
+            let asker = answered.client.as_deref();
+            run(claim, &stream, &outline, &request, asker);
         });
     });
-    Ok((answer, begin))
+    Ok((answer, Some(begin)))
 }
 
 fn run(
@@ -84,7 +82,7 @@ fn run(
     stream: &Arc<Stream>,
     outline: &StreamOutline,
     request: &StreamSnapshotRequest,
-    asker: &Asker<'_>,
+    asker: Option<&AskingClient>,
 ) {
     let title = claim.title();
     tracing::info!("Starting snapshot for stream '{title}'");
@@ -95,6 +93,7 @@ fn run(
     let mut chunks = Chunks::new(claim, &request.deliver_subject, pace);
     chunks.await_interest();
     let written = write(&mut chunks, stream, outline, !request.no_consumers);
+    claim.free();
     let status = match (written, chunks.unheard()) {
         (Ok(()), _) => {
             chunks.end();
@@ -145,17 +144,8 @@ fn write(
         next = covered.max(next) + 1;
     }
     archive.end_messages(state.last_sequence, state.last_time_ns)?;
-    let on_disk =
-        |config: &crate::jetstream::types::ConsumerConfig| !config.mem_storage && !config.direct;
-    let consumers = outline.consumers.iter().filter(|_| with_consumers);
-    for consumer in consumers.filter(|consumer| on_disk(&consumer.config)) {
-        let meta = ConsumerMeta {
-            created: Time::from_nanoseconds(consumer.created_ns),
-            name: consumer.name.clone(),
-            config: consumer.config.clone(),
-        };
-        let progress = consumer.progress.clone().unwrap_or_default();
-        archive.consumer(&meta, &progress)?;
+    if with_consumers {
+        archive.consumers(&outline.consumers)?;
     }
     archive.finish()?;
     Ok(())

@@ -3,16 +3,14 @@
 use serde::Serialize;
 
 use super::under_way::Claim;
-use crate::broker::{ClientInfo, Outgoing, PublishCache};
+use crate::broker::{Outgoing, PublishCache};
 use crate::jetstream::advisory::{Client, typed};
+use crate::jetstream::api::elsewhere::AskingClient;
 use crate::jetstream::api::now;
 use crate::jetstream::types::{StreamState, Time};
 
-/// Who asked for it, and whom.
-pub(super) struct Asker<'a> {
-    pub(super) client: Option<&'a ClientInfo>,
-    pub(super) server: &'a str,
-}
+/// Who asked for it, as far as it is known.
+type Asker<'a> = Option<&'a AskingClient>;
 
 #[derive(Serialize)]
 struct Event<'a> {
@@ -26,17 +24,20 @@ struct Event<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     bytes: Option<u64>,
     client: Option<Client<'a>>,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    domain: &'a str,
 }
 
 impl<'a> Event<'a> {
-    fn new(claim: &'a Claim, asker: &Asker<'a>) -> Self {
+    fn new(claim: &'a Claim, asker: Asker<'a>) -> Self {
         Self {
             stream: claim.stream(),
             state: None,
             start: None,
             end: None,
             bytes: None,
-            client: asker.client.map(|client| Client::new(client, asker.server)),
+            client: asker.map(|client| Client::new(&client.info, &client.server)),
+            domain: claim.domain(),
         }
     }
 
@@ -54,7 +55,7 @@ impl<'a> Event<'a> {
     }
 }
 
-pub(super) fn snapshot_begun(claim: &Claim, asker: &Asker<'_>, state: &StreamState) {
+pub(super) fn snapshot_begun(claim: &Claim, asker: Asker<'_>, state: &StreamState) {
     let event = Event {
         state: Some(state),
         ..Event::new(claim, asker)
@@ -63,7 +64,7 @@ pub(super) fn snapshot_begun(claim: &Claim, asker: &Asker<'_>, state: &StreamSta
     event.tell(claim, "SNAPSHOT_CREATE", kind);
 }
 
-pub(super) fn snapshot_ended(claim: &Claim, asker: &Asker<'_>, start: Time) {
+pub(super) fn snapshot_ended(claim: &Claim, asker: Asker<'_>, start: Time) {
     let event = Event {
         start: Some(start),
         end: Some(now()),
@@ -73,12 +74,12 @@ pub(super) fn snapshot_ended(claim: &Claim, asker: &Asker<'_>, start: Time) {
     event.tell(claim, "SNAPSHOT_COMPLETE", kind);
 }
 
-pub(super) fn restore_begun(claim: &Claim, asker: &Asker<'_>) {
+pub(super) fn restore_begun(claim: &Claim, asker: Asker<'_>) {
     let kind = "io.nats.jetstream.advisory.v1.restore_create";
     Event::new(claim, asker).tell(claim, "RESTORE_CREATE", kind);
 }
 
-pub(super) fn restore_ended(claim: &Claim, asker: &Asker<'_>, start: Time, bytes: u64) {
+pub(super) fn restore_ended(claim: &Claim, asker: Asker<'_>, start: Time, bytes: u64) {
     let event = Event {
         start: Some(start),
         end: Some(now()),

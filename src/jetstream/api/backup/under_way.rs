@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -12,10 +13,14 @@ use crate::broker::{Account, Broker, Outgoing, PublishCache};
 
 /// How many go on at one time.
 const MAX: usize = 64;
+/// How long it may take until interest in the subject of a restore is known where its client is, and how often that is looked at.
+const INTEREST_WAIT: Duration = Duration::from_secs(2);
+const INTEREST_LOOK: Duration = Duration::from_millis(2);
 
 /// The backups that go on.
 pub(crate) struct Backups {
     broker: Arc<Broker>,
+    domain: String,
     state: Mutex<State>,
     stopping: AtomicBool,
 }
@@ -37,9 +42,10 @@ pub(super) enum Refused {
 }
 
 impl Backups {
-    pub(crate) fn new(broker: &Arc<Broker>) -> Arc<Self> {
+    pub(crate) fn new(broker: &Arc<Broker>, domain: &str) -> Arc<Self> {
         Arc::new(Self {
             broker: Arc::clone(broker),
+            domain: domain.to_owned(),
             state: Mutex::default(),
             stopping: AtomicBool::new(false),
         })
@@ -60,7 +66,31 @@ impl Backups {
             backups: Arc::clone(self),
             account: self.broker.ensure_account(account),
             key,
+            is_free: AtomicBool::new(false),
         })
+    }
+
+    /// Says something once somebody listens on a subject, or after a while in any case.
+    pub(crate) fn once_heard(
+        self: &Arc<Self>,
+        account: Arc<Account>,
+        subject: String,
+        say: impl FnOnce() + Send + 'static,
+    ) {
+        if account.has_interest(&subject) {
+            return say();
+        }
+        let backups = Arc::clone(self);
+        self.run("js-restore-heard", move || {
+            let begun = Instant::now();
+            while !account.has_interest(&subject)
+                && begun.elapsed() < INTEREST_WAIT
+                && !backups.stopping.load(Ordering::Relaxed)
+            {
+                std::thread::sleep(INTEREST_LOOK);
+            }
+            say();
+        });
     }
 
     /// Lets those that go on end, and waits for them. Nothing begins any more.
@@ -92,9 +122,17 @@ pub(super) struct Claim {
     backups: Arc<Backups>,
     pub(super) account: Arc<Account>,
     key: (String, String),
+    is_free: AtomicBool,
 }
 
 impl Claim {
+    /// Lets the next one begin: before the client hears of the end, which may ask for it at once.
+    pub(super) fn free(&self) {
+        if !self.is_free.swap(true, Ordering::Relaxed) {
+            self.backups.state.lock().streams.remove(&self.key);
+        }
+    }
+
     /// Goes on with it on a thread of its own.
     pub(super) fn run(self, name: &str, work: impl FnOnce(&Self) + Send + 'static) {
         let backups = Arc::clone(&self.backups);
@@ -109,6 +147,11 @@ impl Claim {
     /// The stream's name.
     pub(super) fn stream(&self) -> &str {
         &self.key.1
+    }
+
+    /// The server's domain; empty for none.
+    pub(super) fn domain(&self) -> &str {
+        &self.backups.domain
     }
 
     /// Account and stream, as they stand in the log.
@@ -135,7 +178,7 @@ impl Claim {
 
 impl Drop for Claim {
     fn drop(&mut self) {
-        self.backups.state.lock().streams.remove(&self.key);
+        self.free();
     }
 }
 
@@ -145,7 +188,7 @@ mod tests {
 
     #[test]
     fn a_stream_is_backed_up_once_at_a_time_and_there_are_not_too_many() {
-        let backups = Backups::new(&Arc::new(Broker::new()));
+        let backups = Backups::new(&Arc::new(Broker::new()), "");
         let first = backups.claim("$G", "S").expect("it begins");
         let again = backups.claim("$G", "S").err();
         assert_eq!(again, Some(Refused::InProgress));

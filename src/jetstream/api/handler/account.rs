@@ -2,10 +2,10 @@
 
 use super::super::super::core::{InfoQuery, StreamReply, StreamRequest};
 use super::super::super::types::{ApiError, Storage};
-use super::super::response::{AccountInfo, ApiStats};
+use super::super::response::{AccountInfo, AccountShown, ApiStats};
 use super::Context;
 
-pub(super) fn info(context: &Context<'_>) -> Result<AccountInfo, ApiError> {
+pub(super) fn info(context: &Context<'_>) -> Result<AccountShown, ApiError> {
     context.check_level()?;
     let account = context.account;
     let (total, errors) = account.api.get();
@@ -33,5 +33,5 @@ pub(super) fn info(context: &Context<'_>) -> Result<AccountInfo, ApiError> {
             }
         }
     }
-    Ok(info)
+    Ok(AccountShown { info: Some(info) })
 }

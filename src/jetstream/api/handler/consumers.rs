@@ -1,10 +1,13 @@
 //! Consumers: make, change, show, list, pause, move, remove.
 
+use std::collections::BTreeMap;
+
 use super::super::super::core::{ConsumerCreate, StreamReply, StreamRequest};
 use super::super::super::id;
 use super::super::super::registry::Stream;
 use super::super::super::types::{
-    ApiError, ConsumerConfig, ConsumerInfo, ErrorCode, decode, decode_optional, is_empty_request,
+    AckPolicy, ApiError, ConsumerConfig, ConsumerInfo, ErrorCode, Retention, Strictness, decode,
+    decode_optional, is_empty_request,
 };
 use super::super::body::{
     Action, ConsumerCreateRequest, ConsumerPauseRequest, ConsumerResetRequest,
@@ -40,10 +43,7 @@ pub(super) fn create(
         return Err(ErrorCode::StreamReplicasNotSupported.into());
     }
     let stream = context.account.find(subject.stream())?;
-    if config.sourcing {
-        return Err(ErrorCode::ConsumerCreate
-            .with("sourcing consumers are not supported by this server yet"));
-    }
+    settle_sourcing(&mut config, stream.config().retention);
     let _change = stream.change.lock();
     let name = if config.is_durable() {
         config.durable_name.clone()
@@ -55,7 +55,15 @@ pub(super) fn create(
     let existing = lookup(&stream, &name)?;
     if let Some(existing) = &existing {
         config.pause_until = existing.config.pause_until;
+        if config.sourcing && config.is_durable() {
+            // Where it began once is not where who renews it wants to go on.
+            config.deliver_policy = existing.config.deliver_policy;
+            config.opt_start_seq = existing.config.opt_start_seq;
+            config.opt_start_time = existing.config.opt_start_time;
+        }
     }
+    // Who asks again for a consumer of a copy has lost what was on its way: deliveries begin anew after what it has confirmed.
+    let is_renewed = config.sourcing && existing.is_some();
     config.set_stored_metadata();
     let limits = context.account.limits();
     let rules = context.rules(&limits, pedantic);
@@ -70,6 +78,10 @@ pub(super) fn create(
         check_rebinding(context, &existing.config, &config)?;
     }
     stamp_inactivity(&mut config, existing.as_ref());
+    let renewal = StreamRequest::ConsumerReset {
+        name: name.clone(),
+        sequence: 0,
+    };
     let request = StreamRequest::ConsumerCreate(Box::new(ConsumerCreate {
         name,
         config,
@@ -77,12 +89,36 @@ pub(super) fn create(
         check_update: check_consumer_update,
         consumers_max: limits.max_consumers,
     }));
-    match stream.ask(request) {
-        StreamReply::ConsumerCreated { info, .. } => Ok(ConsumerCreated {
-            info: Some(complete(context, *info)),
-        }),
+    let mut made = stream.ask(request);
+    if is_renewed && matches!(made, StreamReply::ConsumerCreated { .. }) {
+        made = stream.ask(renewal);
+    }
+    match made {
+        StreamReply::ConsumerCreated { info, .. } | StreamReply::Reset { info, .. } => {
+            Ok(ConsumerCreated {
+                info: Some(complete(context, *info)),
+            })
+        }
         other => Err(unexpected(other)),
     }
+}
+
+/// What becomes of a consumer that another server asks for, in order to copy the stream. It comes under a name that stays the same. Where messages
+/// go once they are confirmed it becomes a durable one that confirms what is stored there; elsewhere every attempt gets one of its own.
+fn settle_sourcing(config: &mut ConsumerConfig, retention: Retention) {
+    if !config.direct || !config.sourcing || config.name.is_empty() {
+        return;
+    }
+    if retention == Retention::Limits {
+        config.name = format!("{}-{}", config.name, id::short());
+        return;
+    }
+    config.direct = false;
+    config.durable_name.clone_from(&config.name);
+    config.ack_policy = AckPolicy::FlowControl;
+    config.ack_wait = 0;
+    config.max_deliver = 0;
+    config.inactive_threshold = 0;
 }
 
 /// Settles the consumer's name between the subject and the request.
@@ -136,10 +172,12 @@ fn named(config: ConsumerConfig, subject: ConsumerSubject<'_>) -> Result<Consume
 const INACTIVE_DEFAULT_NS: i64 = 5_000_000_000;
 
 /// A consumer that does not outlive its clients always has a threshold; an update that does not touch it leaves it alone.
+/// Whether it outlives them is what it was before the update, as in the reference.
 fn stamp_inactivity(config: &mut ConsumerConfig, existing: Option<&ConsumerInfo>) {
-    let untouched =
-        existing.is_some_and(|info| info.config.inactive_threshold == config.inactive_threshold);
-    if !untouched && !config.is_durable() && config.inactive_threshold <= 0 {
+    let existing = existing.map(|info| &info.config);
+    let untouched = existing.is_some_and(|old| old.inactive_threshold == config.inactive_threshold);
+    let durable = existing.unwrap_or(config).is_durable();
+    if !untouched && !durable && config.inactive_threshold <= 0 {
         config.inactive_threshold = INACTIVE_DEFAULT_NS;
     }
 }
@@ -186,6 +224,12 @@ pub(super) fn info(
         return Err(ErrorCode::NotEmptyRequest.into());
     }
     context.check_level()?;
+    if let Some(unsupported) = context.account.unsupported_consumers(stream) {
+        return Err(match unsupported.get(name) {
+            Some(reason) => ErrorCode::ConsumerOfflineReason.with(reason),
+            None => ErrorCode::ConsumerNotFound.into(),
+        });
+    }
     let stream = context.account.find(stream)?;
     let info = lookup(&stream, name)?.ok_or(ErrorCode::ConsumerNotFound)?;
     Ok(ConsumerShown {
@@ -213,10 +257,16 @@ pub(super) fn delete(
 pub(super) fn names(context: &Context<'_>, stream: &str) -> Result<ConsumerNamesPage, ApiError> {
     context.check_level()?;
     let request: ConsumersRequest = decode_optional(context.body, context.server.strictness)?;
-    let stream = context.account.find(stream)?;
-    let names = match stream.ask(StreamRequest::ConsumerNames) {
-        StreamReply::ConsumerNames(names) => names,
-        other => return Err(unexpected(other)),
+    let names = match context.account.unsupported_consumers(stream) {
+        Some(unsupported) => unsupported.into_keys().collect(),
+        None => match context
+            .account
+            .find(stream)?
+            .ask(StreamRequest::ConsumerNames)
+        {
+            StreamReply::ConsumerNames(names) => names,
+            other => return Err(unexpected(other)),
+        },
     };
     let total = names.len();
     let offset = at_most(request.offset, total);
@@ -233,6 +283,9 @@ pub(super) fn names(context: &Context<'_>, stream: &str) -> Result<ConsumerNames
 pub(super) fn list(context: &Context<'_>, stream: &str) -> Result<ConsumerListPage, ApiError> {
     context.check_level()?;
     let request: ConsumersRequest = decode_optional(context.body, context.server.strictness)?;
+    if let Some(unsupported) = context.account.unsupported_consumers(stream) {
+        return Ok(unsupported_page(unsupported, request.offset));
+    }
     let stream = context.account.find(stream)?;
     let offset = at_most(request.offset, usize::MAX);
     let request = StreamRequest::ConsumerInfos {
@@ -260,7 +313,25 @@ pub(super) fn list(context: &Context<'_>, stream: &str) -> Result<ConsumerListPa
             })
             .collect(),
         missing: Vec::new(),
+        offline: BTreeMap::new(),
     })
+}
+
+/// What is listed of a stream that cannot run: the consumers that keep it from that, and why.
+fn unsupported_page(unsupported: BTreeMap<String, String>, offset: i64) -> ConsumerListPage {
+    let total = unsupported.len();
+    let offset = at_most(offset, total);
+    let offline: BTreeMap<_, _> = unsupported.into_iter().skip(offset).collect();
+    ConsumerListPage {
+        paged: Paged {
+            total,
+            offset,
+            limit: LIST_PAGE,
+        },
+        consumers: Vec::new(),
+        missing: offline.keys().cloned().collect(),
+        offline,
+    }
 }
 
 pub(super) fn pause(
@@ -298,7 +369,8 @@ pub(super) fn reset(
     name: &str,
 ) -> Result<ConsumerReset, ApiError> {
     context.check_level()?;
-    let request: ConsumerResetRequest = decode(context.body, context.server.strictness)?;
+    // In the reference consumers take this themselves, and are not as strict as its API.
+    let request: ConsumerResetRequest = decode(context.body, Strictness::Lenient)?;
     let stream = context.account.find(stream)?;
     let question = StreamRequest::ConsumerReset {
         name: name.to_owned(),

@@ -9,6 +9,7 @@ use super::super::super::types::{
     ApiError, ErrorCode, StreamConfig, StreamInfo, Strictness, header_exceeds_level,
 };
 use super::super::administration::Administration;
+use super::super::elsewhere::AskingClient;
 use super::super::response::{ConsumerSteppedDown, PeerRemoved, StreamSteppedDown};
 use super::consumers::lookup;
 use super::{Answer, Context, Outcome, Server};
@@ -50,6 +51,13 @@ pub(crate) trait Steward: Send + Sync {
         body: &[u8],
         strictness: Strictness,
     ) -> Result<(), ApiError>;
+    /// Has another server wait for a stream's archive, and says on which subject it does; `None` when it is this one that is to. On the leader of the meta group.
+    fn restore_elsewhere(
+        &self,
+        account: &AccountStreams,
+        config: &StreamConfig,
+        client: Option<&AskingClient>,
+    ) -> Result<Option<String>, ApiError>;
     /// Does what a request about the cluster itself asks for; `body` is the request. On the leader of the meta group. With the stream that moves, if one does.
     fn administer(
         &self,

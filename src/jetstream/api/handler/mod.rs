@@ -13,6 +13,7 @@ mod streams;
 mod tests;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::super::archive::{Landing, StreamBuilder, StreamMeta};
 use super::super::core::{StreamCore, StreamReply};
@@ -23,8 +24,9 @@ use super::super::types::{
     header_exceeds_level,
 };
 use super::backup::{self, Backups, FollowUp};
+use super::elsewhere::AskingClient;
 use super::response::{
-    AccountInfo, Body, ConsumerCreated, ConsumerDeleted, ConsumerListPage, ConsumerNamesPage,
+    AccountShown, Body, ConsumerCreated, ConsumerDeleted, ConsumerListPage, ConsumerNamesPage,
     ConsumerPaused, ConsumerReset, ConsumerShown, ConsumerSteppedDown, ConsumerUnpinned,
     MessageDeleted, MessageShown, PeerRemoved, StreamCreated, StreamDeleted, StreamListPage,
     StreamNamesPage, StreamPurged, StreamRestore, StreamShown, StreamSnapshot, StreamSteppedDown,
@@ -60,33 +62,19 @@ pub(crate) trait StreamMaker: Send + Sync {
     /// Whether anybody listens on a literal subject of the account.
     fn has_interest(&self, account: &AccountStreams, subject: &str) -> bool;
 
-    /// Why streams cannot be restored, if that is so.
-    fn can_restore(&self) -> Result<(), ApiError> {
-        Err(not_restored())
-    }
     /// Makes a place for a stream that is being restored, of which nobody else knows yet.
     fn land(
         &self,
         account: &AccountStreams,
         meta: StreamMeta,
-    ) -> Result<(Landing, StreamBuilder), ApiError> {
-        let _ = (account, meta);
-        Err(not_restored())
-    }
+    ) -> Result<(Landing, StreamBuilder), ApiError>;
     /// Lets a restored stream run; it is durable when this returns.
     fn take_up(
         &self,
         account: &AccountStreams,
         landing: Landing,
         core: StreamCore,
-    ) -> Result<Arc<Stream>, ApiError> {
-        let _ = (account, landing, core);
-        Err(not_restored())
-    }
-}
-
-fn not_restored() -> ApiError {
-    ErrorCode::StreamRestore.with("not supported by the servers of a cluster yet")
+    ) -> Result<Arc<Stream>, ApiError>;
 }
 
 /// Knows who holds the copies of streams, on a server of a cluster.
@@ -107,6 +95,8 @@ pub(crate) struct Server {
     pub backups: Arc<Backups>,
     /// Present on a server of a cluster.
     pub cluster_infos: Option<Arc<dyn ClusterInfos>>,
+    /// Nothing can be stored any more.
+    pub is_disabled: AtomicBool,
     pub now: fn() -> Time,
 }
 
@@ -122,6 +112,8 @@ pub(crate) struct Context<'a> {
     pub account: &'a AccountStreams,
     /// The value of `Nats-Required-Api-Level`.
     pub required_level: &'a [u8],
+    /// Who asks, where that is known and of use.
+    pub client: Option<&'a AskingClient>,
     pub body: &'a [u8],
 }
 
@@ -149,11 +141,11 @@ impl From<Answer> for Handled {
 }
 
 impl Handled {
-    fn with_more<B: Body>(result: Result<(B, FollowUp), ApiError>) -> Self {
+    fn with_more<B: Body>(result: Result<(B, Option<FollowUp>), ApiError>) -> Self {
         match result {
             Ok((body, follow_up)) => Self {
                 answer: answer(Ok(body)),
-                follow_up: Some(follow_up),
+                follow_up,
             },
             Err(error) => answer::<B>(Err(error)).into(),
         }
@@ -220,7 +212,7 @@ fn answer<B: Body>(result: Result<B, ApiError>) -> Answer {
 /// Refuses an operation whoever would do it, in the form of its answer.
 pub(crate) fn refuse_operation(operation: Operation<'_>, error: ApiError) -> Answer {
     match operation {
-        Operation::AccountInfo => answer::<AccountInfo>(Err(error)),
+        Operation::AccountInfo => answer::<AccountShown>(Err(error)),
         Operation::StreamCreate(_) => answer::<StreamCreated>(Err(error)),
         Operation::StreamUpdate(_) => answer::<StreamUpdated>(Err(error)),
         Operation::StreamInfo(_) => answer::<StreamShown>(Err(error)),
@@ -248,6 +240,9 @@ pub(crate) fn refuse_operation(operation: Operation<'_>, error: ApiError) -> Ans
 
 /// Does what `operation` says, or has it done once the answer is out.
 pub(crate) fn handle(context: &Context<'_>, operation: Operation<'_>) -> Handled {
+    if context.server.is_disabled.load(Ordering::Acquire) {
+        return refuse_operation(operation, ErrorCode::NotEnabled.into()).into();
+    }
     match operation {
         Operation::StreamSnapshot(name) => Handled::with_more(backup::snapshot(context, name)),
         Operation::StreamRestore(name) => Handled::with_more(backup::restore(context, name)),

@@ -7,7 +7,7 @@ use serde_json::value::RawValue;
 
 use super::super::super::core::{InfoQuery, StreamReply, StreamRequest};
 use super::super::super::types::{ApiError, Storage};
-use super::super::response::{AccountInfo, ApiStats, Paged, RawStreamListPage};
+use super::super::response::{AccountInfo, AccountShown, ApiStats, Paged, RawStreamListPage};
 use super::streams::{LIST_PAGE, in_list, matching};
 use super::{Answer, Context, answer, at_most};
 
@@ -120,14 +120,21 @@ fn page(
             None => missing.push(stream.name.clone()),
         }
     }
+    // Those that nobody can run stand beside the first page.
+    let offline = match offset {
+        0 if request.subject.is_empty() => context.account.all_offline(),
+        _ => BTreeMap::new(),
+    };
+    missing.extend(offline.keys().cloned());
     Ok(RawStreamListPage {
         paged: Paged {
-            total,
+            total: total + offline.len(),
             offset,
             limit: LIST_PAGE,
         },
         streams: shown,
         missing,
+        offline,
     })
 }
 
@@ -136,9 +143,9 @@ pub(crate) fn account_info(context: &Context<'_>, usage: &Usage) -> Answer {
     answer(info(context, usage))
 }
 
-fn info(context: &Context<'_>, usage: &Usage) -> Result<AccountInfo, ApiError> {
+fn info(context: &Context<'_>, usage: &Usage) -> Result<AccountShown, ApiError> {
     context.check_level()?;
-    Ok(AccountInfo {
+    let info = AccountInfo {
         memory: usage.memory,
         storage: usage.storage,
         reserved_memory: usage.reserved_memory,
@@ -148,5 +155,6 @@ fn info(context: &Context<'_>, usage: &Usage) -> Result<AccountInfo, ApiError> {
         limits: context.account.limits(),
         domain: context.server.domain.clone(),
         api: ApiStats::new(usage.api_total, usage.api_errors, 0),
-    })
+    };
+    Ok(AccountShown { info: Some(info) })
 }

@@ -435,6 +435,7 @@ fn context_of<'a>(server: &'a Server, account: &'a AccountStreams) -> Context<'a
         server,
         account,
         required_level: b"",
+        client: None,
         body: b"",
     }
 }

@@ -1,4 +1,6 @@
+use std::collections::BTreeMap;
 use std::sync::Mutex as StdMutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use proptest::prelude::*;
 use serde_json::Value;
@@ -166,6 +168,23 @@ impl StreamMaker for Maker {
     fn has_interest(&self, _account: &AccountStreams, _subject: &str) -> bool {
         false
     }
+
+    fn land(
+        &self,
+        _account: &AccountStreams,
+        _meta: StreamMeta,
+    ) -> Result<(Landing, StreamBuilder), ApiError> {
+        Err(ErrorCode::StreamRestore.into())
+    }
+
+    fn take_up(
+        &self,
+        _account: &AccountStreams,
+        _landing: Landing,
+        _core: StreamCore,
+    ) -> Result<Arc<Stream>, ApiError> {
+        Err(ErrorCode::StreamRestore.into())
+    }
 }
 
 struct Api {
@@ -185,8 +204,9 @@ impl Api {
                 maker: Arc::new(Maker {
                     unreserved: u64::MAX,
                 }),
-                backups: Backups::new(&Arc::new(crate::broker::Broker::new())),
+                backups: Backups::new(&Arc::new(crate::broker::Broker::new()), ""),
                 cluster_infos: None,
+                is_disabled: AtomicBool::new(false),
                 now: || Time::from_nanoseconds(1_000_000_000),
             },
             account: AccountStreams::new("$G", limits),
@@ -198,6 +218,7 @@ impl Api {
             server: &self.server,
             account: &self.account,
             required_level: required_level.as_bytes(),
+            client: None,
             body: body.as_bytes(),
         };
         let subject = format!("$JS.API.{subject}");
@@ -221,6 +242,22 @@ impl Api {
 
 fn unlimited() -> Api {
     Api::new(AccountLimits::default())
+}
+
+#[test]
+fn where_nothing_can_be_stored_jetstream_is_off() {
+    let api = Api::new(AccountLimits::default());
+    api.server.is_disabled.store(true, Ordering::Release);
+    for subject in [
+        "INFO",
+        "STREAM.NAMES",
+        "STREAM.CREATE.S",
+        "CONSUMER.INFO.S.C",
+    ] {
+        let answer: Value = serde_json::from_str(&api.ask(subject, "")).expect("JSON");
+        assert_eq!(answer["error"]["err_code"], 10076, "{subject}");
+        assert_eq!(answer["error"]["code"], 503, "{subject}");
+    }
 }
 
 #[test]
@@ -413,6 +450,13 @@ fn the_subject_names_the_consumer() {
         "{durable}"
     );
     assert!(!durable.contains("inactive_threshold"), "{durable}");
+    // Who becomes durable is given what others have once more.
+    let body = r#"{"stream_name":"S1","config":{"durable_name":"C2","ack_policy":"explicit"}}"#;
+    for given in [true, false] {
+        let durable = api.ask("CONSUMER.DURABLE.CREATE.S1.C2", body);
+        let threshold = durable.contains(r#""inactive_threshold":5000000000"#);
+        assert_eq!(threshold, given, "{durable}");
+    }
 }
 
 #[test]
@@ -515,6 +559,7 @@ fn a_stream_that_could_not_be_brought_back_is_named_and_can_be_deleted() {
     api.account.found(Found::Offline {
         name: "B".to_owned(),
         reason: "damaged".to_owned(),
+        consumers: BTreeMap::new(),
     });
     for (subject, body) in [
         ("STREAM.INFO.B", ""),
@@ -538,6 +583,34 @@ fn a_stream_that_could_not_be_brought_back_is_named_and_can_be_deleted() {
     );
     assert_eq!(api.error("STREAM.DELETE.B", ""), 0);
     assert_eq!(api.error("STREAM.INFO.B", ""), 10059);
+}
+
+#[test]
+fn consumers_that_a_later_version_has_written_are_named_with_what_they_need() {
+    let api = unlimited();
+    let reason = "unsupported - required API level: 9, current API level: 4";
+    api.account.found(Found::Offline {
+        name: "S".to_owned(),
+        reason: "stopped - unsupported consumer \"C\"".to_owned(),
+        consumers: BTreeMap::from([("C".to_owned(), reason.to_owned())]),
+    });
+    assert_eq!(api.error("STREAM.INFO.S", ""), 10194);
+    let info = api.ask("CONSUMER.INFO.S.C", "");
+    assert!(info.contains("10195"), "{info}");
+    assert!(
+        info.contains(&format!("consumer is offline: {reason}")),
+        "{info}"
+    );
+    assert_eq!(api.error("CONSUMER.INFO.S.other", ""), 10014);
+    let names = api.ask("CONSUMER.NAMES.S", "");
+    assert!(names.contains(r#""consumers":["C"]"#), "{names}");
+    let list = api.ask("CONSUMER.LIST.S", "");
+    let named = format!(r#""consumers":[],"missing":["C"],"offline":{{"C":"{reason}"}}"#);
+    assert!(list.contains(&named), "{list}");
+    let create = r#"{"stream_name":"S","config":{"name":"D"}}"#;
+    assert_eq!(api.error("CONSUMER.CREATE.S.D", create), 10194);
+    assert_eq!(api.error("STREAM.DELETE.S", ""), 0);
+    assert_eq!(api.error("CONSUMER.LIST.S", ""), 10059);
 }
 
 /// Bodies that are nearly what a request expects.

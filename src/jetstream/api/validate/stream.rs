@@ -548,6 +548,10 @@ fn check_republish(config: &mut StreamConfig, adjust: Adjust) -> Result<(), ApiE
         republish.dest.clone_from(&transform.dest);
     }
     let republish = &*republish;
+    // Nothing is published again then.
+    if republish.dest.is_empty() {
+        return Ok(());
+    }
     let mut subjects = config.subjects.iter();
     if subjects.any(|subject| overlap(&republish.dest, subject)) {
         return Err(invalid(

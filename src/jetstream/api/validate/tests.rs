@@ -8,6 +8,10 @@ const SERVER: ServerLimits = ServerLimits {
     max_ack_pending: 0,
     max_ha_assets: 0,
     duplicate_window_ns: 0,
+    max_batch_inflight_per_stream: 0,
+    max_batch_inflight_total: 0,
+    max_batch_size: 0,
+    batch_timeout_ns: 0,
 };
 
 fn rules<'a>(account: &'a AccountLimits, adjust: Adjust) -> Rules<'a> {
@@ -107,6 +111,11 @@ fn the_first_broken_rule_of_a_stream_decides_the_error() {
             "async persist mode is only supported on file storage",
         ),
         (
+            r#"{"name":"S","mirror":{"name":"M"},"first_seq":2}"#,
+            10143,
+            "stream mirrors can not have first sequence configured",
+        ),
+        (
             r#"{"name":"S","mirror":{"name":"M"},"subjects":["x"]}"#,
             10034,
             "stream mirrors can not contain subjects",
@@ -159,6 +168,17 @@ fn the_server_may_record_its_own_events() {
     ] {
         checked(body).expect(body);
     }
+}
+
+#[test]
+fn a_republish_without_a_destination_publishes_nothing_and_is_valid() {
+    let config =
+        checked(r#"{"name":"S","subjects":["s.>"],"republish":{"src":"s.a"}}"#).expect("valid");
+    let republish = config.republish.expect("is kept");
+    assert_eq!(
+        (republish.src.as_str(), republish.dest.as_str()),
+        ("s.a", "")
+    );
 }
 
 #[test]
@@ -461,6 +481,60 @@ fn a_consumer_that_says_nothing_pulls_with_the_defaults() {
         (30_000_000_000, -1, 512, 1000)
     );
     assert_eq!(config.max_batch, 0);
+}
+
+#[test]
+fn a_stream_lends_its_consumers_what_they_do_not_say() {
+    let account = AccountLimits::default();
+    let parent = checked(
+        r#"{"name":"S","consumer_limits":{"inactive_threshold":60000000000,"max_ack_pending":5}}"#,
+    )
+    .expect("valid");
+    let lent = |body: &str| {
+        let config = check_consumer(consumer(body), &parent, &rules(&account, Adjust::Freely));
+        let config = config.expect("valid");
+        (config.inactive_threshold, config.max_ack_pending)
+    };
+    assert_eq!(
+        lent(r#"{"ack_policy":"explicit"}"#),
+        (60_000_000_000, 5),
+        "what is not said"
+    );
+    let own = r#"{"ack_policy":"explicit","inactive_threshold":1000000000,"max_ack_pending":2}"#;
+    assert_eq!(lent(own), (1_000_000_000, 2), "what is said");
+    assert_eq!(
+        consumer_refused(
+            r#"{"name":"S","consumer_limits":{"max_ack_pending":5}}"#,
+            r#"{"ack_policy":"explicit","max_ack_pending":6}"#
+        )
+        .0,
+        10121
+    );
+}
+
+#[test]
+fn the_first_pause_of_a_backoff_is_how_long_an_ack_may_take() {
+    let account = AccountLimits::default();
+    let parent = checked(r#"{"name":"S"}"#).expect("valid");
+    let said = |ack_wait: &str, adjust| {
+        let body = format!(
+            r#"{{"ack_policy":"explicit","max_deliver":3,"backoff":[2000000000,5000000000]{ack_wait}}}"#
+        );
+        check_consumer(consumer(&body), &parent, &rules(&account, adjust))
+            .map(|config| config.ack_wait)
+    };
+    for ack_wait in ["", r#","ack_wait":2000000000"#, r#","ack_wait":9000000000"#] {
+        assert_eq!(
+            said(ack_wait, Adjust::Freely),
+            Ok(2_000_000_000),
+            "{ack_wait}"
+        );
+    }
+    assert_eq!(
+        said(r#","ack_wait":2000000000"#, Adjust::Never),
+        Ok(2_000_000_000)
+    );
+    assert!(said(r#","ack_wait":9000000000"#, Adjust::Never).is_err());
 }
 
 #[test]

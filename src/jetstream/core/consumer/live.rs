@@ -11,6 +11,7 @@ use super::push::Push;
 use super::rules::Rules;
 use super::waiting::WaitQueue;
 use super::{Consumer, RESERVE_FIRST};
+use crate::jetstream::core::ack_names::AckNames;
 use crate::jetstream::core::effects::World;
 use crate::jetstream::types::{AckPolicy, DeliverPolicy};
 
@@ -53,6 +54,9 @@ pub(crate) struct Live {
     pub(crate) reserve_asked: u64,
     /// What was reserved beyond this delivery is being given back: until that is applied, nothing is delivered beyond it.
     pub(crate) given_back: Option<u64>,
+    /// So many resets are under way: until they are applied, nothing is delivered. What came before them would be logged after them, and be taken for what
+    /// was delivered since.
+    pub(crate) resets: u32,
     /// How far ahead reservations reach.
     pub(crate) reserve_ahead: u64,
     /// Up to this delivery, and for messages up to this sequence, an earlier leader may have sent the message before.
@@ -66,7 +70,7 @@ pub(crate) struct Live {
 impl Live {
     /// Starts to lead from applied progress.
     pub(crate) fn new(
-        stream: &str,
+        ack_names: &AckNames,
         consumer: &Consumer,
         store: &dyn Store,
         world: &dyn World,
@@ -81,10 +85,7 @@ impl Live {
             redeliver: BTreeSet::new(),
             due: BinaryHeap::new(),
             waiting: WaitQueue::default(),
-            push: Push::new(
-                rules,
-                rules.is_push() && world.interested(&rules.deliver_subject),
-            ),
+            push: Push::new(rules, rules.is_push() && consumer.is_heard(world)),
             pin: None,
             active_ns: now_ns,
             not_before_ns: 0,
@@ -96,10 +97,11 @@ impl Live {
             },
             reserve_asked: progress.reserved,
             given_back: None,
+            resets: 0,
             reserve_ahead: RESERVE_FIRST,
             suspect_upto: (progress.reserved, store.state().last_sequence),
             scheduled_ns: None,
-            ack_prefix: Bytes::from(format!("$JS.ACK.{stream}.{}.", consumer.name)),
+            ack_prefix: ack_names.ack_prefix(&consumer.name),
             progress,
         };
         live.list_last_messages(consumer, store);
@@ -155,8 +157,7 @@ impl Live {
     ) {
         let rules = &consumer.rules;
         if rules.is_push() {
-            self.push
-                .set_active(world.interested(&rules.deliver_subject));
+            self.push.set_active(consumer.is_heard(world));
         }
         if refiltered {
             self.recount(consumer, store);

@@ -26,6 +26,7 @@ pub(crate) use serve::Stop;
 
 use super::draft::Draft;
 use super::effects::{Effects, World};
+use crate::jetstream::core::ack_names::AckNames;
 use crate::jetstream::types::{ConsumerConfig, Retention};
 
 /// How many deliveries may be ahead of the log before one must wait, to begin with.
@@ -50,8 +51,10 @@ pub(crate) struct Consumer {
 /// What a consumer works with during one step of its leader.
 pub(crate) struct Turn<'a> {
     pub(crate) now_ns: i64,
-    pub(crate) stream: &'a str,
+    pub(crate) ack_names: &'a AckNames,
     pub(crate) retention: Retention,
+    /// Other servers have the stream too: what is damaged here can be delivered by one of them.
+    pub(crate) has_replicas: bool,
     pub(crate) store: &'a dyn Store,
     pub(crate) draft: &'a mut Draft,
     /// Acks to confirm once all that is in flight now is durable.
@@ -61,6 +64,12 @@ pub(crate) struct Turn<'a> {
 }
 
 impl Consumer {
+    /// Whether anybody hears what it pushes.
+    pub(crate) fn is_heard(&self, world: &dyn World) -> bool {
+        let group = self.config.deliver_group.as_bytes();
+        world.is_heard(&self.rules.deliver_subject, group)
+    }
+
     pub(crate) fn new(
         id: u64,
         name: String,
@@ -83,6 +92,13 @@ impl Consumer {
     pub(crate) fn configure(&mut self, config: ConsumerConfig) {
         self.rules = Rules::new(&config);
         self.config = Arc::new(config);
+    }
+
+    /// A message that waits for its ack, and of whose first delivery the log does not know yet: as which delivery.
+    pub(crate) fn first_delivery_under_way(&self, sequence: u64) -> Option<u64> {
+        let pending = self.live.as_deref()?.progress.pending.get(&sequence)?;
+        let is_known = self.progress.pending.contains_key(&sequence);
+        (!is_known).then_some(pending.consumer_sequence)
     }
 
     /// A message has left the stream.

@@ -65,11 +65,19 @@ impl Progress {
 
     /// A message was delivered for the `deliveries`th time.
     pub fn deliver(&mut self, policy: AckPolicy, place: Place, deliveries: u64, time_ns: i64) {
+        let is_new = place.stream > self.delivered.stream;
         self.delivered.consumer = self.delivered.consumer.max(place.consumer);
         self.delivered.stream = self.delivered.stream.max(place.stream);
         self.delivered_ns = time_ns;
         if policy == AckPolicy::None {
             self.floor = self.delivered;
+            return;
+        }
+        if !is_new && !self.pending.contains_key(&place.stream) {
+            // It left the stream while this was on its way to the log: nobody waits for its ack any more, and its place may lie below the floor.
+            if self.pending.is_empty() {
+                self.floor = self.delivered;
+            }
             return;
         }
         let pending = self.pending.entry(place.stream).or_insert(Pending {
@@ -360,6 +368,23 @@ mod tests {
             }
         );
         assert!(progress.redelivered.is_empty());
+    }
+
+    #[test]
+    fn a_redelivery_of_what_has_left_is_not_waited_for() {
+        let again = |stream, consumer| Place { consumer, stream };
+        let mut progress = delivered(3);
+        progress.ack_one(1, 20);
+        progress.ack_one(2, 20);
+        assert_eq!(progress.floor, at(2));
+        progress.deliver(AckPolicy::Explicit, again(1, 4), 2, 30);
+        assert_eq!(progress.pending.len(), 1);
+        assert!(progress.redelivered.is_empty());
+        assert_eq!(progress.floor, at(2));
+        assert!(progress.ack_one(3, 40));
+        progress.deliver(AckPolicy::Explicit, again(3, 5), 2, 50);
+        assert!(progress.pending.is_empty());
+        assert_eq!(progress.floor, again(3, 5));
     }
 
     #[test]

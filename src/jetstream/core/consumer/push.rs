@@ -65,16 +65,15 @@ impl Push {
         false
     }
 
-    /// Asks the client to confirm what it has.
+    /// Asks the client to confirm what it has, to a subject that begins so.
     pub(crate) fn ask(
         &mut self,
-        stream: &str,
-        consumer: &str,
+        prefix: String,
         to: &Bytes,
         mut random: u64,
         effects: &mut Effects,
     ) {
-        let mut subject = format!("$JS.FC.{stream}.{consumer}.");
+        let mut subject = prefix;
         for _ in 0..4 {
             let digit = DIGITS.get((random % 62) as usize).copied();
             subject.push(digit.unwrap_or(b'0') as char);
@@ -170,8 +169,7 @@ impl Consumer {
         let acks_open = rules.ack == AckPolicy::FlowControl && !live.progress.pending.is_empty();
         if acks_open && live.push.asked.is_empty() {
             live.push.ask(
-                turn.stream,
-                &self.name,
+                turn.ack_names.flow_prefix(&self.name),
                 &rules.deliver_subject,
                 turn.world.random(),
                 turn.effects,
@@ -197,7 +195,12 @@ mod tests {
         let mut effects = Effects::default();
         assert!(!push.sent(1024 * 1024, false));
         assert!(push.sent(1, false));
-        push.ask("S", "C", &rules.deliver_subject, 12345, &mut effects);
+        push.ask(
+            "$JS.FC.S.C.".to_owned(),
+            &rules.deliver_subject,
+            12345,
+            &mut effects,
+        );
         assert!(push.is_open());
         push.sent(1024 * 1024, false);
         assert!(!push.is_open());

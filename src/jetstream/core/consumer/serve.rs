@@ -1,5 +1,7 @@
 //! Delivery: which message is next, who gets it, and what is remembered of that.
 
+use std::cmp::Reverse;
+
 use bytes::Bytes;
 use storage::store::{Message, ReadError};
 
@@ -32,6 +34,8 @@ pub(crate) enum Stop {
     AcksFull,
     /// The log has to catch up first.
     Reservation,
+    /// The next message cannot be read, and is not given up.
+    Damage,
 }
 
 /// A message that could be delivered.
@@ -51,7 +55,7 @@ enum Source {
 impl Consumer {
     /// Delivers up to `budget` messages and looks after the requests that wait.
     pub(crate) fn serve(&mut self, turn: &mut Turn<'_>, budget: usize) -> Stop {
-        if self.live.is_none() {
+        if self.live.as_deref().is_none_or(|live| live.resets > 0) {
             return Stop::Demand;
         }
         let mut sent = 0;
@@ -152,7 +156,12 @@ impl Consumer {
                     });
                 }
                 Ok(None) => {}
-                Err(error) => passed_over(&self.name, sequence, &error, turn),
+                Err(error) => {
+                    passed_over(&self.name, sequence, &error, turn);
+                    if waits_for_others(&error, turn) {
+                        return Err(Stop::Damage);
+                    }
+                }
             }
             live.last_messages.pop_front();
         }
@@ -173,12 +182,18 @@ impl Consumer {
                 Err(ReadError::Damaged { sequence, reason }) if sequence >= live.cursor => {
                     let error = ReadError::Damaged { sequence, reason };
                     passed_over(&self.name, sequence, &error, turn);
+                    if waits_for_others(&error, turn) {
+                        return Err(Stop::Damage);
+                    }
                     live.cursor = sequence + 1;
                     live.pending_messages = live.pending_messages.saturating_sub(1);
                 }
                 Err(error) => {
                     passed_over(&self.name, live.cursor, &error, turn);
-                    return Err(Stop::End);
+                    return Err(match turn.has_replicas {
+                        true => Stop::Damage,
+                        false => Stop::End,
+                    });
                 }
             }
         }
@@ -210,7 +225,14 @@ impl Consumer {
                     });
                 }
                 Ok(None) => {}
-                Err(error) => passed_over(&self.name, sequence, &error, turn),
+                Err(error) => {
+                    // It stays unacknowledged, and is looked at again when as much time has passed as an ack may take.
+                    passed_over(&self.name, sequence, &error, turn);
+                    live.redeliver.remove(&sequence);
+                    let again_ns = turn.now_ns.saturating_add(self.rules.wait_ns(times));
+                    live.due.push(Reverse((again_ns, sequence)));
+                    continue;
+                }
             }
             live.redeliver.remove(&sequence);
             let consumer_sequence = live
@@ -384,8 +406,7 @@ impl Consumer {
                     .is_some_and(|max| live.progress.pending.len() >= max);
             if live.push.sent(size, acks_full) {
                 live.push.ask(
-                    turn.stream,
-                    &self.name,
+                    turn.ack_names.flow_prefix(&self.name),
                     &rules.deliver_subject,
                     turn.world.random(),
                     turn.effects,
@@ -449,18 +470,25 @@ impl Consumer {
         });
     }
 
-    /// Gives back what is reserved but not delivered: before a clean stop.
+    /// Gives back what is reserved but not delivered: before a clean stop. What an earlier leader had reserved it may have delivered, and may deliver
+    /// still, as long as it does not know that it leads no more: until all of that has been delivered here it stays reserved, so that whoever delivers it marks it.
     pub(crate) fn give_back(&mut self, turn: &mut Turn<'_>) {
         let Some(live) = self.live.as_deref_mut() else {
             return;
         };
         let delivered = live.progress.delivered.consumer;
-        if live.reserve_asked > delivered {
-            live.reserve_asked = delivered;
-            live.given_back = Some(delivered);
+        let (deliveries_upto, messages_upto) = live.suspect_upto;
+        let is_past = live.cursor > messages_upto && live.last_messages.is_empty();
+        let kept = match is_past {
+            true => delivered,
+            false => delivered.max(deliveries_upto),
+        };
+        if live.reserve_asked > kept {
+            live.reserve_asked = kept;
+            live.given_back = Some(kept);
             turn.draft.push(&Op::Reserved {
                 id: self.id,
-                consumer_sequence: delivered,
+                consumer_sequence: kept,
             });
         }
     }
@@ -543,6 +571,11 @@ fn with_size(message: &Message) -> Bytes {
     headers::line(&mut block, "Nats-Msg-Size", message.payload.len());
     block.extend_from_slice(b"\r\n");
     Bytes::from(block)
+}
+
+/// Whether a message that cannot be read is not given up: the disk may answer the next time, and where there are other replicas one of them has it.
+fn waits_for_others(error: &ReadError, turn: &Turn<'_>) -> bool {
+    turn.has_replicas || matches!(error, ReadError::Disk(_))
 }
 
 fn passed_over(consumer: &str, sequence: u64, error: &ReadError, turn: &mut Turn<'_>) {

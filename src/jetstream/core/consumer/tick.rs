@@ -52,7 +52,8 @@ impl Consumer {
             return;
         }
         let in_use = if rules.is_push() {
-            turn.world.interested(&rules.deliver_subject)
+            turn.world
+                .is_heard(&rules.deliver_subject, self.config.deliver_group.as_bytes())
         } else {
             !live.waiting.is_empty()
         };

@@ -9,6 +9,9 @@ use crate::jetstream::core::pull::PullRequest;
 use crate::jetstream::core::status;
 use crate::jetstream::types::PriorityPolicy;
 
+/// What reply subjects begin with whose listeners are in another account.
+const ACROSS_ACCOUNTS: &[u8] = b"_R_.";
+
 /// A pull request that waits.
 #[derive(Debug, Clone)]
 pub(crate) struct Waiter {
@@ -180,6 +183,15 @@ impl WaitQueue {
                 continue;
             }
             if !waiter.is_interested(choice.now_ns, choice.world) {
+                // On its way through other accounts the status may still find somebody.
+                if waiter.reply.starts_with(ACROSS_ACCOUNTS) {
+                    effects.outgoing.push(status::remaining(
+                        &waiter.reply,
+                        "408 Interest Expired",
+                        waiter.batch,
+                        waiter.bytes,
+                    ));
+                }
                 self.queue.pop_front();
                 continue;
             }

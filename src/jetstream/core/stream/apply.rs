@@ -8,25 +8,22 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use storage::filter::Filter;
-use storage::store::{ChangeError, Deletion, NewMessage, Purge, accounted_bytes};
+use storage::store::{ChangeError, Deletion, NewMessage, Purge};
 
 use super::chain::LogPlace;
 use super::copies::skip_to;
 use super::retention::Gone;
 use super::rewrites::Rewrites;
-use super::start::starting_progress;
 use super::{ApplyError, StreamCore, limits};
 use crate::jetstream::core::codec::DecodeError;
-use crate::jetstream::core::consumer::{Consumer, Live, Place};
 use crate::jetstream::core::digest::Mark;
 use crate::jetstream::core::draft::Waiter;
-use crate::jetstream::core::effects::{Advisory, ConsumerChange, Effects, World};
+use crate::jetstream::core::effects::{Advisory, Effects, World};
 use crate::jetstream::core::entry::{EntryHeader, EntryReader, MessageOp, Op, Rollup, Scheduler};
 use crate::jetstream::core::headers;
 use crate::jetstream::core::sources::SOURCE_HEADER;
-use crate::jetstream::types::{
-    AckPolicy, ConsumerConfig, Retention, StreamConfig, Strictness, decode,
-};
+use crate::jetstream::types::{AckPolicy, ConsumerConfig, StreamConfig, Strictness, decode};
+use crate::subject::{is_subset, overlap};
 
 /// What an operation came to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,7 +49,7 @@ pub(super) enum Applied {
     Unfit,
 }
 
-enum Failure {
+pub(super) enum Failure {
     Decode(DecodeError),
     Store(ChangeError),
 }
@@ -200,7 +197,7 @@ impl StreamCore {
                 self.removed_sum = self.removed_sum.wrapping_add(gone.sum);
                 self.structural_applied();
                 self.forget_schedules();
-                self.reconcile(time_ns);
+                self.reconcile(filter.unwrap_or(b">"), time_ns);
                 Ok(Outcome::Removed(removed))
             }
             Op::Expire { removals_max } => {
@@ -218,9 +215,12 @@ impl StreamCore {
                 self.dedupe.set_window(config.duplicate_window);
                 self.rewrites = Rewrites::of(&config);
                 self.positions.keep(&config.sources);
+                let retention = self.config.retention;
                 self.config = Arc::new(config);
                 effects.reconfigured = true;
-                self.sweep(&mut gone)?;
+                if retention != self.config.retention {
+                    self.sweep_finished(&mut gone)?;
+                }
                 self.structural_applied();
                 self.settle_gone(gone, time_ns, effects);
                 Ok(Outcome::Nothing)
@@ -313,7 +313,7 @@ impl StreamCore {
         if !self.config.sources.is_empty()
             && let Some(source) = headers::get(message.headers, SOURCE_HEADER)
         {
-            self.positions.note(source);
+            self.positions.note(source, &self.config.sources);
         }
         if !message.id.is_empty() {
             self.dedupe.add(message.id, sequence, time_ns);
@@ -325,7 +325,7 @@ impl StreamCore {
             self.announce(message.subject, sequence);
         }
         if let Some(lead) = self.lead.as_deref_mut() {
-            let bytes = accounted_bytes(
+            let bytes = self.store.accounting().bytes(
                 message.subject.len(),
                 message.headers.len(),
                 message.payload.len(),
@@ -368,7 +368,11 @@ impl StreamCore {
             below_sequence: (keep > 0).then_some(sequence),
             keep: 0,
         };
-        self.purge_aside(&purge, time_ns)?;
+        let purged = match message.rollup {
+            Rollup::Subject => message.subject,
+            _ => b">",
+        };
+        self.purge_aside(&purge, purged, time_ns)?;
         if message.rollup == Rollup::Everything {
             self.forget_schedules();
         }
@@ -393,18 +397,18 @@ impl StreamCore {
                     below_sequence: None,
                     keep: 0,
                 };
-                self.purge_aside(&purge, time_ns)
+                self.purge_aside(&purge, subject, time_ns)
             }
         }
     }
 
     /// Removes what a message makes obsolete.
-    fn purge_aside(&mut self, purge: &Purge, time_ns: i64) -> Result<(), Failure> {
+    fn purge_aside(&mut self, purge: &Purge, purged: &[u8], time_ns: i64) -> Result<(), Failure> {
         let mut gone = Gone::only_sum();
         self.store.purge(purge, &mut gone)?;
         self.removed_sum = self.removed_sum.wrapping_add(gone.sum);
         self.structural_applied();
-        self.reconcile(time_ns);
+        self.reconcile(purged, time_ns);
         Ok(())
     }
 
@@ -450,6 +454,18 @@ impl StreamCore {
         }
         for consumer in self.consumers.values_mut() {
             gone.each_in_order(|sequence, subject| {
+                if consumer.rules.ack == AckPolicy::Explicit
+                    && let Some(consumer_sequence) = consumer.first_delivery_under_way(sequence)
+                    && let Some(lead) = self.lead.as_deref_mut()
+                {
+                    // The delivery is logged after what removes its message. Without this, which follows it, its ack would be waited for in vain.
+                    let op = Op::Acked {
+                        id: consumer.id,
+                        consumer_sequence,
+                        stream_sequence: sequence,
+                    };
+                    lead.draft.push_lazy(&op, now_ns);
+                }
                 let deliveries = consumer.progress.redelivered.get(&sequence).copied();
                 let pending = consumer.progress.pending.get(&sequence).copied();
                 if consumer.message_gone(sequence, subject, now_ns)
@@ -468,14 +484,30 @@ impl StreamCore {
         }
     }
 
-    /// After a purge: consumers forget what is gone and count anew.
-    fn reconcile(&mut self, now_ns: i64) {
-        let first = self.store.state().first_sequence;
+    /// After a purge of the subjects that match `purged`: consumers of any of them forget what is gone and count anew.
+    fn reconcile(&mut self, purged: &[u8], now_ns: i64) {
+        let state = self.store.state();
+        let purged_filter = Filter::new([purged]);
+        // Where the first message lies that a consumer of nothing but such subjects can still see.
+        let first_within = self
+            .store
+            .next_sequence(state.first_sequence, &purged_filter)
+            .unwrap_or(state.last_sequence + 1);
         let everything = Filter::everything();
         let store = self.store.as_ref();
         let is_live =
             |sequence: &u64| store.next_sequence(*sequence, &everything) == Some(*sequence);
         for consumer in self.consumers.values_mut() {
+            let filters = consumer.config.filters();
+            if !filters.is_empty() && !filters.iter().any(|filter| overlap(filter, purged)) {
+                continue;
+            }
+            let is_within =
+                !filters.is_empty() && filters.iter().all(|filter| is_subset(filter, purged));
+            let first = match is_within {
+                true => first_within,
+                false => state.first_sequence,
+            };
             let live = consumer.live.as_deref_mut().map(|live| &mut live.progress);
             for progress in [Some(&mut consumer.progress), live].into_iter().flatten() {
                 progress.purged_below(first);
@@ -499,224 +531,5 @@ impl StreamCore {
                 consumer.live = Some(live);
             }
         }
-    }
-
-    fn create_consumer(
-        &mut self,
-        id: u64,
-        name: &str,
-        config: ConsumerConfig,
-        time_ns: i64,
-        world: Option<&dyn World>,
-        effects: &mut Effects,
-    ) {
-        if self.names.contains_key(name) {
-            return;
-        }
-        let progress = starting_progress(&self.config, &config, self.store.as_ref());
-        let mut consumer = Consumer::new(id, name.to_owned(), time_ns, config, progress);
-        self.consumer_id_last = self.consumer_id_last.max(id);
-        self.names.insert(name.to_owned(), id);
-        if let (Some(lead), Some(world)) = (self.lead.as_deref_mut(), world) {
-            let store = self.store.as_ref();
-            let live = Live::new(&self.name, &consumer, store, world, time_ns);
-            consumer.live = Some(Box::new(live));
-            lead.ready.insert(id);
-            effects.consumers.push(present(&consumer));
-            effects.advisories.push(Advisory::ConsumerCreated {
-                consumer: name.to_owned(),
-            });
-        }
-        self.consumers.insert(id, consumer);
-    }
-
-    fn update_consumer(
-        &mut self,
-        id: u64,
-        config: ConsumerConfig,
-        time_ns: i64,
-        world: Option<&dyn World>,
-        effects: &mut Effects,
-    ) -> Result<(), Failure> {
-        let Some(consumer) = self.consumers.get_mut(&id) else {
-            return Ok(());
-        };
-        let paused_before = consumer.rules.pause_until_ns;
-        let refiltered = consumer.config.filters() != config.filters();
-        consumer.configure(config);
-        if let (Some(mut live), Some(world)) = (consumer.live.take(), world) {
-            live.reconfigured(consumer, self.store.as_ref(), world, refiltered);
-            consumer.live = Some(live);
-            effects.consumers.push(present(consumer));
-            if paused_before != consumer.rules.pause_until_ns {
-                effects.advisories.push(Advisory::ConsumerPaused {
-                    consumer: consumer.name.clone(),
-                    until_ns: consumer.rules.pause_until_ns,
-                });
-            }
-        }
-        if let Some(lead) = self.lead.as_deref_mut() {
-            lead.ready.insert(id);
-        }
-        if refiltered {
-            let mut gone = Gone::default();
-            self.sweep(&mut gone)?;
-            self.settle_gone(gone, time_ns, effects);
-        }
-        Ok(())
-    }
-
-    fn delete_consumer(
-        &mut self,
-        id: u64,
-        time_ns: i64,
-        effects: &mut Effects,
-    ) -> Result<bool, Failure> {
-        let Some(mut consumer) = self.consumers.remove(&id) else {
-            return Ok(false);
-        };
-        self.names.remove(&consumer.name);
-        if let Some(live) = consumer.live.as_deref_mut() {
-            live.waiting.end_all("409 Consumer Deleted", false, effects);
-            effects.consumers.push(ConsumerChange::Absent {
-                id,
-                name: consumer.name.clone(),
-            });
-            effects.advisories.push(Advisory::ConsumerDeleted {
-                consumer: consumer.name.clone(),
-            });
-        }
-        let mut gone = Gone::default();
-        self.sweep(&mut gone)?;
-        self.settle_gone(gone, time_ns, effects);
-        Ok(true)
-    }
-
-    fn reset_consumer(
-        &mut self,
-        id: u64,
-        stream_sequence: u64,
-        time_ns: i64,
-        world: Option<&dyn World>,
-        effects: &mut Effects,
-    ) -> Result<(), Failure> {
-        let Some(consumer) = self.consumers.get_mut(&id) else {
-            return Ok(());
-        };
-        consumer.progress.reset(stream_sequence);
-        if let (Some(mut live), Some(_)) = (consumer.live.take(), world) {
-            live.progress.reset(stream_sequence);
-            live.cursor = stream_sequence;
-            live.redeliver.clear();
-            live.last_messages.clear();
-            live.recount(consumer, self.store.as_ref());
-            consumer.live = Some(live);
-        }
-        if let Some(lead) = self.lead.as_deref_mut() {
-            lead.ready.insert(id);
-        }
-        let mut gone = Gone::default();
-        self.sweep(&mut gone)?;
-        self.settle_gone(gone, time_ns, effects);
-        Ok(())
-    }
-
-    fn apply_progress(
-        &mut self,
-        op: &Op<'_>,
-        time_ns: i64,
-        effects: &mut Effects,
-    ) -> Result<Outcome, Failure> {
-        let releases = self.config.retention != Retention::Limits;
-        let mut settled = Vec::new();
-        match *op {
-            Op::Delivered {
-                id,
-                consumer_sequence,
-                stream_sequence,
-                deliveries,
-            } => {
-                if let Some(consumer) = self.consumers.get_mut(&id) {
-                    let place = Place {
-                        consumer: consumer_sequence,
-                        stream: stream_sequence,
-                    };
-                    let policy = consumer.rules.ack;
-                    consumer
-                        .progress
-                        .deliver(policy, place, deliveries, time_ns);
-                    if policy == AckPolicy::None {
-                        settled.push(stream_sequence);
-                    }
-                }
-            }
-            Op::Acked {
-                id,
-                consumer_sequence,
-                stream_sequence,
-            } => {
-                if let Some(consumer) = self.consumers.get_mut(&id) {
-                    let place = Place {
-                        consumer: consumer_sequence,
-                        stream: stream_sequence,
-                    };
-                    if consumer.rules.ack == AckPolicy::Explicit {
-                        consumer.progress.ack_one(stream_sequence, time_ns);
-                        settled.push(stream_sequence);
-                    } else {
-                        let upto = consumer.progress.ack_upto(place, time_ns);
-                        settled.extend(upto.unwrap_or_default());
-                    }
-                }
-            }
-            Op::Exhausted {
-                id,
-                stream_sequence,
-                deliveries,
-            } => {
-                if let Some(consumer) = self.consumers.get_mut(&id) {
-                    consumer.progress.exhaust(stream_sequence, deliveries);
-                }
-            }
-            Op::Touched {
-                id,
-                stream_sequence,
-                time_ns,
-            } => {
-                if let Some(consumer) = self.consumers.get_mut(&id) {
-                    consumer.progress.touch(stream_sequence, time_ns);
-                }
-            }
-            Op::Reserved {
-                id,
-                consumer_sequence,
-            } => {
-                if let Some(consumer) = self.consumers.get_mut(&id) {
-                    consumer.reserved(consumer_sequence);
-                    if let Some(lead) = self.lead.as_deref_mut() {
-                        lead.ready.insert(id);
-                    }
-                }
-            }
-            _ => {}
-        }
-        if releases && !settled.is_empty() {
-            let mut gone = Gone::default();
-            for sequence in settled {
-                self.release(sequence, &mut gone)?;
-            }
-            self.settle_gone(gone, time_ns, effects);
-        }
-        Ok(Outcome::Nothing)
-    }
-}
-
-/// What the shell is told of a consumer.
-pub(super) fn present(consumer: &Consumer) -> ConsumerChange {
-    ConsumerChange::Present {
-        id: consumer.id,
-        name: consumer.name.clone(),
-        deliver_subject: consumer.rules.deliver_subject.clone(),
-        deliver_group: Bytes::copy_from_slice(consumer.config.deliver_group.as_bytes()),
     }
 }

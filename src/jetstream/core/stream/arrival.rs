@@ -120,7 +120,7 @@ impl StreamCore {
         while let Some(message) = self.store.next(next, &everything)? {
             next = message.sequence + 1;
             if let Some(source) = headers::get(&message.headers, SOURCE_HEADER) {
-                self.positions.note(source);
+                self.positions.note(source, &self.config.sources);
             }
             if !has_schedules {
                 continue;

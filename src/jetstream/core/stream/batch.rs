@@ -9,20 +9,15 @@ use bytes::Bytes;
 use super::judge::{Case, Obstacle, Plan};
 use super::staged::Staged;
 use super::{Event, Step, StreamCore};
+use crate::jetstream::core::batch_quota::{BatchKind, BatchPlace};
 use crate::jetstream::core::draft::Waiting;
 use crate::jetstream::core::effects::{Advisory, Effects};
 use crate::jetstream::core::headers::{self, PublishHeaders};
 use crate::jetstream::core::request::Publish;
 use crate::jetstream::types::{ApiError, ErrorCode, header_exceeds_level};
 
-/// Messages in one batch.
-const BATCH_MESSAGES_MAX: usize = 1000;
 /// Bytes in one batch.
 const BATCH_BYTES_MAX: usize = 64 * 1024 * 1024;
-/// Batches that wait for their commit, per stream.
-const BATCHES_MAX: usize = 50;
-/// How long a batch waits for its next message.
-pub(super) const IDLE_NS_MAX: i64 = 10_000_000_000;
 /// The longest batch id.
 pub(super) const ID_BYTES_MAX: usize = 64;
 
@@ -32,8 +27,9 @@ pub(super) struct Batches {
     open: BTreeMap<String, Batch>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Batch {
+    _place: BatchPlace,
     messages: Vec<Publish>,
     bytes: usize,
     active_ns: i64,
@@ -75,10 +71,22 @@ impl Refusal {
     }
 }
 
+impl Batch {
+    /// One without messages.
+    fn at(place: BatchPlace) -> Self {
+        Self {
+            _place: place,
+            messages: Vec::new(),
+            bytes: 0,
+            active_ns: 0,
+        }
+    }
+}
+
 impl Batches {
-    pub(super) fn next_deadline_ns(&self) -> Option<i64> {
+    pub(super) fn next_deadline_ns(&self, idle_ns_max: i64) -> Option<i64> {
         let oldest = self.open.values().map(|batch| batch.active_ns).min()?;
-        Some(oldest.saturating_add(IDLE_NS_MAX))
+        Some(oldest.saturating_add(idle_ns_max))
     }
 }
 
@@ -143,19 +151,23 @@ impl StreamCore {
         let open = &mut lead.batches.open;
         let is_marker = found.batch_commit == Some(b"eob");
         let size = sequence.saturating_sub(usize::from(is_marker));
-        let too_large = || ErrorCode::AtomicPublishTooLargeBatch.with(BATCH_MESSAGES_MAX);
+        let messages_max = self.batch_quota.messages_max();
+        let too_large = || ErrorCode::AtomicPublishTooLargeBatch.with(messages_max);
         if !open.contains_key(id) {
-            if sequence != 1 && size > BATCH_MESSAGES_MAX {
+            if sequence != 1 && size > messages_max {
                 return Err(Refusal::of_message(too_large()));
             }
             if sequence != 1 {
                 return Err(Refusal::of_message(ErrorCode::AtomicPublishIncompleteBatch));
             }
-            if open.len() >= BATCHES_MAX {
+            let Some(place) = self.batch_quota.enter(BatchKind::Atomic, open.len()) else {
                 return Err(Refusal::of_message(ErrorCode::AtomicPublishTooManyInflight));
-            }
+            };
+            open.insert(id.to_owned(), Batch::at(place));
         }
-        let batch = open.entry(id.to_owned()).or_default();
+        let Some(batch) = open.get_mut(id) else {
+            return Ok(Commit::NotYet);
+        };
         let commit = match found.batch_commit {
             None => Commit::NotYet,
             Some(b"1") => Commit::WithThis,
@@ -182,7 +194,7 @@ impl StreamCore {
         if commit != Commit::BeforeThis {
             batch.bytes += publish.subject.len() + publish.headers.len() + publish.payload.len();
         }
-        if size > BATCH_MESSAGES_MAX || batch.bytes > BATCH_BYTES_MAX {
+        if size > messages_max || batch.bytes > BATCH_BYTES_MAX {
             return Err(Refusal::of_batch(too_large(), Some("large")));
         }
         if commit != Commit::BeforeThis {
@@ -273,7 +285,8 @@ impl StreamCore {
                 ..Case::alone(message, &found, now_ns)
             };
             let plan = self.judge(&case)?;
-            staged.add(message, found.id, &plan, plan.accounted_bytes(message));
+            let bytes = plan.accounted_bytes(message, self.store.accounting());
+            staged.add(message, found.id, &plan, bytes);
             plans.push(plan);
         }
         Ok(plans)
@@ -284,9 +297,9 @@ impl StreamCore {
         let Some(lead) = self.lead.as_deref_mut() else {
             return;
         };
-        let now_ns = step.now_ns;
+        let (now_ns, idle_ns_max) = (step.now_ns, self.batch_quota.idle_ns_max());
         lead.batches.open.retain(|id, batch| {
-            let stays = now_ns < batch.active_ns.saturating_add(IDLE_NS_MAX);
+            let stays = now_ns < batch.active_ns.saturating_add(idle_ns_max);
             if !stays {
                 abandoned(id, "timeout", step.effects);
             }

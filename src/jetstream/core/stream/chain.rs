@@ -66,6 +66,11 @@ impl Chain {
         self.ordinal = header.ordinal.saturating_sub(1);
     }
 
+    /// Terms are those of another group from here on, or of none.
+    pub(super) fn begin_group(&mut self) {
+        self.term = 0;
+    }
+
     pub(super) fn write(&self, writer: &mut Writer) {
         writer.u64(self.term);
         writer.number(self.base_index);
@@ -95,6 +100,8 @@ pub(crate) mod museum {
         AnyOrdinal,
         /// A chain may begin on a state that is over.
         AnyBase,
+        /// Whoever begins to lead has forgotten the ids of messages.
+        ForgottenIds,
     }
 
     thread_local! {
@@ -106,7 +113,7 @@ pub(crate) mod museum {
         OPEN.set(Some(piece));
     }
 
-    pub(super) fn is_open(piece: Piece) -> bool {
+    pub(in crate::jetstream::core::stream) fn is_open(piece: Piece) -> bool {
         OPEN.get() == Some(piece)
     }
 }
@@ -152,6 +159,15 @@ mod tests {
         assert!(chain.fits(at(6, 3), &header(3, 5, 1)));
         chain.follow(7, &header(3, 6, 1));
         assert!(!chain.fits(at(8, 3), &header(2, 4, 2)), "over for good");
+    }
+
+    #[test]
+    fn the_terms_of_a_new_group_begin_anew() {
+        let mut chain = Chain::born(1);
+        chain.follow(5, &header(7, 4, 1));
+        assert!(!chain.fits(at(6, 1), &header(1, 5, 1)));
+        chain.begin_group();
+        assert!(chain.fits(at(6, 1), &header(1, 5, 1)));
     }
 
     #[test]

@@ -69,7 +69,7 @@ impl StreamCore {
         };
         lead.overlay.structural += operation.purges();
         lead.overlay.last_sequence = sequence - 1;
-        let bytes = plan.accounted_bytes(message);
+        let bytes = plan.accounted_bytes(message, self.store.accounting());
         lead.overlay.add(&message.subject, operation.id, bytes);
         lead.draft.push(&Op::Mirrored {
             sequence,

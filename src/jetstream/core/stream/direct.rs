@@ -37,6 +37,21 @@ impl StreamCore {
         }
     }
 
+    /// Whether the answer is one message, found without a search and read without a disk.
+    pub fn is_at_hand(&self, query: &DirectQuery) -> bool {
+        let DirectQuery::One { query, .. } = query else {
+            return false;
+        };
+        match query {
+            MessageQuery::Sequence(sequence) => self.store.is_at_hand(*sequence),
+            MessageQuery::LastBySubject(subject) => {
+                let known = self.store.subject(subject.as_bytes());
+                known.is_some_and(|known| self.store.is_at_hand(known.last_sequence))
+            }
+            MessageQuery::NextBySubject { .. } | MessageQuery::AtTime { .. } => false,
+        }
+    }
+
     pub(super) fn answer_direct(&self, reply: &Bytes, query: &DirectQuery, effects: &mut Effects) {
         let outgoing = &mut effects.outgoing;
         match query {

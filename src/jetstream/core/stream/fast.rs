@@ -8,11 +8,12 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use serde::Serialize;
 
-use super::batch::{ID_BYTES_MAX, IDLE_NS_MAX};
+use super::batch::ID_BYTES_MAX;
 use super::judge::{Case, Obstacle, Plan};
 use super::lead::{Extra, Lead};
 use super::staged::Staged;
 use super::{Event, Step, StreamCore};
+use crate::jetstream::core::batch_quota::{BatchKind, BatchPlace};
 use crate::jetstream::core::draft::Waiting;
 use crate::jetstream::core::effects::Effects;
 use crate::jetstream::core::fast_reply::{FastReply, Operation};
@@ -20,8 +21,6 @@ use crate::jetstream::core::headers::{self, PublishHeaders};
 use crate::jetstream::core::request::{Outgoing, Publish};
 use crate::jetstream::types::{ApiError, ErrorCode, encode, header_exceeds_level};
 
-/// Batches that are open at a time, per stream.
-const BATCHES_MAX: usize = 1000;
 /// The largest number of messages for which there is one ack.
 const EVERY_MAX: u16 = 500;
 
@@ -31,8 +30,9 @@ pub(super) struct FastBatches {
     open: BTreeMap<String, FastBatch>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct FastBatch {
+    _place: BatchPlace,
     gap_ok: bool,
     /// There is an ack for this many messages, and at most for that many.
     every: u16,
@@ -75,10 +75,10 @@ struct Failure<'a> {
 }
 
 impl FastBatches {
-    pub(super) fn next_deadline_ns(&self) -> Option<i64> {
+    pub(super) fn next_deadline_ns(&self, idle_ns_max: i64) -> Option<i64> {
         let idle = self.open.values().filter(|batch| !batch.committed);
         let oldest = idle.map(|batch| batch.active_ns).min()?;
-        Some(oldest.saturating_add(IDLE_NS_MAX))
+        Some(oldest.saturating_add(idle_ns_max))
     }
 
     /// What was on its way is lost: batches go on after what is stored.
@@ -104,6 +104,24 @@ fn first_every(every_max: u16, batches: usize) -> u16 {
 }
 
 impl FastBatch {
+    /// One that has taken nothing yet, as its first message wants it.
+    fn opened(place: BatchPlace, said: &FastReply, every: u16) -> Self {
+        Self {
+            _place: place,
+            gap_ok: said.gap_ok,
+            every,
+            every_max: said.every,
+            taken: 0,
+            stored: 0,
+            sequence: 0,
+            told: 0,
+            pending: 0,
+            committed: false,
+            reply: Bytes::new(),
+            active_ns: 0,
+        }
+    }
+
     fn tell(&self, seq: u64, reply: &Bytes, effects: &mut Effects) {
         let progress = Progress {
             r#type: "ack",
@@ -166,9 +184,13 @@ impl StreamCore {
         if known.is_none() && said.sequence != 1 {
             return Err(ErrorCode::BatchPublishUnknownBatchId.into());
         }
-        if known.is_none() && open.len() >= BATCHES_MAX {
-            return Err(ErrorCode::BatchPublishTooManyInflight.into());
-        }
+        let place = match known {
+            Some(_) => None,
+            None => {
+                let place = self.batch_quota.enter(BatchKind::Fast, open.len());
+                Some(place.ok_or(ErrorCode::BatchPublishTooManyInflight)?)
+            }
+        };
         if let Some(level) = found.required_level {
             if header_exceeds_level(level) {
                 open.remove(&said.id);
@@ -191,7 +213,7 @@ impl StreamCore {
             self.park(Event::Publish(publish));
             return Ok(());
         }
-        self.open_fast(&said, now_ns);
+        self.open_fast(&said, place, now_ns);
         match said.operation {
             Operation::Ping => self.ping_fast(&said, &publish.reply, step.effects),
             _ if self.skips_fast(&said, &publish.reply, step.effects) => {}
@@ -220,28 +242,30 @@ impl StreamCore {
         }
     }
 
-    fn open_fast(&mut self, said: &FastReply, now_ns: i64) {
+    /// Notes that something came for a batch, which is opened at its place if it is new.
+    fn open_fast(&mut self, said: &FastReply, place: Option<BatchPlace>, now_ns: i64) {
         let Some(lead) = self.lead.as_deref_mut() else {
             return;
         };
         let open = &mut lead.fast.open;
         let count = open.len() + 1;
-        let batch = open.entry(said.id.clone()).or_insert_with(|| FastBatch {
-            gap_ok: said.gap_ok,
-            every: first_every(said.every, count),
-            every_max: said.every,
-            ..FastBatch::default()
-        });
-        batch.active_ns = now_ns;
+        if let Some(place) = place {
+            let batch = FastBatch::opened(place, said, first_every(said.every, count));
+            open.insert(said.id.clone(), batch);
+        }
+        if let Some(batch) = open.get_mut(&said.id) {
+            batch.active_ns = now_ns;
+        }
+    }
+
+    /// An open batch, and how many there are.
+    fn fast_batch(&mut self, id: &str) -> Option<(&mut FastBatch, usize)> {
+        self.lead.as_deref_mut()?.fast(id)
     }
 
     /// A publisher asks how far its batch is.
     fn ping_fast(&mut self, said: &FastReply, reply: &Bytes, effects: &mut Effects) {
-        let Some((batch, count)) = self
-            .lead
-            .as_deref_mut()
-            .and_then(|lead| lead.fast(&said.id))
-        else {
+        let Some((batch, count)) = self.fast_batch(&said.id) else {
             return;
         };
         if said.sequence > batch.taken {
@@ -269,18 +293,14 @@ impl StreamCore {
     }
 
     fn tell_fast(&mut self, id: &str, reply: &Bytes, effects: &mut Effects) {
-        if let Some((batch, _)) = self.lead.as_deref_mut().and_then(|lead| lead.fast(id)) {
+        if let Some((batch, _)) = self.fast_batch(id) {
             batch.tell(batch.told, reply, effects);
         }
     }
 
     /// Whether the batch does not take this message: it is over, or something before it is missing.
     fn skips_fast(&mut self, said: &FastReply, reply: &Bytes, effects: &mut Effects) -> bool {
-        let Some((batch, _)) = self
-            .lead
-            .as_deref_mut()
-            .and_then(|lead| lead.fast(&said.id))
-        else {
+        let Some((batch, _)) = self.fast_batch(&said.id) else {
             return true;
         };
         if batch.committed {
@@ -313,11 +333,8 @@ impl StreamCore {
         step: &mut Step<'_>,
     ) {
         let reply = publish.reply.clone();
-        let Some((batch, _)) = self
-            .lead
-            .as_deref_mut()
-            .and_then(|lead| lead.fast(&said.id))
-        else {
+        let no_ack = self.config.no_ack;
+        let Some((batch, _)) = self.fast_batch(&said.id) else {
             return;
         };
         if said.operation == Operation::CommitBefore {
@@ -331,7 +348,7 @@ impl StreamCore {
         let commits = said.operation == Operation::CommitWith;
         if commits {
             batch.committed = true;
-        } else if said.sequence == 1 && !self.config.no_ack {
+        } else if said.sequence == 1 && !no_ack {
             batch.tell(0, &reply, step.effects);
         }
         match verdict {
@@ -372,11 +389,7 @@ impl StreamCore {
         reply: &Bytes,
         effects: &mut Effects,
     ) {
-        let Some((batch, count)) = self
-            .lead
-            .as_deref_mut()
-            .and_then(|lead| lead.fast(&said.id))
-        else {
+        let Some((batch, count)) = self.fast_batch(&said.id) else {
             return;
         };
         if batch.pending == 0 {
@@ -402,11 +415,7 @@ impl StreamCore {
         reply: Bytes,
         effects: &mut Effects,
     ) {
-        let Some((batch, _)) = self
-            .lead
-            .as_deref_mut()
-            .and_then(|lead| lead.fast(&said.id))
-        else {
+        let Some((batch, _)) = self.fast_batch(&said.id) else {
             return;
         };
         let (gap_ok, is_first) = (batch.gap_ok, batch.taken == 1);
@@ -432,7 +441,7 @@ impl StreamCore {
 
     /// Ends a batch after what was taken of it; whether that is all stored already, so that its last ack is sent.
     fn commit_fast(&mut self, id: &str, reply: &Bytes, effects: &mut Effects) -> bool {
-        let Some((batch, _)) = self.lead.as_deref_mut().and_then(|lead| lead.fast(id)) else {
+        let Some((batch, _)) = self.fast_batch(id) else {
             return true;
         };
         batch.committed = true;
@@ -462,7 +471,7 @@ impl StreamCore {
         reply: &Bytes,
         effects: &mut Effects,
     ) {
-        let Some((batch, count)) = self.lead.as_deref_mut().and_then(|lead| lead.fast(id)) else {
+        let Some((batch, count)) = self.fast_batch(id) else {
             return;
         };
         batch.pending = batch.pending.saturating_sub(1);
@@ -482,9 +491,10 @@ impl StreamCore {
 
     /// Forgets fast batches whose next message does not come.
     pub(super) fn expire_fast(&mut self, now_ns: i64) {
+        let idle_ns_max = self.batch_quota.idle_ns_max();
         if let Some(lead) = self.lead.as_deref_mut() {
             lead.fast.open.retain(|_, batch| {
-                batch.committed || now_ns < batch.active_ns.saturating_add(IDLE_NS_MAX)
+                batch.committed || now_ns < batch.active_ns.saturating_add(idle_ns_max)
             });
         }
     }

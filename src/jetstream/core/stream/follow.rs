@@ -7,7 +7,7 @@ use super::chain::LogPlace;
 use super::lead::{Flight, Lead};
 use super::{ApplyError, Event, Step, StreamCore};
 use crate::jetstream::core::consumer::Live;
-use crate::jetstream::core::digest::{Divergence, Mark};
+use crate::jetstream::core::digest::{Divergence, Mark, Recollection};
 use crate::jetstream::core::draft::Waiting;
 use crate::jetstream::core::effects::Effects;
 use crate::jetstream::core::entry::Op;
@@ -148,7 +148,7 @@ impl StreamCore {
         lead.told = before.told;
         for consumer in self.consumers.values_mut() {
             let store = self.store.as_ref();
-            let mut live = Live::new(&self.name, consumer, store, step.world, step.now_ns);
+            let mut live = Live::new(&self.ack_names, consumer, store, step.world, step.now_ns);
             if let Some(before) = consumer.live.take() {
                 live.keep_waiting(*before);
             }
@@ -184,14 +184,24 @@ impl StreamCore {
         }
     }
 
-    /// Earlier digests at indices that all replicas remember, ascending.
-    pub fn digest_marks(&self) -> Vec<Mark> {
-        self.digest.marks().collect()
-    }
-
-    /// Where this replica was found to differ from its leader.
+    /// Where this replica was found to differ from another one, while it is open which of them is wrong.
     pub fn divergence(&self) -> Option<Divergence> {
         self.digest.divergence()
+    }
+
+    /// Another replica says what its digest was, and asks for the one here.
+    pub fn contrast(&mut self, theirs: Mark) -> Recollection {
+        self.digest.contrast(theirs);
+        match self.digest.recall(theirs.index) {
+            // Marks are forgotten at a start, the entries that they were of are not.
+            Recollection::NotYet if self.applied_index >= theirs.index => Recollection::Forgotten,
+            known => known,
+        }
+    }
+
+    /// Most replicas have what this one has up to an entry: who differed there is wrong.
+    pub fn is_right_upto(&mut self, index: u64) {
+        self.digest.is_right_upto(index);
     }
 }
 

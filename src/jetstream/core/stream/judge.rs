@@ -5,7 +5,7 @@
 
 use bytes::Bytes;
 use storage::filter::{Filter, Pattern};
-use storage::store::{self, accounted_bytes};
+use storage::store::{self, Accounting, accounted_bytes};
 
 use super::StreamCore;
 use super::counter::Counter;
@@ -82,10 +82,10 @@ impl Plan {
     }
 
     /// The bytes that count when it is stored.
-    pub(super) fn accounted_bytes(&self, publish: &Publish) -> u64 {
+    pub(super) fn accounted_bytes(&self, publish: &Publish, accounting: Accounting) -> u64 {
         let payload = self.payload.as_ref().unwrap_or(&publish.payload);
         let headers = self.headers(publish).len();
-        accounted_bytes(publish.subject.len(), headers, payload.len())
+        accounting.bytes(publish.subject.len(), headers, payload.len())
     }
 }
 
@@ -211,7 +211,7 @@ impl StreamCore {
         plan.expiry_ns = Some(case.now_ns.saturating_add(ttl_ns).min(NEVER - 1));
     }
 
-    fn check_expected_on_subject(&self, case: &Case<'_>) -> Result<(), Obstacle> {
+    pub(super) fn check_expected_on_subject(&self, case: &Case<'_>) -> Result<(), Obstacle> {
         let found = case.found;
         let subject = match found.expected_last_subject_sequence_subject {
             Some(subject) => Bytes::copy_from_slice(subject),
@@ -398,7 +398,8 @@ impl StreamCore {
         if limits.messages_max.is_some_and(|max| messages >= max) && !replaces {
             return Err(full("maximum messages exceeded"));
         }
-        let total = state.bytes + bytes + plan.accounted_bytes(case.publish);
+        let total =
+            state.bytes + bytes + plan.accounted_bytes(case.publish, self.store.accounting());
         if limits.bytes_max.is_some_and(|max| total > max) && !replaces {
             return Err(full("maximum bytes exceeded"));
         }

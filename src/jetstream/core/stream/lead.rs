@@ -5,9 +5,10 @@ use std::collections::{BTreeSet, BinaryHeap, VecDeque};
 
 use bytes::Bytes;
 
-use super::apply::{Applied, Outcome, present};
+use super::apply::{Applied, Outcome};
 use super::batch::Batches;
 use super::chain::LogPlace;
+use super::consumers::present;
 use super::fast::FastBatches;
 use super::overlay::Overlay;
 use super::{ApplyError, Event, Step, StreamCore};
@@ -18,6 +19,7 @@ use crate::jetstream::core::effects::{Effects, push_number};
 use crate::jetstream::core::entry::{EntryHeader, Op};
 use crate::jetstream::core::headers;
 use crate::jetstream::core::request::{Outgoing, StreamRequest};
+use crate::jetstream::types::AckPolicy;
 
 /// An entry is closed when it is this long.
 const ENTRY_BYTES_MAX: usize = 4 * 1024 * 1024;
@@ -154,10 +156,15 @@ impl Lead {
 impl StreamCore {
     /// Starts to lead: what only a leader knows is built from durable state.
     pub fn lead(&mut self, term: u64, step: &mut Step<'_>) {
+        #[cfg(test)]
+        if super::museum::is_open(super::museum::Piece::ForgottenIds) {
+            let window_ns = self.config.duplicate_window;
+            self.dedupe = crate::jetstream::core::dedupe::Dedupe::new(window_ns);
+        }
         let mut lead = self.fresh_lead(term);
         for consumer in self.consumers.values_mut() {
             let store = self.store.as_ref();
-            let live = Live::new(&self.name, consumer, store, step.world, step.now_ns);
+            let live = Live::new(&self.ack_names, consumer, store, step.world, step.now_ns);
             consumer.live = Some(Box::new(live));
             lead.ready.insert(consumer.id);
             step.effects.consumers.push(present(consumer));
@@ -269,7 +276,8 @@ impl StreamCore {
     }
 
     fn ack(&mut self, subject: &[u8], reply: Bytes, body: &[u8], step: &mut Step<'_>) {
-        let Some(parsed) = AckSubject::parse(subject) else {
+        let parsed = AckSubject::parse(subject);
+        let Some(parsed) = parsed.filter(|parsed| self.hears_acks(parsed.consumer)) else {
             return;
         };
         let kind = AckKind::parse(body);
@@ -282,6 +290,15 @@ impl StreamCore {
             }
             ready
         });
+    }
+
+    /// Consumers that want no acks do not listen for any, so that nobody confirms one either.
+    fn hears_acks(&self, name: &str) -> bool {
+        let consumer = self.consumer(name);
+        consumer.is_some_and(|consumer| {
+            let policy = consumer.config.ack_policy;
+            !matches!(policy, AckPolicy::None | AckPolicy::FlowControl)
+        })
     }
 
     fn flow_control(&mut self, subject: &[u8], block: &[u8], step: &mut Step<'_>) {
@@ -335,8 +352,9 @@ impl StreamCore {
         let mut confirmations = Vec::new();
         let mut turn = Turn {
             now_ns: step.now_ns,
-            stream: &self.name,
+            ack_names: &self.ack_names,
             retention: self.config.retention,
+            has_replicas: self.has_replicas,
             store: self.store.as_ref(),
             draft: &mut lead.draft,
             confirmations: &mut confirmations,
@@ -537,13 +555,14 @@ impl StreamCore {
             .draft
             .lazy_since_ns
             .map(|since_ns| since_ns.saturating_add(LAZY_NS_MAX));
+        let idle_ns_max = self.batch_quota.idle_ns_max();
         let timer_ns = lead.timers.peek().map(|Reverse((at_ns, _))| *at_ns);
         [
             due_ns,
             lazy_ns,
             timer_ns,
-            lead.batches.next_deadline_ns(),
-            lead.fast.next_deadline_ns(),
+            lead.batches.next_deadline_ns(idle_ns_max),
+            lead.fast.next_deadline_ns(idle_ns_max),
         ]
         .into_iter()
         .flatten()
@@ -592,11 +611,6 @@ impl StreamCore {
         let payload = effects.small(|into| {
             into.extend_from_slice(&self.ack_prefix);
             push_number(into, sequence);
-            if !self.domain.is_empty() {
-                into.extend_from_slice(b",\"domain\":");
-                let domain = serde_json::to_string(&*self.domain).unwrap_or_default();
-                into.extend_from_slice(domain.as_bytes());
-            }
             match extra {
                 Extra::None => {}
                 Extra::Duplicate => into.extend_from_slice(b",\"duplicate\": true"),

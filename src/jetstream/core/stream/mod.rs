@@ -1,14 +1,15 @@
 //! A stream with all its consumers.
 //!
-//! Reading order: [`StreamCore`] holds the state; `apply` changes it by entries from the log, and `chain` says which of them fit; `lead` is
-//! what its leader does between the log and the world, `follow` what a replica does that may lose its lead; `publish`, `requests` and `direct` decide about events,
-//! `judge` by the rules for messages and `due` about what the clock brings; `snapshot` writes it down and `recover`
-//! takes it up again; `arrival` takes up one that comes from elsewhere with its messages.
+//! Reading order: [`StreamCore`] holds the state; `apply` changes it by entries from the log, `consumers` is the part of that about consumers,
+//! and `chain` says which entries fit; `lead` is what its leader does between the log and the world, `follow` what a replica does that may
+//! lose its lead; `publish`, `requests` and `direct` decide about events, `judge` by the rules for messages and `due` about what the clock
+//! brings; `snapshot` writes it down and `recover` takes it up again; `arrival` takes up one that comes from elsewhere with its messages.
 
 mod apply;
 mod arrival;
 mod batch;
 mod chain;
+mod consumers;
 mod copies;
 mod counter;
 mod direct;
@@ -30,6 +31,8 @@ mod snapshot;
 mod staged;
 mod start;
 mod transfer;
+mod trial;
+mod unsupported;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -49,7 +52,10 @@ pub use recover::{RecoverError, Salvaged};
 pub use rules::limits;
 pub use snapshot::{BeginError, SNAPSHOT_VERSION};
 pub use transfer::{ReceiveError, Receiving, ReceivingNeeds};
+pub use unsupported::Unsupported;
 
+use super::ack_names::{AckForm, AckNames};
+use super::batch_quota::BatchQuota;
 use super::codec::DecodeError;
 use super::consumer::Consumer;
 use super::dedupe::Dedupe;
@@ -58,6 +64,7 @@ use super::effects::{Effects, World};
 use super::request::{DirectQuery, Publish, StreamRequest};
 use super::schedule::Schedules;
 use super::sources::SourcePositions;
+use super::terms::StreamTerms;
 use crate::jetstream::types::StreamConfig;
 use chain::Chain;
 use lead::Lead;
@@ -210,6 +217,12 @@ pub struct StreamCore {
     domain: Arc<str>,
     /// What a replica's group has to find with the state again; nothing for a log of one replica.
     group: Bytes,
+    /// Whether what is damaged here is left to others, and not passed over.
+    has_replicas: bool,
+    /// How many batches may be open, shared with the server's other streams.
+    batch_quota: Arc<BatchQuota>,
+    /// What its consumers' acks are sent to.
+    ack_names: AckNames,
     lead: Option<Box<Lead>>,
 }
 
@@ -222,7 +235,7 @@ impl StreamCore {
         mut store: Box<dyn Store>,
     ) -> Result<Self, ChangeError> {
         store.set_limits(limits(&config), &mut ())?;
-        if config.first_seq > 1 {
+        if config.first_seq > 0 {
             store.compact(config.first_seq, &mut ())?;
         }
         Ok(Self {
@@ -240,14 +253,41 @@ impl StreamCore {
             removed_sum: 0,
             applied_index: 0,
             applied_ns: created_ns,
-            ack_prefix: ack_prefix(&config.name),
+            ack_prefix: ack_prefix(&config.name, domain),
             domain: Arc::from(domain),
             group: Bytes::new(),
-            config: Arc::new(config),
             created_ns,
             store,
+            has_replicas: false,
+            batch_quota: Arc::default(),
+            ack_names: AckNames::new(domain, "", &config.name, AckForm::default()),
+            config: Arc::new(config),
             lead: None,
         })
+    }
+
+    /// Says whether other servers have the stream too. Then consumers do not pass over messages that are damaged here, but wait.
+    pub fn set_has_replicas(&mut self, has_replicas: bool) {
+        let changed = std::mem::replace(&mut self.has_replicas, has_replicas) != has_replicas;
+        if changed && let Some(lead) = self.lead.as_deref_mut() {
+            lead.ready.extend(self.consumers.keys());
+        }
+    }
+
+    /// Takes up what the settings of its server mean for it, and whose it is. It does not lead yet.
+    pub(crate) fn keep_to(&mut self, terms: StreamTerms, account: &str) {
+        self.batch_quota = terms.batches;
+        self.ack_names = AckNames::new(&self.domain, account, &self.name, terms.ack_form);
+    }
+
+    /// What its consumers' acks are sent to.
+    pub(crate) fn ack_names(&self) -> &AckNames {
+        &self.ack_names
+    }
+
+    /// The domain of its server; empty for none.
+    pub(crate) fn domain(&self) -> &str {
+        &self.domain
     }
 
     /// The stream's name.
@@ -290,6 +330,12 @@ impl StreamCore {
         self.group = group;
     }
 
+    /// The same for a group that begins: it counts its terms from the start, whatever an earlier one came to.
+    pub fn begin_group(&mut self, group: Bytes) {
+        self.set_group(group);
+        self.chain.begin_group();
+    }
+
     /// How many consumers it has.
     pub fn consumer_count(&self) -> usize {
         self.consumers.len()
@@ -324,7 +370,12 @@ impl StreamCore {
     }
 }
 
-fn ack_prefix(name: &str) -> Bytes {
-    let name = serde_json::to_string(name).unwrap_or_default();
-    Bytes::from(format!("{{\"stream\":{name},\"seq\":"))
+fn ack_prefix(name: &str, domain: &str) -> Bytes {
+    let text = |text: &str| serde_json::to_string(text).unwrap_or_default();
+    let name = text(name);
+    let domain = match domain {
+        "" => String::new(),
+        domain => format!(",\"domain\":{}", text(domain)),
+    };
+    Bytes::from(format!("{{\"stream\":{name}{domain},\"seq\":"))
 }

@@ -1,7 +1,7 @@
 //! Publishing: messages on their way into an entry, and what their publishers hear.
 
 use bytes::Bytes;
-use storage::store::{Expiry, accounted_bytes};
+use storage::store::Expiry;
 
 use super::judge::{Case, Obstacle, Plan};
 use super::lead::Extra;
@@ -14,18 +14,18 @@ use crate::jetstream::core::request::{Outgoing, Publish};
 use crate::jetstream::types::{ApiError, PersistMode};
 
 /// How the reply subject of a message of a fast batch ends.
-const FAST_BATCH_SUFFIX: &[u8] = b".$FI";
+pub(super) const FAST_BATCH_SUFFIX: &[u8] = b".$FI";
 /// Never, as the time at which a message dies.
 pub(super) const NEVER: i64 = i64::MAX;
 
 impl StreamCore {
     pub(super) fn publish(&mut self, mut publish: Publish, step: &mut Step<'_>) {
-        let found = PublishHeaders::parse(&publish.headers);
+        let mut found = PublishHeaders::parse(&publish.headers);
         if found.request_info {
             let kept = headers::without(&publish.headers, "Nats-Request-Info");
             publish.headers = Bytes::from(kept);
+            found = PublishHeaders::parse(&publish.headers);
         }
-        let found = PublishHeaders::parse(&publish.headers);
         if found.expected_last_subject_sequence.is_some()
             && let Some(lead) = self.lead.as_deref_mut()
             && lead.overlay.has_no_messages()
@@ -104,7 +104,7 @@ impl StreamCore {
             }),
         };
         lead.overlay.structural += message.purges();
-        let bytes = accounted_bytes(
+        let bytes = self.store.accounting().bytes(
             message.subject.len(),
             message.headers.len(),
             message.payload.len(),
@@ -151,13 +151,7 @@ impl StreamCore {
     pub(super) fn refuse(&self, reply: Bytes, error: &ApiError, effects: &mut Effects) {
         let error = serde_json::to_string(error).unwrap_or_default();
         let name = serde_json::to_string(&*self.name).unwrap_or_default();
-        let mut payload = format!("{{\"error\":{error},\"stream\":{name},\"seq\":0");
-        if !self.domain.is_empty() {
-            let domain = serde_json::to_string(&*self.domain).unwrap_or_default();
-            payload.push_str(",\"domain\":");
-            payload.push_str(&domain);
-        }
-        payload.push('}');
+        let payload = format!("{{\"error\":{error},\"stream\":{name},\"seq\":0}}");
         effects.outgoing.push(Outgoing {
             to: reply.clone(),
             subject: reply,

@@ -4,6 +4,7 @@ use bytes::Bytes;
 use storage::store::{Limits, MemStore, Store};
 use thiserror::Error;
 
+use super::unsupported::{Findings, Unsupported};
 use super::{ApplyError, BeginError, StreamCore};
 use crate::jetstream::core::entry::EntryReader;
 use crate::jetstream::types::{Storage, StreamConfig};
@@ -17,6 +18,9 @@ pub enum RecoverError {
     /// An entry cannot be applied.
     #[error(transparent)]
     Apply(#[from] ApplyError),
+    /// A later version has written it. Nothing was applied.
+    #[error(transparent)]
+    Unsupported(#[from] Unsupported),
 }
 
 /// What can still be had of a stream, however damaged its log is.
@@ -39,12 +43,15 @@ impl StreamCore {
         store: Box<dyn Store>,
     ) -> Result<Self, RecoverError> {
         let mut entries = entries.into_iter();
+        let mut findings = Findings::default();
         let mut core = if snapshot.is_empty() {
             let (_, birth) = entries.next().unwrap_or_default();
-            Self::begin(&birth, domain, store)?
+            Self::begin_noting(&birth, domain, store, &mut findings)?
         } else {
-            Self::restore(snapshot, domain, store)?
+            Self::restore_noting(snapshot, domain, store, &mut findings)?
         };
+        let entries: Vec<(u64, Bytes)> = entries.collect();
+        findings.judge(&core, &entries)?;
         for (index, entry) in entries {
             core.replay(index, &entry)?;
         }

@@ -65,9 +65,7 @@ impl StreamCore {
                     return Err(ErrorCode::ConsumerNotFound.into());
                 };
                 let mut config = ConsumerConfig::clone(&consumer.config);
-                config.pause_until = until_ns
-                    .filter(|until_ns| *until_ns > step.now_ns)
-                    .map(Time::from_nanoseconds);
+                config.pause_until = until_ns.map(Time::from_nanoseconds);
                 config.set_stored_metadata();
                 let json = encode(&config);
                 let op = Op::ConsumerUpdate { id, json: &json };
@@ -81,6 +79,10 @@ impl StreamCore {
                     stream_sequence,
                 };
                 self.submit(token, &op, Answer::ConsumerReset(id));
+                let consumer = self.consumers.get_mut(&id);
+                if let Some(live) = consumer.and_then(|consumer| consumer.live.as_deref_mut()) {
+                    live.resets += 1;
+                }
             }
             StreamRequest::ConsumerUnpin { name, group } => {
                 let id = self.id_of(name)?;
@@ -151,7 +153,7 @@ impl StreamCore {
             if sequence > state.last_sequence {
                 return Err(ErrorCode::StreamMsgDeleteFailed.with("stream store EOF"));
             }
-            if sequence < state.first_sequence {
+            if sequence == 0 || sequence < state.first_sequence {
                 return Err(ErrorCode::StreamMsgDeleteFailed.with("no message found"));
             }
         }
@@ -191,7 +193,7 @@ impl StreamCore {
                 return Err(ErrorCode::ConsumerNameExist.into());
             }
             let id = consumer.id;
-            if self.config.retention == Retention::Workqueue && !config.direct {
+            if self.config.retention == Retention::Workqueue && !config.is_of_a_copy() {
                 self.check_work_queue(config, Some(id))?;
             }
             let json = encode(config);
@@ -202,10 +204,10 @@ impl StreamCore {
         if create.action == ConsumerAction::Update {
             return Err(ErrorCode::ConsumerDoesNotExist.into());
         }
-        if !config.direct {
+        if !config.is_of_a_copy() {
             self.check_count(create.consumers_max)?;
         }
-        if self.config.retention == Retention::Workqueue && !config.direct {
+        if self.config.retention == Retention::Workqueue && !config.is_of_a_copy() {
             self.check_work_queue(config, None)?;
         }
         let id = self.consumer_id_last + 1;
@@ -225,7 +227,7 @@ impl StreamCore {
         let count = self
             .consumers
             .values()
-            .filter(|consumer| !consumer.config.direct)
+            .filter(|consumer| !consumer.config.is_of_a_copy())
             .count();
         if max.is_some_and(|max| count as i64 >= max) {
             return Err(ErrorCode::MaximumConsumersLimit.into());
@@ -251,7 +253,7 @@ impl StreamCore {
         let others = || {
             self.consumers
                 .values()
-                .filter(|other| Some(other.id) != itself && !other.config.direct)
+                .filter(|other| Some(other.id) != itself && !other.config.is_of_a_copy())
         };
         if config.filters().is_empty() && others().next().is_some() {
             return Err(ErrorCode::ConsumerWorkQueueMultipleUnfiltered.into());
@@ -439,6 +441,7 @@ impl StreamCore {
     /// What the stream is, and how many subjects match the query.
     pub fn info(&self, query: &InfoQuery, now_ns: i64) -> (StreamInfo, usize) {
         let state = self.store.state();
+        let direct_consumers = self.direct_consumers();
         let time = |time_ns: i64, known: bool| {
             if known {
                 Time::from_nanoseconds(time_ns)
@@ -456,8 +459,8 @@ impl StreamCore {
             num_subjects: state.subjects,
             num_deleted: state.deleted,
             lost: (state.lost > 0).then(LostStreamData::default),
-            consumer_count: self.consumers.len() as u64 - self.direct_consumers(),
-            direct_consumers: self.direct_consumers(),
+            consumer_count: self.consumers.len() as u64 - direct_consumers,
+            direct_consumers,
             ..StreamState::default()
         };
         let mut total = 0;

@@ -4,6 +4,7 @@ use storage::filter::Filter;
 use storage::store::{ChangeError, Deletion, Removal, Removals};
 
 use super::StreamCore;
+use crate::jetstream::core::consumer::Rules;
 use crate::jetstream::core::digest::mix;
 use crate::jetstream::types::Retention;
 
@@ -112,6 +113,29 @@ impl StreamCore {
                 }
             }
         })
+    }
+
+    /// Removes what consumers have wanted and none needs any more, after the retention has changed. What nobody has ever wanted stays:
+    /// a stream without consumers loses nothing.
+    pub(super) fn sweep_finished(&mut self, gone: &mut Gone) -> Result<(), ChangeError> {
+        if self.config.retention != Retention::Interest {
+            return Ok(());
+        }
+        let mut from = self.store.state().first_sequence;
+        while let Some(sequence) = self.next_wanted(from) {
+            if !self.is_needed(sequence) {
+                self.store.delete(sequence, Deletion::Unlink, gone)?;
+            }
+            from = sequence + 1;
+        }
+        Ok(())
+    }
+
+    /// The first message at or after `from` that any consumer is for.
+    fn next_wanted(&self, from: u64) -> Option<u64> {
+        let consumers = self.consumers.values();
+        let next = |rules: &Rules| self.store.next_sequence(from, &rules.filter);
+        consumers.filter_map(|consumer| next(&consumer.rules)).min()
     }
 
     /// Removes what no consumer needs, after consumers or filters have changed.

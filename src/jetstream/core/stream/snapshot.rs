@@ -23,7 +23,9 @@ use thiserror::Error;
 
 use super::chain::Chain;
 use super::rewrites::Rewrites;
+use super::unsupported::Findings;
 use super::{StreamCore, ack_prefix, limits};
+use crate::jetstream::core::ack_names::{AckForm, AckNames};
 use crate::jetstream::core::codec::{DecodeError, Reader, Writer};
 use crate::jetstream::core::consumer::{Consumer, Progress};
 use crate::jetstream::core::dedupe::Dedupe;
@@ -84,20 +86,25 @@ impl StreamCore {
     }
 
     /// Begins a stream anew from what it was born with, over an empty store.
-    pub fn begin(
+    pub fn begin(birth: &[u8], domain: &str, store: Box<dyn Store>) -> Result<Self, BeginError> {
+        Self::begin_noting(birth, domain, store, &mut Findings::default())
+    }
+
+    pub(super) fn begin_noting(
         birth: &[u8],
         domain: &str,
         mut store: Box<dyn Store>,
+        findings: &mut Findings,
     ) -> Result<Self, BeginError> {
         let first_sequence = {
             let config = Self::config_of(birth)?;
             store.set_limits(limits(&config), &mut ())?;
             config.first_seq
         };
-        if first_sequence > 1 {
+        if first_sequence > 0 {
             store.compact(first_sequence, &mut ())?;
         }
-        Self::restore(birth, domain, store)
+        Self::restore_noting(birth, domain, store, findings)
     }
 
     /// The configuration in a snapshot.
@@ -110,7 +117,7 @@ impl StreamCore {
         reader.take(8 + 8 + 8)?;
         Chain::read(&mut reader)?;
         Digest::read(&mut reader)?;
-        read_config(&mut reader)
+        decode_config(reader.blob()?)
     }
 
     /// What the group of a replica has stored with a state.
@@ -125,6 +132,7 @@ impl StreamCore {
         let spare = || Box::new(MemStore::new(Limits::default()));
         let mut taken = Self::restore(snapshot, &self.domain, spare())?;
         std::mem::swap(&mut taken.store, &mut self.store);
+        taken.has_replicas = self.has_replicas;
         let limits = limits(&taken.config);
         let set = taken.store.set_limits(limits, &mut ());
         *self = taken;
@@ -137,6 +145,16 @@ impl StreamCore {
         domain: &str,
         store: Box<dyn Store>,
     ) -> Result<Self, BeginError> {
+        Self::restore_noting(snapshot, domain, store, &mut Findings::default())
+    }
+
+    /// The same, and notes what a later version has written.
+    pub(super) fn restore_noting(
+        snapshot: &[u8],
+        domain: &str,
+        store: Box<dyn Store>,
+        findings: &mut Findings,
+    ) -> Result<Self, BeginError> {
         let mut reader = Reader::new(snapshot);
         let version = reader.u8()?;
         if !(SNAPSHOT_VERSION_FIRST..=SNAPSHOT_VERSION).contains(&version) {
@@ -147,7 +165,9 @@ impl StreamCore {
         let created_ns = reader.i64()?;
         let chain = Chain::read(&mut reader)?;
         let digest = Digest::read(&mut reader)?;
-        let config: StreamConfig = read_config(&mut reader)?;
+        let json = reader.blob()?;
+        findings.note_stream(json);
+        let config: StreamConfig = decode_config(json)?;
         let last_id = Box::from(reader.blob()?);
         let dedupe = Dedupe::read(config.duplicate_window, &mut reader)?;
         let consumer_id_last = reader.number()?;
@@ -157,7 +177,9 @@ impl StreamCore {
             let id = reader.number()?;
             let name = reader.text()?.to_owned();
             let created_ns = reader.i64()?;
-            let config: ConsumerConfig = read_config(&mut reader)?;
+            let json = reader.blob()?;
+            findings.note_consumer(id, &name, json);
+            let config: ConsumerConfig = decode_config(json)?;
             let progress = Progress::read(&mut reader)?;
             names.insert(name.clone(), id);
             consumers.insert(id, Consumer::new(id, name, created_ns, config, progress));
@@ -170,11 +192,10 @@ impl StreamCore {
         let group = Bytes::copy_from_slice(reader.blob()?);
         Ok(Self {
             name: Arc::from(config.name.as_str()),
-            ack_prefix: ack_prefix(&config.name),
+            ack_prefix: ack_prefix(&config.name, domain),
             domain: Arc::from(domain),
             group,
             rewrites: Rewrites::of(&config),
-            config: Arc::new(config),
             created_ns,
             store,
             dedupe,
@@ -189,12 +210,15 @@ impl StreamCore {
             removed_sum: 0,
             applied_index,
             applied_ns,
+            has_replicas: false,
+            batch_quota: Arc::default(),
+            ack_names: AckNames::new(domain, "", &config.name, AckForm::default()),
+            config: Arc::new(config),
             lead: None,
         })
     }
 }
 
-fn read_config<T: serde::de::DeserializeOwned>(reader: &mut Reader<'_>) -> Result<T, DecodeError> {
-    decode(reader.blob()?, Strictness::Lenient)
-        .map_err(|error| DecodeError::Config(error.to_string()))
+fn decode_config<T: serde::de::DeserializeOwned>(json: &[u8]) -> Result<T, DecodeError> {
+    decode(json, Strictness::Lenient).map_err(|error| DecodeError::Config(error.to_string()))
 }

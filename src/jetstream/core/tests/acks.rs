@@ -228,6 +228,21 @@ fn acks_of_what_was_not_delivered_are_ignored_and_not_confirmed() {
 }
 
 #[test]
+fn nobody_confirms_an_ack_that_nobody_waits_for() {
+    let mut bench = with(
+        ConsumerConfig {
+            ack_policy: AckPolicy::None,
+            max_ack_pending: 0,
+            ..durable("c")
+        },
+        1,
+    );
+    let messages = bench.pull("c", "1");
+    bench.ack_with(&messages[0], "", "confirm");
+    assert!(bench.sent_to("confirm").is_empty());
+}
+
+#[test]
 fn an_ack_with_a_reply_waits_for_the_log() {
     let mut bench = with(durable("c"), 1);
     let messages = bench.pull("c", "1");
@@ -250,6 +265,81 @@ fn acks_and_deliveries_survive_a_crash() {
     assert_eq!((info.num_ack_pending, place(&info.ack_floor)), (1, (2, 2)));
     assert_eq!((place(&info.delivered), info.num_pending), ((3, 3), 1));
     assert_eq!(payloads(&again.pull("c", "5")), ["4"]);
+}
+
+/// A stream that keeps one message per subject, and what a delivery does that is logged after what removes its message: how the consumer stands when the
+/// log is applied again. `deliveries` come before, one of them under way as the next message comes.
+fn delivered_while_it_left(deliveries: usize) -> Bench {
+    let config = StreamConfig {
+        max_msgs_per_subject: 1,
+        ..stream("S", &["s.>"])
+    };
+    let mut bench = Bench::new(config.clone());
+    bench.publish("s.z", "0");
+    bench.publish("s.a", "1");
+    bench.publish("s.b", "2");
+    bench.consumer(durable("c"));
+    let before = bench.pull("c", "1").remove(0);
+    bench.ack(&before, "+ACK");
+    for _ in 1..deliveries {
+        let message = bench.pull("c", "1").remove(0);
+        bench.ack(&message, "-NAK");
+        bench.pass(SECOND);
+    }
+    if deliveries > 1 {
+        let both = bench.pull("c", "2");
+        bench.ack(&both[0], "-NAK");
+        bench.pass(SECOND);
+    }
+    bench.instant = false;
+    bench.publish("s.a", "3");
+    assert_eq!(payloads(&bench.pull("c", "1")), ["1"]);
+    bench.commit();
+    bench.pass(SECOND);
+    bench.commit();
+    bench.pass(SECOND);
+    bench.commit();
+    bench.crashed(config)
+}
+
+#[test]
+fn a_first_delivery_of_what_has_left_meanwhile_is_not_waited_for() {
+    let mut bench = delivered_while_it_left(1);
+    let info = bench.consumer_info("c");
+    assert_eq!((info.num_ack_pending, place(&info.delivered)), (0, (2, 2)));
+    assert_eq!(place(&info.ack_floor), (2, 2));
+    assert_eq!(payloads(&bench.pull("c", "2")), ["2", "3"]);
+}
+
+#[test]
+fn a_redelivery_of_what_has_left_meanwhile_is_not_waited_for() {
+    let mut bench = delivered_while_it_left(2);
+    let info = bench.consumer_info("c");
+    assert_eq!((info.num_ack_pending, info.num_redelivered), (1, 0));
+    assert_eq!(place(&info.delivered), (5, 3));
+    assert_eq!(place(&info.ack_floor), (3, 2));
+    assert_eq!(payloads(&bench.pull("c", "2")), ["3"]);
+}
+
+#[test]
+fn nothing_is_delivered_while_a_reset_is_under_way() {
+    let mut bench = with(durable("c"), 10);
+    for message in bench.pull("c", "6") {
+        bench.ack(&message, "+ACK");
+    }
+    bench.instant = false;
+    let (name, sequence) = ("c".to_owned(), 2);
+    bench.ask(StreamRequest::ConsumerReset { name, sequence });
+    assert!(bench.pull("c", "2").is_empty());
+    bench.commit();
+    bench.settle();
+    assert_eq!(payloads(&bench.sent_to("inbox")), ["2", "3"]);
+    bench.pass(SECOND);
+    bench.commit();
+    // What was not delivered since is still to come, whoever leads.
+    let mut again = bench.crashed(stream("S", &["s.>"]));
+    assert_eq!(again.consumer_info("c").num_ack_pending, 2);
+    assert_eq!(payloads(&again.pull("c", "2")), ["4", "5"]);
 }
 
 #[test]
@@ -296,6 +386,27 @@ fn after_a_clean_stop_nothing_is_suspect() {
 }
 
 #[test]
+fn a_clean_stop_does_not_forget_what_was_suspect_before() {
+    let mut bench = with(durable("c"), 4);
+    assert_eq!(bench.pull("c", "1").len(), 1);
+    bench.pass(SECOND);
+    bench.instant = false;
+    assert_eq!(bench.pull("c", "2").len(), 2);
+    let mut again = bench.crashed(stream("S", &["s.>"]));
+    let last = again.step(|core, step| core.take_last_entries(step));
+    again.log.extend(last);
+    again.commit();
+    let mut third = again.crashed(stream("S", &["s.>"]));
+    let first = third.pull("c", "1");
+    // It was delivered before the crash, although no log says so.
+    assert!(
+        text(&first[0].reply).starts_with("$JS.ACK.S.c.2.2.2."),
+        "{:?}",
+        first[0].reply
+    );
+}
+
+#[test]
 fn a_message_that_leaves_the_stream_is_no_longer_waited_for() {
     let mut bench = with(durable("c"), 3);
     bench.pull("c", "2");
@@ -310,4 +421,33 @@ fn a_message_that_leaves_the_stream_is_no_longer_waited_for() {
         erase: true,
     });
     assert_eq!(bench.consumer_info("c").num_pending, 0);
+}
+
+#[test]
+fn what_a_limit_removes_unacknowledged_is_reported() {
+    let mut bench = Bench::new(StreamConfig {
+        max_msgs: 2,
+        ..stream("S", &["s.>"])
+    });
+    bench.publish("s.a", "1");
+    bench.publish("s.a", "2");
+    bench.consumer(durable("c"));
+    bench.pull("c", "2");
+    bench.effects.advisories.clear();
+    bench.publish("s.a", "3");
+    match &bench.effects.advisories[..] {
+        [
+            Advisory::Terminated {
+                consumer,
+                stream_sequence: 1,
+                reason,
+                ..
+            },
+        ] => assert_eq!(
+            (consumer.as_str(), reason.as_str()),
+            ("c", "Unacknowledged message was deleted")
+        ),
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(bench.consumer_info("c").num_ack_pending, 1);
 }

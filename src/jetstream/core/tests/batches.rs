@@ -1,7 +1,11 @@
 //! Atomic and fast batches.
 
+use std::sync::Arc;
+
 use super::*;
-use crate::jetstream::core::{Advisory, MessageQuery};
+use crate::jetstream::core::{
+    Advisory, BatchLimits, BatchQuota, MessageQuery, Retirement, StreamTerms,
+};
 use crate::jetstream::types::Discard;
 
 fn bench() -> Bench {
@@ -103,6 +107,31 @@ fn a_broken_batch_is_refused_and_reported() {
 }
 
 #[test]
+fn what_cannot_be_stored_alone_is_refused_in_a_batch_at_once() {
+    let mut bench = Bench::new(StreamConfig {
+        allow_atomic: true,
+        max_msg_size: 10,
+        ..stream("B", &["b.>"])
+    });
+    let batch = |sequence| {
+        [
+            ("Nats-Batch-Id", "large"),
+            ("Nats-Batch-Sequence", sequence),
+        ]
+    };
+    bench.publish_with("b.a", &batch("1"), "fits");
+    let ack = bench.publish_with("b.a", &batch("2"), "does not fit at all");
+    assert!(ack.contains("10054"), "{ack}");
+    let mut bench = Bench::new(StreamConfig {
+        allow_atomic: true,
+        sealed: true,
+        ..stream("B", &["b.>"])
+    });
+    let ack = bench.publish_with("b.a", &batch("1"), "x");
+    assert!(ack.contains("10109"), "{ack}");
+}
+
+#[test]
 fn a_level_that_is_met_is_not_stored() {
     let mut bench = bench();
     let level = [("Nats-Required-Api-Level", "2"), COMMIT];
@@ -137,6 +166,79 @@ fn fifty_batches_are_open_at_a_time() {
     bench.pass(11 * SECOND);
     assert_eq!(abandoned(&mut bench).len(), 50);
     assert_eq!(send(&mut bench, "more", 1, &[], "b.a"), "");
+}
+
+/// Two streams of a server with such limits.
+fn two_under(limits: BatchLimits) -> [Bench; 2] {
+    let quota = Arc::new(BatchQuota::new(limits));
+    [bench(), bench()].map(|mut bench| {
+        let terms = StreamTerms {
+            batches: Arc::clone(&quota),
+            ..StreamTerms::default()
+        };
+        bench.core.keep_to(terms, "$G");
+        bench
+    })
+}
+
+#[test]
+fn the_batches_of_all_streams_are_counted_together() {
+    let [mut one, mut other] = two_under(BatchLimits {
+        total_max: Some(2),
+        ..BatchLimits::default()
+    });
+    send(&mut one, "a", 1, &[], "b.a");
+    send(&mut other, "a", 1, &[], "b.a");
+    assert!(send(&mut one, "more", 1, &[], "b.a").contains("10210"));
+    // A batch that ends makes room, however it ends: committed, broken, or forgotten.
+    assert!(send(&mut other, "a", 2, &[COMMIT], "b.a").contains("\"count\":2"));
+    assert_eq!(send(&mut one, "more", 1, &[], "b.a"), "");
+    assert!(send(&mut other, "a", 1, &[], "b.a").contains("10210"));
+    send(&mut one, "more", 3, &[], "b.a");
+    assert_eq!(send(&mut other, "a", 1, &[], "b.a"), "");
+    one.pass(11 * SECOND);
+    assert_eq!(send(&mut other, "b", 1, &[], "b.a"), "");
+    assert!(send(&mut one, "more", 1, &[], "b.a").contains("10210"));
+    // So does a leader that leads no more.
+    other.step(|core, step| core.retire(Retirement::LeadershipLost, step.effects));
+    assert_eq!(send(&mut one, "more", 1, &[], "b.a"), "");
+
+    let [mut one, mut other] = two_under(BatchLimits {
+        total_max: Some(1),
+        ..BatchLimits::default()
+    });
+    fast(&mut one, "id.9.fail.1.0", &[]);
+    assert!(fast(&mut other, "id.9.fail.1.0", &[])[0].contains("10211"));
+    // The two kinds are counted apart.
+    assert_eq!(send(&mut other, "a", 1, &[], "b.a"), "");
+    fast(&mut one, "id.9.fail.2.2", &[]);
+    assert!(fast(&mut other, "id.9.fail.1.0", &[])[0].contains("\"ack\""));
+}
+
+#[test]
+fn what_batches_may_be_is_the_operators_to_say() {
+    let [mut bench, _] = two_under(BatchLimits {
+        per_stream_max: Some(1),
+        messages_max: Some(2),
+        idle_ns_max: Some(2 * SECOND),
+        ..BatchLimits::default()
+    });
+    send(&mut bench, "long", 1, &[], "b.a");
+    assert!(send(&mut bench, "more", 1, &[], "b.a").contains("10210"));
+    send(&mut bench, "long", 2, &[], "b.a");
+    let ack = send(&mut bench, "long", 3, &[COMMIT], "b.a");
+    assert!(ack.contains("10199") && ack.contains('2'), "{ack}");
+    send(&mut bench, "slow", 1, &[], "b.a");
+    fast(&mut bench, "slow.9.ok.1.0", &[]);
+    assert!(fast(&mut bench, "more.9.ok.1.0", &[])[0].contains("10211"));
+    bench.pass(SECOND);
+    assert_eq!(send(&mut bench, "slow", 2, &[], "b.a"), "");
+    bench.pass(3 * SECOND);
+    assert!(fast(&mut bench, "slow.9.ok.2.1", &[])[0].contains("10208"));
+    assert_eq!(
+        abandoned(&mut bench),
+        [("long".to_owned(), "large"), ("slow".to_owned(), "timeout")]
+    );
 }
 
 #[test]

@@ -225,6 +225,23 @@ fn a_byte_limit_ends_a_pull() {
 }
 
 #[test]
+fn the_message_that_takes_the_last_byte_is_the_last() {
+    let mut bench = five();
+    bench.consumer(durable("c"));
+    let first = bench.pull("c", r#"{"batch":2,"max_bytes":1000}"#);
+    let left = text(&first[2].headers);
+    let left = left
+        .lines()
+        .find_map(|line| line.strip_prefix("Nats-Pending-Bytes: "))
+        .and_then(|left| left.parse::<u64>().ok())
+        .expect("the bytes that are left");
+    let body = format!(r#"{{"batch":5,"max_bytes":{}}}"#, 1000 - left);
+    let next = bench.pull("c", &body);
+    assert_eq!(payloads(&next), ["3", "4"]);
+    assert_eq!(bench.consumer_info("c").num_waiting, 0);
+}
+
+#[test]
 fn limits_of_requests_are_told_by_status() {
     let mut bench = five();
     bench.consumer(ConsumerConfig {
@@ -303,6 +320,25 @@ fn waiting_requests_are_served_in_turn() {
     }
     assert_eq!(payloads(&bench.sent_to("one")), ["1", "3"]);
     assert_eq!(payloads(&bench.sent_to("two")), ["2", "4"]);
+    assert_eq!(bench.consumer_info("c").num_waiting, 0);
+}
+
+#[test]
+fn a_request_from_another_account_is_told_that_nobody_listens_any_more() {
+    let mut bench = Bench::new(stream("S", &["s.>"]));
+    bench.consumer(durable("c"));
+    bench.pull_to("c", "_R_.abcdef.123456", r#"{"batch":2}"#);
+    bench
+        .world
+        .deaf
+        .borrow_mut()
+        .insert(Bytes::from_static(b"_R_.abcdef.123456"));
+    bench.now += 1;
+    bench.publish("s.a", "1");
+    assert_eq!(
+        status(&bench.sent_to("_R_.abcdef.123456")[0]),
+        "NATS/1.0 408 Interest Expired"
+    );
     assert_eq!(bench.consumer_info("c").num_waiting, 0);
 }
 
@@ -493,8 +529,24 @@ fn flow_control_stalls_until_the_client_answers() {
 fn a_paused_consumer_delivers_nothing_until_it_is_resumed() {
     let mut bench = five();
     bench.consumer(durable("c"));
+    let name = || "c".to_owned();
+    let over = Some(bench.now - SECOND);
+    let until_ns = over;
+    bench.request(StreamRequest::ConsumerPause {
+        name: name(),
+        until_ns,
+    });
+    // A time that is over is shown but pauses nothing.
+    let info = bench.consumer_info("c");
+    assert_eq!(
+        (
+            info.config.pause_until.map(|it| it.nanoseconds()),
+            info.paused
+        ),
+        (over, false)
+    );
     let until_ns = Some(bench.now + 10 * SECOND);
-    let name = "c".to_owned();
+    let name = name();
     let reply = bench.request(StreamRequest::ConsumerPause { name, until_ns });
     assert!(
         matches!(reply, StreamReply::Paused { remaining_ns, .. } if remaining_ns == 10 * SECOND)
@@ -649,6 +701,31 @@ fn a_purge_moves_consumers_past_what_is_gone() {
         (2, 4)
     );
     assert_eq!(payloads(&bench.pull("c", "5")), ["5"]);
+}
+
+#[test]
+fn a_purge_of_other_subjects_does_not_move_a_consumer() {
+    let mut bench = with_messages(&[("s.a", "1"), ("s.b", "2"), ("s.b", "3"), ("s.a", "4")]);
+    let filtered = |name: &str, filter: &str| ConsumerConfig {
+        filter_subject: filter.to_owned(),
+        ..durable(name)
+    };
+    bench.consumer(filtered("other", "s.b"));
+    bench.consumer(filtered("same", "s.a"));
+    bench.consumer(filtered("wider", "s.*"));
+    let purge = PurgeQuery {
+        filter: "s.a".to_owned(),
+        ..PurgeQuery::default()
+    };
+    bench.request(StreamRequest::Purge(purge));
+    let [other, same, wider] = ["other", "same", "wider"].map(|name| {
+        let info = bench.consumer_info(name);
+        (info.delivered.stream_seq, info.num_pending)
+    });
+    assert_eq!((other, same, wider), ((0, 2), (4, 0), (1, 2)));
+    assert_eq!(payloads(&bench.pull("other", "2")), ["2", "3"]);
+    bench.publish("s.a", "5");
+    assert_eq!(payloads(&bench.pull("same", "1")), ["5"]);
 }
 
 #[test]

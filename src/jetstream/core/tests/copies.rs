@@ -48,7 +48,7 @@ impl Pair {
             dice: Dice(seed),
             origin: Bench::new(stream("O", &["o.>"])),
             copy: Bench::new(config),
-            sourcing: Sourcing::new("$G"),
+            sourcing: Sourcing::new("$G", ""),
             listens: HashMap::new(),
             on_the_way: Vec::new(),
             loses: false,
@@ -119,6 +119,7 @@ impl Pair {
         let Request {
             subject,
             reply,
+            level: _,
             body,
         } = request;
         if subject.starts_with("$JS.API.CONSUMER.CREATE.O") {
@@ -126,8 +127,11 @@ impl Pair {
             struct Create {
                 config: ConsumerConfig,
             }
-            let create: Create = decode(&body, Strictness::Lenient).expect("a request");
+            let mut create: Create = decode(&body, Strictness::Lenient).expect("a request");
             assert!(create.config.direct && create.config.flow_control);
+            // As the API does it: each attempt has a consumer of its own.
+            assert!(create.config.sourcing);
+            create.config.name = format!("{}-{}", create.config.name, self.dice.next());
             let action = ConsumerAction::CreateOrUpdate;
             let to = create.config.deliver_subject.clone();
             self.interest(&to, false);
@@ -223,7 +227,7 @@ impl Pair {
         let config = StreamConfig::clone(self.copy.core.config());
         self.copy = self.copy.crashed(config);
         self.copy.instant = false;
-        self.sourcing = Sourcing::new("$G");
+        self.sourcing = Sourcing::new("$G", "");
         for subject in std::mem::take(&mut self.listens).into_keys() {
             self.interest(&subject, false);
         }
@@ -389,6 +393,41 @@ fn a_source_says_where_its_messages_came_from() {
     );
     let infos = pair.sourcing.source_infos(pair.copy.now);
     assert_eq!(infos[0].subject_transforms.len(), 1);
+}
+
+#[test]
+fn a_copy_has_the_lifetime_of_its_message_and_dies_of_it_alone() {
+    let mut pair = Pair::new(
+        1,
+        StreamConfig {
+            allow_msg_ttl: true,
+            ..sourcing(from_origin())
+        },
+    );
+    let with_ttl = StreamConfig {
+        allow_msg_ttl: true,
+        ..stream("O", &["o.>"])
+    };
+    pair.origin
+        .request(StreamRequest::Update(Box::new(with_ttl)));
+    pair.origin
+        .publish_with("o.a", &[("Nats-TTL", "60s")], "dies");
+    pair.origin.publish("o.b", "stays");
+    pair.pass(SECOND);
+    pair.pass(SECOND);
+    let copied = pair.copied();
+    assert_eq!(copied.len(), 2);
+    assert!(text(&copied[0].headers).contains("Nats-TTL: 60s\r\n"));
+    // The origin's own is deleted: the copy is not.
+    pair.origin.request(StreamRequest::Delete {
+        sequence: 1,
+        erase: false,
+    });
+    pair.pass(SECOND);
+    assert_eq!(pair.copied().len(), 2);
+    pair.pass(70 * SECOND);
+    let payloads: Vec<_> = pair.copied().iter().map(|one| text(&one.payload)).collect();
+    assert_eq!(payloads, ["stays"]);
 }
 
 #[test]

@@ -109,6 +109,22 @@ fn a_request_that_waits_under_an_old_pin_is_told_so() {
 }
 
 #[test]
+fn a_client_whose_first_message_does_not_fit_is_not_pinned() {
+    let mut bench = pinned();
+    bench.pull_to("c", "narrow", r#"{"batch":1,"group":"g","max_bytes":5}"#);
+    bench.pull_to("c", "wide", r#"{"batch":1,"group":"g"}"#);
+    bench.publish("s.a", "0123456789");
+    let narrow = bench.sent_to("narrow");
+    assert_eq!(
+        status(&narrow[0]),
+        "NATS/1.0 409 Message Size Exceeds MaxBytes"
+    );
+    let wide = bench.sent_to("wide");
+    assert_eq!(payloads(&wide), ["0123456789"]);
+    assert!(!pin_of(&wide[0]).is_empty());
+}
+
+#[test]
 fn a_queue_of_requests_that_is_full_is_said_to_be() {
     let mut bench = Bench::new(stream("S", &["s.>"]));
     bench.consumer(ConsumerConfig {

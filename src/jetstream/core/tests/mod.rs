@@ -6,6 +6,8 @@ mod consumers;
 mod copies;
 mod details;
 mod following;
+mod later_versions;
+mod lives;
 mod publishing;
 mod replicas;
 mod requests;
@@ -41,6 +43,10 @@ pub(super) struct TestWorld {
 impl World for TestWorld {
     fn interested(&self, subject: &[u8]) -> bool {
         !self.deaf.borrow().contains(subject)
+    }
+
+    fn is_heard(&self, subject: &[u8], _group: &[u8]) -> bool {
+        self.interested(subject)
     }
 
     fn random(&self) -> u64 {

@@ -21,7 +21,7 @@ fn an_ack_names_the_domain_when_there_is_one() {
     let mut bench = Bench::around(core, START);
     assert_eq!(
         bench.publish("s1.a", "one"),
-        r#"{"stream":"S1","seq":1,"domain":"hub"}"#
+        r#"{"stream":"S1","domain":"hub","seq":1}"#
     );
 }
 
@@ -458,4 +458,43 @@ fn the_request_info_of_another_account_is_not_stored() {
     let query = crate::jetstream::core::MessageQuery::Sequence(1);
     let stored = bench.core.get(&query).expect("stored");
     assert_eq!(text(&stored.headers), "NATS/1.0\r\nA: 1\r\n\r\n");
+}
+
+#[test]
+fn refusals_come_in_the_references_order() {
+    let mut bench = Bench::new(StreamConfig {
+        max_msg_size: 60,
+        ..stream("S", &["s.>"])
+    });
+    bench.publish_with("s.a", &[("Nats-Msg-Id", "one")], "1");
+    bench.publish("s.b", "2");
+    let payload = "x".repeat(80);
+    // Each header is a reason of its own; with the first of them gone the next is heard of.
+    let reasons = [
+        (("Nats-Incr", "+1"), r#""err_code":10168"#),
+        (("Nats-Expected-Stream", "T"), r#""err_code":10060"#),
+        (("Nats-TTL", "1s"), r#""err_code":10166"#),
+        (
+            ("Nats-Expected-Last-Subject-Sequence", "9"),
+            "wrong last sequence: 1",
+        ),
+        (
+            ("Nats-Expected-Last-Sequence", "9"),
+            "wrong last sequence: 2",
+        ),
+        (("Nats-Schedule", "@every 1h"), r#""err_code":10188"#),
+        (("Nats-Msg-Id", "one"), r#""duplicate": true"#),
+        (("Nats-Expected-Last-Msg-Id", "two"), r#""err_code":10070"#),
+        (("Nats-Rollup", "sub"), r#""err_code":10111"#),
+    ];
+    for (number, (_, expected)) in reasons.iter().enumerate() {
+        let headers: Vec<_> = reasons[number..]
+            .iter()
+            .map(|(header, _)| *header)
+            .collect();
+        let ack = bench.publish_with("s.a", &headers, &payload);
+        assert!(ack.contains(expected), "{headers:?}: {ack}");
+    }
+    let ack = bench.publish("s.a", &payload);
+    assert!(ack.contains(r#""err_code":10054"#), "{ack}");
 }

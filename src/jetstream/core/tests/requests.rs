@@ -76,6 +76,11 @@ fn a_message_is_deleted_once() {
         ErrorCode::StreamMsgDeleteFailed,
         "stream store EOF",
     );
+    refused(
+        bench.request(delete(0)),
+        ErrorCode::StreamMsgDeleteFailed,
+        "no message found",
+    );
     let state = bench.info().state;
     assert_eq!((state.messages, state.num_deleted), (3, 1));
 }
@@ -309,4 +314,16 @@ fn the_last_of_each_subject_comes_in_order_of_sequence() {
         direct(&mut bench, query("z", 0)),
         ["NATS/1.0 404 No Results|"]
     );
+}
+
+#[test]
+fn a_stream_that_is_told_where_to_begin_says_so_before_it_has_messages() {
+    for first in [1, 10] {
+        let mut bench = Bench::new(StreamConfig {
+            first_seq: first,
+            ..stream("S", &["s.>"])
+        });
+        let state = bench.info().state;
+        assert_eq!((state.first_seq, state.last_seq), (first, first - 1));
+    }
 }

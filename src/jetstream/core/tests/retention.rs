@@ -40,6 +40,28 @@ fn without_interest_a_sequence_is_used_up_and_nothing_is_stored() {
 }
 
 #[test]
+fn a_stream_that_turns_to_interest_loses_only_what_its_consumers_are_done_with() {
+    for with_consumer in [false, true] {
+        let mut bench = Bench::new(stream("S", &["s.>"]));
+        for (subject, payload) in [("s.a", "1"), ("s.b", "2"), ("s.a", "3")] {
+            bench.publish(subject, payload);
+        }
+        if with_consumer {
+            bench.consumer(filtered("some", "s.a"));
+            let first = bench.pull("some", "1");
+            bench.ack(&first[0], "");
+        }
+        bench.request(StreamRequest::Update(Box::new(StreamConfig {
+            retention: Retention::Interest,
+            ..stream("S", &["s.>"])
+        })));
+        let state = bench.info().state;
+        let first = if with_consumer { 2 } else { 1 };
+        assert_eq!((state.first_seq, state.last_seq), (first, 3));
+    }
+}
+
+#[test]
 fn a_message_leaves_when_every_consumer_that_wants_it_has_acknowledged_it() {
     let mut bench = interest();
     bench.consumer(durable("all"));

@@ -67,9 +67,11 @@ impl Command {
             Self::GroupBegun { .. } => 12,
             Self::GroupSettled { .. } => 13,
             Self::MemberLost { .. } => 14,
+            Self::MemberSpoilt { .. } => 19,
             Self::ReplicaGone { .. } => 15,
             Self::OrphanNote { .. } => 16,
             Self::OrphanGone { .. } => 17,
+            Self::StreamRestored { .. } => 18,
         }
     }
 
@@ -98,6 +100,21 @@ impl Command {
                 text(writer, cluster);
                 texts(writer, servers);
                 text(writer, preferred);
+            }
+            Self::StreamRestored {
+                account,
+                stream,
+                config,
+                created,
+                home,
+                members,
+            } => {
+                text(writer, account);
+                text(writer, stream);
+                writer.blob(config);
+                time(writer, *created);
+                text(writer, home);
+                new_members(writer, members);
             }
             Self::StreamUpdate {
                 of,
@@ -161,7 +178,7 @@ impl Command {
                 stream_ref(writer, of);
                 list(writer, nodes, |writer, node| writer.number(*node));
             }
-            Self::MemberLost { of, node } => {
+            Self::MemberLost { of, node } | Self::MemberSpoilt { of, node } => {
                 stream_ref(writer, of);
                 writer.number(*node);
             }
@@ -264,6 +281,14 @@ impl Command {
             11 => Self::AccountPurge {
                 account: read_text(reader)?,
             },
+            18 => Self::StreamRestored {
+                account: read_text(reader)?,
+                stream: read_text(reader)?,
+                config: reader.blob()?.to_vec(),
+                created: read_time(reader)?,
+                home: read_text(reader)?,
+                members: read_new_members(reader)?,
+            },
             _ => Self::take_report(kind, reader)?,
         })
     }
@@ -278,6 +303,10 @@ impl Command {
                 nodes: read_list(reader, |reader| reader.number())?,
             },
             14 => Self::MemberLost {
+                of: read_stream_ref(reader)?,
+                node: reader.number()?,
+            },
+            19 => Self::MemberSpoilt {
                 of: read_stream_ref(reader)?,
                 node: reader.number()?,
             },

@@ -85,9 +85,11 @@ pub fn create(desk: &Desk<'_>, stream: &str, wanted: Wanted<'_>) -> Result<Decis
 }
 
 /// A consumer that does not outlive its clients always has a threshold; an update that does not touch it leaves it alone.
+/// Whether it outlives them is what it was before the update, as in the reference.
 fn stamp_inactivity(config: &mut ConsumerConfig, existing: Option<&ConsumerConfig>) {
     let untouched = existing.is_some_and(|old| old.inactive_threshold == config.inactive_threshold);
-    if !untouched && !config.is_durable() && config.inactive_threshold <= 0 {
+    let durable = existing.unwrap_or(config).is_durable();
+    if !untouched && !durable && config.inactive_threshold <= 0 {
         config.inactive_threshold = INACTIVE_DEFAULT_NS;
     }
 }

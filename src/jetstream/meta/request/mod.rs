@@ -58,7 +58,7 @@ pub enum Decision {
 }
 
 impl<'a> Desk<'a> {
-    fn find(&self, name: &str) -> Result<&'a StreamAssignment, ApiError> {
+    pub(crate) fn find(&self, name: &str) -> Result<&'a StreamAssignment, ApiError> {
         let stream = self.meta.stream(self.account, name);
         stream
             .map(|stream| &**stream)

@@ -117,6 +117,67 @@ fn repair(
     })
 }
 
+/// What is to be proposed when servers came to the cluster: streams that have fewer replicas than they are to have, because nobody could take the place of one that
+/// left, get others on these servers.
+pub fn refills(
+    meta: &Meta,
+    sightings: &Sightings,
+    rules: &PlacementRules<'_>,
+    came: &BTreeSet<String>,
+    seed: u64,
+) -> Vec<Command> {
+    let streams = meta.all_streams();
+    let known = streams.filter(|(_, stream)| stream.stored.unsupported.is_none());
+    known
+        .filter_map(|(of, stream)| refill(meta, sightings, rules, of, stream, came, seed))
+        .collect()
+}
+
+fn refill(
+    meta: &Meta,
+    sightings: &Sightings,
+    rules: &PlacementRules<'_>,
+    of: StreamRef,
+    stream: &StreamAssignment,
+    came: &BTreeSet<String>,
+    seed: u64,
+) -> Option<Command> {
+    let keep = stream.group.servers();
+    let wanted = replicas(stream.config());
+    if keep.len() >= wanted || keep.is_empty() {
+        return None;
+    }
+    let others = meta.peers().keys();
+    let avoid: Vec<String> = others
+        .filter(|server| !came.contains(*server))
+        .cloned()
+        .collect();
+    // As many as can be had.
+    let mut more = (1..=wanted - keep.len()).rev();
+    let servers = more.find_map(|more| {
+        let wish = Wish {
+            replicas: keep.len() + more,
+            cluster: &stream.group.cluster,
+            config: stream.config(),
+            keep: &keep,
+            leaving: 0,
+            avoid: &avoid,
+        };
+        place(meta, sightings, rules, &wish, seed).ok()
+    })?;
+    Some(Command::MembersReplace {
+        of,
+        revision: stream.revision,
+        members: NewMembers {
+            kind: ChangeKind::Repair,
+            servers,
+            preferred: String::new(),
+            name: String::new(),
+            cluster: String::new(),
+        },
+    })
+}
+
 /// Which server is to be removed from the cluster.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(default)]

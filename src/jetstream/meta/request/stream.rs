@@ -9,7 +9,7 @@ use crate::jetstream::meta::command::{Command, NewMembers};
 use crate::jetstream::meta::peer::is_online;
 use crate::jetstream::meta::placement::{NoPlace, Wish, place};
 use crate::jetstream::meta::tiers::check_stream_limits;
-use crate::jetstream::types::{ApiError, ErrorCode, StreamConfig, encode};
+use crate::jetstream::types::{ApiError, ErrorCode, StreamConfig, Time, encode};
 
 /// A stream is asked for. `name` is that of the request's subject.
 pub fn create(
@@ -54,6 +54,73 @@ pub fn create(
         servers,
         preferred,
     }))
+}
+
+/// Looks whether a stream can come out of a backup, and says on which server it is to be taken in.
+pub fn home_of_restored(desk: &Desk<'_>, config: &StreamConfig) -> Result<String, ApiError> {
+    check_restorable(desk, config)?;
+    let (_, servers) = place_anew(desk, config)?;
+    let mut online = servers
+        .into_iter()
+        .filter(|server| is_online(desk.sightings, server));
+    let none = || ErrorCode::ClusterNoPeers.with("no peer of the stream is online");
+    online.next().ok_or_else(none)
+}
+
+/// A stream that came out of a backup is durable on `home`: it and its replicas are to be.
+pub fn restored(
+    desk: &Desk<'_>,
+    config: &StreamConfig,
+    created: Time,
+    home: &str,
+) -> Result<Decision, ApiError> {
+    let name = &config.name;
+    if let Some(existing) = desk.meta.stream(desk.account, name)
+        && existing.created == created
+        && existing.config() == config
+        && existing.group.member_on(home).is_some()
+    {
+        // It asks again, since it did not hear what became of it.
+        return Ok(Decision::Already(desk.stream_ref(name, existing)));
+    }
+    check_restorable(desk, config)?;
+    let Some(peer) = desk.meta.peers().get(home) else {
+        return Err(ErrorCode::ClusterServerNotMember.into());
+    };
+    let keep = [home.to_owned()];
+    let wish = Wish {
+        replicas: replicas(config),
+        cluster: &peer.profile.cluster,
+        config,
+        keep: &keep,
+        leaving: 0,
+        avoid: &[],
+    };
+    let servers = place(desk.meta, desk.sightings, &desk.placement, &wish, desk.seed)?;
+    Ok(Decision::Propose(Command::StreamRestored {
+        account: desk.account.to_owned(),
+        stream: name.clone(),
+        config: encode(config),
+        created,
+        home: home.to_owned(),
+        members: NewMembers {
+            kind: ChangeKind::Scale,
+            name: desk.group_name(servers.len(), config.storage),
+            servers,
+            preferred: home.to_owned(),
+            cluster: peer.profile.cluster.clone(),
+        },
+    }))
+}
+
+fn check_restorable(desk: &Desk<'_>, config: &StreamConfig) -> Result<(), ApiError> {
+    if desk.meta.stream(desk.account, &config.name).is_some() {
+        return Err(ErrorCode::StreamNameExistRestoreFailed.into());
+    }
+    if (desk.meta).subjects_overlap(desk.account, &config.name, &config.subjects) {
+        return Err(ErrorCode::StreamSubjectOverlap.into());
+    }
+    check_stream_limits(desk.meta, desk.account, desk.tiers, config)
 }
 
 /// Looks up the streams of the account.

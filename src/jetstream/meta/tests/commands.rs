@@ -1,6 +1,7 @@
 //! What commands do.
 
 use super::*;
+use crate::jetstream::types::API_LEVEL;
 use raft::group::GroupNumber;
 
 #[test]
@@ -221,6 +222,48 @@ fn a_server_that_lost_its_log_joins_again_under_a_new_id() {
 }
 
 #[test]
+fn replicas_whose_data_is_spoilt_are_replaced_one_after_the_other() {
+    let mut meta = cluster(3);
+    let of = created(&mut meta, &config("S", 3), &["n1", "n2", "n3"]);
+    let spoilt = |node| Command::MemberSpoilt {
+        of: of.clone(),
+        node,
+    };
+    let needed = Change::Refused(Refusal::Needed);
+    assert_eq!(run(&mut meta, &spoilt(2)), needed, "it has not begun");
+    run(&mut meta, &Command::GroupBegun { of: of.clone() });
+    let replaced = Change::MembersChanged(of.clone());
+    assert_eq!(run(&mut meta, &spoilt(2)), replaced);
+    assert_eq!(
+        nodes(&group(&meta, &of).members),
+        [(1, "n1"), (4, "n2"), (3, "n3")]
+    );
+    assert_eq!(nodes(&group(&meta, &of).leaving), [(2, "n2")]);
+    assert_eq!(run(&mut meta, &spoilt(2)), Change::Unchanged, "known");
+    assert_eq!(run(&mut meta, &spoilt(3)), needed, "one at a time");
+    settle(&mut meta, &of);
+    assert_eq!(run(&mut meta, &spoilt(3)), replaced);
+    assert!(group(&meta, &of).lost.contains(&3));
+}
+
+#[test]
+fn of_two_replicas_the_one_whose_data_is_sound_begins_the_group_anew() {
+    let mut meta = cluster(3);
+    let of = created(&mut meta, &config("S", 2), &["n1", "n2"]);
+    run(&mut meta, &Command::GroupBegun { of: of.clone() });
+    let (node, of) = (1, of);
+    let spoilt = Command::MemberSpoilt {
+        of: of.clone(),
+        node,
+    };
+    let replaced = Change::MembersChanged(of.clone());
+    assert_eq!(run(&mut meta, &spoilt), replaced);
+    let again = group(&meta, &of);
+    assert_eq!(nodes(&again.founders), [(4, "n2")]);
+    assert_eq!(nodes(&again.members), [(3, "n1"), (4, "n2")]);
+}
+
+#[test]
 fn with_one_log_left_a_stream_in_memory_begins_again_around_it() {
     let mut meta = cluster(3);
     let mut volatile = config("M", 3);
@@ -396,6 +439,10 @@ fn what_a_later_version_wrote_is_kept_and_named() {
     assert_eq!(stream.config().subjects, ["s"]);
     let reason = stream.stored.unsupported.as_deref().unwrap_or_default();
     assert!(reason.contains("from_the_future"), "{reason}");
+    let leveled = br#"{"name":"S","metadata":{"_nats.req.level":"99"}}"#;
+    let reason = Stored::<StreamConfig>::from_json(leveled).unsupported;
+    let text = format!("unsupported - required API level: 99, current API level: {API_LEVEL}");
+    assert_eq!(reason, Some(text));
 }
 
 #[test]

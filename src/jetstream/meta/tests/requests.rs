@@ -521,3 +521,61 @@ fn an_account_is_purged_by_name_only() {
     assert!(servers::purge_account("A").is_ok());
     assert_eq!(code(servers::purge_account("../A")), 10051);
 }
+
+#[test]
+fn a_stream_out_of_a_backup_begins_where_it_was_taken_in_and_goes_to_the_others() {
+    let mut office = Office::of(4);
+    let created = Time::from_nanoseconds(3);
+    let wanted = config("S", 3);
+    let home = stream::home_of_restored(&office.desk(), &wanted).expect("a server");
+    let decided = stream::restored(&office.desk(), &wanted, created, &home);
+    let Change::StreamCreated(of) = office.carry_out(decided) else {
+        panic!("it is created");
+    };
+    let held = office.meta.stream_of(&of).expect("the stream");
+    assert_eq!(held.created, created);
+    assert!(held.group.name.starts_with("S-R3F-"), "{}", held.group.name);
+    assert_eq!(held.group.form, Form::Raft);
+    let founders: Vec<&str> = held
+        .group
+        .founders
+        .iter()
+        .map(|one| one.server.as_str())
+        .collect();
+    assert_eq!(founders, [home.as_str()]);
+    assert_eq!(held.group.members.len(), 3);
+    assert!(held.group.member_on(&home).is_some());
+    assert!(held.group.is_changing());
+    // Whoever did not hear what became of it asks again.
+    let again = stream::restored(&office.desk(), &wanted, created, &home);
+    assert_eq!(again, Ok(Decision::Already(of)));
+    let later = Time::from_nanoseconds(4);
+    let other = stream::restored(&office.desk(), &wanted, later, &home);
+    assert_eq!(code(other), 10130);
+    let taken = stream::home_of_restored(&office.desk(), &wanted).expect_err("the name is taken");
+    assert_eq!(taken.err_code, 10130);
+    let mut overlapping = config("T", 1);
+    overlapping.subjects = vec!["S.x".to_owned()];
+    let overlaps = stream::restored(&office.desk(), &overlapping, created, &home);
+    assert_eq!(code(overlaps), 10065);
+}
+
+#[test]
+fn a_stream_with_one_replica_comes_out_of_a_backup_with_a_log_of_its_own() {
+    let mut office = Office::of(3);
+    let created = Time::from_nanoseconds(3);
+    office.away("n1");
+    office.away("n3");
+    let home = stream::home_of_restored(&office.desk(), &config("S", 1)).expect("a server");
+    assert_eq!(home, "n2");
+    let decided = stream::restored(&office.desk(), &config("S", 1), created, &home);
+    let Change::StreamCreated(of) = office.carry_out(decided) else {
+        panic!("it is created");
+    };
+    let group = group(&office.meta, &of);
+    assert_eq!(group.form, Form::Plain);
+    assert!(!group.is_changing());
+    assert_eq!(nodes(&group.members), [(1, "n2")]);
+    let gone = stream::restored(&office.desk(), &config("T", 1), created, "n9");
+    assert_eq!(code(gone), 10044);
+}

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::*;
-use crate::jetstream::types::{ErrorCode, MetaSnapshotStats, PeerId};
+use crate::jetstream::types::{MetaSnapshotStats, PeerId};
 
 const NOW: Time = Time::from_nanoseconds(60_000_000_000);
 
@@ -32,7 +32,23 @@ fn led() -> Leadership {
         leader: "n1".to_owned(),
         since: Some(Time::from_nanoseconds(3)),
         followers: BTreeMap::from(followers),
+        by_leader: true,
     }
+}
+
+#[test]
+fn a_server_that_the_leader_does_not_know_of_yet_is_not_current() {
+    let mut meta = cluster(3);
+    let of = created(&mut meta, &config("S", 2), &["n1", "n2"]);
+    let current = |by_leader| {
+        let led = Leadership {
+            followers: BTreeMap::new(),
+            by_leader,
+            ..led()
+        };
+        group(&meta, &of).shown(&led, &sighted(), NOW).replicas[0].current
+    };
+    assert_eq!((current(true), current(false)), (false, true));
 }
 
 #[test]
@@ -60,7 +76,7 @@ fn a_leader_shows_the_others_by_name() {
 }
 
 #[test]
-fn without_a_leader_all_are_shown_and_the_stream_is_offline_when_none_can_be_reached() {
+fn without_a_leader_all_are_shown() {
     let mut meta = cluster(3);
     let of = created(&mut meta, &config("S", 2), &["n2", "n3"]);
     let stream = meta.stream_of(&of).expect("the stream");
@@ -72,14 +88,6 @@ fn without_a_leader_all_are_shown_and_the_stream_is_offline_when_none_can_be_rea
         .collect();
     assert_eq!(names, ["n2", "n3"]);
     assert!(shown.replicas[0].current && !shown.replicas[1].current);
-    assert_eq!(
-        stream.without_leader(&sighted()),
-        ErrorCode::ClusterNotAvail
-    );
-    assert_eq!(
-        stream.without_leader(&Sightings::new()),
-        ErrorCode::StreamOffline
-    );
 }
 
 #[test]

@@ -14,6 +14,17 @@ use crate::jetstream::shard::{ReplicaGone, ReplicaPort};
 /// Bytes of records or of a manifest in one answer, unless a single record is longer: what one step of a shard reads.
 pub(super) const SLICE_BYTES_MAX: u64 = 512 * 1024;
 
+/// Which group's replica is asked for a slice, and of how many bytes, when a request is one for that.
+pub(crate) fn slice_asked_for(asked: &[u8]) -> Option<(GroupNumber, u64)> {
+    let (group, asked) = request::decode(asked).ok()?;
+    match asked {
+        Request::Piece { bytes_max, .. } | Request::Records { bytes_max, .. } => {
+            Some((group, bytes_max.min(SLICE_BYTES_MAX)))
+        }
+        Request::Manifest { .. } | Request::Mark(_) => None,
+    }
+}
+
 /// Why a request was not answered.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
@@ -80,6 +91,10 @@ impl Sources {
             } => {
                 let records = replica.records(from, upto, bounded(bytes_max));
                 records.await.map_err(gone)?
+            }
+            Request::Mark(theirs) => {
+                let known = replica.contrast(theirs).await.map_err(gone)?;
+                Ok(request::recollection(known))
             }
         }
     }

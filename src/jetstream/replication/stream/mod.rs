@@ -3,17 +3,21 @@
 //! - `machine`: what the group commits goes to the stream's shard; roles, manifests and states likewise.
 //! - `request`: what one replica asks of another, as bytes.
 //! - `fetch`: how such a request reaches the other server, and who answers there.
+//! - `outstanding`: how much of that may be on its way.
 //! - `replica`: all of it together, from start to end.
 //! - `scale`: from one replica to several and back.
 //! - `recover`: what a start finds in storage.
 //! - `install`: from a manifest to an equal replica.
+//! - `verdict`: which of the replicas that differ are wrong; pure. `inquiry`: how a replica finds out whether it is one of them.
 //! - `simulation`: whole clusters from a seed.
 //!
 //! The stream itself, with its replica's part, lives on a shard.
 
 pub(crate) mod fetch;
+mod inquiry;
 mod install;
 pub(crate) mod machine;
+pub(crate) mod outstanding;
 pub(crate) mod recover;
 pub(crate) mod replica;
 mod request;
@@ -22,6 +26,7 @@ pub(crate) mod scale;
 mod simulation;
 #[cfg(test)]
 mod tests;
+mod verdict;
 
 /// Reads a request, whatever it is. For fuzzing.
 pub(crate) fn read_request(bytes: &[u8]) {
@@ -34,6 +39,7 @@ pub(crate) fn read_request(bytes: &[u8]) {
     let answer = bytes::Bytes::copy_from_slice(bytes);
     if let Ok(answer) = request::read_answer(&answer) {
         let _ = request::read_prepared(&answer);
+        let _ = request::read_recollection(&answer);
     }
 }
 
@@ -50,6 +56,10 @@ pub(crate) fn request_samples() -> Vec<Vec<u8>> {
             upto: 300,
             bytes_max: 70_000,
         },
+        request::Request::Mark(crate::jetstream::core::Mark {
+            index: 2048,
+            digest: 77,
+        }),
     ];
     let encoded = requests.map(|one| request::encode(group, one).to_vec());
     encoded.into()

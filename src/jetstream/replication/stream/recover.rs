@@ -8,6 +8,7 @@ use storage::journal::Damage;
 use storage::store::FileStore;
 
 use crate::jetstream::core::{BeginError, StreamCore};
+use crate::jetstream::shard::RECEIVING;
 
 /// A replica with its log and where its state stands.
 pub(crate) struct FoundReplica {
@@ -21,6 +22,15 @@ pub(crate) struct FoundReplica {
     pub image: LogImage,
     /// Where the group stands with the checkpoint.
     pub position: Checkpoint,
+}
+
+/// A stream that was being given a state: another attempt goes on with the messages that are there.
+pub(crate) struct Unfinished(pub Box<StreamCore>);
+
+impl std::fmt::Debug for Unfinished {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_tuple("Unfinished").finish_non_exhaustive()
+    }
 }
 
 /// Why a replica cannot go on with what is there. It has to come back under a new id, and be given the state.
@@ -38,6 +48,12 @@ pub(crate) enum LostReplica {
     /// It ended before it had a state.
     #[error("it has no state yet")]
     Stateless,
+    /// The same, and some of the messages of the state are there.
+    #[error("it has a part of its state")]
+    Receiving(Unfinished),
+    /// It was to have a log of its own again, and ended in between. Its messages are there.
+    #[error("its state does not say where its group stands")]
+    Groupless,
     /// It is not replicated.
     #[error("it has one replica")]
     Plain,
@@ -62,7 +78,11 @@ pub(crate) fn recover(
     }
     log.holes.retain(|(_, last)| *last > content.index);
     let mut core = StreamCore::restore(&content.core, domain, Box::new(content.store))?;
-    let position = Checkpoint::decode(core.group()).map_err(|_| LostReplica::Stateless)?;
+    if core.group() == RECEIVING {
+        core.set_group(Bytes::new());
+        return Err(LostReplica::Receiving(Unfinished(Box::new(core))));
+    }
+    let position = Checkpoint::decode(core.group()).map_err(|_| LostReplica::Groupless)?;
     core.set_group(Bytes::new());
     let image = recover_after(found.id.owner(), log, damage, Some(position.at))?;
     Ok(FoundReplica {

@@ -9,6 +9,7 @@ use raft::group::{
 use raft::types::NodeId;
 
 use super::fetch::{Fetch, Sources};
+use super::inquiry::Inquiry;
 use super::machine::{Pace, StreamMachine};
 use crate::jetstream::core::Retirement;
 use crate::jetstream::shard::{Proposer, ReplicaPort, ReplicaSetup, Shards, Surrendered};
@@ -76,6 +77,12 @@ impl Replicas {
         };
         port.join(wrap_group(group.clone()));
         self.sources.add(number, port.clone());
+        let inquiry = Inquiry {
+            port: port.clone(),
+            group: group.clone(),
+            fetch: Arc::clone(&self.fetch),
+        };
+        tokio::spawn(inquiry.run());
         Ok(StreamReplica {
             replicas: self.clone(),
             port,

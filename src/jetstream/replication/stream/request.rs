@@ -5,7 +5,9 @@
 //!   0, manifest: the last sequence that is there | bytes of records that may come along
 //!   1, piece:    number of the manifest | offset | bytes at most
 //!   2, records:  first sequence | last sequence | bytes at most
-//! answer: 0 u8 | manifest: its number and length as numbers; piece: its bytes; records: themselves
+//!   3, mark:     index | the digest there of the replica that asks
+//! answer: 0 u8 | manifest: its number and length as numbers; piece: its bytes; records: themselves;
+//!                mark: u8 (0 not applied yet, 1 the digest u64 follows, 2 forgotten)
 //!         1 u8 | why not, as text
 //! ```
 
@@ -13,10 +15,17 @@ use bytes::{BufMut, Bytes, BytesMut};
 use raft::group::GroupNumber;
 
 use crate::jetstream::core::codec::{DecodeError, Reader, Writer};
+use crate::jetstream::core::{Mark, Recollection};
 
 const VERSION: u8 = 1;
 const OK: u8 = 0;
 const REFUSED: u8 = 1;
+
+mod recollection {
+    pub(super) const NOT_YET: u8 = 0;
+    pub(super) const WAS: u8 = 1;
+    pub(super) const FORGOTTEN: u8 = 2;
+}
 
 /// What is asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,6 +49,8 @@ pub(super) enum Request {
         upto: u64,
         bytes_max: u64,
     },
+    /// What the digest was at an entry, with that of the replica that asks.
+    Mark(Mark),
 }
 
 /// Writes a request to the replica of a group.
@@ -59,6 +70,7 @@ pub(super) fn encode(group: GroupNumber, request: Request) -> Bytes {
             upto,
             bytes_max,
         } => (2, vec![from, upto, bytes_max]),
+        Request::Mark(mark) => (3, vec![mark.index, mark.digest]),
     };
     writer.u8(kind);
     for number in numbers {
@@ -90,6 +102,10 @@ pub(super) fn decode(bytes: &[u8]) -> Result<(GroupNumber, Request), DecodeError
             upto: reader.number()?,
             bytes_max: reader.number()?,
         },
+        3 => Request::Mark(Mark {
+            index: reader.number()?,
+            digest: reader.number()?,
+        }),
         _ => return Err(DecodeError::Range { what: "request" }),
     };
     Ok((group, request))
@@ -130,6 +146,31 @@ pub(super) fn read_prepared(bytes: &[u8]) -> Result<(u64, u64), DecodeError> {
     Ok((reader.number()?, reader.number()?))
 }
 
+/// What a replica knows of its digest.
+pub(super) fn recollection(known: Recollection) -> Bytes {
+    let mut writer = Writer::default();
+    match known {
+        Recollection::NotYet => writer.u8(recollection::NOT_YET),
+        Recollection::Was(digest) => {
+            writer.u8(recollection::WAS);
+            writer.u64(digest);
+        }
+        Recollection::Forgotten => writer.u8(recollection::FORGOTTEN),
+    }
+    Bytes::from(writer.bytes)
+}
+
+/// Reads what [`recollection`] wrote.
+pub(super) fn read_recollection(bytes: &[u8]) -> Result<Recollection, DecodeError> {
+    let mut reader = Reader::new(bytes);
+    Ok(match reader.u8()? {
+        recollection::NOT_YET => Recollection::NotYet,
+        recollection::WAS => Recollection::Was(reader.u64()?),
+        recollection::FORGOTTEN => Recollection::Forgotten,
+        _ => return Err(DecodeError::Range { what: "mark" }),
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -151,6 +192,10 @@ mod tests {
                 upto: 400,
                 bytes_max: 5,
             },
+            Request::Mark(Mark {
+                index: 1024,
+                digest: u64::MAX,
+            }),
         ] {
             let bytes = encode(GroupNumber(7), request);
             assert_eq!(decode(&bytes), Ok((GroupNumber(7), request)));
@@ -163,5 +208,13 @@ mod tests {
         }
         assert!(read_answer(&Bytes::new()).is_err());
         assert_eq!(read_prepared(&prepared(3, 900)), Ok((3, 900)));
+        for known in [
+            Recollection::NotYet,
+            Recollection::Was(u64::MAX),
+            Recollection::Forgotten,
+        ] {
+            assert_eq!(read_recollection(&recollection(known)), Ok(known));
+        }
+        assert!(read_recollection(&[1, 0]).is_err());
     }
 }

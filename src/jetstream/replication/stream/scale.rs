@@ -10,7 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use raft::group::{Begin, Checkpoint, GroupNumber, GroupSpec, Members};
 use raft::log::LogImage;
-use storage::engine::{CheckpointStart, FileEngine, Form, Replica, StreamId};
+use storage::engine::{CheckpointStart, FileEngine, Form, Recovered, Replica, StreamId};
 use storage::journal::{Commit, CommitSink, Frame, FrameKind, JournalError};
 use storage::store::FileStore;
 
@@ -63,23 +63,17 @@ pub(crate) fn to_replicated(
     let id = StreamId(storage);
     let members = Members::of_voters([(replica.node, server.to_owned())]);
     let position = Checkpoint::founding(core.applied_index(), members);
-    core.set_group(position.encode());
+    core.begin_group(position.encode());
     make_durable(engine, id, &mut core)?;
     let form = Form::Replicated(replica);
     engine.reform(id, form).map_err(NotReformed::because)?;
-    let spec = GroupSpec {
-        number: GroupNumber(replica.group),
-        owner: id.owner(),
-        node: replica.node,
-        begin: Begin::Founder,
-        image: LogImage::default(),
-        checkpoint: Some(position.clone()),
-    };
+    let spec = founder(id, replica, &position);
     let setup = ReplicaSetup {
         core,
         account,
         storage_log,
         storage,
+        owner: storage,
         meter,
         position,
         keeps_nothing: false,
@@ -92,32 +86,39 @@ pub(crate) fn to_replicated_in_memory(
     engine: &FileEngine,
     id: StreamId,
     log: Arc<dyn Log>,
-    stream: Surrendered,
+    mut stream: Surrendered,
     replica: Replica,
     server: &str,
 ) -> Result<Founding, NotReformed> {
     let members = Members::of_voters([(replica.node, server.to_owned())]);
     let position = Checkpoint::founding(stream.core.applied_index(), members);
+    stream.core.begin_group(position.encode());
     let form = Form::Replicated(replica);
     engine.reform(id, form).map_err(NotReformed::because)?;
-    let spec = GroupSpec {
+    let spec = founder(id, replica, &position);
+    let setup = ReplicaSetup {
+        core: stream.core,
+        account: stream.account,
+        storage_log: log,
+        storage: 0,
+        owner: id.0,
+        meter: stream.meter,
+        position,
+        keeps_nothing: false,
+    };
+    Ok(Founding { setup, spec })
+}
+
+/// What a group is given that begins at that position, with nothing in its log.
+fn founder(id: StreamId, replica: Replica, position: &Checkpoint) -> GroupSpec {
+    GroupSpec {
         number: GroupNumber(replica.group),
         owner: id.owner(),
         node: replica.node,
         begin: Begin::Founder,
         image: LogImage::default(),
         checkpoint: Some(position.clone()),
-    };
-    let setup = ReplicaSetup {
-        core: stream.core,
-        account: stream.account,
-        storage_log: log,
-        storage: 0,
-        meter: stream.meter,
-        position,
-        keeps_nothing: false,
-    };
-    Ok(Founding { setup, spec })
+    }
 }
 
 /// Takes the place of a stream in memory out of its group, which must have ended everywhere.
@@ -146,47 +147,52 @@ pub(crate) fn to_plain(
     Ok(stream)
 }
 
-/// Lets a stream whose replica is lost, or differs from the others, come back under a new id in its group: it is given the state, and keeps none of its messages. `core`
-/// is any stream over its store. Waits for the disk.
-pub(crate) fn to_joiner(
+/// Whether an earlier run ended while it gave the last replica of a stream a log of its own: its state says nothing of a group any more, and its form does.
+pub(crate) fn is_half_plain(found: &Recovered<FileStore>) -> bool {
+    let Ok(content) = &found.content else {
+        return false;
+    };
+    let of_group = StreamCore::group_of(&content.core);
+    found.form.is_replicated() && of_group.is_ok_and(|group| group.is_empty())
+}
+
+/// Brings to its end what [`to_plain`] began in an earlier run. Waits for the disk.
+pub(crate) fn finish_plain(
     engine: &FileEngine,
-    storage_log: Arc<dyn Log>,
-    stream: Surrendered,
-    replica: Replica,
-) -> Result<Founding, NotReformed> {
-    let Surrendered {
-        core,
-        account,
-        storage,
-        meter,
-    } = stream;
-    let id = StreamId(storage);
-    // The votes and the log of the earlier id go with its form.
+    found: Recovered<FileStore>,
+    domain: &str,
+) -> Result<StreamCore, NotReformed> {
+    let content = found.content.map_err(NotReformed::because)?;
+    let core = StreamCore::restore(&content.core, domain, Box::new(content.store));
+    let core = core.map_err(NotReformed::because)?;
+    let id = found.id;
+    take_back(engine, id, core.applied_index() + 1)?;
     engine
         .reform(id, Form::Plain)
         .map_err(NotReformed::because)?;
+    engine.release_frames(id.owner(), core.applied_index());
+    Ok(core)
+}
+
+/// Lets a replica that was not given all of its first state go on under another id. Waits for the disk.
+pub(crate) fn to_joiner(
+    engine: &FileEngine,
+    id: StreamId,
+    replica: Replica,
+) -> Result<GroupSpec, NotReformed> {
     take_back(engine, id, 1)?;
-    let form = Form::Replicated(replica);
-    engine.reform(id, form).map_err(NotReformed::because)?;
-    let core = core.forgotten().map_err(NotReformed::because)?;
-    let spec = GroupSpec {
+    // The votes of the earlier id go with its form.
+    engine
+        .reform(id, Form::Replicated(replica))
+        .map_err(NotReformed::because)?;
+    Ok(GroupSpec {
         number: GroupNumber(replica.group),
         owner: id.owner(),
         node: replica.node,
         begin: Begin::Joiner,
         image: LogImage::default(),
         checkpoint: None,
-    };
-    let setup = ReplicaSetup {
-        core,
-        account,
-        storage_log,
-        storage,
-        meter,
-        position: Checkpoint::default(),
-        keeps_nothing: true,
-    };
-    Ok(Founding { setup, spec })
+    })
 }
 
 /// Takes back the entries of a log from an index on, durably.

@@ -97,6 +97,11 @@ impl SimDisk {
         shared.faults.bad.insert((path.to_owned(), offset));
     }
 
+    /// Bytes of all files that have a name.
+    pub fn used_bytes(&self) -> u64 {
+        self.shared.lock().tree.used_bytes()
+    }
+
     /// Lets the device be full when files hold this many bytes in total.
     pub fn set_capacity(&self, bytes: Option<u64>) {
         self.shared.lock().capacity_bytes = bytes;

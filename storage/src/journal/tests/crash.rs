@@ -205,3 +205,49 @@ fn a_full_device_is_told_before_the_journal_needs_more() {
     append_entry(&mut core, 1, index + 1);
     assert!(core.has_room());
 }
+
+/// Marks that stay, entries that are all released, and an end in order. How many marks were acknowledged.
+fn close_until_halt(disk: &SimDisk) -> u64 {
+    let mut marks = 0;
+    let Ok((mut core, _)) = try_open(disk, options()) else {
+        return marks;
+    };
+    for index in 1..80 {
+        if index % 20 == 1 {
+            let mark = frame(100 + index, index, FrameKind::Carry, "small state");
+            if append(&mut core, mark).is_err() {
+                return marks;
+            }
+            marks += 1;
+        }
+        let entry = frame(1, index, FrameKind::Entry, content(1, index));
+        if append(&mut core, entry).is_err() {
+            return marks;
+        }
+    }
+    core.release(Owner(1), 79);
+    let _ = core.close();
+    marks
+}
+
+#[test]
+fn marks_survive_a_crash_at_every_change_of_a_close() {
+    let whole = SimDisk::new(0);
+    close_until_halt(&whole);
+    for halt in 0..whole.changes() {
+        let disk = SimDisk::new(halt * 7 + 1);
+        disk.halt_at(halt);
+        let marks = close_until_halt(&disk);
+        disk.crash();
+        for _ in 0..2 {
+            let (core, mut replay) = open(&disk, options());
+            assert!(replay.damage.is_empty(), "{halt}: {:?}", replay.damage);
+            for mark in 0..marks {
+                let carry = replay.take(Owner(101 + mark * 20)).carry;
+                assert!(carry.is_some(), "halted at change {halt}: mark {mark}");
+            }
+            // The second time after an end in order.
+            let _ = core.close();
+        }
+    }
+}

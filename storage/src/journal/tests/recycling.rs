@@ -170,3 +170,31 @@ fn restarts_without_any_load_do_not_pile_up_segments() {
     let names = disk.list(&directory()).unwrap();
     assert!(names.len() <= 4, "{names:?}");
 }
+
+#[test]
+fn a_closed_journal_leaves_little_to_read_for_the_next_start() {
+    let disk = SimDisk::new(1);
+    let (mut core, _) = open(&disk, options());
+    append(&mut core, frame(5, 3, FrameKind::Vote, "vote")).unwrap();
+    for index in 1..500 {
+        append_entry(&mut core, 1, index);
+        if index % 100 == 0 {
+            append(&mut core, frame(index, 1, FrameKind::Carry, "small state")).unwrap();
+        }
+        core.release(Owner(1), index);
+    }
+    core.close().unwrap();
+    let mut spent = Vec::new();
+    for round in 0..5 {
+        let (core, mut replay) = open(&disk, options());
+        assert_eq!(replay.take(Owner(5)).vote.unwrap().payload, "vote");
+        for owner in [100, 200, 300, 400] {
+            let carry = replay.take(Owner(owner)).carry.unwrap();
+            assert_eq!(carry.payload, "small state", "round {round}");
+        }
+        assert!(indexes(&replay, 1).is_empty(), "round {round}");
+        spent.push(segments(&disk).len());
+        core.close().unwrap();
+    }
+    assert!(spent.iter().all(|segments| *segments <= 4), "{spent:?}");
+}

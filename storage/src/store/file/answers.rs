@@ -5,12 +5,14 @@ use bytes::BytesMut;
 use roaring::RoaringTreemap;
 
 use super::files::Files;
+use super::part::Part;
 use crate::filter::Filter;
 use crate::index::{ExpiryQueue, SubjectId};
 use crate::store::shelf::{Ahead, Facts, Neighbors, Shelf, Topic};
 use crate::store::tail::Gaps;
 use crate::store::{
-    ChangeError, Deletion, Expiry, Limits, Message, NewMessage, ReadError, accounted_bytes,
+    Accounting, ChangeError, Deletion, Expiry, Limits, Message, NewMessage, ReadError,
+    accounted_bytes,
 };
 
 /// Bodies are cut from pieces of memory that grow with the tail up to this, so that neither many small streams nor a message that
@@ -19,6 +21,10 @@ const ARENA_BYTES_MAX: usize = 256 << 10;
 const ARENA_BYTES_MIN: usize = 1 << 10;
 
 impl Shelf for Files {
+    fn accounting(&self) -> Accounting {
+        Accounting::File
+    }
+
     fn check(&self) -> Result<(), ChangeError> {
         match &self.failed {
             None => Ok(()),
@@ -120,7 +126,7 @@ impl Shelf for Files {
 
     fn facts(&self, sequence: u64) -> Option<Facts> {
         if self.in_tail(sequence) {
-            return self.tail.facts(sequence);
+            return self.tail.facts(sequence, Accounting::File);
         }
         if self.is_dead(sequence) {
             return None;
@@ -139,14 +145,15 @@ impl Shelf for Files {
                     id: None,
                 })
             }
-            Err(_) => Some(Facts {
-                subject: part
-                    .subject_of(sequence, self.cache())
-                    .unwrap_or_default()
-                    .into(),
-                id: None,
-                bytes: part.accounted_bytes_mean(),
-            }),
+            Err(_) => {
+                self.guesses.set(self.guesses.get() + 1);
+                let subject = part.subject_of(sequence, self.cache());
+                Some(Facts {
+                    subject: subject.unwrap_or_default().into(),
+                    id: None,
+                    bytes: part.accounted_bytes_mean(),
+                })
+            }
         }
     }
 
@@ -161,8 +168,22 @@ impl Shelf for Files {
         match part.load(sequence, self.cache()) {
             Ok(record) => record.map(|record| record.message.time_ns),
             // Unreadable messages age too: with the last of their block.
-            Err(_) => part.last_time_ns(),
+            Err(_) => {
+                self.guesses.set(self.guesses.get() + 1);
+                part.last_time_ns()
+            }
         }
+    }
+
+    fn backlog_bytes(&self) -> usize {
+        self.tail_bytes
+    }
+
+    fn is_at_hand(&self, sequence: u64) -> bool {
+        // A sealed block is read where it is mapped, and its pages may be anywhere.
+        self.in_tail(sequence)
+            || self.is_dead(sequence)
+            || self.part_of(sequence).is_none_or(Part::is_recent)
     }
 
     fn load(&self, sequence: u64) -> Result<Option<Message>, ReadError> {
@@ -328,6 +349,10 @@ impl Shelf for Files {
             }
         }
         self.tail.sequence_at(time_ns)
+    }
+
+    fn guesses(&self) -> u64 {
+        self.guesses.get()
     }
 
     fn lost(&self) -> u64 {

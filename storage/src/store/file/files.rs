@@ -5,6 +5,7 @@
 //! `dead` holds exactly the sequences at or above `first` that have a record in a block which no longer
 //! counts. Sequences below `first` need no note. What is in the tail is in no block that is asked.
 
+use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -163,6 +164,8 @@ pub struct Files {
     /// Files that the start did not need.
     pub(super) aside: Aside,
     pub(super) failed: Option<String>,
+    /// How often the subject, the size or the time of a message was guessed, because it could not be read.
+    pub(super) guesses: Cell<u64>,
 }
 
 impl Files {
@@ -195,6 +198,7 @@ impl Files {
             has_checkpoint: false,
             aside: Aside::default(),
             failed: None,
+            guesses: Cell::new(0),
         }
     }
 

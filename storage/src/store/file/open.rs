@@ -123,6 +123,9 @@ impl FileStore {
         self.totals = cut.totals;
         self.forget_first_time();
         self.shelf.first_moved(cut.totals.first_sequence);
+        if let Some((first, last)) = self.shelf.lost_ranges().first() {
+            self.note_damage(format_args!("sequences {first} to {last} cannot be read"));
+        }
         Ok(())
     }
 

@@ -58,6 +58,11 @@ impl Part {
         self.dense && self.last >= self.first
     }
 
+    /// Whether it was written so lately that the system has it in memory.
+    pub fn is_recent(&self) -> bool {
+        matches!(self.content, Content::Open(_))
+    }
+
     /// Whether every record of the file counts, as far as sequences go.
     pub fn counts_whole(&self) -> bool {
         match &self.content {

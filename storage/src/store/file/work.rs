@@ -40,10 +40,11 @@ impl Files {
         if !self.job_out {
             return false;
         }
-        if let Some(completed) = self.job.finish() {
-            self.job_out = false;
-            self.completed(completed);
-        }
+        let Some(completed) = self.job.finish() else {
+            return false;
+        };
+        self.job_out = false;
+        self.completed(completed);
         true
     }
 

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::store::shelf::{Facts, Neighbors};
-use crate::store::{Discard, Expiry, Removal, accounted_bytes};
+use crate::store::{Discard, Expiry, Removal};
 
 impl<S: Shelf> Ledger<S> {
     pub(super) fn append_message(
@@ -51,7 +51,7 @@ impl<S: Shelf> Ledger<S> {
             self.first_time_ns.set(Some(message.time_ns));
         }
         totals.messages += 1;
-        totals.bytes += accounted_bytes(
+        totals.bytes += self.shelf.accounting().bytes(
             message.subject.len(),
             message.headers.len(),
             message.payload.len(),
@@ -296,6 +296,7 @@ impl<S: Shelf> Ledger<S> {
         self.age_cursor = self.age_cursor.min(last_sequence);
         if last_sequence == 0 {
             self.totals = Totals::default();
+            self.damage.take();
         } else if let Some(time_ns) = self.shelf.time_ns(last_sequence)
             && last_sequence >= self.totals.first_sequence
         {

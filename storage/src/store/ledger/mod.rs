@@ -12,12 +12,12 @@
 mod change;
 mod read;
 
-use std::cell::Cell;
+use std::cell::{Cell, OnceCell};
 
 use super::shelf::{Shelf, Span, Topic};
 use super::{
-    ChangeError, Counting, Deletion, Expiry, Limits, Message, NewMessage, Purge, ReadError,
-    Removals, State, Store, SubjectState,
+    Accounting, ChangeError, Counting, Deletion, Expiry, Limits, Message, NewMessage, Purge,
+    ReadError, Removals, State, Store, SubjectState,
 };
 use crate::filter::Filter;
 use crate::index::{ExpiryQueue, SubjectId, SubjectTree};
@@ -34,6 +34,8 @@ pub struct Ledger<S> {
     age_cursor: u64,
     /// Time of the first live message, once somebody asked.
     first_time_ns: Cell<Option<i64>>,
+    /// What was found first that cannot be read.
+    damage: OnceCell<String>,
 }
 
 /// The totals of a ledger.
@@ -57,7 +59,18 @@ impl<S: Shelf> Ledger<S> {
             totals: Totals::default(),
             age_cursor: 0,
             first_time_ns: Cell::new(None),
+            damage: OnceCell::new(),
         }
+    }
+
+    /// Remembers what could not be read.
+    pub(super) fn note_damage(&self, reason: impl ToString) {
+        self.damage.get_or_init(|| reason.to_string());
+    }
+
+    /// Hands a read on, and remembers that it failed.
+    fn noted<T>(&self, read: Result<T, ReadError>) -> Result<T, ReadError> {
+        read.inspect_err(|error| self.note_damage(error))
     }
 
     /// The oldest live message on a subject.
@@ -138,19 +151,37 @@ impl<S: Shelf> Store for Ledger<S> {
         self.apply_limits(limits, removals)
     }
 
+    fn guesses(&self) -> u64 {
+        self.shelf.guesses()
+    }
+
     fn limits(&self) -> Limits {
         self.limits
+    }
+
+    fn accounting(&self) -> Accounting {
+        self.shelf.accounting()
     }
 
     fn state(&self) -> State {
         self.read_state()
     }
 
+    fn backlog_bytes(&mut self) -> usize {
+        self.shelf.upkeep(&self.limits, &self.expiry);
+        self.shelf.backlog_bytes()
+    }
+
+    fn is_at_hand(&self, sequence: u64) -> bool {
+        let range = self.totals.first_sequence..=self.totals.last_sequence;
+        !range.contains(&sequence) || self.shelf.is_at_hand(sequence)
+    }
+
     fn load(&self, sequence: u64) -> Result<Option<Message>, ReadError> {
         if sequence < self.totals.first_sequence || sequence > self.totals.last_sequence {
             return Ok(None);
         }
-        self.shelf.load(sequence)
+        self.noted(self.shelf.load(sequence))
     }
 
     fn next(&self, from: u64, filter: &Filter) -> Result<Option<Message>, ReadError> {
@@ -159,10 +190,10 @@ impl<S: Shelf> Store for Ledger<S> {
             return Ok(None);
         }
         if filter.is_everything() {
-            return self.shelf.load_next(from);
+            return self.noted(self.shelf.load_next(from));
         }
         match self.find_next(from, filter) {
-            Some(sequence) => self.shelf.load(sequence),
+            Some(sequence) => self.noted(self.shelf.load(sequence)),
             None => Ok(None),
         }
     }
@@ -177,9 +208,13 @@ impl<S: Shelf> Store for Ledger<S> {
 
     fn last_on(&self, subject: &[u8]) -> Result<Option<Message>, ReadError> {
         match self.index.get(subject) {
-            Some(span) => self.shelf.load(span.last),
+            Some(span) => self.noted(self.shelf.load(span.last)),
             None => Ok(None),
         }
+    }
+
+    fn damage(&self) -> Option<&str> {
+        self.damage.get().map(String::as_str)
     }
 
     fn last_sequences(&self, filter: &Filter, upto: u64, results_max: usize) -> Option<Vec<u64>> {

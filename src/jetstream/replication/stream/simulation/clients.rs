@@ -16,7 +16,9 @@ use crate::broker::{Inbound, Outgoing};
 use crate::jetstream::core::{
     AckSubject, ConsumerAction, ConsumerCreate, PurgeQuery, StreamReply, StreamRequest,
 };
-use crate::jetstream::types::{AckPolicy, ConsumerConfig, ErrorCode, Retention, StreamConfig};
+use crate::jetstream::types::{
+    AckPolicy, ApiError, ConsumerConfig, ErrorCode, Retention, StreamConfig,
+};
 
 /// How many different message ids are used.
 const IDS: u64 = 12;
@@ -63,7 +65,7 @@ pub(super) struct Clients {
     unmarked: BTreeMap<(String, u64), u64>,
     /// Acks waiting to be confirmed.
     confirming: BTreeMap<u64, (String, u64)>,
-    /// Those that were, and in which term.
+    /// Those that were, and in which term at the latest.
     confirmed: BTreeMap<(String, u64), u64>,
     /// Sequences that some consumer may have acknowledged.
     acked: BTreeSet<u64>,
@@ -75,6 +77,8 @@ pub(super) struct Clients {
     purged_below: u64,
     passing: u64,
     pub(super) delivered: u64,
+    /// Whether some disk has failed or was full: then publishes may have been refused.
+    pub(super) disks_were_hurt: bool,
 }
 
 impl Clients {
@@ -103,6 +107,7 @@ impl Clients {
             purged_below: 0,
             passing: 0,
             delivered: 0,
+            disks_were_hurt: false,
         }
     }
 
@@ -234,7 +239,11 @@ impl Clients {
             None => {
                 let subjects = ["work", "other", "more"];
                 let last = subjects[random.random_range(0..subjects.len())];
-                (last, format!("m{}", self.count))
+                let padding = match random.random_range(0..4) {
+                    0 => random.random_range(0..1500),
+                    _ => 0,
+                };
+                (last, format!("m{}{}", self.count, ".".repeat(padding)))
             }
         };
         let sent = Sent {
@@ -404,7 +413,8 @@ impl Clients {
         match kind {
             Some("publish") => self.was_published(number, &message.payload),
             Some("ack") => {
-                let term = heard.terms.get(&self.group).copied().unwrap_or(0);
+                // Whoever confirms it may have lost its lead meanwhile, and have it from the next leader.
+                let term = heard.term_of_commits(self.group);
                 if let Some(acked) = self.confirming.remove(&number) {
                     self.confirmed.insert(acked, term);
                 }
@@ -423,7 +433,15 @@ impl Clients {
         if ack.contains("\"error\"") {
             self.unanswered.remove(&number);
             let is_expected = sent.expected.is_some() && ack.contains("wrong last sequence");
-            return match is_expected {
+            let refuses = [
+                ErrorCode::InsufficientResources,
+                ErrorCode::StreamStoreFailed,
+            ];
+            let is_no_room = |code: ErrorCode| {
+                ack.contains(&format!("\"err_code\":{},", ApiError::from(code).err_code))
+            };
+            let is_hurt = self.disks_were_hurt && refuses.into_iter().any(is_no_room);
+            return match is_expected || is_hurt {
                 true => Ok(()),
                 false => Err(format!("{sent:?} was refused: {ack}")),
             };
@@ -469,7 +487,7 @@ impl Clients {
         self.delivered += 1;
         let subject = AckSubject::parse(&message.reply).ok_or("no ack subject")?;
         // Where two lead for a moment, one of them marks what both deliver.
-        let term = heard.terms.get(&self.group).copied().unwrap_or(0);
+        let term = heard.term_led(self.group);
         if subject.deliveries <= 1
             && let Some(before) = self.unmarked.insert(about.clone(), term)
         {

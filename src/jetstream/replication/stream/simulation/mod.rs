@@ -4,7 +4,9 @@
 //! - `server`: one server; `journal`: its disk takes its time.
 //! - `clients`: what clients ask for, and what they were promised.
 //! - `oracle`: what was committed, and the stream that it makes.
+//! - `disks`: disks that go wrong.
 //! - `desk`: who the members of a stream are to be.
+//! - `watchdog`: ends a run in which time stands still.
 //! - `run`: one seed from its beginning to its end.
 //!
 //! `CLUSTER_SEEDS=1000 cargo test -p nats-server --lib replication::stream::simulation` runs more of them; `CLUSTER_SEED=7 …
@@ -12,15 +14,18 @@
 
 mod clients;
 mod desk;
+mod disks;
 mod journal;
 mod oracle;
 mod run;
 mod server;
+mod watchdog;
 
 use std::process::Command;
 use std::time::Duration;
 
 use run::{Found, Museum, Run};
+use watchdog::Watchdog;
 
 /// Names the seed that a process of its own runs, and what is wrong in it.
 const CHILD: &str = "CLUSTER_CHILD";
@@ -43,6 +48,7 @@ fn seeds() -> std::ops::Range<u64> {
 /// Runs one seed in this process. `Err` says which promise was broken.
 fn simulate_here(seed: u64, museum: Museum) -> Result<Run, Found> {
     let ended = raft::simulation::run_seeded(seed, move || async move {
+        let _watchdog = Watchdog::start(seed, museum);
         let running = tokio::time::timeout(LONGEST, run::run(seed, museum));
         let hangs = |_| Err(Found("something hangs".to_owned()));
         running.await.unwrap_or_else(hangs)
@@ -109,6 +115,12 @@ fn the_same_seed_gives_the_same_run() {
     assert_ne!(runs[0], runs[2]);
 }
 
+#[test]
+fn a_run_in_which_time_stands_still_ends_and_names_its_seed() {
+    let stuck = simulate(7, Museum::StandsStill).expect_err("it makes no progress");
+    assert!(stuck.contains("seed 7 stands still"), "{stuck}");
+}
+
 /// Whether one of a number of seeds finds it.
 fn is_found(museum: Museum) -> bool {
     (1..=number("CLUSTER_MUSEUM_SEEDS").unwrap_or(40)).any(|seed| {
@@ -136,13 +148,21 @@ fn joining_under_an_id_that_was_here_is_found() {
 }
 
 #[test]
-#[ignore = "needs many seeds"]
+fn forgetting_the_ids_of_messages_at_a_failover_is_found() {
+    assert!(is_found(Museum::ForgottenIds));
+}
+
+// Each of these opens one rule of the chain of entries, which has tests of its own. Other checks, such as that of an entry's base sequence, refuse many of the same
+// entries, so that no number of seeds is sure to find it. `CLUSTER_MUSEUM_SEEDS=1000 cargo test -p nats-server --lib stream::simulation::entries_ -- --ignored` tries
+// that many; without the variable they are 40.
+#[test]
+#[ignore = "not found reliably: other checks refuse the same entries"]
 fn entries_that_follow_from_anywhere_are_found() {
     assert!(is_found(Museum::AnyOrdinal));
 }
 
 #[test]
-#[ignore = "needs many seeds"]
+#[ignore = "not found reliably: other checks refuse the same entries"]
 fn entries_on_a_state_that_is_over_are_found() {
     assert!(is_found(Museum::AnyBase));
 }

@@ -7,13 +7,13 @@ use parking_lot::Mutex;
 use raft::group::{
     Applied, Content, GroupNumber, Machine, Manifest, ManifestWork, Position, Role, Work,
 };
-use storage::store::{Limits, MemStore, Message};
+use storage::store::{Accounting, Limits, MemStore, Message};
 
 use crate::jetstream::core::{
     Effects, Event, LogPlace, Step, StreamCore, StreamReply, StreamRequest, World,
 };
 use crate::jetstream::replication::stream::machine::StreamMachine;
-use crate::jetstream::types::StreamConfig;
+use crate::jetstream::types::{Storage, StreamConfig};
 
 /// When every stream of a simulation was created.
 pub(super) const CREATED_NS: i64 = 1_700_000_000_000_000_000;
@@ -84,6 +84,10 @@ impl World for Nowhere {
         false
     }
 
+    fn is_heard(&self, _subject: &[u8], _group: &[u8]) -> bool {
+        false
+    }
+
     fn random(&self) -> u64 {
         0
     }
@@ -107,7 +111,11 @@ impl Oracle {
         config: StreamConfig,
         committed: &Arc<Committed>,
     ) -> Self {
-        let store = Box::new(MemStore::new(Limits::default()));
+        let accounting = match config.storage {
+            Storage::File => Accounting::File,
+            Storage::Memory => Accounting::Memory,
+        };
+        let store = Box::new(MemStore::counting(Limits::default(), accounting));
         let core = StreamCore::create(config, "", CREATED_NS, store).expect("creates");
         Self {
             group,

@@ -17,9 +17,10 @@ use tokio::time::Instant;
 
 use super::clients::{Clients, stream};
 use super::desk::Desk;
+use super::disks::Hurt;
 use super::server::{Server, Surroundings};
 use crate::jetstream::core::museum::{self, Piece};
-use crate::jetstream::types::Retention;
+use crate::jetstream::types::{Retention, Storage};
 
 /// How long things go wrong.
 const TROUBLE: Duration = Duration::from_secs(30);
@@ -51,16 +52,22 @@ pub(super) enum Museum {
     AnyOrdinal,
     /// Replicas apply entries that were decided on a state that is over.
     AnyBase,
+    /// Whoever begins to lead has forgotten the ids of messages.
+    ForgottenIds,
+    /// Something always has more to do, and lets nobody else do anything.
+    StandsStill,
 }
 
 impl Museum {
-    const ALL: [Self; 6] = [
+    const ALL: [Self; 8] = [
         Self::Closed,
         Self::AckBeforeSync,
         Self::VoteAfterAmnesia,
         Self::ReusedNodeId,
         Self::AnyOrdinal,
         Self::AnyBase,
+        Self::ForgottenIds,
+        Self::StandsStill,
     ];
 
     pub(super) fn name(self) -> String {
@@ -79,6 +86,7 @@ pub(super) struct Run {
     pub(super) acknowledged: usize,
     pub(super) delivered: u64,
     pub(super) crashes: usize,
+    pub(super) hurts: usize,
     pub(super) wiped: usize,
     pub(super) moved: usize,
     pub(super) terms: u64,
@@ -86,15 +94,18 @@ pub(super) struct Run {
     pub(super) trace: u64,
 }
 
-struct World {
+pub(super) struct World {
     museum: Museum,
-    random: SmallRng,
+    pub(super) random: SmallRng,
     surroundings: Arc<Surroundings>,
-    servers: Vec<Server>,
+    pub(super) servers: Vec<Server>,
     desks: Vec<Desk>,
-    clients: Vec<Clients>,
+    pub(super) clients: Vec<Clients>,
     /// When frozen servers go on.
     thaws: Vec<(Instant, usize)>,
+    /// The disk that is wrong, if any is.
+    pub(super) hurt: Option<Hurt>,
+    pub(super) hurts: usize,
     crashes: usize,
     wiped: usize,
     moved: usize,
@@ -106,6 +117,10 @@ pub(super) async fn run(seed: u64, museum: Museum) -> Result<Run, Found> {
     match museum {
         Museum::AnyOrdinal => museum::open(Piece::AnyOrdinal),
         Museum::AnyBase => museum::open(Piece::AnyBase),
+        Museum::ForgottenIds => museum::open(Piece::ForgottenIds),
+        Museum::StandsStill => loop {
+            tokio::task::yield_now().await;
+        },
         _ => {}
     }
     let mut world = World::new(seed, museum);
@@ -131,10 +146,16 @@ impl World {
             }
             servers.push(server);
         }
-        let streams = [
+        let mut streams = vec![
             (GroupNumber(1), stream("S", Retention::Limits)),
             (GroupNumber(2), stream("W", Retention::Workqueue)),
         ];
+        if seed.is_multiple_of(4) {
+            // What is in memory is gone with its server: fewer of them can be down at a time.
+            let mut in_memory = stream("M", Retention::Limits);
+            in_memory.storage = Storage::Memory;
+            streams.push((GroupNumber(3), in_memory));
+        }
         let mut desks = Vec::new();
         let mut clients = Vec::new();
         for (group, config) in streams {
@@ -151,6 +172,8 @@ impl World {
             desks,
             clients,
             thaws: Vec::new(),
+            hurt: None,
+            hurts: 0,
             crashes: 0,
             wiped: 0,
             moved: 0,
@@ -160,7 +183,7 @@ impl World {
     }
 
     /// Says what happens, when one seed is looked at.
-    fn say(&self, what: impl FnOnce() -> String) {
+    pub(super) fn say(&self, what: impl FnOnce() -> String) {
         if super::number("CLUSTER_SEED").is_some() {
             println!("{:>9} ms: {}", self.begun.elapsed().as_millis(), what());
         }
@@ -183,7 +206,7 @@ impl World {
         text
     }
 
-    fn note(&mut self, what: impl Hash) {
+    pub(super) fn note(&mut self, what: impl Hash) {
         let at = self.begun.elapsed().as_micros();
         (at, what).hash(&mut self.trace);
     }
@@ -214,18 +237,30 @@ impl World {
         if self.servers[at].is_running() {
             return Ok(());
         }
-        let (found, damage) = self.servers[at].boot();
+        let started = self.start_with_what_is_there(at).await;
+        match started {
+            Err(why) if self.is_hurt(at) => {
+                self.say(|| format!("s{} does not start: {}", at + 1, why.0));
+                self.servers[at].power_off().await;
+                Ok(())
+            }
+            started => started,
+        }
+    }
+
+    async fn start_with_what_is_there(&mut self, at: usize) -> Result<(), Found> {
+        let (found, damage) = self.servers[at].boot()?;
         let mut lost = Vec::new();
         for one in found {
             let (id, replica) = (one.id, one.form.replica().ok_or("a plain log".to_owned())?);
             let desk = self.desks.iter().find(|desk| desk.group.0 == replica.group);
             if desk.and_then(|desk| desk.node_on(at)) != Some(replica.node) {
-                self.servers[at].remove_stored(id);
+                self.servers[at].remove_stored(id)?;
                 continue;
             }
             if let Some(why) = self.servers[at].go_on(one, &damage).await? {
                 self.say(|| format!("{} of s{} is lost: {why}", replica.group, at + 1));
-                self.servers[at].remove_stored(id);
+                self.servers[at].remove_stored(id)?;
                 lost.push(replica.group);
             }
         }
@@ -302,6 +337,7 @@ impl World {
             }
             23 => self.wipe(at).await?,
             24 => self.move_replica(at, other).await?,
+            25 | 26 => self.hurt_disk(at),
             _ => {}
         }
         Ok(())
@@ -321,8 +357,8 @@ impl World {
         }
     }
 
-    async fn crash(&mut self, at: usize, in_the_middle: Option<u64>) {
-        if !self.servers[at].is_running() {
+    pub(super) async fn crash(&mut self, at: usize, in_the_middle: Option<u64>) {
+        if !self.servers[at].is_running() || self.would_forget(at) {
             return;
         }
         if let Some(changes) = in_the_middle {
@@ -335,6 +371,26 @@ impl World {
         }
         self.servers[at].power_off().await;
         self.crashes += 1;
+    }
+
+    /// Whether more than a minority of a stream in memory would be forgotten if that server ended now.
+    pub(super) fn would_forget(&self, at: usize) -> bool {
+        let mut in_memory = self.desks.iter().filter(|desk| {
+            let is_here = desk.node_on(at).is_some();
+            is_here && desk.config.storage == Storage::Memory
+        });
+        in_memory.any(|desk| {
+            let mut others = desk.members.values().filter(|on| **on != at);
+            let is_down = |on: &usize| {
+                let replica = self.servers[*on].status(desk.group);
+                self.is_hurt(*on)
+                    || replica.is_none_or(|status| {
+                        let is_over = matches!(status.role, Role::Stopped { .. });
+                        is_over || status.catchup.is_some() || status.offline.is_some()
+                    })
+            };
+            !desk.is_settled() || others.any(is_down)
+        })
     }
 
     fn step_down(&self, at: usize, other: usize) {
@@ -352,9 +408,9 @@ impl World {
     }
 
     /// A server loses its disk. It comes back under other node ids, unless that is what is to go wrong.
-    async fn wipe(&mut self, at: usize) -> Result<(), Found> {
+    pub(super) async fn wipe(&mut self, at: usize) -> Result<(), Found> {
         let concerned = |desk: &&mut Desk| desk.node_on(at).is_some();
-        if !self.desks.iter().all(Desk::is_settled) {
+        if !self.are_settled() || self.hurt.is_some() || self.would_forget(at) {
             return Ok(());
         }
         self.crash(at, None).await;
@@ -369,12 +425,17 @@ impl World {
         self.start(at).await
     }
 
+    /// Whether all groups have the members that they are to have.
+    pub(super) fn are_settled(&self) -> bool {
+        self.desks.iter().all(Desk::is_settled)
+    }
+
     /// A replica moves to a server that has none of the stream.
     async fn move_replica(&mut self, from: usize, to: usize) -> Result<(), Found> {
         let movable = |desk: &&mut Desk| {
             desk.is_settled() && desk.node_on(from).is_some() && desk.node_on(to).is_none()
         };
-        if !self.servers[to].is_running() {
+        if !self.servers[to].is_running() || self.hurt.is_some() {
             return Ok(());
         }
         let Some(desk) = self.desks.iter_mut().find(movable) else {
@@ -391,13 +452,17 @@ impl World {
 
     /// What a meta layer sees to; and a server that a replica has stopped on is started again.
     async fn look(&mut self) -> Result<(), Found> {
+        self.see_to_the_hurt(false).await?;
         for number in 0..self.desks.len() {
             let group = self.desks[number].group;
             for (_, at) in self.desks[number].look(&self.servers) {
                 let stays = self.desks[number].members.values().any(|on| *on == at);
                 if self.servers[at].is_running() && !stays {
                     self.surroundings.network.thaw(&self.servers[at].name);
-                    self.servers[at].remove(group).await;
+                    let removed = self.servers[at].remove(group).await;
+                    if !self.is_hurt(at) {
+                        removed?;
+                    }
                 }
             }
         }
@@ -470,10 +535,14 @@ impl World {
             clients.take_answers()?;
             clients.oracle.advance()?;
             let group = clients.group;
-            for server in &self.servers {
+            for (at, server) in self.servers.iter().enumerate() {
                 let Some(status) = server.status(group) else {
                     continue;
                 };
+                if self.hurt.as_ref().is_some_and(|hurt| hurt.at == at) {
+                    // It may stop, or differ until that is seen.
+                    continue;
+                }
                 if let Some(reason) = status.offline {
                     return Err(Found(format!("{} is offline: {reason}", server.name)));
                 }
@@ -511,6 +580,10 @@ impl World {
         for at in 0..self.servers.len() {
             self.start(at).await?;
         }
+        self.see_to_the_hurt(true).await?;
+        for at in 0..self.servers.len() {
+            self.start(at).await?;
+        }
         Ok(())
     }
 
@@ -521,6 +594,11 @@ impl World {
         while healed.elapsed() < RECOVERY {
             tokio::time::sleep(Duration::from_millis(200)).await;
             self.look().await?;
+            self.see_to_the_hurt(true).await?;
+            for at in 0..self.servers.len() {
+                // Seeing to a disk ends its server.
+                self.start(at).await?;
+            }
             self.check()?;
             if healed.elapsed() < Duration::from_secs(5) {
                 self.work();
@@ -589,6 +667,7 @@ impl World {
             acknowledged: acknowledged.sum(),
             delivered: self.clients.iter().map(|one| one.delivered).sum(),
             crashes: self.crashes,
+            hurts: self.hurts,
             wiped: self.wiped,
             moved: self.moved,
             terms,

@@ -21,7 +21,7 @@ use storage::engine::{
 };
 use storage::entropy::SeededEntropy;
 use storage::journal::{Damage, Durability, Pressure};
-use storage::store::FileStore;
+use storage::store::{FileStore, Limits, MemStore, Store};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
@@ -39,7 +39,7 @@ use crate::jetstream::replication::stream::replica::{Replicas, StreamReplica};
 use crate::jetstream::shard::{
     EngineLog, HandShard, Proposer, ReplicaSetup, ReplicaStatus, Shards, Streams, WaitingMax,
 };
-use crate::jetstream::types::StreamConfig;
+use crate::jetstream::types::{Storage, StreamConfig};
 use crate::jetstream::usage::Meter;
 
 /// What a broken simulation says.
@@ -68,9 +68,33 @@ impl Surroundings {
 
 /// Something that a server sent to a client.
 pub(super) struct Heard {
-    /// In which term the server led the group, when it did.
-    pub(super) terms: BTreeMap<GroupNumber, u64>,
+    standings: BTreeMap<GroupNumber, Standing>,
     pub(super) message: Inbound,
+}
+
+/// How a server stood in a group when it sent something.
+#[derive(Clone, Copy, Default)]
+struct Standing {
+    /// In which term it led, when it did.
+    led: Option<u64>,
+    /// The term that it was in: nothing that it had applied was written in a later one.
+    term: u64,
+}
+
+impl Heard {
+    /// In which term the server led the group; 0 when it did not.
+    pub(super) fn term_led(&self, group: GroupNumber) -> u64 {
+        let standing = self.standings.get(&group);
+        standing.and_then(|standing| standing.led).unwrap_or(0)
+    }
+
+    /// In which term what the server had applied was committed, at the latest. Whoever leads in that term or a later one has all of it.
+    pub(super) fn term_of_commits(&self, group: GroupNumber) -> u64 {
+        let standing = self.standings.get(&group);
+        // A replica that has ended says 0, and that is not known then.
+        let known = standing.filter(|standing| standing.term > 0);
+        known.map_or(u64::MAX, |standing| standing.term)
+    }
 }
 
 /// Hears for the clients, as long as the server's power is on.
@@ -81,15 +105,17 @@ struct Ear {
 }
 
 impl Ear {
-    fn terms(&self) -> BTreeMap<GroupNumber, u64> {
+    fn standings(&self) -> BTreeMap<GroupNumber, Standing> {
         let statuses = self.statuses.lock();
-        let terms = statuses.iter().filter_map(|(group, replica)| {
-            let Role::Leader { term } = replica.status().role else {
-                return None;
+        let standings = statuses.iter().map(|(group, replica)| {
+            let led = match replica.status().role {
+                Role::Leader { term } => Some(term),
+                _ => None,
             };
-            Some((*group, term))
+            let term = replica.group.term();
+            (*group, Standing { led, term })
         });
-        terms.collect()
+        standings.collect()
     }
 }
 
@@ -98,9 +124,9 @@ impl InternalTarget for Ear {
         if self.is_shut.load(Ordering::Relaxed) {
             return;
         }
-        let terms = self.terms();
+        let standings = self.standings();
         let heard = batch.into_iter().map(|message| Heard {
-            terms: terms.clone(),
+            standings: standings.clone(),
             message,
         });
         self.surroundings.heard.lock().extend(heard);
@@ -230,7 +256,7 @@ impl Server {
     }
 
     /// Opens the store and what goes with it; what is found there is not started yet.
-    pub(super) fn boot(&mut self) -> (Vec<Recovered<FileStore>>, Vec<Damage>) {
+    pub(super) fn boot(&mut self) -> Result<(Vec<Recovered<FileStore>>, Vec<Damage>)> {
         self.boots += 1;
         let seed = self.seed.wrapping_mul(1000) + self.boots;
         let mut options = EngineOptions::new("/store");
@@ -246,7 +272,7 @@ impl Server {
         options.carry_bytes_max = 2048;
         let disk = Arc::new(self.disk.clone());
         let opened = FileEngine::open(disk, options, Arc::new(SeededEntropy::new(seed)));
-        let opened = opened.unwrap_or_else(|error| panic!("{}: {error}", self.name));
+        let opened = opened.map_err(|error| format!("{}: {error}", self.name))?;
         let Opened {
             engine,
             streams,
@@ -314,7 +340,7 @@ impl Server {
             ear,
             _hears: hears.expect("a subject"),
         });
-        (streams, damage)
+        Ok((streams, damage))
     }
 
     /// Begins a replica that was not here before.
@@ -330,10 +356,16 @@ impl Server {
             group: group.0,
             node,
         });
-        let options = Streams::store_options(&config);
+        let mut options = Streams::store_options(&config);
+        // Small, so that there are several.
+        options.block_bytes = Some(4096);
         let made = running.engine.create_as("$G", &config.name, options, form);
         let (id, store) = made.map_err(|error| error.to_string())?;
-        let core = StreamCore::create(config, "", CREATED_NS, Box::new(store));
+        let store: Box<dyn Store> = match config.storage {
+            Storage::File => Box::new(store),
+            Storage::Memory => Box::new(MemStore::new(Limits::default())),
+        };
+        let core = StreamCore::create(config, "", CREATED_NS, store);
         let core = core.map_err(|error| error.to_string())?;
         let begin = match founding {
             Some(_) => Begin::Founder,
@@ -381,12 +413,14 @@ impl Server {
     ) -> Result<()> {
         let running = self.running.as_mut().expect("the server runs");
         let group = spec.number;
+        let in_memory = core.config().storage == Storage::Memory;
         let storage_log: Arc<dyn Log> = Arc::new(EngineLog(Arc::clone(&running.engine)));
         let setup = ReplicaSetup {
             core,
             account: Arc::clone(running.broker.global()),
             storage_log,
-            storage: id.0,
+            storage: if in_memory { 0 } else { id.0 },
+            owner: id.0,
             meter: Meter::default(),
             position,
             keeps_nothing: false,
@@ -415,26 +449,29 @@ impl Server {
     }
 
     /// Ends a replica and removes all that it has.
-    pub(super) async fn remove(&mut self, group: GroupNumber) {
+    pub(super) async fn remove(&mut self, group: GroupNumber) -> Result<()> {
         let running = self.running.as_mut().expect("the server runs");
         let Some((replica, id)) = running.streams.remove(&group) else {
-            return;
+            return Ok(());
         };
         running.ear.statuses.lock().remove(&group);
         replica.stop(Retirement::Removed).await;
         running.journal.flush();
-        self.remove_stored(id);
+        self.remove_stored(id)
     }
 
     /// Removes what is stored of a replica that does not run.
-    pub(super) fn remove_stored(&self, id: StreamId) {
+    pub(super) fn remove_stored(&self, id: StreamId) -> Result<()> {
         let running = self.running.as_ref().expect("the server runs");
-        running.engine.remove(id).expect("it is removed");
+        let removed = running.engine.remove(id);
+        removed.map_err(|error| error.to_string())
     }
 
     /// The power goes: nothing more reaches the disk, nobody hears anything, and what was not synced may be lost.
     pub(super) async fn power_off(&mut self) {
         let Some(running) = self.running.take() else {
+            // What a start left behind that did not succeed.
+            self.disk.crash();
             return;
         };
         running.link.shut();
@@ -501,7 +538,7 @@ async fn drive(mut shard: HandShard, server: String, network: Arc<Network>) {
     loop {
         network.while_frozen(&[&server]).await;
         match shard.turn() {
-            Some(Duration::ZERO) => tokio::task::yield_now().await,
+            Some(Duration::ZERO) => {}
             Some(wait) => tokio::select! {
                 biased;
                 () = bell.notified() => {}
@@ -509,5 +546,7 @@ async fn drive(mut shard: HandShard, server: String, network: Arc<Network>) {
             },
             None => bell.notified().await,
         }
+        // What rings while it turns must not keep the groups from running, which have threads of their own.
+        tokio::task::yield_now().await;
     }
 }

@@ -13,7 +13,9 @@ use raft::group::{
 };
 use raft::log::LogImage;
 use storage::disk::RealDisk;
-use storage::engine::{EngineOptions, FileEngine, Form, Opened, Replica, StoreOptions};
+use storage::engine::{
+    EngineOptions, FileEngine, Form, OpenError, Opened, Replica, StoreOptions, StreamId,
+};
 use storage::entropy::SystemEntropy;
 use storage::filter::Filter;
 use storage::store::{FileStore, Limits, MemStore, Message, Store};
@@ -23,12 +25,13 @@ use tokio::runtime::Runtime;
 use crate::broker::{
     Account, Broker, Inbound, InternalSubscription, InternalTarget, Outgoing, PublishCache,
 };
+use crate::jetstream::core::{AckForm, AckNames};
 use crate::jetstream::core::{Retirement, StreamCore, StreamReply, StreamRequest};
 use crate::jetstream::intake::{self, Purpose};
-use crate::jetstream::log::{InstantLog, Log};
+use crate::jetstream::log::Log;
 use crate::jetstream::replication::stream::fetch::{Fetch, FetchError, Fetching, Sources};
 use crate::jetstream::replication::stream::machine::Pace;
-use crate::jetstream::replication::stream::recover::recover;
+use crate::jetstream::replication::stream::recover::{LostReplica, recover};
 use crate::jetstream::replication::stream::replica::{Replicas, StreamReplica};
 use crate::jetstream::replication::stream::scale::{to_joiner, to_plain, to_replicated};
 use crate::jetstream::shard::{EngineLog, Port, ReplicaSetup, Shards, WaitingMax};
@@ -136,6 +139,7 @@ pub(super) struct Server {
     directory: TempDir,
     config: StreamConfig,
     network: Arc<Network>,
+    pub(super) pace: Pace,
     running: Option<Running>,
 }
 
@@ -253,7 +257,10 @@ impl Server {
             let heard = account.subscribe(&pattern, None, target, purpose as u64);
             heard.expect("a subject")
         };
-        let heard = intake::patterns(&self.config).into_iter().map(listen);
+        let names = AckNames::new("", "$G", &self.config.name, AckForm::Short);
+        let heard = intake::patterns(&self.config, &names)
+            .into_iter()
+            .map(listen);
         running.plain = Some((port.clone(), heard.collect()));
     }
 
@@ -275,18 +282,40 @@ impl Server {
         self.run(founding.setup, founding.spec);
     }
 
-    /// Comes back under a new id after it was found to differ.
+    /// Comes back under a new id, with nothing of what it held: that is kept under another name.
     pub(super) fn rejoin(&mut self, node: u64) {
         let replica = self.take_replica();
-        let running = self.running.as_mut().expect("the server runs");
+        let running = self.running.as_ref().expect("the server runs");
         let stream = running.runtime.block_on(replica.surrender());
-        let stream = stream.expect("it is there");
+        let id = StreamId(stream.expect("it is there").storage);
+        let engine = Arc::clone(&running.engine);
+        engine.set_offline(id);
+        engine.rename(id, "S, set aside").expect("it is renamed");
+        let broker = Arc::clone(&running.broker);
+        let (setup, spec) = self.make(engine, &broker, node, Begin::Joiner, None);
+        self.run(setup, spec);
+    }
+
+    /// Starts after an end in the middle of its first state: goes on under a new id with what is there of it. Says how many messages that are.
+    pub(super) fn join_on(&mut self, node: u64) -> u64 {
+        let mut opened = self.boot();
+        let found = opened.streams.pop().expect("the stream is there");
+        let id = found.id;
+        let core = match recover(found, &opened.damage, "") {
+            Err(LostReplica::Receiving(unfinished)) => *unfinished.0,
+            Err(other) => panic!("{other}"),
+            Ok(_) => panic!("it has a state"),
+        };
+        let messages = core.store().state().messages;
         let group = GROUP.0;
-        let log: Arc<dyn Log> = Arc::new(EngineLog(Arc::clone(&running.engine)));
-        let replica = Replica { group, node };
-        let joiner = to_joiner(&running.engine, log, stream, replica);
-        let joiner = joiner.expect("it is reformed");
-        self.run(joiner.setup, joiner.spec);
+        let spec = to_joiner(&opened.engine, id, Replica { group, node });
+        let spec = spec.expect("it is reformed");
+        let running = self.running.as_ref().expect("it was booted");
+        let broker = Arc::clone(&running.broker);
+        let known = (id, core, LogImage::default(), None, node);
+        let (setup, _) = self.set_up(opened.engine, &broker, Begin::Joiner, known);
+        self.run(setup, spec);
+        messages
     }
 
     /// From the last of several replicas to one.
@@ -303,8 +332,19 @@ impl Server {
     fn boot(&mut self) -> Opened<FileStore> {
         let mut options = EngineOptions::new(self.directory.path().join("store"));
         options.journal.segment_bytes = 4 * 1024 * 1024;
-        let opened = FileEngine::open(Arc::new(RealDisk), options, Arc::new(SystemEntropy));
-        let opened = opened.expect("the store opens");
+        let mut opened = None;
+        // A task of the run before may still be on its way out.
+        until("nobody else has the store", || {
+            let entropy = Arc::new(SystemEntropy);
+            match FileEngine::open(Arc::new(RealDisk), options.clone(), entropy) {
+                Err(OpenError::InUse(_)) => false,
+                result => {
+                    opened = Some(result.expect("the store opens"));
+                    true
+                }
+            }
+        });
+        let opened = opened.expect("it was opened");
         let engine = Arc::clone(&opened.engine);
         let broker = Arc::new(Broker::new());
         let waiting = WaitingMax {
@@ -342,7 +382,7 @@ impl Server {
             shards: Arc::clone(&shards),
             sources,
             fetch: link,
-            pace: Pace::default(),
+            pace: self.pace,
         };
         let ear = Arc::new(Ear::default());
         let target: Arc<dyn InternalTarget> = Arc::<Ear>::clone(&ear);
@@ -376,38 +416,54 @@ impl Server {
             damage,
             ..
         } = opened;
+        streams.retain(|found| found.name == "S");
+        let Some(found) = streams.pop() else {
+            return self.make(engine, broker, node_of(self.at), begin, founding);
+        };
+        let found = recover(found, &damage, "").expect("nothing is lost");
+        let (position, node) = (Some(found.position), found.replica.node);
+        let known = (found.id, found.core, found.image, position, node);
+        self.set_up(engine, broker, begin, known)
+    }
+
+    fn make(
+        &self,
+        engine: Arc<FileEngine>,
+        broker: &Arc<Broker>,
+        node: u64,
+        begin: Begin,
+        founding: Option<Checkpoint>,
+    ) -> (ReplicaSetup, GroupSpec) {
+        let group = GROUP.0;
+        let form = Form::Replicated(Replica { group, node });
+        let made = engine.create_as("$G", "S", StoreOptions::default(), form);
+        let (id, store) = made.expect("creates");
+        let store: Box<dyn Store> = match self.config.storage {
+            Storage::Memory => Box::new(MemStore::new(Limits::default())),
+            Storage::File => Box::new(store),
+        };
+        let core = StreamCore::create(self.config.clone(), "", 1_000, store);
+        let core = core.expect("creates");
+        let known = (id, core, LogImage::default(), founding, node);
+        self.set_up(engine, broker, begin, known)
+    }
+
+    fn set_up(
+        &self,
+        engine: Arc<FileEngine>,
+        broker: &Arc<Broker>,
+        begin: Begin,
+        known: (StreamId, StreamCore, LogImage, Option<Checkpoint>, u64),
+    ) -> (ReplicaSetup, GroupSpec) {
+        let (id, core, image, checkpoint, node) = known;
         let in_memory = self.config.storage == Storage::Memory;
-        let (id, core, image, checkpoint, node) = match streams.pop() {
-            Some(found) => {
-                let found = recover(found, &damage, "").expect("nothing is lost");
-                let (position, node) = (Some(found.position), found.replica.node);
-                (found.id, found.core, found.image, position, node)
-            }
-            None => {
-                let form = Form::Replicated(Replica {
-                    group: GROUP.0,
-                    node: node_of(self.at),
-                });
-                let made = engine.create_as("$G", "S", StoreOptions::default(), form);
-                let (id, store) = made.expect("creates");
-                let store: Box<dyn Store> = match in_memory {
-                    true => Box::new(MemStore::new(Limits::default())),
-                    false => Box::new(store),
-                };
-                let core = StreamCore::create(self.config.clone(), "", 1_000, store);
-                let core = core.expect("creates");
-                (id, core, LogImage::default(), founding, node_of(self.at))
-            }
-        };
-        let log: Arc<dyn Log> = match in_memory {
-            true => Arc::new(InstantLog),
-            false => Arc::new(EngineLog(engine)),
-        };
+        let log: Arc<dyn Log> = Arc::new(EngineLog(engine));
         let setup = ReplicaSetup {
             core,
             account: Arc::clone(broker.global()),
             storage_log: log,
             storage: if in_memory { 0 } else { id.0 },
+            owner: id.0,
             meter: Meter::default(),
             position: checkpoint.clone().unwrap_or_default(),
             keeps_nothing: false,
@@ -548,6 +604,18 @@ impl Server {
         until("the log is purged", || group.status().purged_index >= at);
     }
 
+    /// Says what the journal says when the stream's entries are all that holds it back.
+    pub(super) fn ask_for_room(&self) {
+        let running = self.running.as_ref().expect("the server runs");
+        let replicated = |id: &u64| {
+            let form = running.engine.form(StreamId(*id));
+            form.is_some_and(Form::is_replicated)
+        };
+        let mut ids = 1..100;
+        let id = ids.find(replicated).expect("it has a place in the store");
+        running.shards.checkpoint(id);
+    }
+
     pub(super) fn runtime(&self) -> &Runtime {
         &self.running.as_ref().expect("the server runs").runtime
     }
@@ -587,6 +655,7 @@ impl Cluster {
             directory: tempfile::tempdir().expect("there is room"),
             config: config.clone(),
             network: Arc::clone(&network),
+            pace: Pace::default(),
             running: None,
         });
         Self {
@@ -633,6 +702,7 @@ impl Cluster {
             let reply = format!("inbox.{}", self.replies);
             let plain = self.servers.iter().position(Server::is_plain);
             let at = plain.unwrap_or_else(|| self.leader());
+            self.let_another_lead(at);
             self.servers[at].publish(subject, &reply, &headers, payload);
             let sent = Instant::now();
             while sent.elapsed() < Duration::from_millis(700) {
@@ -644,6 +714,26 @@ impl Cluster {
                     return number.unwrap_or_else(|| panic!("{text}"));
                 }
                 std::thread::sleep(Duration::from_micros(200));
+            }
+        }
+    }
+
+    /// What a server does when its replica leads and is of no use: it has another one lead.
+    fn let_another_lead(&self, at: usize) {
+        let running = self.servers[at].running.as_ref();
+        let Some(replica) = running.and_then(|running| running.replica.as_ref()) else {
+            return;
+        };
+        if replica.status().spoilt.is_none() {
+            return;
+        }
+        let own = replica.group.myself().node;
+        let next = replica.group.members().voters().into_iter();
+        let next = next.filter(|node| *node != own);
+        for next in next {
+            let handed_over = replica.hand_over(next);
+            if self.servers[at].runtime().block_on(handed_over).is_ok() {
+                return;
             }
         }
     }

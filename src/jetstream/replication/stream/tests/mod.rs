@@ -1,6 +1,7 @@
 //! A stream on three servers: real groups, real stores, and a network that can be cut.
 
 mod cluster;
+mod scale;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
@@ -309,6 +310,69 @@ fn a_new_member_is_given_the_state_and_another_leaves() {
     assert_eq!(status.position.members.servers(), &voters);
 }
 
+/// A stream of some megabytes, a server that joins slowly, and who leads.
+fn slow_joiner() -> (Cluster, usize) {
+    let mut cluster = Cluster::new(4, config());
+    let big = "x".repeat(100_000);
+    for _ in 0..60 {
+        cluster.publish("s.a", "", &big);
+    }
+    cluster.servers[3].pace.bytes_per_second = 2_000_000;
+    cluster.servers[3].start(Begin::Joiner, None);
+    let leader = cluster.leader();
+    learn(&cluster, leader, node_of(3));
+    let fetched = || cluster.network.fetched_bytes.load(Ordering::Relaxed);
+    until("a part has come", || fetched() > 2_000_000);
+    (cluster, leader)
+}
+
+fn learn(cluster: &Cluster, leader: usize, node: u64) {
+    let server = &cluster.servers[leader];
+    let joins = raft::group::Member {
+        node,
+        server: "s4".to_owned(),
+    };
+    let group = &server.replica().group;
+    let learnt = server.runtime().block_on(group.add_learners(vec![joins]));
+    learnt.expect("it is a member");
+}
+
+#[test]
+fn a_replica_that_is_given_a_state_shows_how_far_it_is_and_goes_on_when_the_leader_changes() {
+    let (mut cluster, leader) = slow_joiner();
+    let status = cluster.servers[3].replica().status();
+    let catchup = status.catchup.expect("it is being given a state");
+    assert_eq!(catchup.messages, 60);
+    assert!(catchup.present < 60 && catchup.bytes > 1_000_000);
+    cluster.servers[leader].kill();
+    cluster.network.heal();
+    cluster.publish("s.a", "", "after");
+    assert_eq!(cluster.equal(&[3]).len(), 61);
+    // In all not much more than the stream.
+    let fetched = cluster.network.fetched_bytes.load(Ordering::Relaxed);
+    assert!(fetched < 9_000_000, "{fetched} bytes");
+}
+
+#[test]
+fn a_replica_that_ends_while_it_is_given_its_first_state_goes_on_from_there() {
+    let (mut cluster, leader) = slow_joiner();
+    cluster.servers[3].kill();
+    cluster.network.heal();
+    let kept = cluster.servers[3].join_on(88);
+    assert!((10..60).contains(&kept), "{kept} messages");
+    let before = cluster.network.fetched_bytes.load(Ordering::Relaxed);
+    learn(&cluster, leader, 88);
+    cluster.publish("s.a", "", "after");
+    assert_eq!(cluster.equal(&[3]).len(), 61);
+    // What was kept does not come again, and a second offer does not have all fetched twice.
+    let fetched = cluster.network.fetched_bytes.load(Ordering::Relaxed) - before;
+    let lacking = (60 - kept) * 100_000;
+    assert!(
+        fetched < lacking + 1_500_000,
+        "{fetched} bytes, {kept} kept"
+    );
+}
+
 #[test]
 fn a_stream_goes_from_one_replica_to_three_and_back() {
     let mut cluster = Cluster::unstarted(3, config());
@@ -360,6 +424,9 @@ fn a_stream_goes_from_one_replica_to_three_and_back() {
     cluster.servers[0].start_plain();
     assert_eq!(cluster.publish("s.a", "", "after a start"), 45);
     assert_eq!(cluster.publish("s.a", "id-7", "7"), 7, "ids are known");
+    // The next group counts its terms from the start, although the last one had come further.
+    cluster.servers[0].scale_up();
+    assert_eq!(cluster.publish("s.a", "", "in another group"), 46);
 }
 
 #[test]
@@ -413,51 +480,129 @@ fn a_stream_in_memory_is_replicated_and_its_log_does_not_grow_for_ever() {
 }
 
 #[test]
-fn a_replica_that_differs_from_its_leader_is_taken_out_and_says_so() {
-    let mut cluster = Cluster::new(3, config());
-    cluster.publish("s.a", "", "one");
+fn a_stream_in_memory_that_rests_gives_the_journal_its_room_when_it_is_asked() {
+    let mut cluster = Cluster::new(
+        3,
+        StreamConfig {
+            storage: Storage::Memory,
+            ..config()
+        },
+    );
+    cluster.publish("s.a", "", "hello");
     cluster.equal(&[0, 1, 2]);
-    let leader = cluster.leader();
-    let wrong = others(leader)[0];
-    cluster.servers[wrong].replica().port.look(|core| {
+    for server in &cluster.servers {
+        let (at, group) = (server.applied(), &server.replica().group);
+        server.ask_for_room();
+        until("the log is purged", || group.status().purged_index >= at);
+    }
+}
+
+/// Lets a replica hold something else than the others.
+fn spoil(server: &cluster::Server) {
+    server.replica().port.look(|core| {
         let gone = core
             .store_mut()
             .delete(1, storage::store::Deletion::Unlink, &mut ());
         assert!(gone.expect("deletes"));
     });
-    for number in 0..80 {
-        cluster.publish("s.a", "", &number.to_string());
-    }
-    until("it is found out", || {
-        cluster.servers[wrong].replica().status().offline.is_some()
-    });
-    assert!(
-        cluster.servers[wrong]
-            .replica()
-            .status()
-            .divergence
-            .is_some()
-    );
-    let right = others(leader)[1];
-    cluster.equal(&[leader, right]);
-    assert!(cluster.servers[right].replica().status().offline.is_none());
-    // Under a new id it is given everything anew.
+}
+
+/// Brings a server's replica back under a new id, and the others to know it.
+fn replace(cluster: &mut Cluster, at: usize, node: u64) {
     let leader = cluster.leader();
-    cluster.servers[wrong].rejoin(99);
+    cluster.servers[at].rejoin(node);
     let mut voters: BTreeMap<u64, String> = (0..3)
         .map(|at| (node_of(at), format!("s{}", at + 1)))
         .collect();
-    let server = voters.remove(&node_of(wrong)).expect("it was one");
-    voters.insert(99, server);
+    let server = voters.remove(&node_of(at)).expect("it was one");
+    voters.insert(node, server);
     let server = &cluster.servers[leader];
     let group = &server.replica().group;
     let changed = group.change_members(voters, Duration::from_secs(30));
     let changed = server.runtime().block_on(changed);
     changed.expect("the members change");
+}
+
+#[test]
+fn a_replica_that_differs_from_the_others_is_taken_out_and_given_everything_anew() {
+    let mut cluster = Cluster::new(3, config());
+    cluster.publish("s.a", "", "one");
+    cluster.equal(&[0, 1, 2]);
+    let leader = cluster.leader();
+    let wrong = others(leader)[0];
+    spoil(&cluster.servers[wrong]);
+    for number in 0..80 {
+        cluster.publish("s.a", "", &number.to_string());
+    }
+    until("it is found out", || {
+        cluster.servers[wrong].replica().status().spoilt.is_some()
+    });
+    assert!(cluster.servers[wrong].replica().status().offline.is_some());
+    let right = others(leader)[1];
+    cluster.equal(&[leader, right]);
+    assert!(cluster.servers[right].replica().status().offline.is_none());
+    replace(&mut cluster, wrong, 99);
     assert_eq!(cluster.equal(&[0, 1, 2]).len(), 81);
     cluster.servers[wrong].kill();
     cluster.publish("s.a", "", "meanwhile");
     cluster.network.heal();
     cluster.servers[wrong].start(Begin::Again, None);
     assert_eq!(cluster.equal(&[0, 1, 2]).len(), 82);
+}
+
+#[test]
+fn a_leader_that_is_alone_with_what_it_holds_is_the_one_that_is_taken_out() {
+    let mut cluster = Cluster::new(3, config());
+    cluster.publish("s.a", "", "one");
+    cluster.equal(&[0, 1, 2]);
+    let wrong = cluster.leader();
+    spoil(&cluster.servers[wrong]);
+    for number in 0..80 {
+        let id = number.to_string();
+        cluster.publish("s.a", &id, &id);
+    }
+    until("it is found out", || {
+        cluster.servers[wrong].replica().status().spoilt.is_some()
+    });
+    cluster.publish("s.a", "after", "after");
+    assert_ne!(cluster.leader(), wrong);
+    assert_eq!(cluster.equal(&others(wrong)).len(), 82);
+    for at in others(wrong) {
+        let status = cluster.servers[at].replica().status();
+        assert_eq!((status.offline, status.spoilt), (None, None));
+    }
+    replace(&mut cluster, wrong, 99);
+    assert_eq!(cluster.equal(&[0, 1, 2]).len(), 82);
+}
+
+#[test]
+fn as_long_as_no_majority_says_who_is_wrong_nobody_is_taken_out() {
+    let mut cluster = Cluster::new(3, config());
+    cluster.publish("s.a", "", "one");
+    cluster.equal(&[0, 1, 2]);
+    let leader = cluster.leader();
+    let [wrong, away] = others(leader);
+    cluster.servers[away].kill();
+    cluster.network.heal();
+    spoil(&cluster.servers[wrong]);
+    for number in 0..80 {
+        cluster.publish("s.a", "", &number.to_string());
+    }
+    let status = |at: usize| cluster.servers[at].replica().status();
+    until("both know that they differ", || {
+        status(wrong).divergence.is_some() && status(leader).divergence.is_some()
+    });
+    std::thread::sleep(Duration::from_millis(1500));
+    for at in [leader, wrong] {
+        assert_eq!((status(at).offline, status(at).spoilt), (None, None));
+    }
+    cluster.again(away);
+    let status = |at: usize| cluster.servers[at].replica().status();
+    until("the third one says who is wrong", || {
+        status(wrong).spoilt.is_some()
+    });
+    until("the other one is known to be right", || {
+        status(leader).divergence.is_none()
+    });
+    assert_eq!(cluster.equal(&[leader, away]).len(), 81);
 }

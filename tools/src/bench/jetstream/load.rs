@@ -1,14 +1,13 @@
-//! What a load is, and what came of one run.
-
-use std::time::{Duration, Instant};
+//! What a load is, and one run of it.
 
 use anyhow::{Result, anyhow};
 use serde_json::{Value, json};
 
-use super::client::Client;
-use super::latency::Latencies;
-use super::process::Process;
 use super::{Arguments, StorageKind};
+use crate::bench::Server;
+use crate::bench::client::Client;
+use crate::bench::latency::Latencies;
+use crate::bench::run::{Run, together};
 
 /// A load: it prepares what it needs, and does its operations.
 pub trait Load: Sync {
@@ -37,79 +36,34 @@ pub struct Share {
     pub operations: u64,
 }
 
-/// What came of one run.
-#[derive(Debug, Clone)]
-pub struct Run {
-    pub operations: u64,
-    pub took: Duration,
-    pub latencies: Latencies,
-    /// What the server's process used meanwhile.
-    pub server: Option<Duration>,
-}
-
-impl Run {
-    pub fn per_second(&self) -> f64 {
-        self.operations as f64 / self.took.as_secs_f64()
-    }
-
-    /// Nanoseconds of the server's processor time for each operation.
-    pub fn server_nanos(&self) -> Option<f64> {
-        let used = self.server?.as_nanos() as f64;
-        Some(used / self.operations as f64)
-    }
-}
-
 /// Runs a load once.
-pub fn measure(
-    load: &dyn Load,
-    arguments: &Arguments,
-    name: &str,
-    address: &str,
-    process: &Option<Process>,
-) -> Result<Run> {
-    let mut first = Client::connect(address)?;
+pub fn measure(load: &dyn Load, arguments: &Arguments, name: &str, server: &Server) -> Result<Run> {
+    let mut first = Client::connect(&server.address)?;
     load.prepare(&mut first, arguments, name)?;
     let mut clients = Vec::new();
     for _ in 0..arguments.clients {
-        clients.push(Client::connect(address)?);
+        clients.push(Client::connect(&server.address)?);
     }
-    let used =
-        |process: &Option<Process>| process.as_ref().map(Process::processor_time).transpose();
-    let before = used(process)?;
-    let begun = Instant::now();
-    let latencies = std::thread::scope(|scope| {
-        let mut threads = Vec::new();
-        for (number, mut client) in (0..).zip(clients) {
+    let run = Run::of(server.process, || {
+        let works = (0..).zip(clients).map(|(number, mut client)| {
             let share = Share {
                 client: number,
                 operations: arguments.messages / arguments.clients
                     + u64::from(number < arguments.messages % arguments.clients),
             };
-            threads.push(scope.spawn(move || load.work(&mut client, arguments, name, share)));
-        }
+            move || load.work(&mut client, arguments, name, share)
+        });
         let mut all = Latencies::default();
-        for thread in threads {
-            let latencies = thread
-                .join()
-                .map_err(|_| anyhow!("a client's thread panicked"))?;
-            all.append(latencies?);
+        for latencies in together(works)? {
+            all.append(latencies);
         }
-        Ok::<_, anyhow::Error>(all)
+        Ok((arguments.messages, all))
     });
-    let took = begun.elapsed();
-    let after = used(process)?;
     let stream = load.stream(name);
     let removed = first.request(&format!("$JS.API.STREAM.DELETE.{stream}"), b"");
-    let latencies = latencies?;
+    let run = run?;
     removed?;
-    Ok(Run {
-        operations: arguments.messages,
-        took,
-        latencies,
-        server: before
-            .zip(after)
-            .map(|(before, after)| after.saturating_sub(before)),
-    })
+    Ok(run)
 }
 
 /// Makes a stream for a run.

@@ -6,10 +6,10 @@ use anyhow::{Result, bail};
 use serde_json::json;
 
 use super::Arguments;
-use super::client::Client;
-use super::latency::Latencies;
 use super::load::{Load, Share, create_stream};
 use super::publish::publish;
+use crate::bench::client::Client;
+use crate::bench::latency::Latencies;
 
 pub struct Put;
 pub struct Get;

@@ -7,9 +7,9 @@ use anyhow::Result;
 use serde_json::json;
 
 use super::Arguments;
-use super::client::Client;
-use super::latency::Latencies;
 use super::load::{Load, Share, create_stream, refuse_error};
+use crate::bench::client::Client;
+use crate::bench::latency::Latencies;
 
 /// Bytes that are sent at once at most.
 const SEND_BYTES_MAX: usize = 64 * 1024;
@@ -30,6 +30,59 @@ impl Load for Publish {
     ) -> Result<Latencies> {
         let subject = |at: u64| format!("{name}.{}", at % arguments.subjects.max(1));
         publish(client, arguments, share, &subject)
+    }
+}
+
+pub struct Batch;
+
+impl Load for Batch {
+    fn prepare(&self, client: &mut Client, arguments: &Arguments, name: &str) -> Result<()> {
+        create_stream(client, arguments, name, &json!({"allow_atomic": true}))
+    }
+
+    /// A batch begins with a message that is answered by nothing, and ends with the one that is acknowledged. Timed is a batch.
+    fn work(
+        &self,
+        client: &mut Client,
+        arguments: &Arguments,
+        name: &str,
+        share: Share,
+    ) -> Result<Latencies> {
+        let payload = vec![b'x'; arguments.size];
+        let inbox = format!("{}.b", client.inbox());
+        let mut latencies = Latencies::default();
+        let mut sent = 0;
+        while sent < share.operations {
+            let begun = Instant::now();
+            let count = arguments.window.min(share.operations - sent);
+            for at in 1..=count {
+                let is_last = at == count;
+                let reply = if at == 1 || is_last { &inbox } else { "" };
+                let commit = if is_last {
+                    "Nats-Batch-Commit:1\r\n"
+                } else {
+                    ""
+                };
+                client.publish_with_headers(
+                    &format!("{name}.{}", (sent + at) % arguments.subjects.max(1)),
+                    reply,
+                    format_args!(
+                        "NATS/1.0\r\nNats-Batch-Id:{}-{sent}\r\nNats-Batch-Sequence:{at}\r\n{commit}\r\n",
+                        share.client
+                    ),
+                    &payload,
+                );
+                if at == 1 && !is_last {
+                    client.flush()?;
+                    client.receive(|message| refuse_error(message.payload))?;
+                }
+            }
+            client.flush()?;
+            client.receive(|message| refuse_error(message.payload))?;
+            sent += count;
+            latencies.note(begun.elapsed());
+        }
+        Ok(latencies)
     }
 }
 

@@ -1,0 +1,97 @@
+//! The accounts that have JetStream. A reload gives it to others and takes it away.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use parking_lot::{Mutex, RwLock};
+
+use super::limits::AccountLimits;
+use super::registry::{AccountStreams, Found};
+
+/// All of them, by name.
+#[derive(Default)]
+pub(crate) struct Accounts {
+    with: RwLock<HashMap<String, Arc<AccountStreams>>>,
+    /// What a start found of accounts that have none: it waits until they have.
+    unlisted: Mutex<HashMap<String, Vec<Found>>>,
+}
+
+impl Accounts {
+    /// Those that have it from the start, and what was found then.
+    pub(crate) fn new(
+        enabled: &[(String, AccountLimits)],
+        recovered: Vec<(String, Found)>,
+    ) -> Self {
+        let accounts = Self::default();
+        for (name, limits) in enabled {
+            accounts.enable(name, *limits);
+        }
+        for (name, found) in recovered {
+            match accounts.get(&name) {
+                Some(account) => account.found(found),
+                None => {
+                    let stream = found.name();
+                    tracing::warn!(
+                        "JetStream stream '{name} > {stream}' belongs to an account without JetStream"
+                    );
+                    accounts
+                        .unlisted
+                        .lock()
+                        .entry(name)
+                        .or_default()
+                        .push(found);
+                }
+            }
+        }
+        accounts
+    }
+
+    /// The streams of an account that has it.
+    pub(crate) fn get(&self, name: &str) -> Option<Arc<AccountStreams>> {
+        self.with.read().get(name).cloned()
+    }
+
+    /// All of them, in no order.
+    pub(crate) fn all(&self) -> Vec<Arc<AccountStreams>> {
+        self.with.read().values().cloned().collect()
+    }
+
+    /// Their names, in no order.
+    pub(crate) fn names(&self) -> Vec<String> {
+        self.with.read().keys().cloned().collect()
+    }
+
+    /// How many there are.
+    pub(crate) fn len(&self) -> usize {
+        self.with.read().len()
+    }
+
+    /// An account has it from now on, with what a start has found of it.
+    pub(crate) fn enable(&self, name: &str, limits: AccountLimits) -> Arc<AccountStreams> {
+        let account = Arc::new(AccountStreams::new(name, limits));
+        for found in self.unlisted.lock().remove(name).unwrap_or_default() {
+            account.found(found);
+        }
+        let known = Arc::clone(&account);
+        self.with.write().insert(name.to_owned(), known);
+        account
+    }
+
+    /// What a start found of accounts that have none; nobody waits for it here any more.
+    pub(crate) fn take_unlisted(&self) -> Vec<AccountStreams> {
+        let unlisted = std::mem::take(&mut *self.unlisted.lock());
+        let streams = unlisted.into_iter().map(|(name, all)| {
+            let account = AccountStreams::new(name, AccountLimits::default());
+            for found in all {
+                account.found(found);
+            }
+            account
+        });
+        streams.collect()
+    }
+
+    /// An account has it no more.
+    pub(crate) fn disable(&self, name: &str) -> Option<Arc<AccountStreams>> {
+        self.with.write().remove(name)
+    }
+}

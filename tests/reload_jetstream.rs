@@ -1,0 +1,326 @@
+//! What a reload changes of JetStream: whether there is one, who has it, and how much it may hold.
+
+mod common;
+
+use std::time::Duration;
+
+use async_nats::jetstream::{self, Context, stream};
+use async_nats::{Client, ConnectOptions};
+use common::{Server, ServerOptions, eventually, free_port, http_get};
+use futures_util::StreamExt;
+use rustix::process::Signal;
+use serde_json::Value;
+
+/// Puts this into the file, has the server read it, and waits until it is in force for the `times`th time.
+#[track_caller]
+fn reload(server: &mut Server, config: &str, times: usize) {
+    server.write_config(config);
+    server.signal(Signal::HUP);
+    eventually("the configuration is taken up", || {
+        let log = server.log();
+        (log.matches("Reloaded server configuration").count() >= times).then_some(())
+    });
+}
+
+#[track_caller]
+fn is_refused(server: &mut Server, config: &str, reason: &str) {
+    server.write_config(config);
+    server.signal(Signal::HUP);
+    server.wait_for_log(&format!("config reload not supported for {reason}"));
+}
+
+async fn client(server: &Server, user: &str) -> Client {
+    let options = ConnectOptions::with_user_and_password(user.into(), "p".into());
+    options.connect(server.url()).await.unwrap()
+}
+
+async fn streams(server: &Server, user: &str) -> Context {
+    let mut context = jetstream::new(client(server, user).await);
+    context.set_timeout(Duration::from_secs(10));
+    context
+}
+
+async fn messages(context: &Context, stream: &str) -> u64 {
+    let mut stream = context.get_stream(stream).await.unwrap();
+    stream.info().await.unwrap().state.messages
+}
+
+async fn publish(context: &Context, subject: &'static str) {
+    let ack = context.publish(subject, "x".into()).await.unwrap();
+    ack.await.unwrap();
+}
+
+/// What `$JS.API.INFO` answers.
+async fn ask(server: &Server, user: &str) -> String {
+    let asked = client(server, user).await;
+    match asked.request("$JS.API.INFO", "".into()).await {
+        Ok(answer) => String::from_utf8_lossy(&answer.payload).into_owned(),
+        Err(error) => error.to_string(),
+    }
+}
+
+#[tokio::test]
+async fn jetstream_begins_and_ends_and_what_it_holds_comes_back() {
+    let on = "jetstream { store_dir: '@DIR@/js' }";
+    let mut server = ServerOptions::default()
+        .config("max_payload: 1000")
+        .monitoring()
+        .start();
+    assert!(ask(&server, "").await.contains("no responders"));
+    reload(&mut server, on, 1);
+    let context = streams(&server, "").await;
+    for storage in [stream::StorageType::File, stream::StorageType::Memory] {
+        let config = stream::Config {
+            name: format!("{storage:?}"),
+            subjects: vec![format!("{storage:?}.>")],
+            storage,
+            ..Default::default()
+        };
+        context.create_stream(config).await.unwrap();
+    }
+    publish(&context, "File.a").await;
+    publish(&context, "Memory.a").await;
+    let health = |server: &Server| http_get(server.monitor_address(), "/healthz").unwrap();
+    assert!(health(&server).body.contains("ok"));
+    assert!(client(&server, "").await.server_info().jetstream);
+
+    reload(&mut server, "jetstream: disabled", 2);
+    assert!(ask(&server, "").await.contains("no responders"));
+    assert!(!client(&server, "").await.server_info().jetstream);
+    assert!(health(&server).body.contains("ok"));
+    let jsz = http_get(server.monitor_address(), "/jsz").unwrap().body;
+    let jsz: Value = serde_json::from_str(&jsz).unwrap();
+    assert_eq!(jsz["disabled"], true);
+
+    reload(&mut server, on, 3);
+    assert_eq!(messages(&context, "File").await, 1);
+    // Memory is forgotten, the stream is not.
+    assert_eq!(messages(&context, "Memory").await, 0);
+    publish(&context, "File.b").await;
+    server.kill();
+    server.start_again();
+    let context = streams(&server, "").await;
+    assert_eq!(messages(&context, "File").await, 2);
+}
+
+#[tokio::test]
+async fn an_account_gets_jetstream_loses_it_and_finds_what_it_had() {
+    let config = |a: &str, b: &str, more: &str| {
+        format!(
+            "jetstream {{ store_dir: '@DIR@/js' }}\n\
+             accounts {{ A {{ users: [{{user: a, password: p}}], {a} }}, B {{ users: [{{user: b, password: p}}], {b} }} {more} }}"
+        )
+    };
+    let with = "jetstream: enabled";
+    let mut server = ServerOptions::default()
+        .config(&config(with, "", ""))
+        .start();
+    let a = streams(&server, "a").await;
+    let memory = stream::Config {
+        name: "M".into(),
+        subjects: vec!["m".into()],
+        storage: stream::StorageType::Memory,
+        ..Default::default()
+    };
+    a.create_stream(memory.clone()).await.unwrap();
+    publish(&a, "m").await;
+    assert!(ask(&server, "b").await.contains("10039"));
+
+    // Whoever has it keeps on, in memory, too.
+    reload(&mut server, &config(with, with, ""), 1);
+    assert_eq!(messages(&a, "M").await, 1);
+    let b = streams(&server, "b").await;
+    let file = stream::Config {
+        name: "F".into(),
+        subjects: vec!["f".into()],
+        ..Default::default()
+    };
+    let made = b.create_stream(file).await.unwrap();
+    b.create_stream(memory).await.unwrap();
+    let durable = jetstream::consumer::pull::Config {
+        durable_name: Some("d".into()),
+        ..Default::default()
+    };
+    let consumer = made.create_consumer(durable).await.unwrap();
+    for _ in 0..3 {
+        publish(&b, "f").await;
+    }
+    publish(&b, "m").await;
+    let mut fetched = consumer.fetch().max_messages(2).messages().await.unwrap();
+    for _ in 0..2 {
+        let message = fetched.next().await.unwrap().unwrap();
+        message.double_ack().await.unwrap();
+    }
+
+    // Nobody listens there any more.
+    reload(&mut server, &config(with, "", ""), 2);
+    assert!(ask(&server, "b").await.contains("10039"));
+    let plain = client(&server, "b").await;
+    let lost = plain.request("f", "x".into()).await.unwrap_err();
+    assert!(lost.to_string().contains("no responders"), "{lost}");
+    publish(&a, "m").await;
+
+    reload(&mut server, &config(with, with, ""), 3);
+    assert_eq!(messages(&b, "F").await, 3);
+    assert_eq!(messages(&b, "M").await, 1);
+    publish(&b, "f").await;
+    let mut fetched = consumer.fetch().max_messages(5).messages().await.unwrap();
+    let mut sequences = Vec::new();
+    while let Some(Ok(message)) = fetched.next().await {
+        sequences.push(message.info().unwrap().stream_sequence);
+        message.double_ack().await.unwrap();
+        if sequences.len() == 2 {
+            break;
+        }
+    }
+    assert_eq!(sequences, [3, 4]);
+
+    // Also over a start without it, and for an account that comes new.
+    reload(&mut server, &config(with, "", ""), 4);
+    server.kill();
+    server.start_again();
+    let plain = client(&server, "b").await;
+    assert!(plain.request("f", "x".into()).await.is_err());
+    let c = ", C { users: [{user: c, password: p}], jetstream: {max_streams: 1} }";
+    reload(&mut server, &config(with, with, c), 1);
+    let b = streams(&server, "b").await;
+    assert_eq!(messages(&b, "F").await, 4);
+    publish(&b, "f").await;
+    assert!(ask(&server, "c").await.contains("\"max_streams\":1"));
+    reload(&mut server, &config(with, with, ""), 2);
+    let a = streams(&server, "a").await;
+    assert_eq!(messages(&a, "M").await, 0);
+}
+
+#[tokio::test]
+async fn more_may_be_held_and_less_is_refused() {
+    let config = |file: &str, account: &str| {
+        format!(
+            "jetstream {{ store_dir: '@DIR@/js', max_mem: 1MB, max_file: {file} }}\n\
+             accounts {{ A {{ users: [{{user: a, password: p}}], jetstream: {{ max_file: {account} }} }} }}"
+        )
+    };
+    let mut server = ServerOptions::default()
+        .config(&config("1MB", "64KB"))
+        .monitoring()
+        .start();
+    let a = streams(&server, "a").await;
+    let big = |bytes: i64| stream::Config {
+        name: format!("S{bytes}"),
+        subjects: vec![format!("s{bytes}")],
+        max_bytes: bytes,
+        ..Default::default()
+    };
+    let open = stream::Config {
+        name: "OPEN".into(),
+        subjects: vec!["open".into()],
+        ..Default::default()
+    };
+    a.create_stream(open).await.unwrap();
+    let fill = async || -> bool {
+        for _ in 0..20 {
+            let payload = vec![0u8; 8 << 10];
+            let sent = a.publish("open", payload.into()).await.unwrap();
+            if sent.await.is_err() {
+                return false;
+            }
+        }
+        true
+    };
+    assert!(!fill().await);
+    assert!(a.create_stream(big(2 << 20)).await.is_err());
+    reload(&mut server, &config("8MB", "4MB"), 1);
+    server.wait_for_log("Reloaded: JetStream max_file_store = 8.00 MB");
+    assert!(fill().await);
+    a.create_stream(big(2 << 20)).await.unwrap();
+    let varz = http_get(server.monitor_address(), "/varz").unwrap().body;
+    let varz: Value = serde_json::from_str(&varz).unwrap();
+    assert_eq!(varz["jetstream"]["config"]["max_storage"], 8 << 20);
+    is_refused(
+        &mut server,
+        &config("2MB", "4MB"),
+        "decreasing jetstream max memory and store",
+    );
+    let moved = config("8MB", "4MB").replace("@DIR@/js", "@DIR@/other");
+    is_refused(&mut server, &moved, "jetstream storage directory");
+    let nowhere = config("8MB", "4MB").replace("store_dir: '@DIR@/js', ", "");
+    is_refused(&mut server, &nowhere, "jetstream storage dir");
+}
+
+#[tokio::test]
+async fn accounts_and_jetstream_itself_come_and_go_in_a_cluster() {
+    let ports = [free_port(), free_port(), free_port()];
+    let routes = ports
+        .map(|port| format!("'nats://127.0.0.1:{port}'"))
+        .join(",");
+    let config = |at: usize, b: &str, jetstream: &str| {
+        format!(
+            "server_name: s{at}\ncluster {{ name: c, listen: '127.0.0.1:{}', routes: [{routes}] }}\n{jetstream}\n\
+             accounts {{ A {{ users: [{{user: a, password: p}}], jetstream: enabled }}, B {{ users: [{{user: b, password: p}}], {b} }} }}",
+            ports[at]
+        )
+    };
+    let (on, with) = ("jetstream { store_dir: '@DIR@/js' }", "jetstream: enabled");
+    let mut servers: Vec<_> = (0..3)
+        .map(|at| {
+            ServerOptions::default()
+                .config(&config(at, "", on))
+                .monitoring()
+                .start()
+        })
+        .collect();
+    let make = async |context: &Context, name: &str| {
+        let deadline = std::time::Instant::now() + Duration::from_secs(60);
+        loop {
+            let wanted = stream::Config {
+                name: name.to_owned(),
+                subjects: vec![format!("{name}.>")],
+                num_replicas: 3,
+                ..Default::default()
+            };
+            match context.get_or_create_stream(wanted).await {
+                Ok(_) => return,
+                Err(error) => assert!(std::time::Instant::now() < deadline, "{error}"),
+            }
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+    };
+    make(&streams(&servers[0], "a").await, "one").await;
+    for (at, server) in servers.iter_mut().enumerate() {
+        reload(server, &config(at, with, on), 1);
+    }
+    let b = streams(&servers[1], "b").await;
+    make(&b, "two").await;
+    publish(&b, "two.x").await;
+    is_refused(
+        &mut servers[0],
+        &config(0, "", on),
+        "taking jetstream from accounts in a cluster",
+    );
+    // A server without it is one that is away; when it has it again, it is a replica as before.
+    reload(&mut servers[2], &config(2, with, "jetstream: disabled"), 2);
+    let b = streams(&servers[1], "b").await;
+    let publish_again = async |subject: &'static str| {
+        let deadline = std::time::Instant::now() + Duration::from_secs(60);
+        loop {
+            let sent = b.publish(subject, "x".into()).await.unwrap();
+            match sent.await {
+                Ok(_) => return,
+                Err(error) => assert!(std::time::Instant::now() < deadline, "{error}"),
+            }
+        }
+    };
+    publish_again("two.y").await;
+    reload(&mut servers[2], &config(2, with, on), 3);
+    let deadline = std::time::Instant::now() + Duration::from_secs(60);
+    loop {
+        let jsz = http_get(servers[2].monitor_address(), "/jsz?acc=B&streams=true").unwrap();
+        let jsz: Value = serde_json::from_str(&jsz.body).unwrap();
+        let stream = &jsz["account_details"][0]["stream_detail"][0];
+        if stream["state"]["messages"].as_u64() >= Some(2) {
+            break;
+        }
+        assert!(std::time::Instant::now() < deadline, "{jsz}");
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+}
