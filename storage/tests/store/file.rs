@@ -638,6 +638,44 @@ fn an_encrypted_block_is_continued_after_any_number_of_restarts() {
 }
 
 #[test]
+fn a_block_that_is_sealed_while_it_is_purged_and_removed_fails_nothing() {
+    let shape = Shape {
+        block_bytes: 5_000,
+        flush_bytes: 1,
+        ..small_shape()
+    };
+    let mut server = Server::start(1, shape, Limits::default());
+    for at in 0..8 {
+        server.change(&append(at, 150));
+    }
+    // The first flush takes the first message along, the second the others: it fills the block, and taking it in hands out
+    // the sealing, which then waits in the queue.
+    for _ in 0..2 {
+        server.run_job();
+        server.change(&append(8, 150));
+    }
+    assert!(!server.background.0.lock().is_empty());
+    let blocks = block_files(&server.disk);
+    assert_eq!(blocks.len(), 1);
+    server.change(&Step::Purge {
+        filter: 0,
+        below: None,
+        keep: 0,
+    });
+    server.freeze();
+    server.save();
+    assert_ne!(block_files(&server.disk), blocks);
+    server.run_jobs();
+    for at in 0..30 {
+        server.change(&append(at, 150));
+        server.run_jobs();
+    }
+    server.checkpoint();
+    server.disk.crash();
+    server.recover();
+}
+
+#[test]
 fn a_full_disk_poisons_the_store_and_nothing_that_was_checkpointed_is_lost() {
     let mut server = filled(small_shape(), 300);
     server.disk.set_capacity(Some(150_000));

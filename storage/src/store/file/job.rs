@@ -70,6 +70,7 @@ pub(super) enum Work {
 /// What a job brings back.
 pub(super) struct Completed {
     pub epoch: u64,
+    pub is_checkpoint: bool,
     pub done: Result<Done, JobError>,
 }
 
@@ -83,27 +84,23 @@ pub(super) enum Done {
 impl Job {
     /// Does the work. Blocks on the disk.
     fn execute(self) -> Completed {
-        let ground = &*self.ground;
-        if let Err(error) = ground.prepare() {
-            return Completed {
-                epoch: self.epoch,
-                done: Err(error.into()),
-            };
-        }
-        let done = match self.work {
-            Work::Flush(flush) => flush
-                .execute(ground)
-                .map(|flushed| Done::Flushed(Box::new(flushed))),
-            Work::Seal(seal) => seal.execute(ground).map(Done::Sealed),
-            Work::Rewrite(rewrite) => rewrite.execute(ground).map(Done::Rewritten),
-            Work::Save(save) => save
-                .execute(ground)
-                .map(|saved| Done::Saved(Box::new(saved))),
-        };
         Completed {
             epoch: self.epoch,
-            done,
+            is_checkpoint: matches!(self.work, Work::Save(_)),
+            done: self.work.execute(&self.ground),
         }
+    }
+}
+
+impl Work {
+    fn execute(self, ground: &Ground) -> Result<Done, JobError> {
+        ground.prepare()?;
+        Ok(match self {
+            Self::Flush(flush) => Done::Flushed(Box::new(flush.execute(ground)?)),
+            Self::Seal(seal) => Done::Sealed(seal.execute(ground)?),
+            Self::Rewrite(rewrite) => Done::Rewritten(rewrite.execute(ground)?),
+            Self::Save(save) => Done::Saved(Box::new(save.execute(ground)?)),
+        })
     }
 }
 

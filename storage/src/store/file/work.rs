@@ -321,10 +321,14 @@ impl Files {
         Some(self.rewrite(inputs))
     }
 
-    /// Takes in what a job brought back. After a failure the store takes no more changes.
+    /// Takes in what a job brought back. After a failure the store takes no more changes, unless everything was cleared while
+    /// the job was out: a checkpoint may have removed the files that it works on.
     fn completed(&mut self, completed: Completed) {
         let current = completed.epoch == self.epoch;
         match completed.done {
+            Err(error) if !current && !completed.is_checkpoint => {
+                tracing::debug!(directory = %self.ground.directory.display(), %error, "a job on cleared blocks failed");
+            }
             Err(error) => {
                 tracing::error!(directory = %self.ground.directory.display(), %error, "a stream's files cannot be written");
                 self.failed = Some(error.to_string());
