@@ -3,6 +3,7 @@
 mod common;
 
 use std::io::Read;
+use std::path::Path;
 use std::time::Duration;
 
 use async_nats::{Client, HeaderMap, Message, Subscriber};
@@ -321,6 +322,52 @@ async fn what_cannot_be_is_refused_with_the_references_errors() {
     assert_eq!(code("STREAM.RESTORE.R", other).await, 10056);
     let overlap = json!({"config": {"name": "R", "subjects": ["m"]}});
     assert_eq!(code("STREAM.RESTORE.R", overlap).await, 10065);
+}
+
+/// Overwrites a byte in the middle of every block file below a directory; how many there were.
+fn damage_blocks(directory: &Path) -> usize {
+    let mut damaged = 0;
+    for entry in std::fs::read_dir(directory).expect("a directory") {
+        let path = entry.expect("an entry").path();
+        if path.is_dir() {
+            damaged += damage_blocks(&path);
+        } else if path.extension().is_some_and(|end| end == "block") {
+            let mut bytes = std::fs::read(&path).expect("a file");
+            let middle = bytes.len() / 2;
+            bytes[middle] ^= 1;
+            std::fs::write(&path, bytes).expect("it can be written");
+            damaged += 1;
+        }
+    }
+    damaged
+}
+
+#[tokio::test]
+async fn a_stream_that_has_lost_messages_is_not_backed_up_as_if_it_were_whole() {
+    let mut server = Server::jetstream();
+    let client = connect(&server).await;
+    let config = json!({"name": "S", "subjects": ["s.>"]});
+    api(&client, "STREAM.CREATE.S", config).await;
+    for number in 0..4_000 {
+        let publish = client.publish(format!("s.{number}"), vec![7; 1_000].into());
+        publish.await.unwrap();
+    }
+    let state = api(&client, "STREAM.INFO.S", Value::Null).await;
+    assert_eq!(state["state"]["messages"], 4_000);
+    drop(client);
+    server.stop();
+    assert_ne!(damage_blocks(&server.store_directory()), 0);
+    server.start_again();
+
+    let client = connect(&server).await;
+    let state = api(&client, "STREAM.INFO.S", Value::Null).await;
+    assert_eq!(state["state"]["messages"], 4_000, "{state}");
+    assert!(state["state"]["lost"].is_object(), "{state}");
+    let request = json!({"deliver_subject": "d", "jsck": true});
+    let answer = api(&client, "STREAM.SNAPSHOT.S", request).await;
+    assert_eq!(answer["error"]["err_code"], 10064, "{answer}");
+    let description = answer["error"]["description"].as_str().unwrap();
+    assert!(description.contains("bad messages"), "{description}");
 }
 
 #[tokio::test]

@@ -64,6 +64,14 @@ pub(crate) fn snapshot(
         StreamReply::Outline(outline) => *outline,
         other => return Err(unexpected(other)),
     };
+    // A backup that lacks something must not pass for a whole one, whether the client asked for a check or not.
+    if outline.state.lost > 0 {
+        let bad = format!(
+            "snapshot check detected {} bad messages",
+            outline.state.lost
+        );
+        return Err(ErrorCode::StreamSnapshot.with(&bad));
+    }
     let answer = StreamSnapshot {
         config: Some(outline.config.clone()),
         state: Some(outline.shown.clone()),
