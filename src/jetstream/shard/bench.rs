@@ -1,7 +1,8 @@
 //! The bench of a shard: where its work is done, by one at a time.
 //!
 //! Mostly that is the shard's thread. Who brings a little work while the thread sleeps, and is prepared to do it himself, does it here at once: the two switches between
-//! threads that are saved cost more than such work does. Everything else, and all that comes while somebody is at the bench, is the thread's.
+//! threads that are saved cost more than such work does. Where entries need not be synced one by one they are durable at once (`storage::journal`), so that what was decided
+//! is also applied and acknowledged there. Everything else, and all that comes while somebody is at the bench, is the thread's.
 //!
 //! # Invariant
 //! The thread sleeps no longer than the worker said when somebody was last at the bench. Who puts something into the inbox without waking the thread comes to the bench
@@ -126,14 +127,15 @@ impl Offered for Bench {
     fn take(&self) {
         for _ in 0..VISITS_MAX {
             match self.visit() {
-                // What others have brought meanwhile they have left to whoever was here.
-                Visit::Done if self.inbox.is_empty() => return,
+                // What others have brought meanwhile they have left to whoever was here, and what was decided may be durable already.
+                Visit::Done if self.inbox.leave() => return,
                 Visit::Done => {}
-                Visit::ForThread => return self.inbox.call(),
+                Visit::ForThread => break,
                 // Who is there looks again when he leaves.
                 Visit::Taken => return,
             }
         }
+        self.inbox.leave();
         self.inbox.call();
     }
 

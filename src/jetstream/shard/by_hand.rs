@@ -13,6 +13,7 @@ use crate::broker::Broker;
 pub(crate) struct HandShard {
     worker: Worker,
     work: Work,
+    inbox: Arc<Inbox>,
     bell: Arc<Notify>,
 }
 
@@ -28,6 +29,7 @@ impl HandShard {
         let shard = Self {
             worker,
             work: Work::default(),
+            inbox: Arc::clone(&inbox),
             bell,
         };
         (shard, inbox)
@@ -36,6 +38,9 @@ impl HandShard {
     /// Does all there is to do. How long there is nothing more, unless something comes.
     pub(crate) fn turn(&mut self) -> Option<Duration> {
         self.worker.turn(&mut self.work);
+        if !self.inbox.leave() {
+            self.bell.notify_one();
+        }
         self.worker.patience()
     }
 

@@ -98,13 +98,13 @@ impl Work {
             && !self.is_called
     }
 
-    /// Whether all there is are messages that an offer was made for.
-    fn is_offered(&self) -> bool {
+    /// Whether all there is are messages that an offer was made for, and what became durable of those before.
+    fn is_offered(&self, decided: &[(u64, u64)]) -> bool {
         let is_light = |item: &Item| matches!(item, Item::Inbound { is_light: true, .. });
-        self.commits.is_empty()
-            && self.failure.is_none()
+        self.failure.is_none()
             && !self.is_called
             && self.items.iter().all(is_light)
+            && self.commits.iter().all(|commit| decided.contains(commit))
     }
 }
 
@@ -113,6 +113,8 @@ impl Work {
 pub(crate) struct Inbox {
     work: Mutex<Work>,
     ready: Condvar,
+    /// Somebody works for the shard, and looks again afterwards: commits need wake nobody. Changed with `work` locked.
+    is_attended: AtomicBool,
     /// The shard has ended: what comes is dropped. Changed with `work` locked.
     is_closed: AtomicBool,
     /// Rung for a shard without a thread.
@@ -160,31 +162,38 @@ impl Inbox {
         self.wake();
     }
 
-    /// Takes all that is there into `work`, if all of it was offered.
-    pub(super) fn take_offered(&self, work: &mut Work) -> bool {
+    /// Takes all that is there into `work`, if all of it was offered: messages, and what is durable of the entries that were `decided` for such messages
+    /// before. Who was given something has to [`Inbox::leave`].
+    pub(super) fn take_offered(&self, work: &mut Work, decided: &[(u64, u64)]) -> bool {
         let mut here = self.work.lock();
-        let is_offered = here.is_offered();
+        let is_offered = here.is_offered(decided);
         if is_offered {
             std::mem::swap(&mut *here, work);
+            self.is_attended.store(true, Ordering::Relaxed);
         }
         is_offered
     }
 
-    /// Whether nothing waits.
-    pub(super) fn is_empty(&self) -> bool {
-        self.work.lock().is_empty()
+    /// The work that was taken is done. Whether nothing waits.
+    pub(super) fn leave(&self) -> bool {
+        let here = self.work.lock();
+        self.is_attended.store(false, Ordering::Relaxed);
+        here.is_empty()
     }
 
     /// Puts what was taken back in front of all that came since.
     pub(super) fn put_back(&self, work: &mut Work) {
         let mut here = self.work.lock();
         work.items.append(&mut here.items);
+        work.commits.append(&mut here.commits);
         std::mem::swap(&mut here.items, &mut work.items);
+        std::mem::swap(&mut here.commits, &mut work.commits);
     }
 
-    /// Waits up to `patience` for something.
+    /// The work that was taken is done: waits up to `patience` for more.
     pub(super) fn wait(&self, patience: Option<Duration>) {
         let mut here = self.work.lock();
+        self.is_attended.store(false, Ordering::Relaxed);
         if !here.is_empty() {
             return;
         }
@@ -207,20 +216,22 @@ impl Inbox {
         drop(left);
     }
 
-    /// Takes all that is there into `work`.
+    /// Takes all that is there into `work`. Who does has to [`Inbox::wait`] or [`Inbox::leave`] afterwards.
     pub(super) fn take(&self, work: &mut Work) {
-        std::mem::swap(&mut *self.work.lock(), work);
+        let mut here = self.work.lock();
+        std::mem::swap(&mut *here, work);
+        self.is_attended.store(true, Ordering::Relaxed);
     }
 }
 
 impl CommitSink for Inbox {
     fn committed(&self, commits: &[Commit]) {
         let mut work = self.work.lock();
-        let first = work.is_empty();
+        let is_waited_for = work.is_empty() && !self.is_attended.load(Ordering::Relaxed);
         work.commits
             .extend(commits.iter().map(|commit| (commit.token, commit.index)));
         drop(work);
-        if first {
+        if is_waited_for {
             self.wake();
         }
     }

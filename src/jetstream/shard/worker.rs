@@ -46,6 +46,9 @@ pub(super) struct Worker {
     clock: Box<dyn Fn() -> i64 + Send>,
     clock_ns: i64,
     stopping: Option<Done>,
+    /// Entries that were decided in this round, or in the last one when that was for offered messages: slot and index. To apply the latter is as little work as it
+    /// was to decide them.
+    decided: Vec<(u64, u64)>,
 }
 
 impl Worker {
@@ -67,6 +70,7 @@ impl Worker {
             clock: Box::new(now_ns),
             clock_ns: 0,
             stopping: None,
+            decided: Vec::new(),
         }
     }
 
@@ -82,6 +86,7 @@ impl Worker {
         self.inbox.take(work);
         self.read_clock();
         self.round(work);
+        self.decided.clear();
     }
 
     /// Does what has come, if it is all light and nothing else is to be done. Whether it was done.
@@ -97,13 +102,14 @@ impl Worker {
                 .timers
                 .peek()
                 .is_some_and(|Reverse((at_ns, _))| is_due(*at_ns));
-        if !is_idle || !self.inbox.take_offered(work) {
+        if !is_idle || !self.inbox.take_offered(work, &self.decided) {
             return false;
         }
         if !work.items.iter().all(|item| self.is_at_hand(item)) {
             self.inbox.put_back(work);
             return false;
         }
+        self.decided.clear();
         self.round(work);
         true
     }
@@ -390,9 +396,11 @@ impl Worker {
     /// One submission per log: all entries of a round stand together.
     fn submit(&mut self, submitted: Vec<(Arc<dyn Log>, Vec<Entry>)>) {
         for (log, entries) in submitted {
-            let slots: Vec<u64> = entries.iter().map(|entry| entry.token).collect();
+            let from = self.decided.len();
+            let decided = entries.iter().map(|entry| (entry.token, entry.index));
+            self.decided.extend(decided);
             if let Err(error) = log.submit(entries, &self.sink) {
-                for slot in slots {
+                for (slot, _) in self.decided.split_off(from) {
                     self.with(slot, |stream| stream.fail(&error.to_string()));
                     self.touched.insert(slot);
                 }

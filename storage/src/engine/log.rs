@@ -79,6 +79,18 @@ impl Log {
         }
     }
 
+    /// The same, on this thread where that is only writing.
+    pub fn submit_here(
+        &self,
+        frames: impl IntoIterator<Item = (Frame, u64)>,
+        sink: &Arc<dyn CommitSink>,
+    ) -> Result<(), JournalError> {
+        match self {
+            Self::Threaded(journal) => journal.submit_here(frames, sink),
+            Self::Inline(inline) => inline.submit(frames, sink),
+        }
+    }
+
     /// Appends one frame and waits until it is committed.
     pub fn append(&self, frame: Frame) -> Result<(), JournalError> {
         let waiter = Arc::new(Waiter::default());

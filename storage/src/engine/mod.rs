@@ -169,14 +169,15 @@ struct Activity {
 }
 
 impl<S: Persistent> Engine<S> {
-    /// Appends entries to the log. Each entry's completion carries its token; all entries of one call stand directly one after another.
+    /// Appends entries to the log. Each entry's completion carries its token; all entries of one call stand directly one after another. Where commits
+    /// are not synced one by one the sink mostly hears of them on this thread, before this returns ([`crate::journal::Journal::submit_here`]).
     pub fn submit(
         &self,
         entries: impl IntoIterator<Item = LogEntry>,
         sink: &Arc<dyn CommitSink>,
     ) -> Result<(), JournalError> {
         self.log
-            .submit(entries.into_iter().map(LogEntry::into_frame), sink)
+            .submit_here(entries.into_iter().map(LogEntry::into_frame), sink)
     }
 
     /// Bytes that were submitted and are not yet committed. Submitters that can wait should, when this is many megabytes.

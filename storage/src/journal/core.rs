@@ -20,6 +20,9 @@ use super::spares::Spares;
 use crate::disk::{Advice, Disk, DiskError};
 use crate::entropy::Entropy;
 
+/// Without a sync for each commit, the device is told to begin with this much at a time.
+const WRITEBACK_BYTES: u64 = 1 << 20;
+
 /// How recovery says that the next segment is to begin.
 pub(super) struct Start {
     pub number: u64,
@@ -78,6 +81,8 @@ pub struct JournalCore {
     synced_lsn: u64,
     staged: CommitBuffer,
     carry: CommitBuffer,
+    /// Of the segment that is written, where the device was not yet told to begin with.
+    writeback_from: u64,
     failed: Option<JournalError>,
 }
 
@@ -131,6 +136,7 @@ impl JournalCore {
             synced_lsn: start.next_lsn.saturating_sub(1),
             staged: CommitBuffer::new(),
             carry: CommitBuffer::new(),
+            writeback_from: 0,
             failed: None,
         };
         for (path, length) in start.leftovers {
@@ -165,6 +171,13 @@ impl JournalCore {
         staged.reset(self.options.commit_bytes_max * 2);
         self.staged = staged;
         result
+    }
+
+    /// Whether commits of so many bytes in all would only be written: they fit the segment, and no marks are to be carried.
+    pub(super) fn is_ready_for(&self, stored: usize) -> bool {
+        self.failed.is_none()
+            && self.writer.has_room(stored)
+            && self.ledger.live_bytes() <= self.options.soft_bytes
     }
 
     /// Writes the commits one after another, then syncs once.
@@ -370,14 +383,27 @@ impl JournalCore {
         let commit_at = self.writer.write(bytes)?;
         self.options.meter.committed(buffer.frame_count(), written);
         if self.options.durability != Durability::Always {
-            let length = stored as u64;
-            let file = segment.file();
-            file.advise(u64::from(commit_at), length, Advice::StartWriteback);
+            self.start_writeback();
         }
         self.next_lsn += 1;
         self.ledger.committed(&buffer.summary, commit_at);
         buffer.place(segment.number, commit_at);
         Ok(())
+    }
+
+    /// Has the device begin with what was written, a run at a time: asked for after each small commit it would write the same pages again and again,
+    /// and whoever adds to a page would wait for it.
+    fn start_writeback(&mut self) {
+        let (from, upto) = (self.writeback_from, self.writer.position);
+        let Some(length) = upto
+            .checked_sub(from)
+            .filter(|&length| length >= WRITEBACK_BYTES)
+        else {
+            return;
+        };
+        let file = self.writer.segment.file();
+        file.advise(from, length, Advice::StartWriteback);
+        self.writeback_from = upto;
     }
 
     fn sync_written(&mut self) -> Result<(), JournalError> {
@@ -429,6 +455,7 @@ impl JournalCore {
         });
         self.ledger.begin(begun.number, begun.length);
         self.writer = Writer::new(begun, recycled);
+        self.writeback_from = 0;
         self.show_to_readers();
         self.recycle_below(floor);
         Ok(())

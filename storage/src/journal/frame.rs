@@ -143,7 +143,7 @@ pub struct Commit {
     pub location: Location,
 }
 
-/// Hears of commits. Called on the journal's thread: it hands on, and neither works nor waits nor submits.
+/// Hears of commits. Called by who commits, which is mostly the journal's thread: it hands on, and neither works nor waits nor submits.
 pub trait CommitSink: Send + Sync {
     /// These frames are committed, in the order they were submitted. Called once per sink and commit.
     fn committed(&self, commits: &[Commit]);

@@ -2,16 +2,23 @@
 //!
 //! Submitters encode their frames beside each other and beside the disk, and hold the lock only to append what they encoded to the next commit.
 //! Nobody is woken per frame: the thread only when it idles, sinks once per commit.
+//!
+//! Where commits need not be synced, a commit is one write into the page cache. [`Journal::submit_here`] then does without the thread: waking it costs
+//! more than that. Everything else, a segment's end, a sync, marks to be carried, a device that cannot follow, stays with the thread.
+//!
+//! # Invariant
+//! Who commits holds [`Staging::at_work`] from before it takes what is staged until all of that is committed and delivered, so that commits keep the
+//! order in which they were staged. Who gives it up and leaves something staged wakes the thread.
 
 use std::collections::VecDeque;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use parking_lot::{Condvar, Mutex};
+use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use super::buffer::CommitBuffer;
 use super::core::{JournalCore, Readers, SyncTicket, read};
@@ -27,7 +34,15 @@ use crate::entropy::Entropy;
 /// How many emptied buffers are kept for reuse.
 const POOL_BUFFERS_MAX: usize = 8;
 
-/// Called on the journal's thread when the pressure has something new to say.
+/// How often who commits on its own thread takes what others have staged meanwhile, before the thread has to.
+const ROUNDS_HERE_MAX: usize = 4;
+
+/// Writing into the page cache takes longer than this only when the system holds up who writes.
+const WRITE_HERE_MAX: Duration = Duration::from_millis(5);
+/// How long the thread does all the writing then.
+const SLOW: Duration = Duration::from_secs(1);
+
+/// Called by who commits when the pressure has something new to say.
 type PressureListener = Box<dyn Fn(&Pressure) + Send + Sync>;
 
 /// The server's journal. Closed when dropped.
@@ -39,7 +54,11 @@ pub struct Journal {
 
 struct Shared {
     staging: Mutex<Staging>,
-    /// Wakes the journal's thread when it idles.
+    /// For who is at work; others find it free at once.
+    committer: Mutex<Committer>,
+    /// Commits are not synced one by one.
+    is_lazy: bool,
+    /// Wakes the journal's thread when nobody is at work.
     work: Condvar,
     /// Wakes the timer's thread.
     timer: Condvar,
@@ -59,14 +78,19 @@ struct Staging {
     full: VecDeque<CommitBuffer>,
     pool: Vec<CommitBuffer>,
     letters: Vec<Letter>,
-    /// The thread waits for `work`.
-    idle: bool,
+    /// Somebody commits, and looks again when it is done.
+    at_work: bool,
+    /// Until then the thread does all the writing.
+    slow_until: Option<Instant>,
     /// Nothing more is taken; `Closed` or what went wrong.
     ended: Option<JournalError>,
     closing: bool,
     /// A sync for the timer's thread to run.
     ticket: Option<SyncTicket>,
 }
+
+/// What is staged, still locked, and whether all that was brought is among it.
+type Staged<'a> = (MutexGuard<'a, Staging>, Result<(), JournalError>);
 
 /// What else the thread is told.
 enum Letter {
@@ -77,11 +101,19 @@ enum Letter {
     Synced(SyncTicket, Result<(), DiskError>),
 }
 
-/// What the thread does next.
+/// What is done next.
+#[derive(Default)]
 struct Work {
     buffers: Vec<CommitBuffer>,
     letters: Vec<Letter>,
     closing: bool,
+}
+
+/// The journal itself, and what belongs to who is at work on it.
+struct Committer {
+    core: JournalCore,
+    work: Work,
+    last_pressure: Pressure,
 }
 
 impl Journal {
@@ -97,12 +129,14 @@ impl Journal {
         let (core, replay) = JournalCore::open(disk, directory, options, entropy)?;
         let readers = core.readers();
         let shared = Arc::new(Shared {
+            is_lazy: durability != Durability::Always,
             staging: Mutex::new(Staging {
                 open: CommitBuffer::new(),
                 full: VecDeque::new(),
                 pool: Vec::new(),
                 letters: Vec::new(),
-                idle: false,
+                at_work: false,
+                slow_until: None,
                 ended: None,
                 closing: false,
                 ticket: None,
@@ -110,6 +144,11 @@ impl Journal {
             work: Condvar::new(),
             timer: Condvar::new(),
             seed: AtomicU32::new(core.seed()),
+            committer: Mutex::new(Committer {
+                core,
+                work: Work::default(),
+                last_pressure: Pressure::default(),
+            }),
             staged_bytes: AtomicUsize::new(0),
             level: AtomicU8::new(0),
             has_room: AtomicBool::new(true),
@@ -118,7 +157,7 @@ impl Journal {
         });
         let mut threads = vec![start("journal", {
             let shared = Arc::clone(&shared);
-            move || shared.run(core)
+            move || shared.run()
         })?];
         if let Durability::Interval(interval) = durability {
             let shared = Arc::clone(&shared);
@@ -139,25 +178,25 @@ impl Journal {
         frames: impl IntoIterator<Item = (Frame, u64)>,
         sink: &Arc<dyn CommitSink>,
     ) -> Result<(), JournalError> {
-        let mut draft = Draft::take();
-        let seed = self.shared.seed.load(Ordering::Relaxed);
-        let result = draft.encode(frames, seed, self.shared.commit_bytes_max);
-        let mut staging = self.shared.staging.lock();
-        if let Some(error) = &staging.ended {
-            return Err(error.clone());
+        let shared = &self.shared;
+        let (staging, result) = shared.stage(frames, sink)?;
+        shared.leave_to_thread(staging);
+        result
+    }
+
+    /// The same, and where commits are not synced one by one it commits what is staged on the caller's thread, if nobody is at that already: then
+    /// the sink has heard of it when this returns. For those whose sinks, and those of others, need nothing that the caller holds.
+    pub fn submit_here(
+        &self,
+        frames: impl IntoIterator<Item = (Frame, u64)>,
+        sink: &Arc<dyn CommitSink>,
+    ) -> Result<(), JournalError> {
+        let shared = &self.shared;
+        let (staging, result) = shared.stage(frames, sink)?;
+        match shared.is_lazy {
+            true => shared.commit_here(staging),
+            false => shared.leave_to_thread(staging),
         }
-        let grown = staging.append(&mut draft, sink);
-        if staging.open.length() >= self.shared.commit_bytes_max {
-            staging.close_buffer();
-        }
-        // Still under the lock: the journal's thread subtracts only what it has taken from here.
-        self.shared.staged_bytes.fetch_add(grown, Ordering::Relaxed);
-        let wake = staging.idle;
-        drop(staging);
-        if wake {
-            self.shared.work.notify_one();
-        }
-        draft.put_back();
         result
     }
 
@@ -195,7 +234,7 @@ impl Journal {
         self.shared.has_room.load(Ordering::Relaxed)
     }
 
-    /// Whom to tell when checkpoints are wanted. Called on the journal's thread, again after each commit that changes the picture.
+    /// Whom to tell when checkpoints are wanted. Called by who commits, again after each commit that changes the picture.
     pub fn set_pressure_listener(&self, listener: impl Fn(&Pressure) + Send + Sync + 'static) {
         *self.shared.listener.lock() = Some(Box::new(listener));
     }
@@ -212,6 +251,7 @@ impl Journal {
             staging.closing = true;
             staging.ended.get_or_insert(JournalError::Closed);
         }
+        // Who is at work wakes the thread when it leaves.
         self.shared.work.notify_one();
         self.shared.timer.notify_one();
         let threads = std::mem::take(&mut *self.threads.lock());
@@ -269,61 +309,143 @@ impl Staging {
     fn has_work(&self) -> bool {
         self.closing || !self.open.is_empty() || !self.full.is_empty() || !self.letters.is_empty()
     }
+
+    /// Whether writing took long a short while ago: then the system has too much to write, and nobody but the thread is to wait for it.
+    fn is_slow(&self) -> bool {
+        self.slow_until.is_some_and(|until| Instant::now() < until)
+    }
+
+    /// Whether there are frames, none of which has to be synced, and nothing else.
+    fn is_plain(&self) -> bool {
+        let is_frames_only = !self.closing && self.letters.is_empty();
+        let is_plain = |buffer: &CommitBuffer| !buffer.is_urgent();
+        let has_frames = !self.open.is_empty() || !self.full.is_empty();
+        is_frames_only && has_frames && is_plain(&self.open) && self.full.iter().all(is_plain)
+    }
+
+    /// What the frames take in a segment.
+    fn stored_bytes(&self) -> usize {
+        let full: usize = self.full.iter().map(CommitBuffer::stored_bytes).sum();
+        full + self.open.stored_bytes()
+    }
+
+    /// Takes all that there is, for who is at work from now on.
+    fn begin(&mut self, work: &mut Work) {
+        if !self.open.is_empty() {
+            self.close_buffer();
+        }
+        work.buffers.extend(self.full.drain(..));
+        std::mem::swap(&mut work.letters, &mut self.letters);
+        work.closing = self.closing;
+        self.at_work = true;
+    }
 }
 
 impl Shared {
+    /// Puts frames into the next commit. An error says that none were taken; the result beside the lock, that some were not.
+    fn stage(
+        &self,
+        frames: impl IntoIterator<Item = (Frame, u64)>,
+        sink: &Arc<dyn CommitSink>,
+    ) -> Result<Staged<'_>, JournalError> {
+        let mut draft = Draft::take();
+        let seed = self.seed.load(Ordering::Relaxed);
+        let result = draft.encode(frames, seed, self.commit_bytes_max);
+        let mut staging = self.staging.lock();
+        if let Some(error) = &staging.ended {
+            return Err(error.clone());
+        }
+        let grown = staging.append(&mut draft, sink);
+        if staging.open.length() >= self.commit_bytes_max {
+            staging.close_buffer();
+        }
+        // Still under the lock: who commits subtracts only what it has taken from here.
+        self.staged_bytes.fetch_add(grown, Ordering::Relaxed);
+        draft.put_back();
+        Ok((staging, result))
+    }
+
     fn post(&self, letter: Letter) {
         let mut staging = self.staging.lock();
         staging.letters.push(letter);
-        let wake = staging.idle;
+        self.leave_to_thread(staging);
+    }
+
+    /// Lets go of what is staged, and sees to it that somebody looks.
+    fn leave_to_thread(&self, staging: MutexGuard<'_, Staging>) {
+        let wake = !staging.at_work && staging.has_work();
         drop(staging);
         if wake {
             self.work.notify_one();
         }
     }
 
-    fn run(&self, mut core: JournalCore) {
-        let mut last_pressure = Pressure::default();
-        let mut work = Work {
-            buffers: Vec::new(),
-            letters: Vec::new(),
-            closing: false,
-        };
-        while !work.closing {
-            self.wait_for(&mut work);
-            let done = self
-                .read_letters(&mut core, &mut work)
-                .and_then(|()| core.commit_all(&mut work.buffers));
-            self.seed.store(core.seed(), Ordering::Relaxed);
-            // Before anyone is told: who hears that all is committed finds nothing staged.
-            let taken: usize = work.buffers.iter().map(CommitBuffer::frame_bytes).sum();
-            self.staged_bytes.fetch_sub(taken, Ordering::Relaxed);
-            match done {
-                Ok(()) => work.buffers.iter().for_each(CommitBuffer::deliver),
-                Err(error) => self.fail(&error, &mut work),
+    fn run(&self) {
+        let mut closing = false;
+        while !closing {
+            let mut staging = self.staging.lock();
+            while staging.at_work || !staging.has_work() {
+                self.work.wait(&mut staging);
             }
-            self.reuse(&mut work.buffers);
-            self.report(&core, &mut last_pressure);
+            let mut committer = self.committer.lock();
+            staging.begin(&mut committer.work);
+            drop(staging);
+            self.round(&mut committer);
+            closing = committer.work.closing;
+            drop(committer);
+            self.staging.lock().at_work = false;
         }
-        if let Err(error) = core.write_closing_mark() {
+        if let Err(error) = self.committer.lock().core.write_closing_mark() {
             tracing::warn!(%error, "the journal could not be closed in order");
         }
     }
 
-    /// Waits until there is something to do, and takes all of it.
-    fn wait_for(&self, work: &mut Work) {
-        let mut staging = self.staging.lock();
-        while !staging.has_work() {
-            staging.idle = true;
-            self.work.wait(&mut staging);
-            staging.idle = false;
+    /// Commits what is staged, as long as that is writing and nothing more; the thread does the rest.
+    fn commit_here<'a>(&'a self, mut staging: MutexGuard<'a, Staging>) {
+        for _ in 0..ROUNDS_HERE_MAX {
+            if staging.at_work || !staging.is_plain() || staging.is_slow() {
+                break;
+            }
+            // Nobody is at work, so that it is free; but for the thread that ends.
+            let Some(mut committer) = self.committer.try_lock() else {
+                break;
+            };
+            if !committer.core.is_ready_for(staging.stored_bytes()) {
+                break;
+            }
+            staging.begin(&mut committer.work);
+            drop(staging);
+            let begun = Instant::now();
+            self.round(&mut committer);
+            drop(committer);
+            let is_slow = begun.elapsed() > WRITE_HERE_MAX;
+            staging = self.staging.lock();
+            staging.at_work = false;
+            staging.slow_until = is_slow.then(|| Instant::now() + SLOW);
         }
-        if !staging.open.is_empty() {
-            staging.close_buffer();
+        self.leave_to_thread(staging);
+    }
+
+    /// Does what was taken.
+    fn round(&self, committer: &mut Committer) {
+        let Committer {
+            core,
+            work,
+            last_pressure,
+        } = committer;
+        let done = self
+            .read_letters(core, work)
+            .and_then(|()| core.commit_all(&mut work.buffers));
+        self.seed.store(core.seed(), Ordering::Relaxed);
+        // Before anyone is told: who hears that all is committed finds nothing staged.
+        let taken: usize = work.buffers.iter().map(CommitBuffer::frame_bytes).sum();
+        self.staged_bytes.fetch_sub(taken, Ordering::Relaxed);
+        match done {
+            Ok(()) => work.buffers.iter().for_each(CommitBuffer::deliver),
+            Err(error) => self.fail(&error, work),
         }
-        work.buffers.extend(staging.full.drain(..));
-        std::mem::swap(&mut work.letters, &mut staging.letters);
-        work.closing = staging.closing;
+        self.reuse(&mut work.buffers);
+        self.report(core, last_pressure);
     }
 
     fn read_letters(&self, core: &mut JournalCore, work: &mut Work) -> Result<(), JournalError> {
@@ -404,7 +526,7 @@ impl Shared {
             let waited = self.timer.wait_for(&mut staging, interval);
             if waited.timed_out() && !staging.closing {
                 staging.letters.push(Letter::SyncDue);
-                if staging.idle {
+                if !staging.at_work {
                     self.work.notify_one();
                 }
             }

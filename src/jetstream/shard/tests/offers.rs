@@ -54,6 +54,20 @@ fn who_brings_a_little_does_it() {
 }
 
 #[test]
+fn what_is_durable_at_once_is_also_acknowledged_by_who_brought_it() {
+    let scene = scene(Arc::new(InstantLog));
+    rest(&scene);
+    for sequence in 1..=3 {
+        offered(&scene, "s.a").take();
+        let acknowledged = scene.inbox.try_recv().expect("it is when that returns");
+        assert_eq!(
+            acknowledged.payload,
+            format!(r#"{{"stream":"S","seq":{sequence}}}"#)
+        );
+    }
+}
+
+#[test]
 fn what_is_not_taken_is_left_to_the_thread() {
     let (scene, log, submitted) = settled();
     drop(offered(&scene, "s.a"));
@@ -110,7 +124,7 @@ fn who_is_at_work_does_what_comes_meanwhile() {
         // Whoever submits waits here.
         let gate = log.entries.lock();
         let at_work = scope.spawn(move || first.take());
-        while !scene.port.inbox.is_empty() {
+        while scene.port.inbox.len() > 0 {
             thread::yield_now();
         }
         offered(&scene, "s.b").take();

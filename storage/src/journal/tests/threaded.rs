@@ -39,11 +39,21 @@ fn open_real(path: &Path, options: JournalOptions) -> (Journal, Replay) {
 
 #[test]
 fn many_threads_share_commits_and_each_hears_of_its_own_in_order() {
+    share(options());
+}
+
+#[test]
+fn threads_that_commit_themselves_hear_of_their_own_in_order() {
+    share(lazy());
+}
+
+/// Every other thread commits itself where it can.
+fn share(options: JournalOptions) {
     const THREADS: u64 = 4;
     const FRAMES: u64 = 500;
     let root = tempfile::tempdir().unwrap();
     let directory = root.path().join("journal");
-    let (journal, _) = open_real(&directory, options());
+    let (journal, _) = open_real(&directory, options.clone());
     std::thread::scope(|scope| {
         for owner in 1..=THREADS {
             let journal = &journal;
@@ -53,9 +63,12 @@ fn many_threads_share_commits_and_each_hears_of_its_own_in_order() {
                 for index in 1..=FRAMES {
                     let payload = content(owner, index);
                     let entry = frame(owner, index, FrameKind::Entry, payload);
-                    journal
-                        .submit([(entry, owner * 1_000_000 + index)], &sink)
-                        .unwrap();
+                    let frames = [(entry, owner * 1_000_000 + index)];
+                    let submitted = match owner % 2 {
+                        0 => journal.submit(frames, &sink),
+                        _ => journal.submit_here(frames, &sink),
+                    };
+                    submitted.unwrap();
                 }
                 while heard < FRAMES {
                     for commit in told.recv_timeout(PATIENCE).unwrap().unwrap() {
@@ -69,11 +82,40 @@ fn many_threads_share_commits_and_each_hears_of_its_own_in_order() {
     });
     assert_eq!(journal.staged_bytes(), 0);
     drop(journal);
-    let (_journal, replay) = open_real(&directory, options());
+    let (_journal, replay) = open_real(&directory, options);
     assert!(replay.clean);
     for owner in 1..=THREADS {
         assert_eq!(indexes(&replay, owner), (1..=FRAMES).collect::<Vec<_>>());
     }
+}
+
+#[test]
+fn what_need_not_be_synced_is_committed_before_the_submitter_goes_on() {
+    let disk = SimDisk::new(1);
+    let entropy = Arc::new(SeededEntropy::new(1));
+    let (journal, _) =
+        Journal::open(Arc::new(disk.clone()), &directory(), lazy(), entropy).unwrap();
+    let (sink, told) = channel();
+    let here = |index, kind| {
+        let frames = [(frame(1, index, kind, content(1, index)), index)];
+        journal.submit_here(frames, &sink).unwrap();
+    };
+    here(1, FrameKind::Entry);
+    let [commit] = told.try_recv().unwrap().unwrap()[..] else {
+        panic!("one frame was submitted");
+    };
+    assert_eq!((commit.token, journal.staged_bytes()), (1, 0));
+    // What has to be synced is left to the thread.
+    let before = disk.changes();
+    here(2, FrameKind::Vote);
+    assert_eq!(told.recv_timeout(PATIENCE).unwrap().unwrap()[0].token, 2);
+    assert!(disk.changes() >= before + 2, "written, then synced");
+    disk.crash();
+    drop(journal);
+    let entropy = Arc::new(SeededEntropy::new(2));
+    let (_journal, replay) =
+        Journal::open(Arc::new(disk.clone()), &directory(), lazy(), entropy).unwrap();
+    assert_eq!(indexes(&replay, 1), [1]);
 }
 
 #[test]
