@@ -4,6 +4,8 @@ use bytes::{Buf, Bytes, BytesMut};
 
 /// The least room a read is given.
 const READ_BYTES_MIN: usize = 512;
+/// The least for a client that has fallen quiet: its next word is most likely an answer to a ping.
+const READ_BYTES_QUIET: usize = 64;
 /// The most, unless a message needs more.
 const READ_BYTES_MAX: usize = 64 * 1024;
 /// Reads in a row that filled less than half of the room before there is less of it.
@@ -80,7 +82,7 @@ impl ReadBuffer {
 
     /// Gives memory back that an idle connection does not need.
     pub(crate) fn rest(&mut self) {
-        self.read_bytes = READ_BYTES_MIN;
+        self.read_bytes = READ_BYTES_QUIET;
         if self.bytes.is_empty() {
             self.bytes = BytesMut::new();
         }

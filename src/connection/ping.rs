@@ -76,9 +76,9 @@ impl Pings {
             .map(|sent_at| now.saturating_duration_since(sent_at))
     }
 
-    /// Whether nothing came since the timer last fired.
-    pub(super) fn is_quiet(&self, now: Instant) -> bool {
-        now.saturating_duration_since(self.heard_at) >= self.interval.min(FIRST_PING)
+    /// When the client was heard last.
+    pub(super) fn heard_at(&self) -> Instant {
+        self.heard_at
     }
 
     /// The timer fired.

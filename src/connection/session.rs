@@ -30,6 +30,9 @@ use crate::protocol::{
 };
 use crate::tls::PeerIdentity;
 
+/// A client that was not heard for so long is quiet: what its next message needs is made anew then.
+const REST_AFTER: Duration = Duration::from_secs(2);
+
 /// What the task should do next.
 pub(super) enum Step {
     /// Read more; the unfinished operation at the front takes this many bytes in all, 0 for unknown.
@@ -40,7 +43,7 @@ pub(super) enum Step {
     /// Hand over what is staged, then go on with the same bytes.
     HandOver,
     /// Have this compared elsewhere, then go on with the same bytes.
-    Hash(HashCheck),
+    Hash(Box<HashCheck>),
     /// End the connection.
     Close(CloseReason),
 }
@@ -92,6 +95,8 @@ pub(super) struct Session {
     pub(super) rules: Rules,
     pub(super) stage: Stage,
     pub(super) pings: Pings,
+    /// When it is looked whether the client has fallen quiet; `None` while it is.
+    rest_at: Option<Instant>,
     had_first_pong: bool,
     pub(super) deadline_changed: bool,
     /// A new configuration is being looked at, and a slow comparison belongs to that.
@@ -143,6 +148,7 @@ impl Session {
             rules: options.rules(),
             stage,
             pings: Pings::new(entrance.ping_interval, options.pings_outstanding_max, now),
+            rest_at: Some(now + REST_AFTER),
             had_first_pong: false,
             deadline_changed: false,
             is_under_review: false,
@@ -293,7 +299,7 @@ impl Session {
         match self.entrance.authenticator.check(&self.credentials()) {
             Verdict::Granted(login) => self.welcome(login).map_err(Step::Close),
             Verdict::Refused => Err(Step::Close(self.refuse_login())),
-            Verdict::Hash(check) => Err(Step::Hash(check)),
+            Verdict::Hash(check) => Err(Step::Hash(Box::new(check))),
         }
     }
 
@@ -465,9 +471,13 @@ impl Session {
 
     /// When time alone makes something happen next.
     pub(super) fn next_deadline(&self) -> Instant {
+        let next = match self.rest_at {
+            Some(rest_at) => rest_at.min(self.pings.next()),
+            None => self.pings.next(),
+        };
         match self.stage {
-            Stage::Authenticating { until } => until.min(self.pings.next()),
-            _ => self.pings.next(),
+            Stage::Authenticating { until } => until.min(next),
+            _ => next,
         }
     }
 
@@ -508,17 +518,24 @@ impl Session {
     /// Bytes came.
     pub(super) fn heard(&mut self, now: Instant) {
         self.pings.heard(now);
+        if self.rest_at.is_none() {
+            self.rest_at = Some(now + REST_AFTER);
+            self.deadline_changed = true;
+        }
     }
 
-    /// Whether nothing came for a while.
-    pub(super) fn is_quiet(&self, now: Instant) -> bool {
-        self.pings.is_quiet(now)
-    }
-
-    /// Gives memory back that a quiet client does not need.
-    pub(super) fn rest(&mut self) {
+    /// Gives memory back that a quiet client does not need. Whether it is quiet.
+    pub(super) fn rest_if_quiet(&mut self, now: Instant) -> bool {
+        let rest_at = self.pings.heard_at() + REST_AFTER;
+        if self.rest_at.is_some() && now < rest_at {
+            self.rest_at = Some(rest_at);
+            return false;
+        }
+        self.rest_at = None;
         self.delivery.rest();
         self.publish_check.rest();
+        self.client.outbox().rest();
+        true
     }
 
     /// Hands over what the batch staged and counts it.

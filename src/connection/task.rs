@@ -36,6 +36,25 @@ const STALL_PER_READ_MAX: Duration = Duration::from_millis(10);
 
 /// Serves a connection until it ends.
 pub(super) async fn run(clients: Arc<Clients>, stream: TcpStream, address: SocketAddr) {
+    // What only the beginning needs is not kept for as long as the connection lives.
+    if let Some(connection) = Box::pin(greet(clients, stream, address)).await {
+        connection.live().await;
+    }
+}
+
+/// The same for a connection that speaks WebSocket.
+pub(super) async fn run_websocket(clients: Arc<Clients>, stream: TcpStream, address: SocketAddr) {
+    if let Some(connection) = Box::pin(greet_websocket(clients, stream, address)).await {
+        connection.live().await;
+    }
+}
+
+/// The beginning of a connection, up to where the client may say something.
+async fn greet(
+    clients: Arc<Clients>,
+    stream: TcpStream,
+    address: SocketAddr,
+) -> Option<Box<Connection>> {
     // Batches are made here; the kernel need not wait for more.
     let _ = stream.set_nodelay(true);
     let id = clients.next_id();
@@ -47,8 +66,7 @@ pub(super) async fn run(clients: Arc<Clients>, stream: TcpStream, address: Socke
         // It is not known yet where the client is.
         info.client_ip = String::new();
     }
-    // What only the beginning needs is not kept for as long as the connection lives.
-    match Box::pin(open(&clients, &terms, stream, &info)).await {
+    match open(&clients, &terms, stream, &info).await {
         Ok(transport) => {
             let address = transport.source.unwrap_or(address);
             let hello = Hello {
@@ -59,9 +77,7 @@ pub(super) async fn run(clients: Arc<Clients>, stream: TcpStream, address: Socke
                 preset: ConnectRequest::default(),
                 peer: transport.peer.clone(),
             };
-            Box::new(Connection::begin(clients, terms, transport, hello))
-                .live()
-                .await;
+            Some(Connection::begin(clients, terms, transport, hello))
         }
         Err(error) => {
             tracing::error!("{address} - cid:{id} - {error}");
@@ -73,21 +89,23 @@ pub(super) async fn run(clients: Arc<Clients>, stream: TcpStream, address: Socke
                 _ => CloseReason::TlsHandshakeFailure,
             };
             clients.closed.note(never_begun(id, address, reason));
+            None
         }
     }
 }
 
-/// The same for a connection that speaks WebSocket.
-pub(super) async fn run_websocket(clients: Arc<Clients>, stream: TcpStream, address: SocketAddr) {
+async fn greet_websocket(
+    clients: Arc<Clients>,
+    stream: TcpStream,
+    address: SocketAddr,
+) -> Option<Box<Connection>> {
     let terms = clients.terms();
-    let Some(websocket) = &terms.websocket else {
-        return;
-    };
+    let websocket = terms.websocket.as_ref()?;
     let _ = stream.set_nodelay(true);
     let id = clients.next_id();
     let entrance = websocket.entrance.clone();
     let nonce = clients.nonce(&entrance);
-    match Box::pin(websocket.open(stream)).await {
+    match websocket.open(stream).await {
         Ok((transport, preset)) => {
             let hello = Hello {
                 id,
@@ -97,10 +115,8 @@ pub(super) async fn run_websocket(clients: Arc<Clients>, stream: TcpStream, addr
                 preset,
                 peer: transport.peer.clone(),
             };
-            let (clients, terms) = (Arc::clone(&clients), Arc::clone(&terms));
-            Box::new(Connection::begin(clients, terms, transport, hello))
-                .live()
-                .await;
+            let terms = Arc::clone(&terms);
+            Some(Connection::begin(clients, terms, transport, hello))
         }
         Err(error) => {
             websocket::log_refused(id, address, &error);
@@ -109,6 +125,7 @@ pub(super) async fn run_websocket(clients: Arc<Clients>, stream: TcpStream, addr
                 let reason = CloseReason::TlsHandshakeFailure;
                 clients.closed.note(never_begun(id, address, reason));
             }
+            None
         }
     }
 }
@@ -202,8 +219,14 @@ struct Connection {
 }
 
 impl Connection {
-    /// A connection that has said hello.
-    fn begin(clients: Arc<Clients>, terms: Arc<Terms>, transport: Transport, hello: Hello) -> Self {
+    /// A connection that has said hello. On the heap, where it stays as it is: what a task holds while it waits would otherwise be held in each of the
+    /// places that it was moved through.
+    fn begin(
+        clients: Arc<Clients>,
+        terms: Arc<Terms>,
+        transport: Transport,
+        hello: Hello,
+    ) -> Box<Self> {
         let (id, address) = (hello.id, hello.address);
         let Transport {
             reader,
@@ -221,24 +244,23 @@ impl Connection {
         if greeting == Greeting::Due {
             session.greet();
         }
-        Self {
+        Box::new(Self {
             clients,
             address,
             reader,
             session,
             buffer: ReadBuffer::new(),
-        }
+        })
     }
 
-    /// Serves it to its end. On the heap, where it stays as it is: what a task holds while it waits would otherwise be held in each of
-    /// the places that it was moved through.
+    /// Serves it to its end. What it rarely waits for has a place of its own, so that the task is no larger than what it waits for mostly.
     async fn live(mut self: Box<Self>) {
         let client = Arc::clone(self.session.client());
         let (reason, held) = match self.clients.enter(&client) {
             true => self.serve(&client).await,
             false => (self.session.refuse_for_lack_of_room(), Vec::new()),
         };
-        client.outbox().finish(LAST_FLUSH_MAX).await;
+        Box::pin(client.outbox().finish(LAST_FLUSH_MAX)).await;
         // Who no longer finds it among the open ones finds it here.
         self.clients.closed.note(gone(&client, reason, held));
         self.clients.leave(&client);
@@ -264,7 +286,7 @@ impl Connection {
 
     async fn work(&mut self, client: &Arc<Client>) -> CloseReason {
         // New terms may have come before it was among those who are told of them.
-        if let Err(reason) = self.review().await {
+        if let Err(reason) = Box::pin(self.review()).await {
             return reason;
         }
         let timer = tokio::time::sleep_until(self.session.next_deadline());
@@ -279,7 +301,7 @@ impl Connection {
                     match call {
                         Call::Close(reason) => return reason,
                         Call::Review => {
-                            if let Err(reason) = self.review().await {
+                            if let Err(reason) = Box::pin(self.review()).await {
                                 return reason;
                             }
                         }
@@ -292,8 +314,7 @@ impl Connection {
                     if let Err(reason) = self.session.on_timer(Instant::now()) {
                         return reason;
                     }
-                    if self.session.is_quiet(Instant::now()) {
-                        self.session.rest();
+                    if self.session.rest_if_quiet(Instant::now()) {
                         self.buffer.rest();
                     }
                     timer.as_mut().reset(self.session.next_deadline());
@@ -358,12 +379,13 @@ impl Connection {
             if let Flow::Stall(receiver) = flow
                 && !stall_left.is_zero()
             {
-                stall_left -= self.session.stall(&receiver, STALL.min(stall_left)).await;
+                let stall = self.session.stall(&receiver, STALL.min(stall_left));
+                stall_left -= Box::pin(stall).await;
             }
             match step {
                 Step::Read { bytes_in_all } => return Ok(bytes_in_all),
                 Step::HandOver => {}
-                Step::Hash(check) => self.hash(check).await?,
+                Step::Hash(check) => Box::pin(self.hash(*check)).await?,
                 Step::Close(reason) => return Err(reason),
             }
         }
@@ -374,5 +396,22 @@ fn closed_by(error: &io::Error) -> CloseReason {
     match error.kind() {
         io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => CloseReason::ClientClosed,
         _ => websocket::close_reason_of(error).unwrap_or(CloseReason::ReadError),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// How large what a function returns is.
+    fn returned_bytes<F>(_: impl Fn(Arc<Clients>, TcpStream, SocketAddr) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    #[test]
+    fn a_connection_that_waits_takes_little() {
+        let (task, connection) = (returned_bytes(run), size_of::<Connection>());
+        assert!(task <= 704, "the task has {task} bytes");
+        assert!(connection <= 1152, "what it serves has {connection} bytes");
     }
 }

@@ -168,9 +168,11 @@ impl InternalBatches {
         offer
     }
 
-    /// Forgets how large batches were.
+    /// Gives back what is kept for the next batch, unless there is one.
     pub(super) fn rest(&mut self) {
-        self.buffer_bytes = 0;
+        if self.batches.is_empty() {
+            *self = Self::default();
+        }
     }
 }
 

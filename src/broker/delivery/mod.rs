@@ -307,7 +307,11 @@ impl Delivery {
     /// Forgets what was found and gives memory back; for a producer that has fallen quiet.
     pub fn rest(&mut self) {
         self.cache = MatchCache::default();
+        self.clients.rest();
         self.internals.rest();
+        self.picked = Vec::new();
+        self.untaken = Vec::new();
+        self.renamed = Vec::new();
     }
 }
 

@@ -130,6 +130,13 @@ impl ClientStages {
         }
     }
 
+    /// Gives back what is kept for the next batch, unless there is one.
+    pub(super) fn rest(&mut self) {
+        if self.touched.is_empty() {
+            *self = Self::default();
+        }
+    }
+
     /// Hands everything over and lets it be written.
     pub(super) fn hand_over(&mut self, traffic: &Traffic) -> Flow {
         let mut flow = Flow::Continue;

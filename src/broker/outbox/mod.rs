@@ -284,6 +284,14 @@ impl Outbox {
         pressure
     }
 
+    /// Gives back what is kept for bytes to come, unless there are some.
+    pub fn rest(&self) {
+        let mut state = self.state.lock();
+        if state.chunks.is_empty() {
+            state.chunks = VecDeque::new();
+        }
+    }
+
     /// Waits until the receiver has caught up, at most this long.
     pub async fn wait_while_stalled(&self, at_most: Duration) {
         let drained = self.drained.notified();
