@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use async_nats::jetstream::{self, Context, stream};
 use async_nats::{Client, ConnectOptions};
-use common::{Server, ServerOptions, eventually, free_port, http_get};
+use common::{Server, ServerOptions, eventually, free_ports, http_get};
 use futures_util::StreamExt;
 use rustix::process::Signal;
 use serde_json::Value;
@@ -247,44 +247,75 @@ async fn more_may_be_held_and_less_is_refused() {
     is_refused(&mut server, &nowhere, "jetstream storage dir");
 }
 
-#[tokio::test]
-async fn accounts_and_jetstream_itself_come_and_go_in_a_cluster() {
-    let ports = [free_port(), free_port(), free_port()];
+/// JetStream, with a store of its own.
+const ON: &str = "jetstream { store_dir: '@DIR@/js' }";
+
+/// What stands in the file of each of three servers: which one, whether account B has JetStream, and what is said of JetStream.
+fn trio_config() -> impl Fn(usize, &str, &str) -> String {
+    let ports: [u16; 3] = free_ports();
     let routes = ports
         .map(|port| format!("'nats://127.0.0.1:{port}'"))
         .join(",");
-    let config = |at: usize, b: &str, jetstream: &str| {
+    move |at, b, jetstream| {
         format!(
             "server_name: s{at}\ncluster {{ name: c, listen: '127.0.0.1:{}', routes: [{routes}] }}\n{jetstream}\n\
              accounts {{ A {{ users: [{{user: a, password: p}}], jetstream: enabled }}, B {{ users: [{{user: b, password: p}}], {b} }} }}",
             ports[at]
         )
-    };
-    let (on, with) = ("jetstream { store_dir: '@DIR@/js' }", "jetstream: enabled");
-    let mut servers: Vec<_> = (0..3)
-        .map(|at| {
-            ServerOptions::default()
-                .config(&config(at, "", on))
-                .monitoring()
-                .start()
-        })
-        .collect();
-    let make = async |context: &Context, name: &str| {
-        let deadline = std::time::Instant::now() + Duration::from_secs(60);
-        loop {
-            let wanted = stream::Config {
-                name: name.to_owned(),
-                subjects: vec![format!("{name}.>")],
-                num_replicas: 3,
-                ..Default::default()
-            };
-            match context.get_or_create_stream(wanted).await {
-                Ok(_) => return,
-                Err(error) => assert!(std::time::Instant::now() < deadline, "{error}"),
-            }
-            tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+}
+
+fn member(config: &str) -> Server {
+    ServerOptions::default().config(config).monitoring().start()
+}
+
+/// Makes a stream of that kind as soon as the cluster can.
+async fn make_like(context: &Context, wanted: stream::Config) {
+    let deadline = std::time::Instant::now() + Duration::from_secs(60);
+    loop {
+        match context.get_or_create_stream(wanted.clone()).await {
+            Ok(_) => return,
+            Err(error) => assert!(std::time::Instant::now() < deadline, "{error}"),
         }
-    };
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+}
+
+fn replicated(name: &str) -> stream::Config {
+    stream::Config {
+        name: name.to_owned(),
+        subjects: vec![format!("{name}.>")],
+        num_replicas: 3,
+        ..Default::default()
+    }
+}
+
+async fn make(context: &Context, name: &str) {
+    make_like(context, replicated(name)).await;
+}
+
+/// Publishes as soon as somebody takes it, and says under which sequence.
+async fn publish_again(context: &Context, subject: &'static str) -> u64 {
+    let deadline = std::time::Instant::now() + Duration::from_secs(60);
+    loop {
+        let sent = context.publish(subject, "x".into()).await.unwrap();
+        match sent.await {
+            Ok(ack) => return ack.sequence,
+            Err(error) => assert!(std::time::Instant::now() < deadline, "{error}"),
+        }
+    }
+}
+
+fn jsz(server: &Server, query: &str) -> Value {
+    let path = format!("/jsz?{query}");
+    let answer = http_get(server.monitor_address(), &path).unwrap();
+    serde_json::from_str(&answer.body).unwrap()
+}
+
+#[tokio::test]
+async fn accounts_and_jetstream_itself_come_and_go_in_a_cluster() {
+    let (config, on, with) = (trio_config(), ON, "jetstream: enabled");
+    let mut servers: Vec<_> = (0..3).map(|at| member(&config(at, "", on))).collect();
     make(&streams(&servers[0], "a").await, "one").await;
     for (at, server) in servers.iter_mut().enumerate() {
         reload(server, &config(at, with, on), 1);
@@ -292,30 +323,14 @@ async fn accounts_and_jetstream_itself_come_and_go_in_a_cluster() {
     let b = streams(&servers[1], "b").await;
     make(&b, "two").await;
     publish(&b, "two.x").await;
-    is_refused(
-        &mut servers[0],
-        &config(0, "", on),
-        "taking jetstream from accounts in a cluster",
-    );
     // A server without it is one that is away; when it has it again, it is a replica as before.
     reload(&mut servers[2], &config(2, with, "jetstream: disabled"), 2);
     let b = streams(&servers[1], "b").await;
-    let publish_again = async |subject: &'static str| {
-        let deadline = std::time::Instant::now() + Duration::from_secs(60);
-        loop {
-            let sent = b.publish(subject, "x".into()).await.unwrap();
-            match sent.await {
-                Ok(_) => return,
-                Err(error) => assert!(std::time::Instant::now() < deadline, "{error}"),
-            }
-        }
-    };
-    publish_again("two.y").await;
+    publish_again(&b, "two.y").await;
     reload(&mut servers[2], &config(2, with, on), 3);
     let deadline = std::time::Instant::now() + Duration::from_secs(60);
     loop {
-        let jsz = http_get(servers[2].monitor_address(), "/jsz?acc=B&streams=true").unwrap();
-        let jsz: Value = serde_json::from_str(&jsz.body).unwrap();
+        let jsz = jsz(&servers[2], "acc=B&streams=true");
         let stream = &jsz["account_details"][0]["stream_detail"][0];
         if stream["state"]["messages"].as_u64() >= Some(2) {
             break;
@@ -323,4 +338,180 @@ async fn accounts_and_jetstream_itself_come_and_go_in_a_cluster() {
         assert!(std::time::Instant::now() < deadline, "{jsz}");
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
+}
+
+#[track_caller]
+fn is_well(server: &Server) {
+    eventually("the server is well", || {
+        let health = http_get(server.monitor_address(), "/healthz").unwrap();
+        (health.status == 200).then_some(())
+    });
+}
+
+/// Nobody in account B is heard by JetStream on this server, and all others are well.
+async fn is_taken_from_b(server: &Server) {
+    is_well(server);
+    assert!(ask(server, "b").await.contains("10039"));
+    let plain = client(server, "b").await;
+    let info = plain.request("$JS.API.STREAM.INFO.three", "".into());
+    let info = info.await.unwrap().payload;
+    assert!(String::from_utf8_lossy(&info).contains("10039"));
+    for subject in ["three.x", "one.x", "memory.x"] {
+        let lost = plain.request(subject, "x".into()).await.unwrap_err();
+        assert!(lost.to_string().contains("no responders"), "{lost}");
+    }
+    assert_eq!(jsz(server, "")["accounts"], 1);
+    publish_again(&streams(server, "a").await, "a.x").await;
+}
+
+#[tokio::test]
+async fn an_account_of_a_cluster_loses_jetstream_and_finds_what_it_had() {
+    let (config, with) = (trio_config(), "jetstream: enabled");
+    let mut servers: Vec<_> = (0..3).map(|at| member(&config(at, with, ON))).collect();
+    make(&streams(&servers[0], "a").await, "a").await;
+    let b = streams(&servers[0], "b").await;
+    make(&b, "three").await;
+    let alone = stream::Config {
+        num_replicas: 1,
+        ..replicated("one")
+    };
+    make_like(&b, alone).await;
+    let in_memory = stream::Config {
+        storage: stream::StorageType::Memory,
+        ..replicated("memory")
+    };
+    make_like(&b, in_memory).await;
+    for subject in ["three.x", "three.x", "three.x", "one.x", "memory.x"] {
+        publish_again(&b, subject).await;
+    }
+    let durable = jetstream::consumer::pull::Config {
+        durable_name: Some("d".into()),
+        ..Default::default()
+    };
+    let three = b.get_stream("three").await.unwrap();
+    let consumer = three.create_consumer(durable).await.unwrap();
+    let fetch = async |count: usize| -> Vec<u64> {
+        let mut sequences = Vec::new();
+        let deadline = std::time::Instant::now() + Duration::from_secs(60);
+        while sequences.len() < count {
+            assert!(std::time::Instant::now() < deadline, "{sequences:?}");
+            let fetch = consumer.fetch().max_messages(count - sequences.len());
+            let Ok(mut fetched) = fetch.messages().await else {
+                continue;
+            };
+            while let Some(Ok(message)) = fetched.next().await {
+                sequences.push(message.info().unwrap().stream_sequence);
+                message.double_ack().await.unwrap();
+            }
+        }
+        sequences
+    };
+    assert_eq!(fetch(2).await, [1, 2]);
+
+    for (at, server) in servers.iter_mut().enumerate() {
+        reload(server, &config(at, "", ON), 1);
+    }
+    for server in &servers {
+        is_taken_from_b(server).await;
+    }
+    for (at, server) in servers.iter_mut().enumerate() {
+        reload(server, &config(at, with, ON), 2);
+    }
+    // On whatever server, all is as it was, and goes on.
+    let taken = [
+        publish_again(&streams(&servers[0], "b").await, "three.x").await,
+        publish_again(&streams(&servers[1], "b").await, "one.x").await,
+        publish_again(&streams(&servers[2], "b").await, "memory.x").await,
+    ];
+    assert_eq!(taken, [4, 2, 2]);
+    assert_eq!(fetch(2).await, [3, 4]);
+
+    // Also over starts without it.
+    for (at, server) in servers.iter_mut().enumerate() {
+        reload(server, &config(at, "", ON), 3);
+        server.kill();
+    }
+    for server in &mut servers {
+        server.start_again();
+    }
+    for server in &servers {
+        is_taken_from_b(server).await;
+    }
+    for (at, server) in servers.iter_mut().enumerate() {
+        reload(server, &config(at, with, ON), 1);
+    }
+    let b = streams(&servers[1], "b").await;
+    assert_eq!(publish_again(&b, "three.x").await, 5);
+    assert_eq!(publish_again(&b, "one.x").await, 3);
+    publish_again(&b, "memory.x").await;
+    let mut info = b.get_stream("three").await.unwrap();
+    assert_eq!(info.info().await.unwrap().state.messages, 5);
+}
+
+#[tokio::test]
+async fn one_server_without_an_account_does_not_lead_for_it_and_keeps_up() {
+    let (config, with) = (trio_config(), "jetstream: enabled");
+    let mut servers: Vec<_> = (0..3).map(|at| member(&config(at, with, ON))).collect();
+    let b = streams(&servers[0], "b").await;
+    make(&b, "three").await;
+    publish_again(&b, "three.x").await;
+    let leader = async |context: &Context| -> Option<usize> {
+        let mut stream = context.get_stream("three").await.ok()?;
+        let cluster = stream.info().await.ok()?.cluster.clone()?;
+        cluster.leader?.trim_start_matches('s').parse().ok()
+    };
+    let deadline = std::time::Instant::now() + Duration::from_secs(60);
+    let led = loop {
+        if let Some(led) = leader(&b).await {
+            break led;
+        }
+        assert!(std::time::Instant::now() < deadline, "nobody leads");
+    };
+    reload(&mut servers[led], &config(led, "", ON), 1);
+    let other = (led + 1) % 3;
+    let elsewhere = streams(&servers[other], "b").await;
+    assert_eq!(publish_again(&elsewhere, "three.x").await, 2);
+    let deadline = std::time::Instant::now() + Duration::from_secs(60);
+    while leader(&elsewhere).await.is_none_or(|leads| leads == led) {
+        assert!(std::time::Instant::now() < deadline, "nobody else leads");
+    }
+    assert!(ask(&servers[led], "b").await.contains("10039"));
+    reload(&mut servers[led], &config(led, with, ON), 2);
+    let deadline = std::time::Instant::now() + Duration::from_secs(60);
+    loop {
+        let jsz = jsz(&servers[led], "acc=B&streams=true");
+        let stream = &jsz["account_details"][0]["stream_detail"][0];
+        if stream["state"]["messages"] == 2 {
+            break;
+        }
+        assert!(std::time::Instant::now() < deadline, "{jsz}");
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+}
+
+#[tokio::test]
+async fn the_meta_group_is_compacted_as_a_reload_says() {
+    let config = trio_config();
+    let often = "jetstream { store_dir: '@DIR@/js', meta_compact: 3, meta_compact_sync: true }";
+    let mut servers: Vec<_> = (0..3).map(|at| member(&config(at, "", ON))).collect();
+    let a = streams(&servers[0], "a").await;
+    for name in ["s1", "s2", "s3", "s4", "s5", "s6"] {
+        make(&a, name).await;
+    }
+    let pending = |server: &Server| {
+        let jsz = jsz(server, "");
+        jsz["meta_cluster"]["snapshot"]["pending_entries"].as_u64()
+    };
+    for server in &servers {
+        eventually("all is applied", || {
+            pending(server).filter(|open| *open >= 6)
+        });
+    }
+    for (at, server) in servers.iter_mut().enumerate() {
+        reload(server, &config(at, "", often), 1);
+        eventually("it is compacted", || {
+            pending(server).filter(|open| *open < 3)
+        });
+    }
+    make(&a, "s7").await;
 }

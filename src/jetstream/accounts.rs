@@ -77,12 +77,13 @@ impl Accounts {
         account
     }
 
-    /// What a start found of accounts that have none; nobody waits for it here any more.
+    /// The streams that a start found of accounts that have none, and let run; nobody waits for them here any more.
     pub(crate) fn take_unlisted(&self) -> Vec<AccountStreams> {
-        let unlisted = std::mem::take(&mut *self.unlisted.lock());
-        let streams = unlisted.into_iter().map(|(name, all)| {
+        let mut unlisted = self.unlisted.lock();
+        let streams = unlisted.iter_mut().map(|(name, all)| {
             let account = AccountStreams::new(name, AccountLimits::default());
-            for found in all {
+            let runs = |found: &mut Found| matches!(found, Found::Running(_));
+            for found in all.extract_if(.., runs) {
                 account.found(found);
             }
             account
@@ -90,8 +91,20 @@ impl Accounts {
         streams.collect()
     }
 
-    /// An account has it no more.
+    /// An account has it no more. Which of its streams could not be brought back is known again when it has.
     pub(crate) fn disable(&self, name: &str) -> Option<Arc<AccountStreams>> {
-        self.with.write().remove(name)
+        let account = self.with.write().remove(name)?;
+        let offline = account.all_offline().into_iter();
+        let offline: Vec<_> = offline
+            .map(|(stream, reason)| Found::Offline {
+                consumers: account.unsupported_consumers(&stream).unwrap_or_default(),
+                name: stream,
+                reason,
+            })
+            .collect();
+        if !offline.is_empty() {
+            self.unlisted.lock().insert(name.to_owned(), offline);
+        }
+        Some(account)
     }
 }

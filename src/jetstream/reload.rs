@@ -9,6 +9,7 @@ use super::limits::AccountLimits;
 use super::monitor::Settings;
 use super::runtime::JetStream;
 use crate::broker::{Account, Broker, InternalSubscription};
+use crate::config::options::MetaCompaction;
 
 /// The subscriptions to the API's subjects, by account.
 #[derive(Default)]
@@ -51,10 +52,16 @@ impl JetStream {
     pub fn set_accounts(&self, with: &[(String, AccountLimits)], without: &[String]) {
         let keeps = |name: &str| with.iter().any(|(kept, _)| kept == name);
         for name in self.accounts.names() {
-            if !keeps(&name)
-                && let Some(account) = self.accounts.disable(&name)
-            {
-                self.backend.park(&account);
+            if keeps(&name) {
+                continue;
+            }
+            match &self.cluster {
+                Some(cluster) => cluster.take_from(&name),
+                None => {
+                    if let Some(account) = self.accounts.disable(&name) {
+                        self.backend.park(&account);
+                    }
+                }
             }
         }
         for (name, limits) in with {
@@ -63,10 +70,11 @@ impl JetStream {
                 account.set_limits(*limits);
                 continue;
             }
-            let account = self.accounts.enable(name, *limits);
             if let Some(cluster) = &self.cluster {
-                cluster.account_came(&account);
+                cluster.give_to(name, *limits);
+                continue;
             }
+            let account = self.accounts.enable(name, *limits);
             for stream in self.backend.unpark(name) {
                 account.insert(stream);
             }
@@ -99,6 +107,13 @@ impl JetStream {
             });
         }
         self.settings.store(Arc::new(after));
+    }
+
+    /// The meta group's state is carried at other times from now on.
+    pub fn set_meta_compaction(&self, compaction: MetaCompaction) {
+        if let Some(cluster) = &self.cluster {
+            cluster.set_compaction(compaction);
+        }
     }
 
     /// The server has these tags from now on; streams that are placed later follow them.

@@ -175,6 +175,9 @@ impl JetStream {
             damage,
         } = Streams::open(storage, &setup, broker)?;
         let accounts = Arc::new(Accounts::new(&setup.accounts, found));
+        for without in accounts.take_unlisted() {
+            streams.park_all(&without);
+        }
         let cluster_name = cluster.name.clone();
         let profile = PeerProfile {
             server: setup.server_name.clone(),

@@ -64,6 +64,7 @@ impl Server {
             let memory = bytes(jetstream_options.memory_max);
             jetstream.set_server_limits(memory, bytes(jetstream_options.file_max));
             jetstream.set_tags(&options.server_tags);
+            jetstream.set_meta_compaction(jetstream_options.meta_compaction);
             jetstream.set_accounts(&accounts.with, &accounts.without);
             return;
         }

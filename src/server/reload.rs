@@ -34,9 +34,6 @@ pub enum ReloadError {
     /// What it says needs another start.
     #[error(transparent)]
     NotReloadable(#[from] NotReloadable),
-    /// Accounts of a cluster cannot lose JetStream.
-    #[error("config reload not supported for taking jetstream from accounts in a cluster: {0:?}")]
-    JetStreamAccounts(Vec<String>),
     /// The certificates for clients cannot be used.
     #[error(transparent)]
     Tls(#[from] TlsError),
@@ -85,7 +82,6 @@ impl Server {
         let options = (self.load)()?;
         let changes = changes(&old, &options)?;
         let accounts = stream_accounts(&options);
-        self.keeps_accounts(&old, &options, &accounts)?;
         let tls = client_tls(&options)?;
         let monitor_tls = encryption(&options)?;
         let routes = RouteOptions::new(&options)?;
@@ -107,31 +103,6 @@ impl Server {
             accounts,
             routes,
         })
-    }
-
-    /// Streams of a cluster are on several servers, which cannot all stop them at once.
-    fn keeps_accounts(
-        &self,
-        old: &Options,
-        new: &Options,
-        accounts: &StreamAccounts,
-    ) -> Result<(), ReloadError> {
-        let is_clustered = self
-            .jetstream()
-            .is_some_and(|jetstream| jetstream.is_clustered());
-        if new.jetstream().is_none() || !is_clustered {
-            return Ok(());
-        }
-        let kept = accounts.names();
-        let lost: Vec<_> = stream_accounts(old)
-            .names()
-            .into_iter()
-            .filter(|name| !kept.contains(name))
-            .collect();
-        match lost.is_empty() {
-            true => Ok(()),
-            false => Err(ReloadError::JetStreamAccounts(lost)),
-        }
     }
 
     /// Nothing here fails: files that tell where the server is are written as well as can be.

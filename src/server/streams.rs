@@ -145,15 +145,6 @@ pub(super) struct StreamAccounts {
     pub(super) without: Vec<String>,
 }
 
-impl StreamAccounts {
-    /// The names of those that have it.
-    pub(super) fn names(&self) -> Vec<String> {
-        let mut names: Vec<String> = self.with.iter().map(|(name, _)| name.clone()).collect();
-        names.sort();
-        names
-    }
-}
-
 /// The accounts that have JetStream, and those that have not. With no account of its own the file leaves it to the global
 /// one; with accounts it is where the file says.
 pub(super) fn stream_accounts(options: &Options) -> StreamAccounts {

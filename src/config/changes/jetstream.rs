@@ -71,7 +71,8 @@ fn same_manners(old: &JetStreamOptions, new: &JetStreamOptions) -> Result<(), No
         request_queue_max,
         catchup_bytes_max,
         unique_tag,
-        meta_compaction,
+        // Looked at with every entry.
+        meta_compaction: _,
         limits,
     } = old;
     same("SyncInterval", sync, &new.sync)?;
@@ -88,7 +89,5 @@ fn same_manners(old: &JetStreamOptions, new: &JetStreamOptions) -> Result<(), No
     let (old, new_bytes) = (catchup_bytes_max, &new.catchup_bytes_max);
     same("JetStreamMaxCatchup", old, new_bytes)?;
     same("JetStreamUniqueTag", unique_tag, &new.unique_tag)?;
-    let (old, new_compaction) = (meta_compaction, &new.meta_compaction);
-    same("JetStreamMetaCompact", old, new_compaction)?;
     same("JetStreamLimits", limits, &new.limits)
 }

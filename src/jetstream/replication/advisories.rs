@@ -89,7 +89,8 @@ impl Advisories {
 
     fn tell(&self, meta: &Meta, groups: &[GroupNumber], event: GroupEvent<'_>) {
         for (of, assignment) in meta.all_streams() {
-            if !groups.contains(&of.group) {
+            // Of an account that has no JetStream here others tell.
+            if !groups.contains(&of.group) || self.accounts.get(&of.account).is_none() {
                 continue;
             }
             let seen = self.shown.seen_here(&of.account, &of.stream);

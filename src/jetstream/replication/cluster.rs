@@ -1,6 +1,6 @@
 //! This server's part in the JetStream of a cluster: what is started, in which order, and ended.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -18,7 +18,7 @@ use super::super::accounts::Accounts;
 use super::super::api::elsewhere::Elsewhere;
 use super::super::api::handler::{ClusterInfos, Server, Steward, StreamMaker};
 use super::super::api::workers::ApiQueue;
-use super::super::limits::ServerLimits;
+use super::super::limits::{AccountLimits, ServerLimits};
 use super::super::meta::{Command, PeerProfile, Sightings};
 use super::super::monitor::{GroupDetail, StreamFault};
 use super::super::runtime::StartError;
@@ -41,7 +41,7 @@ use super::removal::take_out_removed;
 use super::repairs::Repairs;
 use super::replicated::{LinkFetch, Replicated};
 use super::reports::Reporter;
-use super::room::lead_only_with_room;
+use super::room::lead_only_what_can_go_on;
 use super::router::{Directory, Router};
 use super::shown::Shown;
 use super::steward::GroupSteward;
@@ -289,7 +289,7 @@ impl Cluster {
                 Arc::clone(&machine),
                 Arc::downgrade(&view),
             )),
-            runtime.spawn(lead_only_with_room(Arc::clone(&replicated))),
+            runtime.spawn(lead_only_what_can_go_on(Arc::clone(&replicated))),
             runtime.spawn(look_who_leads(
                 Arc::clone(&machine),
                 Arc::clone(&follower),
@@ -324,9 +324,19 @@ impl Cluster {
         self.profile.send_modify(change);
     }
 
-    /// An account has JetStream from now on: what a start found of it is matched with what is to be here.
-    pub fn account_came(&self, account: &super::super::registry::AccountStreams) {
-        self.follower.found_later(account);
+    /// An account has JetStream from now on, with all that is here of it.
+    pub fn give_to(&self, account: &str, limits: AccountLimits) {
+        self.follower.give_to(account, limits);
+    }
+
+    /// An account has JetStream no more. What is here of it stays. Waits for shards.
+    pub fn take_from(&self, account: &str) {
+        self.follower.take_from(account);
+    }
+
+    /// The meta group's state is carried at other times from now on.
+    pub fn set_compaction(&self, compaction: MetaCompaction) {
+        self.machine.set_compaction(compaction);
     }
 
     /// Makes streams for the API.
@@ -559,6 +569,7 @@ async fn follow(machine: Arc<MetaMachine>, links: Arc<Links>, follower: Arc<Foll
         tokio::select! {
             changed = changes.changed() => if changed.is_err() { return },
             changed = roles.changed() => if changed.is_err() { return },
+            () = follower.looks_again.notified() => {}
             () = again, if left || !current => {}
         }
     }
@@ -574,6 +585,7 @@ async fn look_who_leads(
     let connected = Arc::clone(&follower.replicated.view.links);
     let mut links = connected.changes();
     let mut quiet_for = 0;
+    let mut resting = BTreeSet::new();
     loop {
         tokio::time::sleep(LOOK_INTERVAL).await;
         let looked = follower.replicated.look(&own);
@@ -597,7 +609,10 @@ async fn look_who_leads(
         }
         quiet_for += 1;
         let linked = links.has_changed().unwrap_or(false);
-        if !changed && !linked && quiet_for < REPORT_LOOKS {
+        let now_resting = follower.view.resting();
+        let rests = resting != now_resting;
+        resting = now_resting;
+        if !changed && !linked && !rests && quiet_for < REPORT_LOOKS {
             continue;
         }
         links.borrow_and_update();

@@ -4,12 +4,13 @@
 //! lead, the one of the later term does. What is too much for one report is told in several, each of which says all about the groups from one number to another.
 //!
 //! ```text
-//! report: version u8 (3) | bytes held in memory u64, on disk u64 | first group u64, last group u64 | u32 count, each: group u64, term u64
+//! report: version u8 (4) | bytes held in memory u64, on disk u64 | first group u64, last group u64
+//!         | u16 count, each: length u16, account without JetStream | u32 count, each: group u64, term u64
 //! ```
 //!
 //! All numbers are little-endian.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
@@ -20,9 +21,11 @@ use raft::group::GroupNumber;
 use super::super::api::now;
 use super::super::types::Time;
 
-const VERSION: u8 = 3;
-const HEAD_BYTES: usize = 37;
+const VERSION: u8 = 4;
+const HEAD_BYTES: usize = 39;
 const LED_BYTES: usize = 16;
+/// Accounts in one report; whoever does not hear of the others asks in vain that one of their streams be led there.
+const REPORT_ACCOUNTS_MAX: usize = 1024;
 /// Groups in one report; what a server leads beyond that comes with the next.
 const REPORT_GROUPS_MAX: usize = if cfg!(test) { 4 } else { 16 * 1024 };
 
@@ -40,6 +43,8 @@ pub(super) struct Report {
     pub memory_bytes: u64,
     /// Bytes that its streams on disk hold.
     pub storage_bytes: u64,
+    /// Accounts that have no JetStream on it, and that it has replicas of.
+    pub resting: BTreeSet<String>,
     /// What it leads.
     pub led: Vec<Led>,
 }
@@ -86,12 +91,40 @@ fn encode_piece(report: &Report, (first, last): (u64, u64), led: &[Led]) -> Byte
     out.put_u64_le(report.storage_bytes);
     out.put_u64_le(first);
     out.put_u64_le(last);
+    put_accounts(&mut out, &report.resting);
     out.put_u32_le(u32::try_from(led.len()).unwrap_or(u32::MAX));
     for led in led {
         out.put_u64_le(led.group.0);
         out.put_u64_le(led.term);
     }
     out.freeze()
+}
+
+fn put_accounts(out: &mut BytesMut, accounts: &BTreeSet<String>) {
+    let lengths = accounts
+        .iter()
+        .filter_map(|name| Some((name, u16::try_from(name.len()).ok()?)));
+    let told: Vec<_> = lengths.take(REPORT_ACCOUNTS_MAX).collect();
+    out.put_u16_le(told.len() as u16);
+    for (name, length) in told {
+        out.put_u16_le(length);
+        out.put_slice(name.as_bytes());
+    }
+}
+
+fn take_accounts(bytes: &mut Bytes) -> Result<BTreeSet<String>, MalformedReport> {
+    let count = bytes.try_get_u16_le().map_err(|_| MalformedReport)?;
+    let mut accounts = BTreeSet::new();
+    for _ in 0..count {
+        let length = bytes.try_get_u16_le().map_err(|_| MalformedReport)?;
+        let length = usize::from(length);
+        if length > bytes.len() {
+            return Err(MalformedReport);
+        }
+        let name = String::from_utf8(bytes.split_to(length).to_vec());
+        accounts.insert(name.map_err(|_| MalformedReport)?);
+    }
+    Ok(accounts)
 }
 
 /// Reads a piece of what [`encode`] wrote.
@@ -102,6 +135,7 @@ pub(super) fn decode(mut bytes: Bytes) -> Result<Heard, MalformedReport> {
     let mut number = || bytes.try_get_u64_le().map_err(|_| MalformedReport);
     let (memory_bytes, storage_bytes) = (number()?, number()?);
     let groups = GroupNumber(number()?)..=GroupNumber(number()?);
+    let resting = take_accounts(&mut bytes)?;
     let count = bytes.try_get_u32_le().map_err(|_| MalformedReport)?;
     let count = usize::try_from(count).map_err(|_| MalformedReport)?;
     if count.checked_mul(LED_BYTES) != Some(bytes.len()) {
@@ -120,6 +154,7 @@ pub(super) fn decode(mut bytes: Bytes) -> Result<Heard, MalformedReport> {
     let report = Report {
         memory_bytes,
         storage_bytes,
+        resting,
         led,
     };
     Ok(Heard { report, groups })
@@ -233,6 +268,7 @@ mod tests {
         let report = Report {
             memory_bytes: 7,
             storage_bytes: u64::MAX,
+            resting: ["A", "", "another"].map(str::to_owned).into(),
             led: vec![led(1, 2), led(3, u64::MAX)],
         };
         let pieces = encode(&report);

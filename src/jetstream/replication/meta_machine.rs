@@ -38,7 +38,7 @@ const CHANGES_KEPT: usize = 4096;
 /// The state machine of the meta group on this server.
 pub(super) struct MetaMachine {
     engine: Arc<FileEngine>,
-    compaction: MetaCompaction,
+    compaction: Mutex<MetaCompaction>,
     state: Mutex<State>,
     published: watch::Sender<Arc<Meta>>,
     role: watch::Sender<Role>,
@@ -106,22 +106,26 @@ pub(super) fn decode(mut bytes: &[u8]) -> Result<(Meta, Checkpoint), MalformedSt
     Ok((meta, checkpoint))
 }
 
+/// Without a limit, the state is carried as this room likes it.
+fn with_defaults(compaction: MetaCompaction) -> MetaCompaction {
+    match compaction {
+        MetaCompaction {
+            entries: None,
+            bytes: None,
+            waits,
+        } => MetaCompaction {
+            entries: Some(ENTRIES_BETWEEN_CARRIES),
+            bytes: Some(BYTES_BETWEEN_CARRIES),
+            waits,
+        },
+        chosen => chosen,
+    }
+}
+
 impl MetaMachine {
     /// An empty state, before the group is begun here.
-    /// Without a limit in `compaction`, the state is carried as this room likes it.
     pub fn new(engine: Arc<FileEngine>, compaction: MetaCompaction) -> Arc<Self> {
-        let compaction = match compaction {
-            MetaCompaction {
-                entries: None,
-                bytes: None,
-                waits,
-            } => MetaCompaction {
-                entries: Some(ENTRIES_BETWEEN_CARRIES),
-                bytes: Some(BYTES_BETWEEN_CARRIES),
-                waits,
-            },
-            chosen => chosen,
-        };
+        let compaction = Mutex::new(with_defaults(compaction));
         Arc::new_cyclic(|this| Self {
             engine,
             compaction,
@@ -140,6 +144,14 @@ impl MetaMachine {
             group: RwLock::new(None),
             this: this.clone(),
         })
+    }
+
+    /// The state is carried at other times from now on; at once when that is due.
+    pub fn set_compaction(&self, compaction: MetaCompaction) {
+        *self.compaction.lock() = with_defaults(compaction);
+        let mut state = self.state.lock();
+        // Nobody applies anything meanwhile: there is nobody to wait for it.
+        drop(self.carry_if_due(&mut state));
     }
 
     /// Begins with that state, where a checkpoint says that it stands, and carries later ones under that owner.
@@ -251,7 +263,7 @@ impl MetaMachine {
             entries,
             bytes,
             waits,
-        } = self.compaction;
+        } = *self.compaction.lock();
         let is_due = entries.is_some_and(|max| state.entries >= max)
             || bytes.is_some_and(|max| state.bytes as u64 >= max);
         if !is_due || state.carrying {

@@ -30,6 +30,7 @@ use super::stream::scale::{
     to_replicated_in_memory,
 };
 use super::view::View;
+use crate::broker::Account;
 use crate::cluster::link::Links;
 
 /// How long another replica may take to answer what this one lacks.
@@ -68,6 +69,10 @@ pub(super) struct Running {
     spare: Option<FileStore>,
     /// What it was when it was last looked at.
     seen: Option<Role>,
+    /// Whose stream it is.
+    account: Arc<Account>,
+    /// Whether that has no JetStream: then it is a stream to nobody.
+    rests: bool,
 }
 
 fn cannot(reason: impl std::fmt::Display) -> ApiError {
@@ -159,7 +164,13 @@ impl Replicated {
         founding: Founding,
         spare: Option<FileStore>,
     ) -> Result<Stream, ApiError> {
-        let Founding { setup, spec } = founding;
+        let Founding { mut setup, spec } = founding;
+        let account = Arc::clone(&setup.account);
+        setup.rests = !self.view.has_jetstream(account.name());
+        let rests = setup.rests;
+        if rests {
+            self.view.set_resting(account.name(), true);
+        }
         let config = StreamConfig::clone(setup.core.config());
         let started = self.runtime.block_on(self.replicas.start(setup, spec));
         let replica = started.map_err(cannot)?;
@@ -169,6 +180,8 @@ impl Replicated {
             storage,
             spare,
             seen: None,
+            account,
+            rests,
         };
         self.running.lock().insert(number, running);
         Ok(Stream::new(config, Box::new(port)))
@@ -370,6 +383,7 @@ impl Replicated {
             owner: id.0,
             position,
             keeps_nothing: false,
+            rests: false,
         }
     }
 
@@ -413,6 +427,41 @@ impl Replicated {
         };
         let setup = self.setup(account, core, id, checkpoint.unwrap_or_default());
         Ok((Founding { setup, spec }, id, spare))
+    }
+
+    /// An account has no JetStream any more: its replicas here rest.
+    pub fn rest(&self, account: &str) {
+        let mut running = self.running.lock();
+        for one in running.values_mut() {
+            if one.account.name() == account {
+                one.rests = true;
+                self.view.set_resting(account, true);
+                one.replica.port.rest();
+            }
+        }
+    }
+
+    /// An account has JetStream again.
+    pub fn wake(&self, name: &str) {
+        let account = self.streams.account(name);
+        self.view.set_resting(name, false);
+        let mut running = self.running.lock();
+        for one in running.values_mut() {
+            if one.account.name() == name {
+                one.rests = false;
+                one.account = Arc::clone(&account);
+                one.replica.port.wake(Arc::clone(&account));
+            }
+        }
+    }
+
+    /// The replicas here that rest, and whose streams they are.
+    pub fn resting(&self) -> Vec<(StreamReplica, Arc<Account>)> {
+        let running = self.running.lock();
+        let resting = running.values().filter(|running| running.rests);
+        resting
+            .map(|running| (running.replica.clone(), Arc::clone(&running.account)))
+            .collect()
     }
 
     /// How many replicas run here.

@@ -1,6 +1,6 @@
 //! What this server knows of the others and of who leads what, and its share of answers that all give together.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
@@ -30,6 +30,8 @@ pub(super) struct View {
     pub leaders: Leaders,
     accounts: Arc<Accounts>,
     streams: Arc<Streams>,
+    /// Accounts without JetStream that this server has replicas of.
+    resting: RwLock<BTreeSet<String>>,
     /// What other servers said last that they hold, and when.
     heard: RwLock<HashMap<Arc<str>, Heard>>,
     /// Streams with one replica that are here, by account and name.
@@ -38,10 +40,12 @@ pub(super) struct View {
 }
 
 /// What a server said of itself.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 struct Heard {
     memory_bytes: u64,
     storage_bytes: u64,
+    /// Accounts that have no JetStream there.
+    resting: BTreeSet<String>,
     at: Time,
 }
 
@@ -58,6 +62,7 @@ impl View {
             links,
             machine,
             leaders: Leaders::default(),
+            resting: RwLock::default(),
             accounts,
             streams,
             heard: RwLock::default(),
@@ -70,6 +75,32 @@ impl View {
     pub fn serve(&self, server: &Arc<Server>) {
         // Once per run.
         let _ = self.server.set(Arc::clone(server));
+    }
+
+    /// Whether an account has JetStream on this server.
+    pub fn has_jetstream(&self, account: &str) -> bool {
+        self.accounts.get(account).is_some()
+    }
+
+    /// Replicas of an account rest here, or do not any more.
+    pub fn set_resting(&self, account: &str, rests: bool) {
+        let mut resting = self.resting.write();
+        match rests {
+            true => resting.insert(account.to_owned()),
+            false => resting.remove(account),
+        };
+    }
+
+    /// The accounts whose replicas rest here.
+    pub fn resting(&self) -> BTreeSet<String> {
+        self.resting.read().clone()
+    }
+
+    /// Whether a server has said that an account has JetStream there, as far as it has replicas of it.
+    pub fn serves(&self, server: &str, account: &str) -> bool {
+        let heard = self.heard.read();
+        let heard = heard.get(server);
+        heard.is_some_and(|heard| !heard.resting.contains(account))
     }
 
     /// A stream is here, or not any more.
@@ -117,6 +148,7 @@ impl View {
         Report {
             memory_bytes: self.streams.held_bytes(Storage::Memory),
             storage_bytes: self.streams.held_bytes(Storage::File),
+            resting: self.resting(),
             led: self.leaders.led_by(&self.own),
         }
     }
@@ -136,6 +168,7 @@ impl View {
         let heard = Heard {
             memory_bytes: report.memory_bytes,
             storage_bytes: report.storage_bytes,
+            resting: report.resting,
             at: now(),
         };
         self.heard.write().insert(Arc::clone(from), heard);
@@ -154,19 +187,23 @@ impl View {
         }
         let heard = self.heard.read();
         let seen = meta.peers().keys().map(|server| {
-            let heard = match **server == *self.own {
-                true => Some(Heard {
-                    memory_bytes: self.streams.held_bytes(Storage::Memory),
-                    storage_bytes: self.streams.held_bytes(Storage::File),
-                    at: now(),
-                }),
-                false => heard.get(server.as_str()).copied(),
+            let (memory_bytes, storage_bytes, last_seen) = match **server == *self.own {
+                true => (
+                    self.streams.held_bytes(Storage::Memory),
+                    self.streams.held_bytes(Storage::File),
+                    now(),
+                ),
+                false => heard
+                    .get(server.as_str())
+                    .map_or((0, 0, Time::ZERO), |heard| {
+                        (heard.memory_bytes, heard.storage_bytes, heard.at)
+                    }),
             };
             let sighting = Sighting {
                 online: self.reaches(server),
-                last_seen: heard.map_or(Time::ZERO, |heard| heard.at),
-                memory_bytes: heard.map_or(0, |heard| heard.memory_bytes),
-                storage_bytes: heard.map_or(0, |heard| heard.storage_bytes),
+                last_seen,
+                memory_bytes,
+                storage_bytes,
                 ha_assets: assets.get(server.as_str()).copied().unwrap_or(0),
             };
             (server.clone(), sighting)

@@ -10,7 +10,7 @@
 //! - `backend`: making, bringing back and removing streams; `giving`: those that leave and come back in another form; `aside`: those that are kept and never run; `parked`: those of
 //!   accounts without JetStream.
 //! - `copying`: what a stream's slot does for its mirror or its sources.
-//! - `replica`: what a stream's slot does beyond that as one of several replicas.
+//! - `replica`: what a stream's slot does beyond that as one of several replicas; `resting`: those of accounts without JetStream.
 //! - `soundness`: whether what a replica holds can be relied upon.
 //! - `replica_port`: how others reach a replica.
 //! - `replicated_log`: the stream's group as its log.
@@ -44,6 +44,7 @@ mod replica_port;
 mod replicated_log;
 #[cfg(test)]
 mod replicated_log_tests;
+mod resting;
 mod shards;
 mod slot;
 mod soundness;

@@ -13,6 +13,7 @@ use super::backend::Streams;
 use super::remembered::Remembered;
 use crate::jetstream::core::StreamCore;
 use crate::jetstream::registry::{AccountStreams, Stream};
+use crate::jetstream::types::Time;
 
 /// How long a stream may take to write what it has decided. One that nothing can be written of any more does not end at all.
 const SURRENDER_MAX: Duration = Duration::from_secs(10);
@@ -31,7 +32,7 @@ struct ParkedStream {
 
 impl Streams {
     /// Takes the streams of an account off their shards. Waits for them.
-    pub(super) fn park_all(&self, account: &AccountStreams) {
+    pub(crate) fn park_all(&self, account: &AccountStreams) {
         // Nobody makes or changes one meanwhile.
         let _changing = account.change.lock();
         let mut parked = Vec::new();
@@ -40,8 +41,54 @@ impl Streams {
             account.remove_exactly(&stream);
         }
         if !parked.is_empty() {
-            self.parked.lock().0.insert(account.name.clone(), parked);
+            let mut all = self.parked.lock();
+            all.0
+                .entry(account.name.clone())
+                .or_default()
+                .extend(parked);
         }
+    }
+
+    /// Keeps a stream that does not run until its account has JetStream.
+    pub(crate) fn park_landed(&self, account: &str, core: StreamCore, id: StreamId) {
+        let mut parked = ParkedStream {
+            core,
+            id,
+            remembered: None,
+        };
+        self.checkpoint(&mut parked);
+        let mut all = self.parked.lock();
+        all.0.entry(account.to_owned()).or_default().push(parked);
+    }
+
+    /// All streams that do not run, by account and name.
+    pub(crate) fn all_parked(&self) -> Vec<(String, String)> {
+        let parked = self.parked.lock();
+        let accounts = parked.0.iter();
+        let streams = accounts.flat_map(|(account, streams)| {
+            let names = streams.iter().map(|stream| stream.core.name().to_owned());
+            names.map(|name| (account.clone(), name))
+        });
+        streams.collect()
+    }
+
+    /// When a stream that does not run was created, if it is here.
+    pub(crate) fn parked_since(&self, account: &str, name: &str) -> Option<Time> {
+        let parked = self.parked.lock();
+        let mut streams = parked.0.get(account)?.iter();
+        let stream = streams.find(|stream| stream.core.name() == name)?;
+        Some(Time::from_nanoseconds(stream.core.created_ns()))
+    }
+
+    /// Lets go of a stream that does not run. Says where it is stored, and whether nothing of its messages is there.
+    pub(crate) fn forget_parked(&self, account: &str, name: &str) -> Option<(StreamId, bool)> {
+        let mut parked = self.parked.lock();
+        let streams = parked.0.get_mut(account)?;
+        let at = streams
+            .iter()
+            .position(|stream| stream.core.name() == name)?;
+        let stream = streams.swap_remove(at);
+        Some((stream.id, stream.remembered.is_some()))
     }
 
     fn park_one(&self, account: &AccountStreams, stream: &Stream) -> Option<ParkedStream> {
@@ -73,7 +120,7 @@ impl Streams {
     }
 
     /// Lets the streams of an account run again.
-    pub(super) fn run_parked(&self, account: &str) -> Vec<Arc<Stream>> {
+    pub(crate) fn run_parked(&self, account: &str) -> Vec<Arc<Stream>> {
         let parked = self.parked.lock().0.remove(account);
         let parked = parked.into_iter().flatten();
         parked

@@ -61,6 +61,8 @@ pub(crate) struct ReplicaSetup {
     pub position: raft::group::Checkpoint,
     /// Its messages cannot be trusted: when it is given a state it keeps none of them.
     pub keeps_nothing: bool,
+    /// Its account has no JetStream.
+    pub rests: bool,
 }
 
 /// How far a replica is that is given another's state.
@@ -107,6 +109,8 @@ pub(crate) struct Replica {
     /// Whether it was said that nobody knows who is wrong.
     pub(super) is_contested: bool,
     keeps_nothing: bool,
+    /// Whether its account has no JetStream, so that it is a stream to nobody.
+    pub(super) rests: bool,
     /// Whether its messages are not those of its state.
     receives: bool,
     receiving: Option<Receiving>,
@@ -150,6 +154,7 @@ impl Slot {
             meter,
             position,
             keeps_nothing,
+            rests,
         } = setup;
         let status = ReplicaStatus {
             role: Role::Leaderless,
@@ -178,6 +183,7 @@ impl Slot {
             holds_back: false,
             is_contested: false,
             keeps_nothing,
+            rests,
             receives: false,
             receiving: None,
             catchup: Catchup::default(),
@@ -280,12 +286,13 @@ impl Slot {
         replica.again_ns = None;
         replica.holds_back = false;
         replica.log.is_resolved();
-        let is_spoilt = replica.spoilt.is_some();
+        let (is_spoilt, rests) = (replica.spoilt.is_some(), replica.rests);
         self.stop_leading();
         self.core.set_has_replicas(true);
         if let Role::Leader { term } = role
             && self.offline.is_none()
             && !self.is_receiving()
+            && !rests
         {
             match is_spoilt {
                 true => self.hold_back(),
@@ -318,7 +325,8 @@ impl Slot {
         let leads = self.core.is_leading();
         let is_current = matches!(replica.role, Role::Leader { .. } | Role::Follower { .. });
         let is_sound = replica.spoilt.is_none() || leads;
-        let answers = is_current && is_sound && !replica.receives && self.offline.is_none();
+        let is_whole = !replica.receives && self.offline.is_none();
+        let answers = is_current && is_sound && is_whole && !replica.rests;
         let wanted: Vec<(String, Purpose)> =
             intake::patterns(self.core.config(), self.core.ack_names())
                 .into_iter()

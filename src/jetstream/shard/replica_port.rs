@@ -12,6 +12,7 @@ use super::port::Port;
 use super::replica::ReplicaStatus;
 use super::replicated_log::Proposer;
 use super::slot::Slot;
+use crate::broker::Account;
 use crate::jetstream::core::{
     Divergence, Manifest, Mark, ReceivingNeeds, Recollection, Retirement,
 };
@@ -111,6 +112,16 @@ impl ReplicaPort {
     /// It stops to lead, and those who wait hear why.
     pub fn retire(&self, reason: Retirement) {
         self.act(move |slot, _| slot.retire(reason));
+    }
+
+    /// Its account has JetStream no more: it is a stream to nobody.
+    pub fn rest(&self) {
+        self.act(|slot, _| slot.rest());
+    }
+
+    /// Its account has JetStream again.
+    pub fn wake(&self, account: Arc<Account>) {
+        self.act(move |slot, now_ns| slot.wake(account, now_ns));
     }
 
     /// A leader that is about to hand over gives back what it need not have reserved.

@@ -65,7 +65,8 @@ impl Slot {
         let Role::Leader { term } = replica.role else {
             return;
         };
-        if holds_back && self.offline.is_none() && !self.is_receiving() {
+        let rests = replica.rests;
+        if holds_back && self.offline.is_none() && !self.is_receiving() && !rests {
             self.step(now_ns, |core, step| core.lead(term, step));
             self.listen();
         }

@@ -1,5 +1,7 @@
 //! What a start found: it belongs to a group, or is set aside.
 
+use std::sync::Arc;
+
 use raft::group::GroupNumber;
 
 use super::super::super::api::now;
@@ -49,12 +51,14 @@ impl Follower {
     }
 
     fn matched(&self, meta: &Meta, account: &str, name: &str) -> Option<(GroupNumber, Holding)> {
-        let streams = self.accounts.get(account)?;
-        let found = streams.get(name);
-        let created = found.as_ref().and_then(|found| found.created());
-        let kind = match found {
-            Some(found) => Kind::Plain(found),
-            None => Kind::Offline,
+        let found = self.accounts.get(account).map(|streams| streams.get(name));
+        let (kind, created) = match found {
+            Some(Some(found)) => (Kind::Plain(Arc::clone(&found)), found.created()),
+            Some(None) => (Kind::Offline, None),
+            None => (
+                Kind::Parked,
+                Some(self.streams.parked_since(account, name)?),
+            ),
         };
         let is_it = |other| created.is_none_or(|created| created == other);
         let holding = |node, revision| Holding {
@@ -87,6 +91,10 @@ impl Follower {
     pub(super) fn set_strays_aside(&self, here: &mut Here) {
         for (account, name) in std::mem::take(&mut here.unmatched) {
             let Some(streams) = self.accounts.get(&account) else {
+                let parked = self.streams.forget_parked(&account, &name);
+                let aside = parked
+                    .and_then(|(id, _)| self.streams.set_aside(id, &account, &name, UNEXPLAINED));
+                here.aside.extend(aside);
                 continue;
             };
             let aside = match streams.get(&name) {

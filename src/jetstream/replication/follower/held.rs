@@ -32,9 +32,10 @@ impl Follower {
         how: &Start,
         here: &mut Here,
     ) -> Result<bool, NotDone> {
-        let account = self.account(of)?;
+        let account = self.accounts.get(&of.account);
         let kind = match how {
             Start::New => {
+                let account = self.account(of)?;
                 let config = assignment.config().clone();
                 let created = assignment.created;
                 Kind::Plain(self.streams.create(&account, config, created)?)
@@ -71,7 +72,7 @@ impl Follower {
             Start::Again => 0,
             _ => assignment.revision,
         };
-        self.holds(&account, of, (node, revision), kind, here);
+        self.holds(account.as_deref(), of, (node, revision), kind, here);
         Ok(*how == Start::Again)
     }
 
@@ -83,8 +84,7 @@ impl Follower {
                 let member = stream.group.member_on(&self.own)?;
                 Some((&stream.group, member.node))
             });
-            let (Some((group, node)), Some(streams)) = (assigned, self.accounts.get(&account))
-            else {
+            let Some((group, node)) = assigned else {
                 continue;
             };
             let node = match group.form {
@@ -92,32 +92,42 @@ impl Follower {
                 // An id from before the group: none that it has now.
                 Form::Raft => 0,
             };
-            let stream = self.streams.run_landed(&account, landed.core, landed.id);
+            let streams = self.accounts.get(&account);
+            let kind = match streams {
+                Some(_) => {
+                    let stream = self.streams.run_landed(&account, landed.core, landed.id);
+                    Kind::Plain(stream)
+                }
+                None => {
+                    self.streams.park_landed(&account, landed.core, landed.id);
+                    Kind::Parked
+                }
+            };
             let of = StreamRef {
                 account,
                 stream: name,
                 group: group.number,
             };
-            self.holds(&streams, &of, (node, 0), Kind::Plain(stream), here);
+            self.holds(streams.as_deref(), &of, (node, 0), kind, here);
         }
     }
 
-    /// A replica runs here from now on.
+    /// A replica is here from now on.
     fn holds(
         &self,
-        account: &AccountStreams,
+        account: Option<&AccountStreams>,
         of: &StreamRef,
         (node, revision): (NodeId, u64),
         kind: Kind,
         here: &mut Here,
     ) {
         let form = match &kind {
-            Kind::Plain(_) => Form::Plain,
+            Kind::Plain(_) | Kind::Parked => Form::Plain,
             _ => Form::Raft,
         };
-        self.view
-            .set_here(&of.account, &of.stream, form == Form::Plain);
-        if let Kind::Plain(stream) | Kind::Replica(stream) = &kind {
+        let leads = matches!(kind, Kind::Plain(_));
+        self.view.set_here(&of.account, &of.stream, leads);
+        if let (Some(account), Kind::Plain(stream) | Kind::Replica(stream)) = (account, &kind) {
             account.insert(Arc::clone(stream));
         }
         let holding = Holding {
@@ -135,7 +145,7 @@ impl Follower {
     /// Lets a replica go on as another one, with what it has where that counts.
     pub(super) fn convert(
         &self,
-        account: &Arc<AccountStreams>,
+        account: Option<&Arc<AccountStreams>>,
         of: &StreamRef,
         assignment: &StreamAssignment,
         (node, form): (NodeId, Form),
@@ -155,6 +165,11 @@ impl Follower {
         };
         let kind = match std::mem::replace(&mut holding.kind, Kind::Offline) {
             Kind::Found(found) if is_half_plain(&found) => {
+                let Some(account) = account else {
+                    holding.kind = Kind::Found(found);
+                    here.holdings.insert(of.group, holding);
+                    return Err(NotDone::Early);
+                };
                 return self.finish_plain(account, of, (holding, found), here);
             }
             // What its log has is applied by its group: that has to run before it can be left.
@@ -167,34 +182,39 @@ impl Follower {
             kind => kind,
         };
         // Requests are answered that the stream is nowhere for a moment, not that there is none.
-        account.insert(Arc::new(self.remote(account, assignment)));
-        let converted = match kind {
-            Kind::Plain(stream) if form == Form::Raft && founds => self
+        if let Some(account) = account {
+            account.insert(Arc::new(self.remote(account, assignment)));
+        }
+        let converted = match (kind, account) {
+            (Kind::Plain(stream), Some(account)) if form == Form::Raft && founds => self
                 .replicated
                 .found_with(account, &stream, assignment, node)
                 .map(|stream| Kind::Replica(Arc::new(stream))),
-            Kind::Replica(_) if form == Form::Plain => {
+            (Kind::Replica(_), Some(account)) if form == Form::Plain => {
                 self.replicated.to_plain(account, of.group).map(Kind::Plain)
             }
-            Kind::Replica(_) if founds => self
+            (Kind::Replica(_), _) if founds => self
                 .replicated
                 .found_anew(assignment, node)
                 .map(|stream| Kind::Replica(Arc::new(stream))),
-            Kind::Lost(Lost {
-                storage: Some(id),
-                unfinished: Some(unfinished),
-                ..
-            }) if *how == Start::Joiner => self
+            (
+                Kind::Lost(Lost {
+                    storage: Some(id),
+                    unfinished: Some(unfinished),
+                    ..
+                }),
+                _,
+            ) if *how == Start::Joiner => self
                 .replicated
-                .join_on(&account.name, (id, unfinished), assignment, node)
+                .join_on(&of.account, (id, unfinished), assignment, node)
                 .map(|stream| Kind::Replica(Arc::new(stream))),
-            Kind::Offline => {
+            (Kind::Offline, _) => {
                 here.holdings.insert(of.group, holding);
                 let reason = "the stream went offline on this server earlier";
                 return Err(ErrorCode::StreamOfflineReason.with(reason).into());
             }
             // What is left of it counts no more, and is not thrown away either.
-            kind => {
+            (kind, _) => {
                 let left = Holding { kind, ..holding };
                 let reason = self.repairs.reason(of.group);
                 let reason = reason.as_deref().unwrap_or(UNEXPLAINED);
@@ -209,11 +229,13 @@ impl Follower {
         match converted {
             Ok(kind) => {
                 let form_now = (node, holding.revision);
-                self.holds(account, of, form_now, kind, here);
+                self.holds(account.map(Arc::as_ref), of, form_now, kind, here);
                 Ok(true)
             }
             Err(error) => {
-                account.set_offline(&of.stream, error.description.to_string());
+                if let Some(account) = account {
+                    account.set_offline(&of.stream, error.description.to_string());
+                }
                 holding.kind = Kind::Offline;
                 (holding.node, holding.form) = (node, form);
                 here.holdings.insert(of.group, holding);
@@ -232,7 +254,8 @@ impl Follower {
     ) -> Result<bool, NotDone> {
         match self.replicated.finish_plain(account, *found) {
             Ok(stream) => {
-                self.holds(account, of, (holding.node, 0), Kind::Plain(stream), here);
+                let form_now = (holding.node, 0);
+                self.holds(Some(account), of, form_now, Kind::Plain(stream), here);
                 Ok(true)
             }
             Err(error) => {
@@ -263,7 +286,7 @@ impl Follower {
                 }
             }
             Kind::Replica(stream) => self.configure(&account, stream, config)?,
-            Kind::Found(_) | Kind::Lost(_) | Kind::Offline => {}
+            Kind::Parked | Kind::Found(_) | Kind::Lost(_) | Kind::Offline => {}
         }
         holding.revision = revision;
         Ok(())
@@ -367,6 +390,12 @@ impl Follower {
                 account.remove_exactly(stream);
                 self.streams.let_go(&account, stream)
             }
+            Kind::Parked => {
+                let parked = self
+                    .streams
+                    .forget_parked(&holding.account, &holding.stream);
+                parked.map(|(id, _)| id)
+            }
             Kind::Replica(stream) => {
                 if let Some(account) = account {
                     account.remove_exactly(stream);
@@ -401,6 +430,10 @@ impl Follower {
                 let streams = streams?;
                 streams.remove_exactly(running);
                 self.streams.set_stream_aside(&streams, running)
+            }
+            Kind::Parked => {
+                let (id, is_empty) = self.streams.forget_parked(account, stream)?;
+                self.keep_or_remove(id, is_empty, (account, stream), reason)
             }
             Kind::Replica(running) => {
                 if let Some(streams) = streams {

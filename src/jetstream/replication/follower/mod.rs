@@ -5,12 +5,14 @@
 //! - `found`: what a start found, and what of it nothing in the state explains.
 //! - `held`: replicas that are here: how they begin, change and end.
 //! - `repair`: replicas that are of no use any more, and how others take their places.
+//! - `accounts`: those that get JetStream, or lose it.
 //! - `elsewhere`: streams that are not here, as the API knows them.
 //!
 //! # Invariant
 //! A stream is removed only when the state names it as released. One that nobody assigned is set aside, with all that it holds, and not before this server knows the state
 //! as it is. Until then nothing is begun either: a replica that was here before under the same id would have forgotten its votes.
 
+mod accounts;
 mod elsewhere;
 mod found;
 mod held;
@@ -25,6 +27,7 @@ use raft::group::GroupNumber;
 use raft::types::NodeId;
 use storage::engine::Recovered;
 use storage::store::FileStore;
+use tokio::sync::Notify;
 
 use super::super::accounts::Accounts;
 use super::super::meta::{
@@ -62,6 +65,8 @@ pub(super) struct Follower {
     here: Mutex<Here>,
     /// Reports that are on their way.
     told: Arc<Mutex<HashSet<Vec<u8>>>>,
+    /// Something else than the state has changed.
+    pub looks_again: Notify,
 }
 
 /// What a follower is made of.
@@ -120,7 +125,9 @@ struct Holding {
 enum Kind {
     /// It runs, with a plain log.
     Plain(Arc<Stream>),
-    /// It runs, in its group.
+    /// The same, while its account has no JetStream.
+    Parked,
+    /// It runs, in its group; while its account has no JetStream, it rests.
     Replica(Arc<Stream>),
     /// It is in storage, and does not run.
     Found(Box<Recovered<FileStore>>),
@@ -149,7 +156,9 @@ impl Holding {
             node: self.node,
             form: self.form,
             condition: match self.kind {
-                Kind::Plain(_) | Kind::Replica(_) | Kind::Offline => Condition::Running,
+                Kind::Plain(_) | Kind::Parked | Kind::Replica(_) | Kind::Offline => {
+                    Condition::Running
+                }
                 Kind::Found(_) => Condition::Stopped,
                 Kind::Lost(_) => Condition::Lost,
             },
@@ -180,6 +189,7 @@ impl Follower {
         for account in parts.accounts.all() {
             unmatched.extend(found_in(&account));
         }
+        unmatched.extend(parts.streams.all_parked());
         let (mut holdings, mut nameless) = (BTreeMap::new(), Vec::new());
         for found in parts.replicas {
             let replica = found.form.replica();
@@ -219,12 +229,8 @@ impl Follower {
                 pauses: HashMap::new(),
             }),
             told: Arc::default(),
+            looks_again: Notify::new(),
         })
-    }
-
-    /// What a start found of an account that has JetStream only now.
-    pub fn found_later(&self, account: &AccountStreams) {
-        self.here.lock().unmatched.extend(found_in(account));
     }
 
     pub fn own(&self) -> &str {
@@ -255,6 +261,7 @@ impl Follower {
         if !current {
             actions.retain(may_be_early);
         }
+        actions.retain(|action| self.is_possible(meta, action, &here));
         // A name must be free before another stream takes it.
         actions.sort_by_key(|action| {
             !matches!(action, Action::Delete { .. } | Action::SetAside { .. })
@@ -330,8 +337,8 @@ impl Follower {
                 ..
             } => {
                 let assignment = assigned(meta, &of)?;
-                let account = self.account(&of)?;
-                self.convert(&account, &of, assignment, (node, form), &how, here)
+                let account = self.accounts.get(&of.account);
+                self.convert(account.as_ref(), &of, assignment, (node, form), &how, here)
             }
             Action::Configure { of, revision } => {
                 let assignment = assigned(meta, &of)?;

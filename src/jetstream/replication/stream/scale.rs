@@ -77,6 +77,7 @@ pub(crate) fn to_replicated(
         meter,
         position,
         keeps_nothing: false,
+        rests: false,
     };
     Ok(Founding { setup, spec })
 }
@@ -105,6 +106,7 @@ pub(crate) fn to_replicated_in_memory(
         meter: stream.meter,
         position,
         keeps_nothing: false,
+        rests: false,
     };
     Ok(Founding { setup, spec })
 }

@@ -424,6 +424,7 @@ impl Server {
             meter: Meter::default(),
             position,
             keeps_nothing: false,
+            rests: false,
         };
         let (server, committed) = (self.name.clone(), &self.surroundings.committed);
         let machine = |machine| -> Arc<dyn Machine> {

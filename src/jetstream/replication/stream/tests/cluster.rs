@@ -467,6 +467,7 @@ impl Server {
             meter: Meter::default(),
             position: checkpoint.clone().unwrap_or_default(),
             keeps_nothing: false,
+            rests: false,
         };
         let spec = GroupSpec {
             number: GROUP,
