@@ -311,6 +311,120 @@ fn monitoring_shows_the_meta_group_and_its_loss() {
     }
 }
 
+/// A group that goes well, key by key as the reference shows it.
+#[track_caller]
+fn check_group(group: &Value) {
+    let leads = group["state"] == "LEADER";
+    assert!(leads || group["state"] == "FOLLOWER", "{group}");
+    let mut keys: Vec<&str> = group
+        .as_object()
+        .expect("a group")
+        .keys()
+        .map(String::as_str)
+        .collect();
+    keys.sort_unstable();
+    let mut wanted = vec![
+        "applied",
+        "committed",
+        "ever_had_leader",
+        "id",
+        "ipq_apply_len",
+        "ipq_entry_len",
+        "ipq_proposal_len",
+        "ipq_resp_len",
+        "leader",
+        "peers",
+        "pindex",
+        "pterm",
+        "quorum_needed",
+        "size",
+        "state",
+        "system_account",
+        "term",
+        "traffic_account",
+        "voted_for",
+        "wal",
+    ];
+    if leads {
+        wanted.push("leader_since");
+        assert_eq!(group["leader"], group["id"], "{group}");
+    }
+    wanted.sort_unstable();
+    assert_eq!(keys, wanted, "{group}");
+    // All that was logged is committed in the term of whoever leads, and everybody has voted for that server.
+    assert_eq!(group["voted_for"], group["leader"], "{group}");
+    assert_eq!(group["pterm"], group["term"], "{group}");
+    assert_eq!(group["traffic_account"], "$SYS", "{group}");
+    assert_eq!(group["system_account"], true, "{group}");
+    let wal = &group["wal"];
+    let count = |key: &str| wal[key].as_u64().expect("a count");
+    assert_eq!(wal["last_seq"], group["pindex"], "{group}");
+    assert_eq!(
+        count("first_seq") + count("messages"),
+        count("last_seq") + 1,
+        "{group}"
+    );
+    // No entry has fewer bytes than its head.
+    assert!(count("bytes") >= 10 * count("messages"), "{group}");
+    assert_eq!(wal["first_ts"], "0001-01-01T00:00:00Z", "{group}");
+    assert_eq!(wal["last_ts"], "0001-01-01T00:00:00Z", "{group}");
+    assert_eq!(wal["consumer_count"], 0, "{group}");
+    let peers = group["peers"].as_object().expect("peers");
+    assert!(
+        peers.values().all(|peer| peer["last_seen"].is_string()),
+        "{group}"
+    );
+    let told = |peer: &Value| peer["last_replicated_index"].is_u64();
+    assert!(peers.values().all(|peer| told(peer) == leads), "{group}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_is_listed_among_its_mirrors() {
+    let servers = placing_trio().await;
+    let (client, _) = connect(&servers[0]).await;
+    let make = async |config: Value| {
+        let name = config["name"].as_str().expect("a name").to_owned();
+        let made = api(&client, &format!("STREAM.CREATE.{name}"), config).await;
+        assert!(made["error"].is_null(), "{made}");
+        assert!(made["alternates"].is_null(), "{made}");
+    };
+    make(json!({"name": "S", "subjects": ["s"], "num_replicas": 3})).await;
+    make(json!({"name": "OTHER", "sources": [{"name": "S"}]})).await;
+    let alone = api(&client, "STREAM.INFO.S", Value::Null).await;
+    assert!(alone["alternates"].is_null(), "{alone}");
+    make(json!({"name": "M", "mirror": {"name": "S"}})).await;
+    make(json!({"name": "A", "mirror": {"name": "S"}, "num_replicas": 3})).await;
+    let here = |name: &str| json!({"name": name, "cluster": "trio"});
+    for server in &servers {
+        let (client, _) = connect(server).await;
+        let info = api(&client, "STREAM.INFO.S", Value::Null).await;
+        assert_eq!(
+            info["alternates"],
+            json!([here("S"), here("A"), here("M")]),
+            "{info}"
+        );
+        for name in ["A", "M", "OTHER"] {
+            let info = api(&client, &format!("STREAM.INFO.{name}"), Value::Null).await;
+            assert!(info["error"].is_null(), "{info}");
+            assert!(info["alternates"].is_null(), "{info}");
+        }
+        let listed = api(&client, "STREAM.LIST", Value::Null).await;
+        let streams = listed["streams"].as_array().expect("streams");
+        assert_eq!(streams.len(), 4, "{listed}");
+        assert!(
+            streams.iter().all(|one| one["alternates"].is_null()),
+            "{listed}"
+        );
+    }
+    let deleted = api(&client, "STREAM.DELETE.M", Value::Null).await;
+    assert_eq!(deleted["success"], true, "{deleted}");
+    eventually_async("it is not listed any more", async || {
+        let info = api(&client, "STREAM.INFO.S", Value::Null).await;
+        (info["alternates"] == json!([here("S"), here("A")])).then_some(())
+    })
+    .await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn monitoring_shows_groups_and_says_which_stream_is_not_current() {
     let mut servers = placing_trio().await;
@@ -350,9 +464,12 @@ async fn monitoring_shows_groups_and_says_which_stream_is_not_current() {
 
         let groups = asked_json(server, "/raftz");
         let groups = groups["$SYS"].as_object().expect("groups");
-        let mut names: Vec<&str> = groups.keys().map(String::as_str).collect();
-        names.sort_unstable();
-        assert_eq!(names, [group, "_meta_"]);
+        assert_eq!(groups.keys().collect::<Vec<_>>(), ["_meta_"]);
+        check_group(&groups["_meta_"]);
+        let groups = asked_json(server, "/raftz?acc=$G");
+        let groups = groups["$G"].as_object().expect("groups");
+        assert_eq!(groups.keys().collect::<Vec<_>>(), [group]);
+        check_group(&groups[group]);
         let of_stream = &groups[group];
         let state = if name == leader { "LEADER" } else { "FOLLOWER" };
         assert_eq!(of_stream["state"], state, "{of_stream}");
@@ -367,8 +484,10 @@ async fn monitoring_shows_groups_and_says_which_stream_is_not_current() {
             peers.values().all(|peer| peer["known"] == true),
             "{peers:?}"
         );
-        let one = asked_json(server, &format!("/raftz?acc=$SYS&group={group}"));
-        assert_eq!(one["$SYS"].as_object().map(serde_json::Map::len), Some(1));
+        let one = asked_json(server, &format!("/raftz?acc=$G&group={group}"));
+        assert_eq!(one["$G"].as_object().map(serde_json::Map::len), Some(1));
+        let of_others = asked(server, &format!("/raftz?group={group}"));
+        assert_eq!(of_others.status, 404);
         let none = asked(server, "/raftz?group=NONE");
         assert_eq!(none.status, 404);
         assert_eq!(none.body, "No Raft nodes returned, check supplied filters");

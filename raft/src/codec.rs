@@ -208,6 +208,15 @@ pub fn decode_mark(bytes: &[u8]) -> Result<Option<LogId>, DecodeError> {
 /// Bytes of an entry before its body.
 pub(crate) const ENTRY_HEAD_BYTES: usize = 10;
 
+/// How many bytes an entry is written as.
+pub(crate) fn entry_bytes(entry: &Entry) -> usize {
+    match &entry.payload {
+        Payload::Blank => ENTRY_HEAD_BYTES,
+        Payload::Normal(command) => ENTRY_HEAD_BYTES + command.0.len(),
+        Payload::Membership(_) => entry_parts(entry).0.len(),
+    }
+}
+
 /// Writes an entry, without its index.
 pub fn encode_entry(entry: &Entry) -> Bytes {
     let (head, body) = entry_parts(entry);

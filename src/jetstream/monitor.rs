@@ -230,7 +230,11 @@ pub struct ConsumerGroup {
     pub raft_group: String,
 }
 
-/// A group as one of its replicas sees it.
+/// The groups that a server takes part in, by account and name. What the meta layer has is under no account.
+pub type GroupDetails = BTreeMap<String, BTreeMap<String, GroupDetail>>;
+
+/// A group as one of its replicas sees it, with the keys of the reference. What it has and is never so here is not shown where the reference leaves it out, too: paused groups, and
+/// those that are overrun.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct GroupDetail {
     /// The replica's server.
@@ -241,6 +245,9 @@ pub struct GroupDetail {
     pub size: usize,
     /// How many of them are a majority.
     pub quorum_needed: usize,
+    /// Whether it has no vote, and leads never.
+    #[serde(skip_serializing_if = "is_false")]
+    pub observer: bool,
     /// The last entry that is known to be committed.
     pub committed: u64,
     /// The last entry that is applied.
@@ -251,32 +258,36 @@ pub struct GroupDetail {
     /// Who leads.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub leader: Option<PeerId>,
-    /// Since when, as far as this server has heard.
+    /// Since when, if this server does.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub leader_since: Option<Time>,
     /// Whether anybody ever led.
     pub ever_had_leader: bool,
     /// The term it is in.
     pub term: u64,
+    /// Who has its vote.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub voted_for: Option<PeerId>,
+    /// The term of the last entry of its log.
+    pub pterm: u64,
     /// The last entry of its log.
     pub pindex: u64,
     /// Whether its traffic counts for the system account, as that of links does.
     pub system_account: bool,
-    /// Entries that its log has.
-    pub wal: GroupLog,
+    /// That account.
+    pub traffic_account: String,
+    /// Proposals that wait to be logged.
+    pub ipq_proposal_len: usize,
+    /// Entries of the leader that wait: none, they are taken as they come.
+    pub ipq_entry_len: usize,
+    /// Answers of followers that wait: none, they are taken as they come.
+    pub ipq_resp_len: usize,
+    /// Committed entries that wait to be applied.
+    pub ipq_apply_len: u64,
+    /// What its log has. Entries have no times of their own.
+    pub wal: StreamState,
     /// The others.
     pub peers: BTreeMap<PeerId, GroupPeer>,
-}
-
-/// What a group's log has.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
-pub struct GroupLog {
-    /// How many entries.
-    pub messages: u64,
-    /// The first one.
-    pub first_seq: u64,
-    /// The last one.
-    pub last_seq: u64,
 }
 
 /// A stream that is to be here and is not as it is to be.

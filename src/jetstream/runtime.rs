@@ -1,6 +1,5 @@
 //! JetStream as one part of a server: started, asked, stopped.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -19,7 +18,7 @@ use super::core::AckForm;
 use super::limits::{AccountLimits, ServerLimits};
 use super::meta::PeerProfile;
 use super::monitor::{
-    GroupDetail, JetStreamInfo, JetStreamStats, Overview, Query, Settings, StreamFault, Usage,
+    GroupDetails, JetStreamInfo, JetStreamStats, Overview, Query, Settings, StreamFault, Usage,
     account_detail,
 };
 use super::registry::{AccountStreams, Found, Stream};
@@ -502,7 +501,7 @@ impl JetStream {
     }
 
     /// The groups of a cluster that this server is part of, by name, as `/raftz` shows them; `None` outside of a cluster.
-    pub fn raft_groups(&self) -> Option<BTreeMap<String, GroupDetail>> {
+    pub fn raft_groups(&self) -> Option<GroupDetails> {
         Some(self.cluster.as_ref()?.group_details())
     }
 

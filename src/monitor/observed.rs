@@ -4,10 +4,9 @@ use crate::broker::{Account, Client};
 use crate::cluster::routes::RoutesView;
 use crate::config::Options;
 use crate::connection::ClosedClient;
-use crate::jetstream::monitor::{GroupDetail, JetStreamInfo, Overview, Query, StreamFault};
+use crate::jetstream::monitor::{GroupDetails, JetStreamInfo, Overview, Query, StreamFault};
 use crate::jetstream::types::Time;
 use crate::tls::ocsp::CacheFigures;
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::SystemTime;
 use storage::engine::EngineFigures;
@@ -171,7 +170,7 @@ pub trait ObservedStreams: Send + Sync {
         None
     }
     /// The groups of a cluster that this server is part of, by name; `None` outside of a cluster.
-    fn raft_groups(&self) -> Option<BTreeMap<String, GroupDetail>> {
+    fn raft_groups(&self) -> Option<GroupDetails> {
         None
     }
     /// A stream that is to be here and is not as it is to be, on a server of a cluster.

@@ -2,24 +2,20 @@
 
 use super::answer::{Parameters, json};
 use super::endpoints::Monitor;
-use crate::jetstream::monitor::GroupDetail;
+use crate::jetstream::monitor::GroupDetails;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
-use std::collections::BTreeMap;
 
 /// What is asked for.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(default)]
 pub struct Question {
-    /// Only groups of this account. All of them are the system account's.
+    /// The account whose groups are asked for; the system account when none is named, which has the meta group.
     account: String,
     /// Only this one.
     group: String,
 }
-
-/// Groups by account, and there by name.
-pub type Raftz = BTreeMap<String, BTreeMap<String, GroupDetail>>;
 
 /// Answers over HTTP.
 pub fn answer(monitor: &Monitor, parameters: &Parameters) -> Response {
@@ -42,19 +38,28 @@ pub fn answer(monitor: &Monitor, parameters: &Parameters) -> Response {
 }
 
 /// The groups asked for.
-pub fn raftz(monitor: &Monitor, question: &Question) -> Raftz {
+pub fn raftz(monitor: &Monitor, question: &Question) -> GroupDetails {
     let system = monitor.server.facts().options.system_account();
-    let mut groups = Raftz::new();
-    let asked = question.account.is_empty() || question.account == system;
-    let streams = monitor.server.streams().filter(|_| asked);
-    let mut found = streams
+    let account = match question.account.as_str() {
+        "" => system,
+        account => account,
+    };
+    let streams = monitor.server.streams();
+    let mut all = streams
         .and_then(|streams| streams.raft_groups())
         .unwrap_or_default();
+    let mut found = all.remove(account).unwrap_or_default();
+    if account == system {
+        found.extend(all.remove("").unwrap_or_default());
+    }
     if !question.group.is_empty() {
         found.retain(|name, _| *name == question.group);
     }
-    if !found.is_empty() {
-        groups.insert(system.to_owned(), found);
+    for group in found.values_mut() {
+        system.clone_into(&mut group.traffic_account);
     }
-    groups
+    match found.is_empty() {
+        true => GroupDetails::new(),
+        false => GroupDetails::from([(account.to_owned(), found)]),
+    }
 }

@@ -11,11 +11,10 @@ use crate::config::options::{
 use crate::jetstream::core::AckForm;
 use crate::jetstream::limits::{AccountLimits, ServerLimits};
 use crate::jetstream::monitor::{
-    GroupDetail, JetStreamInfo, Overview, Query, Settings, StreamFault,
+    GroupDetails, JetStreamInfo, Overview, Query, Settings, StreamFault,
 };
 use crate::jetstream::{ClusterSetup, JetStream, Setup, WaitingMax};
 use crate::monitor::observed::{ObservedStreams, QueueFigures};
-use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -297,7 +296,7 @@ impl ObservedStreams for JetStream {
         JetStream::meta_fault(self)
     }
 
-    fn raft_groups(&self) -> Option<BTreeMap<String, GroupDetail>> {
+    fn raft_groups(&self) -> Option<GroupDetails> {
         JetStream::raft_groups(self)
     }
 

@@ -106,9 +106,17 @@ impl Group {
             committed_index: 0,
             applied_index: 0,
             purged_index: 0,
+            log: replica.log.figures(),
+            waiting_proposals: replica.proposals.waiting(),
             quiet: replica.is_quiet(),
             followers: Vec::new(),
+            heard: BTreeMap::new(),
         };
+        let others = status.members.servers().iter();
+        let others = others.filter(|(node, _)| **node != status.node);
+        status.heard = others
+            .filter_map(|(node, server)| Some((*node, replica.hub.last_contact(server)?)))
+            .collect();
         let Some(core) = replica.core() else {
             return status;
         };

@@ -101,6 +101,11 @@ impl Proposals {
         state.begin_pump()
     }
 
+    /// How many were not handed to Raft yet.
+    pub fn waiting(&self) -> usize {
+        self.state.lock().waiting.len()
+    }
+
     /// The next to hand over. `None` ends the pump.
     pub fn next(&self, now: Instant) -> Option<(u64, Bytes)> {
         let mut state = self.state.lock();

@@ -24,6 +24,7 @@ use super::outcome::Outcome;
 use super::proposals::{Hear, Next, Proposals, Verdict};
 use super::roles::{Roles, Seen};
 use super::spec::GroupNumber;
+use crate::log::LogView;
 use crate::types::{Command, NodeId, Reply, Types};
 use crate::wire::{Body, Envelope};
 
@@ -40,6 +41,7 @@ pub(super) struct Replica {
     pub machine: Arc<dyn Machine>,
     pub roles: Arc<Roles>,
     pub shared: Arc<Shared>,
+    pub log: LogView,
     pub proposals: Proposals,
     /// Set once, before anyone can reach the replica.
     core: OnceLock<Core>,
@@ -63,7 +65,7 @@ impl Replica {
         node: NodeId,
         hub: Arc<Hub>,
         machine: Arc<dyn Machine>,
-        shared: Arc<Shared>,
+        (shared, log): (Arc<Shared>, LogView),
     ) -> Self {
         let timing = hub.options.timing;
         let limits = hub.options.limits;
@@ -74,6 +76,7 @@ impl Replica {
             roles: Arc::new(Roles::new(Arc::clone(&machine))),
             machine,
             shared,
+            log,
             // Half a lease after a quorum answered, the lease is still good for a proposal that waits in a queue.
             proposals: Proposals::new(timing.election_timeout_max / 2, limits.proposals_held_max),
             hub,

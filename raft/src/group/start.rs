@@ -77,7 +77,8 @@ pub(super) async fn start(
         released: Mutex::new(spec.checkpoint),
         running: AtomicBool::new(false),
     });
-    let replica = Replica::new(group, node, Arc::clone(&hub), machine, Arc::clone(&shared));
+    let seen = (Arc::clone(&shared), log.view());
+    let replica = Replica::new(group, node, Arc::clone(&hub), machine, seen);
     let replica = Arc::new(replica);
     let applier = Applier::new(
         Arc::clone(&replica.machine),

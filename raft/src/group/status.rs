@@ -1,9 +1,11 @@
 //! How a replica sees its group.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::machine::{Member, Role};
 use super::members::Members;
+use crate::log::LogFigures;
 use crate::types::NodeId;
 
 /// How a replica sees its group at a moment.
@@ -27,10 +29,16 @@ pub struct Status {
     pub applied_index: u64,
     /// The last index that was purged.
     pub purged_index: u64,
+    /// Its log.
+    pub log: LogFigures,
+    /// Proposals that Raft has not been handed yet.
+    pub waiting_proposals: usize,
     /// Whether the group is quiet.
     pub quiet: bool,
     /// What a leader knows of the others; empty on other replicas.
     pub followers: Vec<FollowerStatus>,
+    /// How long ago anything was heard of the servers of the others, as far as anything was.
+    pub heard: BTreeMap<NodeId, Duration>,
 }
 
 /// What a leader knows of another replica.

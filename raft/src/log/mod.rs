@@ -26,4 +26,4 @@ pub use recover::{
     OpenGroupError, StoredEntry, recover, recover_after, recover_from, stored_entries,
 };
 pub use state::{Held, LogImage};
-pub use store::GroupLog;
+pub use store::{GroupLog, LogFigures, LogView};

@@ -6,7 +6,7 @@ use std::ops::{Bound, RangeBounds};
 
 use storage::journal::Location;
 
-use crate::codec::log_id;
+use crate::codec::{entry_bytes, log_id};
 use crate::types::{Entry, LogId, Payload, Vote};
 
 /// What an entry takes in memory beside its command.
@@ -26,6 +26,8 @@ pub struct LogImage {
     evicted: usize,
     /// Bytes of the entries in memory.
     held_bytes: usize,
+    /// Bytes that the entries are in the journal.
+    logged_bytes: u64,
     /// More than this is emptied into the journal.
     tail_bytes_max: usize,
 }
@@ -37,6 +39,8 @@ struct Slot {
     token: u64,
     location: Option<Location>,
     entry: Option<Entry>,
+    /// How many it is in the journal.
+    logged_bytes: u32,
 }
 
 /// An entry, or where it is to be read.
@@ -72,6 +76,7 @@ impl Default for LogImage {
             slots: VecDeque::new(),
             evicted: 0,
             held_bytes: 0,
+            logged_bytes: 0,
             tail_bytes_max: usize::MAX,
         }
     }
@@ -119,6 +124,11 @@ impl LogImage {
         Some(slot.term)
     }
 
+    /// Bytes that the entries are in the journal.
+    pub fn logged_bytes(&self) -> u64 {
+        self.logged_bytes
+    }
+
     /// Bytes of entries that are held in memory.
     pub fn held_bytes(&self) -> usize {
         self.held_bytes
@@ -156,11 +166,14 @@ impl LogImage {
             return Err(Hole { index, expected });
         }
         self.held_bytes += bytes_of(&entry);
+        let logged_bytes = u32::try_from(entry_bytes(&entry)).unwrap_or(u32::MAX);
+        self.logged_bytes += u64::from(logged_bytes);
         self.slots.push_back(Slot {
             term: entry.log_id.leader_id.term,
             token,
             location,
             entry: Some(entry),
+            logged_bytes,
         });
         self.evict();
         Ok(())
@@ -200,11 +213,11 @@ impl LogImage {
         let keep = index.saturating_sub(self.first_index());
         let keep = usize::try_from(keep).unwrap_or(usize::MAX);
         while self.slots.len() > keep {
-            let slot = self.slots.pop_back();
-            self.held_bytes -= slot
-                .and_then(|slot| slot.entry)
-                .as_ref()
-                .map_or(0, bytes_of);
+            let Some(slot) = self.slots.pop_back() else {
+                break;
+            };
+            self.held_bytes -= slot.entry.as_ref().map_or(0, bytes_of);
+            self.logged_bytes -= u64::from(slot.logged_bytes);
         }
         self.evicted = self.evicted.min(self.slots.len());
     }
@@ -220,6 +233,7 @@ impl LogImage {
                 break;
             };
             self.held_bytes -= slot.entry.as_ref().map_or(0, bytes_of);
+            self.logged_bytes -= u64::from(slot.logged_bytes);
             self.evicted = self.evicted.saturating_sub(1);
             first += 1;
         }
@@ -284,6 +298,7 @@ fn bytes_of(entry: &Entry) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::codec::ENTRY_HEAD_BYTES;
 
     fn entry(index: u64) -> Entry {
         Entry {
@@ -371,11 +386,13 @@ mod tests {
         assert_eq!(indexes(&held), (1..11).collect::<Vec<_>>());
         assert_eq!(stored(&held), 7);
         assert_eq!(image.held_bytes(), 3 * ENTRY_BYTES);
+        assert_eq!(image.logged_bytes(), 10 * ENTRY_HEAD_BYTES as u64);
         image.truncate(4);
         assert_eq!(image.held_bytes(), 0);
         image.push(entry(4), 20).unwrap();
         image.purge(log_id(1, 2));
         assert_eq!(indexes(&image.range(.., usize::MAX)), [3, 4]);
+        assert_eq!(image.logged_bytes(), 2 * ENTRY_HEAD_BYTES as u64);
     }
 
     #[test]

@@ -34,6 +34,47 @@ pub struct GroupLog {
     mark_to_write: Option<Bytes>,
 }
 
+/// Sees a group's log from outside.
+#[derive(Debug, Clone)]
+pub struct LogView(Arc<Mutex<LogImage>>);
+
+/// How a group's log stands.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct LogFigures {
+    /// How many entries it has.
+    pub entries: u64,
+    /// The index of the first, or of the next one when it has none.
+    pub first_index: u64,
+    /// The index of the last entry; of the last that was purged when it has none.
+    pub last_index: u64,
+    /// Its term.
+    pub last_term: u64,
+    /// Bytes that the entries are in the journal.
+    pub bytes: u64,
+    /// The id that was last voted for.
+    pub voted_for: Option<NodeId>,
+}
+
+impl LogView {
+    /// How it stands now.
+    pub fn figures(&self) -> LogFigures {
+        let image = self.0.lock();
+        let last = image.last_log_id();
+        let vote = image.vote.map(|vote| vote.leader_id);
+        LogFigures {
+            entries: image.next_index() - image.first_index(),
+            first_index: image.first_index(),
+            last_index: last.map_or(0, |last| last.index),
+            last_term: last.map_or(0, |last| last.leader_id.term),
+            bytes: image.logged_bytes(),
+            // In no term it only says that the replica was here.
+            voted_for: vote
+                .filter(|voted| voted.term > 0)
+                .map(|voted| voted.voted_for),
+        }
+    }
+}
+
 impl GroupLog {
     /// The log of the group that owns `owner`'s frames, as [`recover`](super::recover) found it.
     pub fn new(owner: Owner, journal: Arc<dyn LogJournal>, image: LogImage) -> Self {
@@ -94,6 +135,11 @@ impl GroupLog {
         let mark = self.mark_to_write.take();
         let Some(payload) = mark else { return Ok(()) };
         self.submit_and_wait(FrameKind::Committed, 0, payload).await
+    }
+
+    /// Sees it while it is in use.
+    pub fn view(&self) -> LogView {
+        LogView(Arc::clone(&self.image))
     }
 
     fn frame(&self, kind: FrameKind, index: u64, payload: impl Into<Payload>) -> Frame {

@@ -20,7 +20,7 @@ use super::super::api::handler::{ClusterInfos, Server, Steward, StreamMaker};
 use super::super::api::workers::ApiQueue;
 use super::super::limits::{AccountLimits, ServerLimits};
 use super::super::meta::{Command, PeerProfile, Sightings};
-use super::super::monitor::{GroupDetail, StreamFault};
+use super::super::monitor::{GroupDetails, StreamFault};
 use super::super::runtime::StartError;
 use super::super::shard::Aside;
 use super::super::shard::Streams;
@@ -403,8 +403,8 @@ impl Cluster {
         Some(assigned.group.name.clone())
     }
 
-    /// The groups that this server takes part in, by name.
-    pub fn group_details(&self) -> BTreeMap<String, GroupDetail> {
+    /// The groups that this server takes part in.
+    pub fn group_details(&self) -> GroupDetails {
         self.shown.groups()
     }
 

@@ -42,6 +42,8 @@ pub(super) struct MetaMachine {
     state: Mutex<State>,
     published: watch::Sender<Arc<Meta>>,
     role: watch::Sender<Role>,
+    /// Since when this server leads.
+    led_since: Mutex<Option<Time>>,
     /// Present while the replica runs. Each holds the other until [`MetaMachine::ended`].
     group: RwLock<Option<Group>>,
     this: Weak<Self>,
@@ -141,6 +143,7 @@ impl MetaMachine {
             }),
             published: watch::Sender::new(Arc::default()),
             role: watch::Sender::new(Role::Leaderless),
+            led_since: Mutex::default(),
             group: RwLock::new(None),
             this: this.clone(),
         })
@@ -209,6 +212,11 @@ impl MetaMachine {
     /// Whether this server leads the meta group, with all that was committed applied.
     pub fn leads(&self) -> bool {
         matches!(*self.role.borrow(), Role::Leader { .. })
+    }
+
+    /// Since when this server leads, if it does.
+    pub fn led_since(&self) -> Option<Time> {
+        *self.led_since.lock()
     }
 
     fn publish(&self, state: &State) {
@@ -354,6 +362,8 @@ impl Machine for MetaMachine {
         if let Role::Stopped { reason } = &role {
             tracing::error!("The meta group's replica on this server stopped: {reason}");
         }
+        let leads = matches!(role, Role::Leader { .. });
+        *self.led_since.lock() = leads.then(now);
         self.role.send_replace(role);
     }
 

@@ -12,10 +12,12 @@ use super::super::api::handler::ClusterInfos;
 use super::super::api::now;
 use super::super::core::{InfoQuery, StreamReply, StreamRequest};
 use super::super::meta::{Follower, Form, Leadership, Sightings, StreamAssignment};
-use super::super::monitor::{GroupDetail, GroupLog, GroupPeer, StreamFault};
+use super::super::monitor::{GroupDetail, GroupDetails, GroupPeer, StreamFault};
 use super::super::registry::StreamPort;
 use super::super::shard::ReplicaStatus;
-use super::super::types::{ClusterInfo, MetaClusterInfo, PeerId, Time};
+use super::super::types::{
+    ClusterInfo, MetaClusterInfo, PeerId, StreamAlternate, StreamState, Time,
+};
 use super::ask::RemotePort;
 use super::meta_machine::MetaMachine;
 use super::replicated::Replicated;
@@ -126,21 +128,22 @@ impl Shown {
         meta.shown(&self.own, &self.cluster, &led, &sightings, now(), snapshot)
     }
 
-    /// The groups that this server takes part in, by name.
-    pub fn groups(&self) -> BTreeMap<String, GroupDetail> {
-        let mut groups = BTreeMap::new();
+    /// The groups that this server takes part in.
+    pub fn groups(&self) -> GroupDetails {
+        let mut groups = GroupDetails::new();
         let meta = self.machine.meta();
         if let Some(group) = self.machine.group() {
             let status = group.status();
-            let (leader, since) = (status.leader.clone(), None);
-            let leader = leader.map(|leader| leader.server);
+            let leader = status.leader.clone().map(|leader| leader.server);
+            let since = self.machine.led_since();
             let detail = detail(&self.own, &status, leader.as_deref(), since, false);
-            groups.insert(META_GROUP.to_owned(), detail);
+            let of_nobody = groups.entry(String::new()).or_default();
+            of_nobody.insert(META_GROUP.to_owned(), detail);
         }
         let Some(replicated) = self.replicated.upgrade() else {
             return groups;
         };
-        for (_, stream) in meta.all_streams() {
+        for (of, stream) in meta.all_streams() {
             let group = &stream.group;
             let Some(replica) = replicated.replica(group.number) else {
                 continue;
@@ -151,7 +154,8 @@ impl Shown {
             let catching_up = replica.port.status().catchup.is_some();
             let status = replica.group.status();
             let detail = detail(&self.own, &status, leader.as_deref(), since, catching_up);
-            groups.insert(group.name.clone(), detail);
+            let of_account = groups.entry(of.account).or_default();
+            of_account.insert(group.name.clone(), detail);
         }
         groups
     }
@@ -225,6 +229,36 @@ impl ClusterInfos for Shown {
         let elsewhere = self.asked_elsewhere(account, stream);
         elsewhere.or_else(|| self.seen_here(account, stream))
     }
+
+    fn alternates(&self, account: &str, stream: &str) -> Vec<StreamAlternate> {
+        let meta = self.machine.meta();
+        let Some(streams) = meta.accounts().get(account) else {
+            return Vec::new();
+        };
+        let holds_the_same = |assigned: &&Arc<StreamAssignment>| {
+            let config = assigned.config();
+            let mirrored = config.mirror.as_ref().map(|origin| origin.name.as_str());
+            let is_it = config.name == stream || mirrored == Some(stream);
+            is_it && assigned.stored.unsupported.is_none()
+        };
+        let mut all: Vec<_> = streams.values().filter(holds_the_same).collect();
+        if all.len() < 2 {
+            return Vec::new();
+        }
+        // Those that are nearest to who asks first: in this cluster, and the stream before its mirrors.
+        all.sort_by_key(|one| {
+            (
+                one.group.cluster != self.cluster,
+                one.config().name != stream,
+            )
+        });
+        let alternate = |one: &Arc<StreamAssignment>| StreamAlternate {
+            name: one.config().name.clone(),
+            domain: String::new(),
+            cluster: one.group.cluster.clone(),
+        };
+        all.into_iter().map(alternate).collect()
+    }
 }
 
 /// What is wrong with a replica, in the reference's words.
@@ -249,7 +283,7 @@ fn detail(
     since: Option<Time>,
     catching_up: bool,
 ) -> GroupDetail {
-    let members = &status.members;
+    let (members, log) = (&status.members, &status.log);
     let voters = members.voters().len();
     let others = members.servers().iter();
     let others = others.filter(|(node, _)| **node != status.node);
@@ -260,9 +294,10 @@ fn detail(
             name: server.clone(),
             known: members.is_voter(*node),
             last_replicated_index: follower.map_or(0, |follower| follower.matched_index),
-            last_seen: follower
-                .and_then(|follower| follower.last_contact)
-                .map_or_else(String::new, format_duration),
+            last_seen: status
+                .heard
+                .get(node)
+                .map_or_else(String::new, |ago| format_duration(*ago)),
         };
         (PeerId::of(server), peer)
     });
@@ -276,19 +311,33 @@ fn detail(
         },
         size: voters,
         quorum_needed: voters / 2 + 1,
+        observer: !members.is_voter(status.node),
         committed: status.committed_index,
         applied: status.applied_index,
         catching_up,
         leader: leader.map(PeerId::of),
-        leader_since: since,
+        leader_since: since.filter(|_| leader == Some(own)),
         ever_had_leader: status.committed_index > 0,
         term: status.term,
-        pindex: status.last_log_index,
+        voted_for: log
+            .voted_for
+            .and_then(|node| members.server_of(node))
+            .map(PeerId::of),
+        pterm: log.last_term,
+        pindex: log.last_index,
         system_account: true,
-        wal: GroupLog {
-            messages: status.last_log_index.saturating_sub(status.purged_index),
-            first_seq: status.purged_index + 1,
-            last_seq: status.last_log_index,
+        // Who asks knows its name.
+        traffic_account: String::new(),
+        ipq_proposal_len: status.waiting_proposals,
+        ipq_entry_len: 0,
+        ipq_resp_len: 0,
+        ipq_apply_len: status.committed_index.saturating_sub(status.applied_index),
+        wal: StreamState {
+            messages: log.entries,
+            bytes: log.bytes,
+            first_seq: log.first_index,
+            last_seq: log.last_index,
+            ..StreamState::default()
         },
         peers: peers.collect(),
     }

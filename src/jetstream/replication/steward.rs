@@ -244,6 +244,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use raft::group::{FollowerStatus, Member, Members};
+    use raft::log::LogFigures;
 
     use super::super::super::meta::Sighting;
     use super::*;
@@ -272,8 +273,11 @@ mod tests {
             committed_index: 0,
             applied_index: 0,
             purged_index: 0,
+            log: LogFigures::default(),
+            waiting_proposals: 0,
             quiet: false,
             followers: (2..).zip(matched).map(follower).collect(),
+            heard: BTreeMap::new(),
         }
     }
 

@@ -86,6 +86,18 @@ pub struct StreamSourceInfo {
     pub subject_transforms: Vec<SubjectTransform>,
 }
 
+/// A stream that holds what another one does: itself, or a mirror of it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StreamAlternate {
+    /// Its name.
+    pub name: String,
+    /// Its domain.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub domain: String,
+    /// The cluster that it is in.
+    pub cluster: String,
+}
+
 /// A stream at a moment.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StreamInfo {
@@ -107,6 +119,9 @@ pub struct StreamInfo {
     /// How far the sources have come.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub sources: Vec<StreamSourceInfo>,
+    /// Where else the same is to be had, in a cluster: the stream itself among its mirrors. Only shown to who asks for this stream.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub alternates: Vec<StreamAlternate>,
     /// When this was true.
     pub ts: Time,
 }

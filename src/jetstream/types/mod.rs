@@ -23,8 +23,8 @@ pub use duration::go_duration;
 pub use error::ApiError;
 pub use error_codes::ErrorCode;
 pub use info::{
-    ConsumerInfo, LostStreamData, PriorityGroupState, SequenceInfo, StoredMessage, StreamInfo,
-    StreamSourceInfo, StreamState,
+    ConsumerInfo, LostStreamData, PriorityGroupState, SequenceInfo, StoredMessage, StreamAlternate,
+    StreamInfo, StreamSourceInfo, StreamState,
 };
 pub use json::{DecodeError, Strictness, decode, decode_optional, is_empty_request};
 pub use level::{API_LEVEL, REFERENCE_VERSION, REQUIRED_LEVEL, header_exceeds_level, unsupported};

@@ -20,7 +20,7 @@ use super::super::core::{StreamCore, StreamReply};
 use super::super::limits::ServerLimits;
 use super::super::registry::{AccountStreams, Stream};
 use super::super::types::{
-    ApiError, ClusterInfo, ErrorCode, StreamConfig, StreamInfo, Strictness, Time,
+    ApiError, ClusterInfo, ErrorCode, StreamAlternate, StreamConfig, StreamInfo, Strictness, Time,
     header_exceeds_level,
 };
 use super::backup::{self, Backups, FollowUp};
@@ -81,6 +81,8 @@ pub(crate) trait StreamMaker: Send + Sync {
 pub(crate) trait ClusterInfos: Send + Sync {
     /// Who holds copies of a stream, as its leader sees it. May wait for another server.
     fn of_stream(&self, account: &str, stream: &str) -> Option<ClusterInfo>;
+    /// The stream and its mirrors, the nearest first; nothing when it has none. Names no domain.
+    fn alternates(&self, account: &str, stream: &str) -> Vec<StreamAlternate>;
 }
 
 /// What handlers know of the server.

@@ -266,6 +266,13 @@ pub(super) fn info(context: &Context<'_>, name: &str) -> Result<StreamShown, Api
         leader: context.server.name.clone(),
         ..ClusterInfo::default()
     });
+    if let Some(infos) = &context.server.cluster_infos {
+        let mut alternates = infos.alternates(&context.account.name, name);
+        for alternate in &mut alternates {
+            alternate.domain.clone_from(&context.server.domain);
+        }
+        info.alternates = alternates;
+    }
     let paged = if asks_subjects && subjects_total > 0 {
         Paged {
             total: subjects_total,

@@ -32,6 +32,7 @@ impl Hollow {
                 cluster: None,
                 mirror: None,
                 sources: Vec::new(),
+                alternates: Vec::new(),
                 ts: Time::ZERO,
             }),
             subjects_total: 0,

@@ -492,6 +492,7 @@ impl StreamCore {
             cluster: None,
             mirror: None,
             sources: Vec::new(),
+            alternates: Vec::new(),
             ts: Time::from_nanoseconds(now_ns),
         };
         (info, total)
