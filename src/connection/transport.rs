@@ -17,7 +17,7 @@ use super::socket::{TcpWire, TlsWire};
 use super::websocket::WebSocketReader;
 use crate::broker::{Carrier, Wire};
 use crate::config::options::{HandshakeFirst, TlsOptions};
-use crate::tls::ocsp::PeerCheck;
+use crate::tls::ocsp::{PeerCheck, PeerKind};
 use crate::tls::{
     self, Encryption, HandshakeError, PeerIdentity, ServerConfig, TlsReader, TlsSocket,
 };
@@ -63,7 +63,7 @@ impl TlsTerms {
     pub fn new(options: &TlsOptions, plain_text: PlainText) -> Result<Self, tls::TlsError> {
         Ok(Self {
             config: tls::server_config(options)?,
-            peer_check: tls::peer_check(options)?,
+            peer_check: tls::peer_check(options, PeerKind::Client)?,
             timeout: options.timeout,
             first: options.handshake_first,
             plain_text,

@@ -20,7 +20,7 @@ use crate::config::options::{
 };
 use crate::protocol::ConnectRequest;
 use crate::subject::InvalidSubject;
-use crate::tls::ocsp::PeerCheck;
+use crate::tls::ocsp::{PeerCheck, PeerKind};
 use crate::tls::{self, Encryption, HandshakeError, ServerConfig};
 use crate::websocket::{
     Control, Decoder, Encoder, Limits, Origins, Path, Refusal, Shape, Terms, Upgrade, Violation,
@@ -72,7 +72,8 @@ impl WebSocketTerms {
         broker: &Broker,
     ) -> Result<Self, WebSocketError> {
         let tls = own.tls.as_ref().map(tls::server_config).transpose()?;
-        let peer_check = own.tls.as_ref().map(tls::peer_check).transpose()?.flatten();
+        let check = |tls| tls::peer_check(tls, PeerKind::Client);
+        let peer_check = own.tls.as_ref().map(check).transpose()?.flatten();
         let maps_users = own.tls.as_ref().is_some_and(|tls| tls.maps_users);
         let authenticator = match Authenticator::of_listener(options, &own.authorization, broker)? {
             Some(authenticator) => Arc::new(authenticator.with_certificates(maps_users)),

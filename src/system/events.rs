@@ -10,7 +10,7 @@ use crate::broker::{Account, Client, ClientInfo, CloseReason, ConnectionTraffic}
 use crate::jetstream::types::{Time, encode};
 use crate::monitor::accstatz::{AccountFigures, Amount};
 use crate::monitor::observed::{Observed, json_time};
-use crate::tls::ocsp::{CertificateInfo, PeerRefusal, REASON};
+use crate::tls::ocsp::{CertificateInfo, PeerRefusal};
 
 /// A client as it was when something happened to it.
 #[derive(Debug, Clone)]
@@ -215,7 +215,7 @@ pub(super) fn certificate_refused(
         kind: "Client",
         peer: &refusal.peer,
         server: sequence.info(server),
-        reason: REASON,
+        reason: refusal.kind.refused(),
     };
     [
         (

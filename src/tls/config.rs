@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::ServerCertVerifier;
+use rustls::client::{Resumption, WebPkiServerVerifier};
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -17,7 +17,7 @@ use rustls::{ClientConfig, RootCertStore, ServerConfig, SupportedProtocolVersion
 
 use super::choice::{self, ByHost};
 use super::identity::KeyHash;
-use super::ocsp::{self, OcspError, PeerCheck};
+use super::ocsp::{self, OcspError, PeerCheck, PeerKind, ProofDemanded};
 use super::pins::Pinned;
 use crate::config::options::{PeerCertificate, TlsOptions, TlsVersion};
 
@@ -78,8 +78,13 @@ pub enum TlsError {
     Versions(rustls::Error),
 }
 
-/// What a listener needs. Reads files: not for a connection's thread.
+/// What a listener needs. Reads files, and may ask a responder: not for a connection's thread.
 pub fn server_config(options: &TlsOptions) -> Result<Arc<ServerConfig>, TlsError> {
+    Ok(listening(options)?.0)
+}
+
+/// The same, and whether a certificate of ours is shown with a proof that it has not been revoked.
+pub(super) fn listening(options: &TlsOptions) -> Result<(Arc<ServerConfig>, bool), TlsError> {
     let provider = provider(options);
     let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
         .with_protocol_versions(versions(options.min_version))
@@ -119,9 +124,9 @@ pub fn server_config(options: &TlsOptions) -> Result<Arc<ServerConfig>, TlsError
         })?;
         all.push((key, stapled));
     }
-    Ok(Arc::new(
-        builder.with_cert_resolver(Arc::new(ByHost::new(all))),
-    ))
+    let is_proven = all.iter().any(|(_, stapled)| stapled.is_some());
+    let config = builder.with_cert_resolver(Arc::new(ByHost::new(all)));
+    Ok((Arc::new(config), is_proven))
 }
 
 /// When the certificate ends that a listener shows first; `None` where it cannot be read. Reads a file: not for a connection's thread.
@@ -131,23 +136,39 @@ pub fn not_after(options: &TlsOptions) -> Option<SystemTime> {
     ocsp::not_after(own.first()?)
 }
 
-/// What asks whether the certificates of those who connect have been revoked, when that is to be. Reads files: not for a connection's
-/// thread.
-pub fn peer_check(options: &TlsOptions) -> Result<Option<Arc<PeerCheck>>, TlsError> {
+/// What asks whether the certificates of peers have been revoked, when that is to be. Reads files: not for a connection's thread.
+pub fn peer_check(
+    options: &TlsOptions,
+    peers: PeerKind,
+) -> Result<Option<Arc<PeerCheck>>, TlsError> {
     let Some(check) = &options.ocsp_peer else {
         return Ok(None);
     };
-    let authorities = match &options.ca_file {
-        Some(path) => certificates(path)?,
-        None => rustls_native_certs::load_native_certs().certs,
-    };
-    let check = PeerCheck::new(check, &options.ocsp_cache, &authorities);
+    let authorities = authority_certificates(options)?;
+    let check = PeerCheck::new(peers, check, &options.ocsp_cache, &authorities);
     Ok(Some(Arc::new(check)))
+}
+
+/// What asks about the certificates of servers that have to prove that they have not been revoked, and cannot. Reads files: not for a
+/// connection's thread.
+pub(super) fn check_without_proof(options: &TlsOptions) -> Result<PeerCheck, TlsError> {
+    let urls = options.ocsp.as_ref().map_or(&[][..], |ocsp| &ocsp.urls);
+    let authorities = authority_certificates(options)?;
+    let store = options.ocsp_store.as_deref();
+    Ok(PeerCheck::in_place_of_proof(urls, store, &authorities))
 }
 
 /// What a connection to another server needs: the other side's certificate is always checked against the authorities,
 /// and ours is shown when there is one. Reads files: not for a connection's thread.
 pub fn client_config(options: &TlsOptions) -> Result<Arc<ClientConfig>, TlsError> {
+    dialling(options, false)
+}
+
+/// The same; the other side may have to prove that its certificate has not been revoked.
+pub(super) fn dialling(
+    options: &TlsOptions,
+    demands_proof: bool,
+) -> Result<Arc<ClientConfig>, TlsError> {
     let provider = provider(options);
     let authorities = Arc::new(authorities(options)?);
     let verifier =
@@ -155,21 +176,26 @@ pub fn client_config(options: &TlsOptions) -> Result<Arc<ClientConfig>, TlsError
     let builder = ClientConfig::builder_with_provider(provider)
         .with_protocol_versions(versions(options.min_version))
         .map_err(TlsError::Versions)?;
-    let builder = match pins(options) {
-        None => builder.with_webpki_verifier(verifier),
-        Some(keys) => builder
-            .dangerous()
-            .with_custom_certificate_verifier(Arc::new(Pinned::<dyn ServerCertVerifier> {
-                keys,
-                inner: verifier,
-            })),
-    };
-    let config = match OwnCertificate::load_all(options)?.first() {
+    let mut verifier: Arc<dyn ServerCertVerifier> = verifier;
+    if let Some(keys) = pins(options) {
+        let inner = verifier;
+        verifier = Arc::new(Pinned::<dyn ServerCertVerifier> { keys, inner });
+    }
+    if demands_proof {
+        let authorities = authority_certificates(options)?;
+        verifier = Arc::new(ProofDemanded::new(verifier, &authorities));
+    }
+    let builder = builder
+        .dangerous()
+        .with_custom_certificate_verifier(verifier);
+    let mut config = match OwnCertificate::load_all(options)?.first() {
         Some(own) => builder
             .with_client_auth_cert(own.chain.clone(), own.key.clone_key())
             .map_err(|source| own.refused(source))?,
         None => builder.with_no_client_auth(),
     };
+    // A session that goes on is not looked at again: whoever has been revoked since would not be noticed.
+    config.resumption = Resumption::disabled();
     Ok(Arc::new(config))
 }
 
@@ -255,6 +281,14 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
             path: path.to_owned(),
         }),
         false => Ok(certificates),
+    }
+}
+
+/// The certificates of the authorities of the file, or of those of the system.
+fn authority_certificates(options: &TlsOptions) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    match &options.ca_file {
+        Some(path) => certificates(path),
+        None => Ok(rustls_native_certs::load_native_certs().certs),
     }
 }
 

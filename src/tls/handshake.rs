@@ -1,11 +1,15 @@
 //! From a TCP connection to an encrypted one, within a time.
 
+use std::error::Error;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
 use rustls::pki_types::{InvalidDnsNameError, ServerName};
-use rustls::{ClientConfig, ClientConnection, Connection, ServerConfig, ServerConnection};
+use rustls::{
+    CertificateError, ClientConfig, ClientConnection, Connection, OtherError, ServerConfig,
+    ServerConnection,
+};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
@@ -21,6 +25,9 @@ pub enum HandshakeError {
     /// The connection broke, or the peer refused us or was refused.
     #[error("TLS handshake error: {0}")]
     Failed(#[from] io::Error),
+    /// The other side's certificate is sound, and something else about it is not: as a proof that it has not been revoked.
+    #[error("TLS handshake error: {0}")]
+    Unproven(Arc<dyn Error + Send + Sync>),
     /// The peer's certificates may have been revoked.
     #[error("TLS handshake error: {0}")]
     Revoked(Box<PeerRefusal>),
@@ -60,7 +67,14 @@ pub async fn accept_checked(
     at_most: Duration,
     check: Option<&Arc<PeerCheck>>,
 ) -> Result<TlsSocket, HandshakeError> {
-    let socket = accept(tcp, config, at_most).await?;
+    checked(accept(tcp, config, at_most).await?, check).await
+}
+
+/// The connection, if what is asked about the peer's certificates has nothing against them.
+pub(super) async fn checked(
+    socket: TlsSocket,
+    check: Option<&Arc<PeerCheck>>,
+) -> Result<TlsSocket, HandshakeError> {
     if let Some(check) = check
         && let Err(refusal) = check.admits(&socket.peer_certificates()).await
     {
@@ -88,7 +102,17 @@ pub async fn connect(
 async fn complete(socket: TlsSocket, at_most: Duration) -> Result<TlsSocket, HandshakeError> {
     match timeout(at_most, socket.handshake()).await {
         Ok(Ok(())) => Ok(socket),
-        Ok(Err(error)) => Err(error.into()),
+        Ok(Err(error)) => Err(reason(&error).map_or(error.into(), HandshakeError::Unproven)),
         Err(_) => Err(HandshakeError::Timeout),
+    }
+}
+
+/// What a check of our own has against a certificate; rustls hands it on without its words.
+fn reason(error: &io::Error) -> Option<Arc<dyn Error + Send + Sync>> {
+    match error.get_ref()?.downcast_ref()? {
+        rustls::Error::InvalidCertificate(CertificateError::Other(OtherError(reason))) => {
+            Some(Arc::clone(reason))
+        }
+        _ => None,
     }
 }

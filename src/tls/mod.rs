@@ -2,7 +2,7 @@
 //!
 //! [`config`] loads certificates and makes what a server or a client needs ([`choice`] says what is offered, [`pins`] whom else than
 //! the authorities a peer must please), [`ocsp`] says whether a certificate has been revoked, [`identity`] reads who a peer is by its certificate, [`handshake`] turns a TCP connection into a
-//! [`TlsSocket`], and [`socket`] reads and writes it from any thread without waiting, as a TCP socket is read and written.
+//! [`TlsSocket`], [`mutual`] does that for servers that dial each other, and [`socket`] reads and writes it from any thread without waiting, as a TCP socket is read and written.
 //! [`stream`] is the same for whoever wants a stream.
 //!
 //! # Invariant
@@ -14,6 +14,7 @@ pub mod config;
 mod der;
 pub mod handshake;
 pub mod identity;
+mod mutual;
 mod name;
 pub mod ocsp;
 mod pins;
@@ -25,6 +26,7 @@ pub use choice::is_for;
 pub use config::{TlsError, client_config, not_after, peer_check, server_config};
 pub use handshake::{HandshakeError, accept, accept_checked, connect};
 pub use identity::{KeyHash, PeerIdentity};
+pub use mutual::MutualTls;
 pub use name::DistinguishedName;
 pub use rustls::{ClientConfig, ServerConfig};
 pub use socket::{TlsReader, TlsSocket, TlsWriter};

@@ -3,10 +3,10 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::danger::{ServerCertVerified, ServerCertVerifier};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
-use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, Error, SignatureScheme};
+use rustls::{CertificateError, DistinguishedName, Error};
 
 use super::identity::{KeyHash, key_hash};
 
@@ -26,15 +26,15 @@ impl<V: ?Sized> Pinned<V> {
     }
 }
 
-/// A signature is checked as another does: pins are about keys.
+/// A signature is checked as `inner` does: what else is checked of a peer is about its certificate.
 macro_rules! signatures_as_inside {
     () => {
         fn verify_tls12_signature(
             &self,
             message: &[u8],
-            certificate: &CertificateDer<'_>,
-            signature: &DigitallySignedStruct,
-        ) -> Result<HandshakeSignatureValid, Error> {
+            certificate: &rustls::pki_types::CertificateDer<'_>,
+            signature: &rustls::DigitallySignedStruct,
+        ) -> Result<rustls::client::danger::HandshakeSignatureValid, rustls::Error> {
             self.inner
                 .verify_tls12_signature(message, certificate, signature)
         }
@@ -42,18 +42,19 @@ macro_rules! signatures_as_inside {
         fn verify_tls13_signature(
             &self,
             message: &[u8],
-            certificate: &CertificateDer<'_>,
-            signature: &DigitallySignedStruct,
-        ) -> Result<HandshakeSignatureValid, Error> {
+            certificate: &rustls::pki_types::CertificateDer<'_>,
+            signature: &rustls::DigitallySignedStruct,
+        ) -> Result<rustls::client::danger::HandshakeSignatureValid, rustls::Error> {
             self.inner
                 .verify_tls13_signature(message, certificate, signature)
         }
 
-        fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        fn supported_verify_schemes(&self) -> Vec<rustls::SignatureScheme> {
             self.inner.supported_verify_schemes()
         }
     };
 }
+pub(in crate::tls) use signatures_as_inside;
 
 impl ClientCertVerifier for Pinned<dyn ClientCertVerifier> {
     fn root_hint_subjects(&self) -> &[DistinguishedName] {

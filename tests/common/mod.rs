@@ -9,6 +9,7 @@
     reason = "each test binary uses its own part of what is shared"
 )]
 
+mod authority;
 mod client;
 mod http;
 mod ports;
@@ -17,6 +18,7 @@ mod server;
 mod wait;
 mod wire;
 
+pub use authority::Authority;
 pub use client::{connect_as, next_subject, round_trip};
 pub use http::{HttpAnswer, http_get};
 pub use ports::{free_port, free_ports};

@@ -174,9 +174,9 @@ async fn connect(core: &Core, address: &Address) -> Result<(Socket, BytesMut), D
     let meeting = core.meeting.load_full();
     let mut socket = match &meeting.dialling.tls {
         None => Socket::tcp(stream),
-        Some(config) => {
-            let (config, at_most) = (Arc::clone(config), timing.handshake_timeout);
-            Socket::tls(tls::connect(stream, config, &address.host, at_most).await?)
+        Some(tls) => {
+            let at_most = timing.handshake_timeout;
+            Socket::tls(tls.connect(stream, &address.host, at_most).await?)
         }
     };
     let mut buffer = BytesMut::new();

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use raft::group::Channel;
 
-use crate::tls::ClientConfig;
+use crate::tls::MutualTls;
 
 /// A user and its password.
 #[derive(Clone, PartialEq, Eq)]
@@ -34,7 +34,7 @@ pub struct Dialling {
     /// What to say where the peer's own address names nobody.
     pub credentials: Option<Credentials>,
     /// Encryption, when the cluster is encrypted.
-    pub tls: Option<Arc<ClientConfig>>,
+    pub tls: Option<Arc<MutualTls>>,
 }
 
 /// How much there may be of everything.

@@ -95,7 +95,7 @@ impl Routes {
                 user: text(&cluster.user),
                 password: text(&cluster.password),
             }),
-            tls: options.tls.as_ref().map(|tls| Arc::clone(&tls.connect)),
+            tls: options.tls.as_ref().map(|tls| Arc::clone(&tls.mutual)),
         }
     }
 

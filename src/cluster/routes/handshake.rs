@@ -26,7 +26,7 @@ use crate::config::options::RouteUrl;
 use crate::protocol::ProtocolViolation;
 use crate::protocol::route::info::PeerCredentials;
 use crate::protocol::route::{RouteConnect, RouteInfo, encode};
-use crate::tls::{self, HandshakeError, PeerIdentity};
+use crate::tls::{HandshakeError, PeerIdentity};
 
 /// How long a server may take with each step after it has said who it is.
 const STEP_MAX: Duration = Duration::from_secs(10);
@@ -134,7 +134,7 @@ pub(super) async fn accept(
     let (mut talk, peer) = match &options.tls {
         None => (Talk::tcp(stream), None),
         Some(tls) => {
-            let socket = tls::accept(stream, Arc::clone(&tls.accept), tls.timeout).await?;
+            let socket = tls.mutual.accept(stream, tls.timeout).await?;
             key = socket.peer_key();
             let peer = socket.peer_identity();
             (Talk::tls(socket), peer)
@@ -226,9 +226,8 @@ pub(super) async fn dial(core: &Arc<Core>, aim: &Aim) -> Result<Session, RouteEr
     let mut talk = match &options.tls {
         None => Talk::tcp(stream),
         Some(tls) => {
-            let config = Arc::clone(&tls.connect);
             let name = tls_name(&options, host);
-            let socket = tls::connect(stream, config, &name, tls.timeout).await?;
+            let socket = tls.mutual.connect(stream, &name, tls.timeout).await?;
             key = socket.peer_key();
             Talk::tls(socket)
         }

@@ -7,13 +7,12 @@ use crate::broker::permissions::Permissions;
 use crate::config::Options;
 use crate::config::options::cluster::ROUTE_PING_INTERVAL_MAX;
 use crate::config::options::{
-    ClusterOptions, DialReports, PeerCertificate, Permissions as PermissionsConfig,
-    SubjectPermission, WriteTimeout,
+    ClusterOptions, DialReports, Permissions as PermissionsConfig, SubjectPermission, WriteTimeout,
 };
 use crate::protocol::route::info::SubjectRules;
 use crate::protocol::route::parser::Interest;
 use crate::subject::InvalidSubject;
-use crate::tls::{self, ClientConfig, PeerIdentity, ServerConfig, TlsError, is_for};
+use crate::tls::{MutualTls, PeerIdentity, TlsError, is_for};
 
 /// Why there can be no routes.
 #[derive(Debug, thiserror::Error)]
@@ -29,10 +28,8 @@ pub enum RouteOptionsError {
 /// How routes are encrypted.
 #[derive(Debug, Clone)]
 pub(super) struct RouteTls {
-    pub accept: Arc<ServerConfig>,
-    pub connect: Arc<ClientConfig>,
+    pub mutual: Arc<MutualTls>,
     pub timeout: Duration,
-    pub verifies: bool,
     /// Another server is the user that its certificate names.
     pub maps_users: bool,
     /// Another server must have a certificate for one of the hosts that are dialled.
@@ -67,7 +64,7 @@ pub struct RouteOptions {
 const PENDING_TIMES: usize = 4;
 
 impl RouteOptions {
-    /// What the options say; `None` without a cluster. Reads files.
+    /// What the options say; `None` without a cluster. Reads files, and may ask a responder about our certificate.
     pub fn new(options: &Options) -> Result<Option<Self>, RouteOptionsError> {
         let Some(cluster) = options.cluster() else {
             return Ok(None);
@@ -75,10 +72,8 @@ impl RouteOptions {
         let tls = match &cluster.tls {
             None => None,
             Some(block) => Some(RouteTls {
-                accept: tls::server_config(block)?,
-                connect: tls::client_config(block)?,
+                mutual: Arc::new(MutualTls::new(block)?),
                 timeout: block.timeout,
-                verifies: block.peer_certificate == PeerCertificate::Required,
                 maps_users: block.maps_users,
                 checks_known_hosts: block.checks_known_hosts,
             }),

@@ -146,7 +146,7 @@ impl Core {
             headers: options.headers,
             auth_required: options.requires_credentials(),
             tls_required: options.tls.is_some(),
-            tls_verify: options.tls.as_ref().is_some_and(|tls| tls.verifies),
+            tls_verify: options.tls.is_some(),
             max_payload: i64::try_from(options.client_payload_bytes_max).unwrap_or(i64::MAX),
             jetstream: self.jetstream.load(std::sync::atomic::Ordering::Relaxed),
             domain: self.identity.domain.clone(),

@@ -236,12 +236,7 @@ fn manners(target: &mut ClusterOptions, key: &str, field: &Field<'_>, report: &m
             let permissions = authorization::permissions(field, report);
             permit(target, permissions, field, report);
         }
-        "tls" => {
-            target.tls = tls::read(field, report);
-            if let Some(tls) = &target.tls {
-                tls::refuse_for_routes(tls, field, report);
-            }
-        }
+        "tls" => target.tls = tls::read_mutual(field, report),
         "no_advertise" => target.no_advertise = field.bool(report) == Some(true),
         "connect_retries" => {
             let retries = field.within(report, 0, i64::from(i32::MAX));

@@ -22,7 +22,7 @@ pub enum OcspMode {
     Never,
 }
 
-/// How certificates of listeners are shown.
+/// How our certificates are shown.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct OcspOptions {
     /// Which of them with a proof.
@@ -39,6 +39,8 @@ pub enum OcspCacheKind {
     /// In memory and in a directory.
     #[default]
     Local,
+    /// In memory alone; no file asks for it.
+    Memory,
 }
 
 /// How answers about peers' certificates are kept.
@@ -65,7 +67,7 @@ impl Default for OcspCacheOptions {
     }
 }
 
-/// How certificates of those who connect are checked.
+/// How certificates of those who connect are checked, and of servers that we connect to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OcspPeerOptions {
     /// Whether they are.
@@ -260,13 +262,6 @@ pub(super) fn check(options: &Options) -> Result<(), String> {
     if checking.any(unverified) {
         return Err(
             "OCSP peer verification for client connections requires TLS verify (mTLS) to be enabled"
-                .into(),
-        );
-    }
-    let mode = options.ocsp.as_ref().map(|ocsp| ocsp.mode);
-    if mode == Some(OcspMode::Always) && options.cluster.tls.is_some() {
-        return Err(
-            "ocsp: the mode 'always' also asks for proofs between the servers of a cluster, which is not supported by this server yet"
                 .into(),
         );
     }

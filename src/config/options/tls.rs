@@ -145,24 +145,36 @@ pub(super) fn refuse_for_servers_only(tls: &TlsOptions, field: &Field<'_>, repor
     }
 }
 
-/// What servers of a cluster do not do with each other.
-pub(super) fn refuse_for_routes(tls: &TlsOptions, field: &Field<'_>, report: &mut Report) {
-    refuse_for_clients_only(tls, field, report);
-    if tls.ocsp_peer.is_some() {
-        field.not_supported(
-            report,
-            "certificates of other servers are not checked with OCSP",
-        );
-    }
+/// Reads the block of a listener for clients. `None` when it is no block.
+pub(super) fn read(field: &Field<'_>, report: &mut Report) -> Option<TlsOptions> {
+    let options = members(field, report)?;
+    check(&options, field, report);
+    Some(options)
 }
 
-/// Reads the block. `None` when it is no block.
-pub(super) fn read(field: &Field<'_>, report: &mut Report) -> Option<TlsOptions> {
+/// Reads the block of servers that dial each other: both sides show a certificate, whatever `verify` says, as in the reference.
+/// `None` when it is no block.
+pub(super) fn read_mutual(field: &Field<'_>, report: &mut Report) -> Option<TlsOptions> {
+    let options = TlsOptions {
+        peer_certificate: PeerCertificate::Required,
+        ..members(field, report)?
+    };
+    check(&options, field, report);
+    refuse_for_clients_only(&options, field, report);
+    Some(options)
+}
+
+fn members(field: &Field<'_>, report: &mut Report) -> Option<TlsOptions> {
     let map = field.map(report)?;
     let mut options = TlsOptions::default();
     for member in in_file_order(map) {
         one(&mut options, &member, report);
     }
+    Some(options)
+}
+
+/// Whether what is said goes together.
+fn check(options: &TlsOptions, field: &Field<'_>, report: &mut Report) {
     match (&options.cert_file, &options.key_file) {
         (Some(_), None) => field.invalid(report, "missing 'key_file' in TLS configuration"),
         (None, Some(_)) => field.invalid(report, "missing 'cert_file' in TLS configuration"),
@@ -180,7 +192,6 @@ pub(super) fn read(field: &Field<'_>, report: &mut Report) -> Option<TlsOptions>
             "pinned_certs needs 'verify': a client that is not asked for a certificate shows none",
         );
     }
-    Some(options)
 }
 
 fn one(options: &mut TlsOptions, field: &Field<'_>, report: &mut Report) {

@@ -7,6 +7,7 @@
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Instant;
 
 use base64::Engine;
@@ -75,9 +76,28 @@ struct Contents {
     changed: bool,
 }
 
+/// Every cache that is in use.
+static IN_USE: Mutex<Vec<Weak<Cache>>> = Mutex::new(Vec::new());
+
 impl Cache {
+    /// The cache that the options ask for. All who ask for the same share it: a file has one writer, and what is known outlasts a reload.
+    pub(super) fn shared(options: &OcspCacheOptions) -> Arc<Self> {
+        let mut in_use = IN_USE.lock();
+        in_use.retain(|cache| cache.strong_count() > 0);
+        let mut all = in_use.iter().filter_map(Weak::upgrade);
+        if let Some(found) = all.find(|cache| cache.options == *options) {
+            return found;
+        }
+        let cache = Arc::new(Self::open(options));
+        // What is in memory alone belongs to whoever asked for it.
+        if options.kind == OcspCacheKind::Local {
+            in_use.push(Arc::downgrade(&cache));
+        }
+        cache
+    }
+
     /// The cache that the options ask for, with what an earlier one has left.
-    pub(super) fn open(options: &OcspCacheOptions) -> Self {
+    fn open(options: &OcspCacheOptions) -> Self {
         let cache = Self {
             options: options.clone(),
             kept: Mutex::new(Contents {
@@ -96,7 +116,7 @@ impl Cache {
 
     fn path(&self) -> Option<PathBuf> {
         match self.options.kind {
-            OcspCacheKind::None => None,
+            OcspCacheKind::None | OcspCacheKind::Memory => None,
             OcspCacheKind::Local => Some(self.options.directory.join(FILE)),
         }
     }
@@ -162,6 +182,7 @@ impl Cache {
             cache_type: match self.options.kind {
                 OcspCacheKind::None => "none",
                 OcspCacheKind::Local => "local",
+                OcspCacheKind::Memory => "memory",
             },
             cache_hits: self.hits.load(Ordering::Relaxed),
             cache_misses: self.misses.load(Ordering::Relaxed),

@@ -44,6 +44,12 @@ impl Known {
         })
     }
 
+    /// Those of them that can be read.
+    pub(super) fn all(certificates: &[CertificateDer<'_>]) -> Vec<Self> {
+        let known = certificates.iter().map(Self::parse);
+        known.filter_map(Result::ok).collect()
+    }
+
     /// The key, with its kind.
     pub(super) fn key(&self) -> Vec<u8> {
         let key = &self.parsed.tbs_certificate.subject_public_key_info;
@@ -110,6 +116,17 @@ impl Known {
         let own = &self.parsed.tbs_certificate;
         let text = |name: &x509_cert::name::Name| written(&name.to_der().unwrap_or_default()).0;
         (text(&own.subject), text(&own.issuer))
+    }
+}
+
+/// Who of them has signed a certificate; an authority that has signed itself is nobody's.
+pub(super) fn issuer<'a>(
+    certificate: &Known,
+    mut candidates: impl Iterator<Item = &'a Known>,
+) -> Option<&'a Known> {
+    match certificate.is_root() {
+        true => None,
+        false => candidates.find(|candidate| certificate.is_by(candidate)),
     }
 }
 

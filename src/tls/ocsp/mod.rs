@@ -1,8 +1,8 @@
 //! OCSP (RFC 6960): whether a certificate has been revoked, as its authority says.
 //!
 //! [`link`] is a certificate with its issuer, what is asked about; [`answer`] is what a responder says of it and whether that is to be believed;
-//! [`fetch`] asks. With these, [`staple`] keeps an answer about our own certificate to show with it, and [`peer`] checks the
-//! certificates of those who connect, with answers that [`cache`] keeps.
+//! [`fetch`] asks. With these, [`staple`] keeps an answer about our own certificate to show with it, [`proof`] demands the same of servers
+//! that we dial, and [`peer`] asks about the certificates of others, with answers that [`cache`] keeps.
 //!
 //! # Invariant
 //! An answer is used only after its signature has been checked, wherever it comes from: also out of our own files.
@@ -12,13 +12,15 @@ mod cache;
 pub(crate) mod fetch;
 mod link;
 mod peer;
+mod proof;
 mod signature;
 mod staple;
 #[cfg(test)]
 mod tests;
 
 pub use cache::CacheFigures;
-pub use peer::{CertificateInfo, PeerCheck, PeerRefusal, REASON};
+pub use peer::{CertificateInfo, PeerCheck, PeerKind, PeerRefusal};
+pub(super) use proof::ProofDemanded;
 pub(super) use staple::{Stapled, staple};
 
 use std::io;

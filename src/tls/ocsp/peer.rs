@@ -1,7 +1,8 @@
-//! Whether the certificates of somebody who connects have been revoked.
+//! Whether the certificates of somebody who connects, or of a server that we connect to, have been revoked.
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -11,13 +12,34 @@ use serde::Serialize;
 use super::answer::{Answer, Status};
 use super::cache::{Cache, CacheFigures};
 use super::fetch::{Method, fetch};
-use super::link::{Known, Link};
-use crate::config::options::{OcspCacheOptions, OcspPeerOptions};
+use super::link::{Known, Link, issuer};
+use super::staple::FOLDER;
+use crate::config::options::{OcspCacheKind, OcspCacheOptions, OcspPeerOptions};
 
 /// Certificates from a peer's own to its authority; longer chains are not followed.
 const LINKS_MAX: usize = 10;
-/// What a peer is told to be, in the log and in events.
-pub const REASON: &str = "client not OCSP valid";
+/// How often at most is written down what is asked in place of proofs: each time, since there are few servers.
+const SAVE_INTERVAL: Duration = Duration::ZERO;
+
+/// Who a peer is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum PeerKind {
+    /// A client.
+    #[default]
+    Client,
+    /// Another server, whoever of us has dialled.
+    Server,
+}
+
+impl PeerKind {
+    /// What one is called that is not let in, in the log and in events.
+    pub fn refused(self) -> &'static str {
+        match self {
+            Self::Client => "client not OCSP valid",
+            Self::Server => "server not OCSP valid",
+        }
+    }
+}
 
 /// A certificate, for people and their tools.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -50,8 +72,10 @@ impl CertificateInfo {
 
 /// Why somebody is not let in.
 #[derive(Clone, Debug, Default, PartialEq, Eq, thiserror::Error)]
-#[error("client not OCSP valid: {reason}")]
+#[error("{}: {reason}", kind.refused())]
 pub struct PeerRefusal {
+    /// Who it is.
+    pub kind: PeerKind,
     /// The peer's own certificate.
     pub peer: CertificateInfo,
     /// The certificate on the way to its authority that is to blame.
@@ -60,12 +84,26 @@ pub struct PeerRefusal {
     pub reason: String,
 }
 
-/// Checks those who connect.
+/// Which certificates are asked about.
+#[derive(Debug)]
+enum Scope {
+    /// Those on the way to the authority that name a responder.
+    Chain,
+    /// The peer's own, in place of a proof that would be shown with it: somebody has to vouch for it.
+    Own {
+        /// Who is asked before the responders that it names.
+        responders: Vec<String>,
+    },
+}
+
+/// Checks peers.
 #[derive(Debug)]
 pub struct PeerCheck {
+    peers: PeerKind,
+    scope: Scope,
     options: OcspPeerOptions,
     authorities: Vec<Known>,
-    cache: Cache,
+    cache: Arc<Cache>,
 }
 
 /// What came of one certificate: let through, or the reason why not.
@@ -74,17 +112,47 @@ type Verdict = Result<(), String>;
 impl PeerCheck {
     /// A check as the options say, against these authorities. Reads a file: not for a connection's thread.
     pub(in crate::tls) fn new(
+        peers: PeerKind,
         options: &OcspPeerOptions,
         cache: &OcspCacheOptions,
         authorities: &[CertificateDer<'static>],
     ) -> Self {
-        let authorities = authorities.iter();
         Self {
+            peers,
+            scope: Scope::Chain,
             options: options.clone(),
-            authorities: authorities
-                .filter_map(|one| Known::parse(one).ok())
-                .collect(),
-            cache: Cache::open(cache),
+            authorities: Known::all(authorities),
+            cache: Cache::shared(cache),
+        }
+    }
+
+    /// A check of servers that would have to prove that their own certificate has not been revoked, and cannot. The answers are
+    /// kept where those about our own are. Reads a file: not for a connection's thread.
+    pub(in crate::tls) fn in_place_of_proof(
+        responders: &[String],
+        store_dir: Option<&Path>,
+        authorities: &[CertificateDer<'static>],
+    ) -> Self {
+        let (kind, directory) = match store_dir {
+            Some(store) => (OcspCacheKind::Local, store.join(FOLDER)),
+            None => (OcspCacheKind::Memory, PathBuf::new()),
+        };
+        let cache = OcspCacheOptions {
+            kind,
+            directory,
+            save_interval: SAVE_INTERVAL,
+            ..OcspCacheOptions::default()
+        };
+        Self {
+            scope: Scope::Own {
+                responders: responders.to_vec(),
+            },
+            ..Self::new(
+                PeerKind::Server,
+                &OcspPeerOptions::default(),
+                &cache,
+                authorities,
+            )
         }
     }
 
@@ -106,18 +174,33 @@ impl PeerCheck {
 
     /// The same, on a thread that may wait.
     pub(super) fn check(&self, shown: &[CertificateDer<'_>]) -> Result<(), Box<PeerRefusal>> {
-        let unreadable = || {
+        let refused = |reason: &str| {
             Box::new(PeerRefusal {
-                reason: "the certificate cannot be read".into(),
+                kind: self.peers,
+                reason: reason.into(),
                 ..PeerRefusal::default()
             })
         };
+        let unreadable = || refused("the certificate cannot be read");
         let shown: Result<Vec<Known>, _> = shown.iter().map(Known::parse).collect();
         let shown = shown.map_err(|_| unreadable())?;
         let peer = shown.first().ok_or_else(unreadable)?;
-        for link in self.links(&shown) {
+        let links = match self.scope {
+            Scope::Chain => self.links(&shown),
+            Scope::Own { .. } => {
+                let known = shown.iter().skip(1).chain(&self.authorities);
+                let issuer = issuer(peer, known);
+                let issuer = issuer.ok_or_else(|| refused("the issuer is not known"))?;
+                vec![Link {
+                    certificate: peer.clone(),
+                    issuer: issuer.clone(),
+                }]
+            }
+        };
+        for link in links {
             if let Err(reason) = self.judge(&link) {
                 let refusal = PeerRefusal {
+                    kind: self.peers,
                     peer: CertificateInfo::of(peer),
                     link: CertificateInfo::of(&link.certificate),
                     reason,
@@ -134,11 +217,11 @@ impl PeerCheck {
         let mut links = Vec::new();
         let mut current = shown.first();
         for _ in 0..LINKS_MAX {
-            let Some(certificate) = current.filter(|certificate| !certificate.is_root()) else {
+            let Some(certificate) = current else {
                 break;
             };
-            let mut candidates = shown.iter().skip(1).chain(&self.authorities);
-            let issuer = candidates.find(|candidate| certificate.is_by(candidate));
+            let candidates = shown.iter().skip(1).chain(&self.authorities);
+            let issuer = issuer(certificate, candidates);
             if let Some(issuer) = issuer
                 && !certificate.responders().is_empty()
             {
@@ -194,9 +277,9 @@ impl PeerCheck {
             }
         }
         let question = link.question().map_err(|error| error.to_string())?;
-        let responders = link.certificate.responders();
+        let (responders, methods) = self.whom_to_ask(&link.certificate);
         let timeout = self.options.responder_timeout;
-        let bytes = match fetch(&responders, &question, &[Method::Get], timeout) {
+        let bytes = match fetch(&responders, &question, methods, timeout) {
             Ok(bytes) => bytes,
             Err(error) => {
                 tracing::warn!(
@@ -223,6 +306,18 @@ impl PeerCheck {
         }
         self.cache.put(&fingerprint, subject, &answer, &bytes);
         Ok(Some(answer.status))
+    }
+
+    /// Who is asked, and how: in place of a proof, as whoever would have to show it asks.
+    fn whom_to_ask(&self, certificate: &Known) -> (Vec<String>, &'static [Method]) {
+        let named = certificate.responders();
+        match &self.scope {
+            Scope::Chain => (named, &[Method::Get]),
+            Scope::Own { responders } => {
+                let all = responders.iter().cloned().chain(named);
+                (all.collect(), &[Method::Post, Method::Get])
+            }
+        }
     }
 
     fn is_current(&self, answer: &Answer, now: SystemTime) -> bool {

@@ -15,7 +15,7 @@ use rustls::sign::CertifiedKey;
 use super::OcspError;
 use super::answer::{Answer, Status};
 use super::fetch::{Method, fetch};
-use super::link::{Known, Link};
+use super::link::{Known, Link, issuer};
 use crate::config::duration::format_duration;
 use crate::config::options::{OcspMode, OcspOptions};
 
@@ -28,7 +28,7 @@ const AGAIN_LATE: Duration = Duration::from_secs(2 * 60);
 /// Not sooner than this, however short an answer's time is.
 const AGAIN_MIN: Duration = Duration::from_secs(1);
 /// The folder below the store directory that answers are kept in.
-const FOLDER: &str = "ocsp";
+pub(super) const FOLDER: &str = "ocsp";
 
 /// A certificate with an answer about it.
 #[derive(Debug)]
@@ -97,7 +97,10 @@ pub(in crate::tls) fn staple(
         _ if asks => false,
         _ => return Ok(None),
     };
-    let issuer = issuer(&certificate, key, authorities).ok_or(OcspError::NoIssuer)?;
+    let (shown, authorities) = (Known::all(&key.cert), Known::all(authorities));
+    let candidates = shown.iter().skip(1).chain(&authorities);
+    let issuer = issuer(&certificate, candidates).ok_or(OcspError::NoIssuer)?;
+    let issuer = issuer.clone();
     let overriding = options.map_or(&[][..], |options| &options.urls);
     let responders = match overriding {
         [] => certificate.responders(),
@@ -116,19 +119,6 @@ pub(in crate::tls) fn staple(
         ends_when_revoked,
     };
     keeper.start().map(Some)
-}
-
-/// Who signed it: out of what is shown with it, or out of the authorities.
-fn issuer(
-    certificate: &Known,
-    key: &CertifiedKey,
-    authorities: &[CertificateDer<'static>],
-) -> Option<Known> {
-    let shown = key.cert.iter().skip(1);
-    let mut candidates = shown
-        .chain(authorities)
-        .filter_map(|bytes| Known::parse(bytes).ok());
-    candidates.find(|candidate| certificate.is_by(candidate))
 }
 
 impl Keeper {

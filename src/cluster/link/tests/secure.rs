@@ -4,7 +4,7 @@ use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair,
 
 use super::*;
 use crate::config::options::{PeerCertificate, TlsOptions};
-use crate::tls;
+use crate::tls::MutualTls;
 
 /// A folder with an authority and a certificate for loopback.
 fn certificates() -> (tempfile::TempDir, TlsOptions) {
@@ -34,12 +34,12 @@ fn certificates() -> (tempfile::TempDir, TlsOptions) {
 
 /// What the listener of an encrypted cluster does with a link.
 async fn listen_encrypted(listener: TcpListener, links: Arc<Links>, options: TlsOptions) {
-    let config = tls::server_config(&options).unwrap();
+    let tls = Arc::new(MutualTls::new(&options).unwrap());
     loop {
         let (stream, _) = listener.accept().await.unwrap();
-        let (links, config) = (Arc::clone(&links), Arc::clone(&config));
+        let (links, tls) = (Arc::clone(&links), Arc::clone(&tls));
         tokio::spawn(async move {
-            let socket = tls::accept(stream, config, PATIENCE).await.unwrap();
+            let socket = tls.accept(stream, PATIENCE).await.unwrap();
             let (reader, writer) = socket.into_split();
             let info = b"INFO {\"tls_required\":true}\r\n";
             let written = writer.try_write(&[std::io::IoSlice::new(info)]).unwrap();
@@ -57,7 +57,7 @@ async fn an_encrypted_cluster_is_linked_over_tls() {
     let (_folder, options) = certificates();
     let a = {
         let mut own = quick("a", 1);
-        own.dialling.tls = Some(tls::client_config(&options).unwrap());
+        own.dialling.tls = Some(Arc::new(MutualTls::new(&options).unwrap()));
         Node::start(own).await
     };
     let plain = Node::start(quick("c", 1)).await;
