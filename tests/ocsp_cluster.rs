@@ -2,11 +2,23 @@
 
 mod common;
 
+use std::io::Read;
+use std::net::{Shutdown, TcpListener};
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use common::{Authority, Server, ServerOptions, Wire, eventually, free_port, http_get};
 use rustix::process::Signal;
+use rustls::client::danger::HandshakeSignatureValid;
+use rustls::crypto::ring;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
+use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::{
+    CertificateError, DigitallySignedStruct, DistinguishedName, ServerConfig, ServerConnection,
+    SignatureScheme,
+};
 use serde_json::Value;
 
 /// Connections between two servers: a pool of three and the system account's own.
@@ -86,8 +98,13 @@ fn authority(kind: &str, names: &[&str]) -> Authority {
 
 #[test]
 fn servers_that_prove_their_certificates_are_a_cluster() {
-    for (kind, beside) in [("must", ""), ("plain", "ocsp { mode: always }")] {
+    for (kind, beside) in [
+        ("must", ""),
+        ("plain", "ocsp { mode: always }"),
+        ("bare", "ocsp { mode: always, url: '@URL@' }"),
+    ] {
         let authority = authority(kind, &["one", "two", "three"]);
+        let beside = beside.replace("@URL@", &authority.url());
         let beside = format!("jetstream {{ store_dir: '@DIR@/store' }}\n{beside}");
         // With JetStream a server has to dial somebody.
         let one = config(&authority, ("one", "one"), &[free_port()], "", &beside);
@@ -250,6 +267,87 @@ fn an_operator_may_have_the_responders_of_other_servers_asked() {
     let two = member(&authority, "two", &[&one], "", "");
     wait_for_routes(&two, ROUTES_EACH);
     assert!(one.log().contains("WarnOnly is true so allowing"));
+}
+
+/// A server that takes nobody's certificate when it is dialled, as the reference takes none without a proof.
+fn refuse_all(authority: &Authority, name: &str) -> u16 {
+    let provider = Arc::new(ring::default_provider());
+    let path = |kind: &str| authority.path(&format!("{name}.{kind}"));
+    let chain = CertificateDer::from_pem_file(path("pem")).unwrap();
+    let key = PrivateKeyDer::from_pem_file(path("key")).unwrap();
+    let config = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_client_cert_verifier(Arc::new(TakesNone))
+        .with_single_cert_with_ocsp(vec![chain], key, authority.proof(name))
+        .unwrap();
+    let config = Arc::new(config);
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let mut session = ServerConnection::new(Arc::clone(&config)).unwrap();
+            assert!(session.complete_io(&mut stream).is_err());
+            // What is left unread would take the alert with it.
+            let _ = stream.shutdown(Shutdown::Write);
+            let _ = stream.read_to_end(&mut Vec::new());
+        }
+    });
+    port
+}
+
+#[derive(Debug)]
+struct TakesNone;
+
+impl ClientCertVerifier for TakesNone {
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        &[]
+    }
+
+    fn verify_client_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: UnixTime,
+    ) -> Result<ClientCertVerified, rustls::Error> {
+        // The alert is that of the reference, `bad_certificate`.
+        Err(CertificateError::BadEncoding.into())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Err(CertificateError::BadSignature.into())
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Err(CertificateError::BadSignature.into())
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        let provider = ring::default_provider();
+        provider
+            .signature_verification_algorithms
+            .supported_schemes()
+    }
+}
+
+#[test]
+fn a_server_that_wants_a_proof_that_cannot_be_shown_is_left_to_dial() {
+    let authority = authority("must", &["one", "two"]);
+    let strict = refuse_all(&authority, "two");
+    let text = config(&authority, ("one", "one"), &[strict], "", "");
+    let one = ServerOptions::default().config(&text).start();
+    one.wait_for_log("it has to dial this server");
 }
 
 #[test]

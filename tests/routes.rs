@@ -3,6 +3,7 @@
 mod common;
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::Path;
 use std::time::Duration;
 
 use common::{Server, ServerOptions, Wire, eventually, http_get};
@@ -521,50 +522,58 @@ fn servers_of_one_name_have_no_routes_with_each_other() {
     }
 }
 
-#[test]
-fn routes_are_encrypted_and_ask_for_certificates() {
-    let folder = tempfile::TempDir::new().unwrap();
+fn authority() -> CertifiedIssuer<'static, KeyPair> {
     let mut params = CertificateParams::new(Vec::new()).unwrap();
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
-    let authority = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
+    CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap()
+}
+
+/// Signs a certificate for the loopback address and the host `name`; it and its key are files called after that.
+fn sign(authority: &CertifiedIssuer<'static, KeyPair>, folder: &Path, name: &str) {
     let key = KeyPair::generate().unwrap();
-    let own = CertificateParams::new(["127.0.0.1".to_owned()]).unwrap();
-    let own = own.signed_by(&key, &authority).unwrap();
-    let write = |name: &str, text: String| std::fs::write(folder.path().join(name), text).unwrap();
-    write("ca.pem", authority.pem());
-    write("server.pem", own.pem());
-    write("server.key", key.serialize_pem());
+    let hosts = [name.to_owned(), "127.0.0.1".to_owned()];
+    let own = CertificateParams::new(hosts).unwrap();
+    let own = own.signed_by(&key, authority).unwrap();
+    std::fs::write(folder.join(format!("{name}.pem")), own.pem()).unwrap();
+    std::fs::write(folder.join(format!("{name}.key")), key.serialize_pem()).unwrap();
+}
+
+#[test]
+fn routes_are_encrypted_and_ask_for_certificates() {
+    let folder = tempfile::TempDir::new().unwrap();
+    let authority_of_all = authority();
+    std::fs::write(folder.path().join("ca.pem"), authority_of_all.pem()).unwrap();
+    sign(&authority_of_all, folder.path(), "server");
+    sign(&authority(), folder.path(), "stranger");
     let folder = folder.path().display();
-    let block = format!(
-        "tls {{ cert_file: '{folder}/server.pem', key_file: '{folder}/server.key', ca_file: '{folder}/ca.pem', verify: true }}\n\
-         compression: s2_fast"
-    );
-    let (one, two) = pair(&block, "");
+    // Without a word about it: whoever dials has to show one, too.
+    let block = |name: &str| {
+        format!(
+            "tls {{ cert_file: '{folder}/{name}.pem', key_file: '{folder}/{name}.key', ca_file: '{folder}/ca.pem' }}\n\
+             compression: s2_fast"
+        )
+    };
+    let (one, two) = pair(&block("server"), "");
     let (mut publisher, mut listener) = (client(&one), client(&two));
     listener.send("SUB secret 1\r\n");
     reaches(&mut publisher, &mut listener, "secret");
     let plain = member("plain", &[&one], "", "");
-    plain.wait_for_log("Error trying to connect to route");
+    let stranger = member("stranger", &[&one], &block("stranger"), "");
+    for refused in [plain, stranger] {
+        refused.wait_for_log("Error trying to connect to route");
+        assert_eq!(routez(&refused)["num_routes"], 0);
+    }
     wait_for_routes(&one, ROUTES_EACH);
 }
 
 #[test]
 fn a_certificate_can_say_which_servers_belong_to_a_cluster() {
     let folder = tempfile::TempDir::new().unwrap();
-    let mut params = CertificateParams::new(Vec::new()).unwrap();
-    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
-    let authority = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
-    let write = |name: &str, text: String| std::fs::write(folder.path().join(name), text).unwrap();
-    write("ca.pem", authority.pem());
+    let authority = authority();
+    std::fs::write(folder.path().join("ca.pem"), authority.pem()).unwrap();
     for name in ["node.example", "localhost", "stranger.example"] {
-        let key = KeyPair::generate().unwrap();
-        let hosts = [name.to_owned(), "127.0.0.1".to_owned()];
-        let own = CertificateParams::new(hosts).unwrap();
-        let own = own.signed_by(&key, &authority).unwrap();
-        write(&format!("{name}.pem"), own.pem());
-        write(&format!("{name}.key"), key.serialize_pem());
+        sign(&authority, folder.path(), name);
     }
     let folder = folder.path().display();
     let block = |name: &str, how: &str| {

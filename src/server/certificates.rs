@@ -14,7 +14,6 @@ pub(super) fn ends(options: &Options) -> CertificateEnds {
     CertificateEnds {
         clients: of(options.tls.as_ref()),
         websocket: of(websocket.and_then(|own| own.tls.as_ref())),
-        // What a reload changes of it is refused.
         cluster: of(options.cluster.tls.as_ref()),
     }
 }

@@ -4,10 +4,11 @@
 //! that we dial shows its proof in the handshake. One that dials us cannot: rustls shows none as a client, and takes none as a server. So
 //! its responder is asked, as strictly.
 
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustls::{ClientConfig, ServerConfig};
+use rustls::{AlertDescription, ClientConfig, ServerConfig};
 use tokio::net::TcpStream;
 
 use super::config::{self, TlsError};
@@ -40,6 +41,14 @@ impl MutualTls {
             },
             asked: config::peer_check(options, PeerKind::Server)?,
         })
+    }
+
+    /// Whether an error of a connection that we have dialled says that the other side wants a proof with our certificate. In TLS 1.3 it
+    /// looks at that when our side of the handshake is over.
+    pub fn is_asked_for_proof(&self, error: &io::Error) -> bool {
+        let alert = error.get_ref().and_then(|error| error.downcast_ref());
+        let refused = rustls::Error::AlertReceived(AlertDescription::BadCertificate);
+        self.unproven.is_some() && alert == Some(&refused)
     }
 
     /// Another server dialled us.

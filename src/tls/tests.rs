@@ -2,6 +2,7 @@
 
 use std::io::{ErrorKind, IoSlice};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
@@ -270,4 +271,41 @@ fn what_is_wrong_with_a_file_is_said_with_its_name() {
         server_config(&certificates.authority_only()),
         Err(TlsError::NoCertificate)
     ));
+}
+
+#[test]
+fn a_server_is_judged_anew_at_each_dial() {
+    let certificates = Certificates::new();
+    let options = certificates.for_host("127.0.0.1");
+    let (dialling, listening) = (
+        client_config(&options).unwrap(),
+        server_config(&options).unwrap(),
+    );
+    for _ in 0..3 {
+        let name = "127.0.0.1".try_into().unwrap();
+        let mut client = rustls::ClientConnection::new(Arc::clone(&dialling), name).unwrap();
+        let mut server = rustls::ServerConnection::new(Arc::clone(&listening)).unwrap();
+        // Twice more than it takes: what would let a session go on comes last.
+        for _ in 0..6 {
+            let mut flight = Vec::new();
+            while client.wants_write() {
+                client.write_tls(&mut flight).unwrap();
+            }
+            let mut rest = flight.as_slice();
+            while !rest.is_empty() {
+                server.read_tls(&mut rest).unwrap();
+                server.process_new_packets().unwrap();
+            }
+            let mut flight = Vec::new();
+            while server.wants_write() {
+                server.write_tls(&mut flight).unwrap();
+            }
+            let mut rest = flight.as_slice();
+            while !rest.is_empty() {
+                client.read_tls(&mut rest).unwrap();
+                client.process_new_packets().unwrap();
+            }
+        }
+        assert_eq!(client.handshake_kind(), Some(rustls::HandshakeKind::Full));
+    }
 }

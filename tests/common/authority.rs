@@ -40,7 +40,8 @@ impl Authority {
         let port = listener.local_addr().unwrap().port();
         let (asked, silent) = (Arc::<AtomicUsize>::default(), Arc::<AtomicBool>::default());
         let extensions = format!(
-            "[plain]\nsubjectAltName=IP:127.0.0.1\nauthorityInfoAccess=OCSP;URI:http://127.0.0.1:{port}/\n\
+            "[bare]\nsubjectAltName=IP:127.0.0.1\n\
+             [plain]\nsubjectAltName=IP:127.0.0.1\nauthorityInfoAccess=OCSP;URI:http://127.0.0.1:{port}/\n\
              [must]\nsubjectAltName=IP:127.0.0.1\nauthorityInfoAccess=OCSP;URI:http://127.0.0.1:{port}/\ntlsfeature=status_request\n"
         );
         std::fs::write(folder.path().join("ext.cnf"), extensions).unwrap();
@@ -98,7 +99,13 @@ impl Authority {
         });
     }
 
-    /// Signs a certificate for the loopback address: `plain`, or one that `must` be shown with a proof.
+    /// Where its responder listens.
+    pub fn url(&self) -> String {
+        format!("http://127.0.0.1:{}/", self.port)
+    }
+
+    /// Signs a certificate for the loopback address: `plain`, one that `must` be shown with a proof, or a `bare` one that names no
+    /// responder.
     pub fn sign(&self, name: &str, serial: u32, section: &str) {
         let folder = self.folder.path();
         openssl(
@@ -113,6 +120,22 @@ impl Authority {
                 "x509 -req -in {name}.csr -CA ca.pem -CAkey ca.key -set_serial {serial} -days 20 -out {name}.pem -extfile ext.cnf -extensions {section}"
             ),
         );
+    }
+
+    /// What the authority says of a certificate now, to be shown with it.
+    pub fn proof(&self, name: &str) -> Vec<u8> {
+        let folder = self.folder.path();
+        openssl(
+            folder,
+            &format!("ocsp -issuer ca.pem -cert {name}.pem -reqout {name}.question"),
+        );
+        openssl(
+            folder,
+            &format!(
+                "ocsp -index index.txt -CA ca.pem -rsigner ca.pem -rkey ca.key -reqin {name}.question -respout {name}.proof -nmin 10"
+            ),
+        );
+        std::fs::read(self.path(&format!("{name}.proof"))).unwrap()
     }
 
     /// What the authority says of its certificates from now on: `V` is good, `R` revoked.

@@ -8,6 +8,7 @@ use tokio::sync::watch;
 use super::handshake::{self, Aim, RouteError};
 use super::options::RouteOptions;
 use super::shared::Core;
+use super::socket::TalkError;
 use super::table::NoPlace;
 use crate::config::options::RouteUrl;
 
@@ -173,11 +174,18 @@ async fn dial_again_and_again(core: &Arc<Core>, aim: &Aim) {
             Err(error) => error,
         };
         attempts += 1;
+        let options = core.options.load_full();
+        let wants_proof = wants_proof(&options, &failed);
+        let hint = match wants_proof {
+            true => {
+                "; it may want an OCSP staple, which is not shown when dialling: it has to dial this server"
+            }
+            false => "",
+        };
         let text = format!(
-            "Error trying to connect to route (attempt {attempts}) {}:{}: {failed}",
+            "Error trying to connect to route (attempt {attempts}) {}:{}: {failed}{hint}",
             aim.url.host, aim.url.port
         );
-        let options = core.options.load_full();
         let reports = options.dial_reports;
         let every = match was_connected {
             true => reports.reconnect_every,
@@ -191,10 +199,25 @@ async fn dial_again_and_again(core: &Arc<Core>, aim: &Aim) {
         if !aim.configured && attempts > u64::from(options.cluster.connect_retries) {
             return;
         }
-        tokio::time::sleep(pause + jitter()).await;
+        let this_pause = match wants_proof {
+            true => PAUSE_MAX,
+            false => pause,
+        };
+        tokio::time::sleep(this_pause + jitter()).await;
         if options.cluster.connect_backoff {
             pause = (pause * 2).min(PAUSE_MAX);
         }
+    }
+}
+
+/// Whether the other side does not take our certificate without a proof; it will not the next time either.
+fn wants_proof(options: &RouteOptions, failed: &RouteError) -> bool {
+    let tls = options.tls.as_ref();
+    match failed {
+        RouteError::Talk(TalkError::Failed(error)) => {
+            tls.is_some_and(|tls| tls.mutual.is_asked_for_proof(error))
+        }
+        _ => false,
     }
 }
 

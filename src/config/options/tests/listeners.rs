@@ -206,3 +206,17 @@ fn what_monitoring_keeps_and_shows_is_limited_by_the_file() {
     assert_eq!(limits("max_metric_series: 0").metric_series_max, 0);
     assert!(refusal("max_metric_series: -1").contains("must be between"));
 }
+
+#[test]
+fn servers_of_a_cluster_always_show_each_other_certificates() {
+    let pin = "00".repeat(32);
+    let text = format!(
+        "ocsp {{ mode: always }}, cluster {{ listen: '127.0.0.1:1'
+         tls {{ cert_file: a, key_file: b, verify: false, pinned_certs: ['{pin}'], ocsp_peer: true }} }}"
+    );
+    let options = options(&text);
+    let tls = options.cluster.tls.as_ref().unwrap();
+    assert_eq!(tls.peer_certificate, PeerCertificate::Required);
+    assert!(tls.ocsp_peer.is_some());
+    assert_eq!(tls.ocsp, options.ocsp);
+}
