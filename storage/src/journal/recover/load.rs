@@ -5,6 +5,8 @@ use crate::journal::format::{COMMIT_HEADER_BYTES, CommitHeader, PAGE_BYTES, Segm
 
 /// How much is read at once.
 const CHUNK_BYTES: usize = 1024 * 1024;
+/// How far the mark of an orderly end is looked for.
+const CLOSED_BYTES_MAX: usize = 8 * 1024 * 1024;
 
 /// The bytes from the file's first up to `end`, or up to the end of the last commit of this incarnation when that is not known.
 /// Pages that the device cannot read are zero and fail their checks later.
@@ -27,12 +29,41 @@ pub(super) fn load(
     Ok(bytes)
 }
 
+/// The end of a journal that was closed in order: nothing was written behind the mark that says so, and it is found from header to header without the rest of
+/// the segment being read. `None` when there is none, or a header on the way to it does not lead there.
+fn closed_end(
+    file: &dyn DiskFile,
+    header: &SegmentHeader,
+    commits_end: usize,
+) -> Result<Option<usize>, DiskError> {
+    let seed = header.seed();
+    let (mut at, mut lsn) = (PAGE_BYTES, header.first_lsn);
+    let mut head = [0; COMMIT_HEADER_BYTES];
+    // A segment that holds more was not closed: closing begins a new one.
+    while at < commits_end.min(CLOSED_BYTES_MAX) {
+        read_what_can_be_read(file, &mut head, at as u64)?;
+        let commit = CommitHeader::decode(&head, seed).filter(|commit| commit.lsn == lsn);
+        let Some(commit) = commit else {
+            return Ok(None);
+        };
+        at = at.saturating_add(commit.stored_bytes());
+        lsn = lsn.saturating_add(1);
+        if commit.closing {
+            return Ok((at <= commits_end).then_some(at));
+        }
+    }
+    Ok(None)
+}
+
 /// Where the last commit of this incarnation ends, whatever lies between.
 fn find_end(
     file: &dyn DiskFile,
     header: &SegmentHeader,
     commits_end: usize,
 ) -> Result<usize, DiskError> {
+    if let Some(end) = closed_end(file, header, commits_end)? {
+        return Ok(end);
+    }
     let seed = header.seed();
     let mut end = PAGE_BYTES.min(commits_end);
     let mut chunk = vec![0; CHUNK_BYTES];

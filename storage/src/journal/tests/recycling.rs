@@ -172,6 +172,36 @@ fn restarts_without_any_load_do_not_pile_up_segments() {
 }
 
 #[test]
+fn behind_the_mark_of_an_orderly_end_nothing_is_read() {
+    let disk = SimDisk::new(1);
+    let options = JournalOptions {
+        segment_bytes: 8 << 20,
+        ..options()
+    };
+    let reads_of_a_start = || {
+        let before = disk.reads();
+        let (core, replay) = open(&disk, options.clone());
+        (core, disk.reads() - before, replay.clean)
+    };
+    let (mut core, _, _) = reads_of_a_start();
+    append_entry(&mut core, 1, 1);
+    core.close().unwrap();
+    let (mut core, reads, clean) = reads_of_a_start();
+    assert!(clean);
+    assert!(reads < 16, "{reads} reads after an orderly end");
+    // Without the mark it is looked for commits everywhere.
+    append_entry(&mut core, 1, 2);
+    drop(core);
+    disk.kill();
+    let (_core, more, clean) = reads_of_a_start();
+    assert!(!clean);
+    assert!(
+        more >= reads + 7,
+        "{more} reads after a kill, {reads} before"
+    );
+}
+
+#[test]
 fn a_closed_journal_leaves_little_to_read_for_the_next_start() {
     let disk = SimDisk::new(1);
     let (mut core, _) = open(&disk, options());
