@@ -69,9 +69,7 @@ pub(super) fn keep_configured(core: &Arc<Core>) {
 /// Dials no more what these options do not name.
 pub(super) fn stop_unwanted(core: &Core, options: &RouteOptions) {
     core.dials.lock().retain(|dial| {
-        let account = dial.account.as_deref();
-        let is_wanted = options.cluster.routes.contains(&dial.url)
-            && account.is_none_or(|account| options.has_own_route(account));
+        let is_wanted = options.dials(&dial.url, dial.account.as_deref());
         if !is_wanted {
             dial.stop.send_replace(true);
         }

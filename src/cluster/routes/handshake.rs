@@ -220,6 +220,10 @@ pub(super) async fn dial(core: &Arc<Core>, aim: &Aim) -> Result<Session, RouteEr
     };
     let started = Instant::now();
     let options = core.options.load_full();
+    // A dial is told to end only after the options have changed.
+    if aim.configured && !options.dials(&aim.url, aim.account.as_deref()) {
+        return Err(RouteError::Changed);
+    }
     let mut key = None;
     let _ = stream.set_nodelay(true);
     let from = stream.peer_addr().map_err(RouteError::Dial)?;

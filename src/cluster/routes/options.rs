@@ -7,7 +7,8 @@ use crate::broker::permissions::Permissions;
 use crate::config::Options;
 use crate::config::options::cluster::ROUTE_PING_INTERVAL_MAX;
 use crate::config::options::{
-    ClusterOptions, DialReports, Permissions as PermissionsConfig, SubjectPermission, WriteTimeout,
+    ClusterOptions, DialReports, Permissions as PermissionsConfig, RouteUrl, SubjectPermission,
+    WriteTimeout,
 };
 use crate::protocol::route::info::SubjectRules;
 use crate::protocol::route::parser::Interest;
@@ -123,6 +124,12 @@ impl RouteOptions {
     /// Connections to each server; 1 without pools.
     pub(super) fn pool_size(&self) -> usize {
         self.cluster.pool_size.map_or(1, |size| size as usize)
+    }
+
+    /// Whether that address is dialled, for the pool or for an account.
+    pub(super) fn dials(&self, url: &RouteUrl, account: Option<&str>) -> bool {
+        self.cluster.routes.contains(url)
+            && account.is_none_or(|account| self.has_own_route(account))
     }
 
     /// Whether this account has connections of its own.
