@@ -184,6 +184,53 @@ fn damage(path: &PathBuf) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_stream_in_memory_begins_anew_as_one_when_its_servers_come_one_after_the_other() {
+    let mut servers = tokio::task::spawn_blocking(three_servers)
+        .await
+        .expect("three servers");
+    let client = connect(&servers[0]).await;
+    let config = json!({"name": "M", "subjects": ["m"], "num_replicas": 3, "storage": "memory"});
+    let made = ask(&client, "STREAM.CREATE.M", config).await;
+    assert!(made["error"].is_null(), "{made}");
+    let group = |server: &Server| -> Option<Value> {
+        let raftz = http_get(server.monitor_address(), "/raftz?acc=A").ok()?;
+        let raftz: Value = serde_json::from_str(&raftz.body).ok()?;
+        let groups = raftz["A"].as_object()?;
+        groups.values().next().cloned()
+    };
+    for server in &mut servers {
+        server.kill();
+    }
+    // The two that come first have lost what they had, and so has the third, which they take for the only one that has not.
+    for server in &mut servers[..2] {
+        server.start_again();
+    }
+    for server in &servers[..2] {
+        eventually("it waits for the third", || group(server));
+    }
+    servers[2].start_again();
+    let mut leaders = Vec::new();
+    for server in &servers {
+        healthy(server);
+        leaders.push(eventually("the group is one", || {
+            let group = group(server)?;
+            let leader = group["leader"].as_str()?.to_owned();
+            (group["size"] == 3 && group["applied"].as_u64() >= Some(1)).then_some(leader)
+        }));
+    }
+    leaders.dedup();
+    assert_eq!(leaders.len(), 1, "{leaders:?}");
+    let client = connect(&servers[2]).await;
+    let context = async_nats::jetstream::new(client);
+    eventually_async("the message is stored", async || {
+        let sent = context.publish("m", "x".into()).await.ok()?;
+        let ack = tokio::time::timeout(Duration::from_secs(3), sent.into_future());
+        ack.await.ok()?.ok()
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_replica_whose_files_are_gone_after_a_stop_is_given_everything_anew() {
     let mut servers = tokio::task::spawn_blocking(three_servers)
         .await

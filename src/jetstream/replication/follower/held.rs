@@ -160,6 +160,8 @@ impl Follower {
             return Err(NotDone::Early);
         }
         let founds = matches!(how, Start::Founder { .. });
+        // Who founds a group with others begins with nothing, as they do: with what it has it would found another one, alone.
+        let founds_alone = matches!(how, Start::Founder { founders, .. } if founders.len() == 1);
         let Some(mut holding) = here.holdings.remove(&of.group) else {
             return Ok(true);
         };
@@ -186,14 +188,14 @@ impl Follower {
             account.insert(Arc::new(self.remote(account, assignment)));
         }
         let converted = match (kind, account) {
-            (Kind::Plain(stream), Some(account)) if form == Form::Raft && founds => self
+            (Kind::Plain(stream), Some(account)) if form == Form::Raft && founds_alone => self
                 .replicated
                 .found_with(account, &stream, assignment, node)
                 .map(|stream| Kind::Replica(Arc::new(stream))),
             (Kind::Replica(_), Some(account)) if form == Form::Plain => {
                 self.replicated.to_plain(account, of.group).map(Kind::Plain)
             }
-            (Kind::Replica(_), _) if founds => self
+            (Kind::Replica(_), _) if founds_alone => self
                 .replicated
                 .found_anew(assignment, node)
                 .map(|stream| Kind::Replica(Arc::new(stream))),
