@@ -179,6 +179,29 @@ fn the_protocol_is_logged_without_its_secrets() {
 }
 
 #[test]
+fn what_the_server_says_itself_is_logged_for_who_asks_for_all_of_it() {
+    for (flag, is_shown) in [("-VV", true), ("-V", false)] {
+        let mut server = ServerOptions::default()
+            .arguments([flag, "-T=false"])
+            .start();
+        let mut wire = Wire::connect(server.address());
+        wire.send("CONNECT {}\r\nSUB r 1\r\nPUB $SYS.REQ.USER.INFO r 0\r\n\r\n");
+        wire.expect("MSG r 1 ");
+        let log = server.log();
+        let lines = [
+            "[TRC] SYSTEM - <<- [SUB $SYS.REQ.SERVER.PING.VARZ  ",
+            "[TRC] SYSTEM - <<- [PUB r  ",
+            "[TRC] SYSTEM - <<- MSG_PAYLOAD: [\"{",
+        ];
+        for line in lines {
+            assert_eq!(log.contains(line), is_shown, "{flag}: {line}\n{log}");
+        }
+        assert!(log.contains("[SUB r 1]"), "{log}");
+        assert!(server.stop().success());
+    }
+}
+
+#[test]
 fn the_pid_file_and_the_ports_file_say_where_the_server_is() {
     let directory = tempfile::tempdir().expect("a temporary directory");
     let pid_file = directory.path().join("nats.pid");

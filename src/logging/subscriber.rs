@@ -20,6 +20,9 @@ use tracing::{Event, Level, Metadata, Subscriber};
 /// The crates whose events are the server's own.
 const OWN_CRATES: [&str; 3] = ["nats_server", "storage", "raft"];
 
+/// Lines of these places are logged only for who asks for all of the protocol: the server's own part in it.
+const VERBOSE_ONLY: &str = "nats_server::system::spoken";
+
 /// The field that makes an error a fatal one.
 const FATAL_FIELD: &str = "fatal";
 
@@ -49,6 +52,8 @@ struct Levels {
     most: LevelFilter,
     /// Tracing without debugging shows the protocol and leaves the rest out.
     debug: bool,
+    /// The server's own part in the protocol is shown, too.
+    verbose: bool,
     /// Of single subsystems; the last one that fits counts.
     of_subsystems: Vec<(String, LevelFilter)>,
 }
@@ -115,6 +120,7 @@ impl Levels {
         Self {
             most,
             debug: options.debug,
+            verbose: options.trace_verbose,
             of_subsystems: of_subsystems.collect(),
         }
     }
@@ -133,7 +139,10 @@ impl Levels {
         let own_level = self.of_subsystems.iter().rev().find(|(name, _)| fits(name));
         match own_level {
             Some((_, filter)) => level <= filter,
-            None => *level <= self.most && (self.debug || *level != Level::DEBUG),
+            None => {
+                let is_asked_for = self.verbose || target != VERBOSE_ONLY;
+                is_asked_for && *level <= self.most && (self.debug || *level != Level::DEBUG)
+            }
         }
     }
 
@@ -325,6 +334,19 @@ mod tests {
         let traced = lines(false, true, one_of_each);
         assert_eq!((traced[0].as_str(), traced.len()), ("[TRC] t", 5));
         assert_eq!(lines(true, true, one_of_each).len(), 6);
+    }
+
+    #[test]
+    fn the_server_s_own_part_in_the_protocol_is_for_who_asks_for_all() {
+        let levels = |trace, verbose| {
+            let mut options = Options::default().log;
+            (options.trace, options.trace_verbose) = (trace, verbose);
+            Levels::of(&options)
+        };
+        assert!(VERBOSE_ONLY.starts_with(env!("CARGO_CRATE_NAME")));
+        assert!(levels(true, true).admit(VERBOSE_ONLY, &Level::TRACE));
+        assert!(!levels(true, false).admit(VERBOSE_ONLY, &Level::TRACE));
+        assert!(levels(true, false).admit("nats_server::system::service", &Level::TRACE));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //!
 //! Read in this order: [`envelope`] is what every message from here says about the server, [`events`] are the messages that
 //! tell what happened, [`statsz`] the figures that are sent again and again, [`question`] what may be asked and [`requests`] the answers, which [`compress`] makes smaller for those who want that,
-//! [`trace`] the reports on traced messages, [`profile`] is the one that takes long, [`user`] and [`subscribers`] are what clients of every account may ask, [`service`] the thread that does it all.
+//! [`trace`] the reports on traced messages, [`profile`] is the one that takes long, [`user`] and [`subscribers`] are what clients of every account may ask, [`service`] the thread that does it all, and [`spoken`] shows in the log what it says.
 //!
 //! # Invariant
 //! This is an edge: it subscribes and publishes as any client of the system account could, and reaches the server through
@@ -16,6 +16,7 @@ mod profile;
 mod question;
 mod requests;
 mod service;
+mod spoken;
 mod statsz;
 mod subscribers;
 #[cfg(test)]

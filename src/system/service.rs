@@ -19,6 +19,7 @@ use super::question::{
     SUBSCRIBERS, SUBSCRIPTION_COUNT, ServerService, USER_INFO,
 };
 use super::requests::Desk;
+use super::spoken;
 use super::statsz;
 use super::subscribers::{Counted, Counts, Wanted};
 use super::trace;
@@ -284,6 +285,7 @@ fn subscribe(
     let mut add = |subject: &str| {
         let target = Arc::clone(queue) as Arc<dyn InternalTarget>;
         subscriptions.push(system.subscribe(subject, None, target, 0)?);
+        spoken::listens(subject, subscriptions.len());
         Ok::<(), InvalidSubject>(())
     };
     add(OLD_PING)?;
@@ -476,7 +478,7 @@ impl Worker {
             operator: &*self.operator,
         };
         if let Some(payload) = desk.answer(question, request) {
-            reply(&self.broker, request, payload, &mut self.cache);
+            self.reply(request, payload);
         }
     }
 
@@ -495,7 +497,9 @@ impl Worker {
                 };
                 let question = Question::Server(ServerService::Profile);
                 if let Some(payload) = desk.answer(question, &request) {
-                    reply(&broker, &request, payload, &mut PublishCache::new());
+                    let answer = answer_to(&request, payload);
+                    spoken::says(&*monitor.server, &answer);
+                    broker.publish(&request.account, &[answer], &mut PublishCache::new());
                 }
             });
         if let Err(error) = spawned {
@@ -533,7 +537,7 @@ impl Worker {
             ..Outgoing::default()
         };
         let system = Arc::clone(self.broker.system());
-        self.broker.publish(&system, &[question], &mut self.cache);
+        self.publish(&system, question);
     }
 
     /// Another server asks. This one's own question comes here, too, and has been answered already.
@@ -546,12 +550,7 @@ impl Worker {
             let account = self.broker.account(&account);
             account.map_or(0, |account| wanted.count(&account))
         });
-        reply(
-            &self.broker,
-            request,
-            count.to_string().into_bytes(),
-            &mut self.cache,
-        );
+        self.reply(request, count.to_string().into_bytes());
     }
 
     fn tell_count(&mut self, counted: &Counted) {
@@ -560,8 +559,7 @@ impl Worker {
             payload: counted.sum.to_string().into(),
             ..Outgoing::default()
         };
-        self.broker
-            .publish(&counted.account, &[answer], &mut self.cache);
+        self.publish(&counted.account, answer);
     }
 
     fn send_figures(&mut self) {
@@ -622,8 +620,7 @@ impl Worker {
             payload,
             ..Outgoing::default()
         };
-        self.broker
-            .publish(&report.account, &[message], &mut self.cache);
+        self.publish(&report.account, message);
     }
 
     /// Says that the server does this now.
@@ -641,18 +638,27 @@ impl Worker {
             ..Outgoing::default()
         };
         let system = Arc::clone(self.broker.system());
-        self.broker.publish(&system, &[message], &mut self.cache);
+        self.publish(&system, message);
+    }
+
+    fn publish(&mut self, account: &Arc<Account>, message: Outgoing) {
+        spoken::says(&*self.monitor.server, &message);
+        self.broker.publish(account, &[message], &mut self.cache);
+    }
+
+    fn reply(&mut self, request: &Inbound, payload: Vec<u8>) {
+        let answer = answer_to(request, payload);
+        self.publish(&request.account, answer);
     }
 }
 
-/// Publishes an answer where the question came from, as small as who asks can read it.
-fn reply(broker: &Broker, request: &Inbound, payload: Vec<u8>, cache: &mut PublishCache) {
+/// An answer that goes where the question came from, as small as who asks can read it.
+fn answer_to(request: &Inbound, payload: Vec<u8>) -> Outgoing {
     let (headers, payload) = compress::for_asker(&request.headers, payload);
-    let answer = Outgoing {
+    Outgoing {
         subject: request.reply.clone(),
         headers,
         payload,
         ..Outgoing::default()
-    };
-    broker.publish(&request.account, &[answer], cache);
+    }
 }
