@@ -515,3 +515,54 @@ async fn the_meta_group_is_compacted_as_a_reload_says() {
     }
     make(&a, "s7").await;
 }
+
+#[tokio::test]
+async fn an_account_that_is_gone_from_a_cluster_can_come_back_or_be_emptied() {
+    let (config, with) = (trio_config(), "jetstream: enabled");
+    let system = "system_account: SYS\naccounts { SYS { users: [{user: s, password: p}] }, ";
+    let whole = |at: usize| config(at, with, ON).replace("accounts { ", system);
+    let of_b = format!(", B {{ users: [{{user: b, password: p}}], {with} }}");
+    let without = |at: usize| whole(at).replace(&of_b, "");
+    assert_ne!(whole(0), without(0));
+    let mut servers: Vec<_> = (0..3).map(|at| member(&whole(at))).collect();
+    let change = |servers: &mut Vec<Server>, config: &dyn Fn(usize) -> String, times| {
+        for (at, server) in servers.iter_mut().enumerate() {
+            reload(server, &config(at), times);
+        }
+        for server in servers.iter() {
+            is_well(server);
+        }
+    };
+    let b = streams(&servers[0], "b").await;
+    make(&b, "three").await;
+    let alone = stream::Config {
+        num_replicas: 1,
+        ..replicated("one")
+    };
+    make_like(&b, alone.clone()).await;
+    assert_eq!(publish_again(&b, "three.x").await, 1);
+    assert_eq!(publish_again(&b, "one.x").await, 1);
+
+    // It comes back as another account of that name.
+    change(&mut servers, &without, 1);
+    change(&mut servers, &whole, 2);
+    let b = streams(&servers[1], "b").await;
+    assert_eq!(publish_again(&b, "three.x").await, 2);
+    assert_eq!(publish_again(&b, "one.x").await, 2);
+
+    // What nobody can ask for any more is removed where it rests.
+    change(&mut servers, &without, 3);
+    let system = client(&servers[0], "s").await;
+    let emptied = system.request("$JS.API.ACCOUNT.PURGE.B", "".into()).await;
+    let emptied = String::from_utf8_lossy(&emptied.unwrap().payload).into_owned();
+    assert!(emptied.contains("\"initiated\":true"), "{emptied}");
+    change(&mut servers, &whole, 4);
+    let b = streams(&servers[2], "b").await;
+    make(&b, "three").await;
+    make_like(&b, alone).await;
+    assert_eq!(publish_again(&b, "three.x").await, 1);
+    assert_eq!(publish_again(&b, "one.x").await, 1);
+    for server in &servers {
+        assert!(!server.log().contains("set aside"), "{}", server.log());
+    }
+}
