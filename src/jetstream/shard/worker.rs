@@ -475,6 +475,7 @@ impl Worker {
             if stream.offline.is_some() {
                 continue;
             }
+            stream.end_files();
             for _ in 0..2 {
                 match stream.checkpoint() {
                     Ok(Checkpoint::Busy) => stream.log().wait_until_idle(),

@@ -66,6 +66,8 @@ pub enum Event {
     Freeze,
     /// The frozen cut is made durable.
     Save,
+    /// The open block is ended, if it is long.
+    End,
     Restart,
 }
 
@@ -75,6 +77,7 @@ fn event() -> impl Strategy<Value = Event> {
         8 => Just(Event::RunJob),
         3 => Just(Event::Freeze),
         3 => Just(Event::Save),
+        1 => Just(Event::End),
         1 => Just(Event::Restart),
     ]
 }
@@ -271,6 +274,7 @@ impl Server {
             Event::RunJob => self.run_job(),
             Event::Freeze => self.freeze(),
             Event::Save => self.save(),
+            Event::End => self.store.end_open_block(4_500),
             Event::Restart => {
                 self.disk.kill();
                 self.recover();
@@ -479,6 +483,34 @@ fn what_was_written_lately_is_at_hand_and_what_is_sealed_may_not_be() {
     assert!(!at_hand[0] && at_hand[999]);
     assert!(at_hand.is_sorted(), "only the end of the stream is");
     assert!(store.is_at_hand(5000), "that there is none is known");
+}
+
+#[test]
+fn a_long_open_block_is_ended_before_the_last_checkpoint_and_a_short_one_is_not() {
+    for (messages, is_ended) in [(10, false), (100, true)] {
+        let shape = Shape {
+            block_bytes: 64 << 20,
+            ..small_shape()
+        };
+        let mut server = Server::start(1, shape, Limits::default());
+        for at in 0..messages {
+            server.change(&append((at % 16) as u8, 60_000));
+        }
+        server.run_jobs();
+        server.store.end_open_block(4 << 20);
+        server.checkpoint();
+        assert_eq!(!server.store.is_at_hand(1), is_ended, "{messages}");
+        server.disk.crash();
+        server.recover();
+        assert_eq!(!server.store.is_at_hand(1), is_ended, "{messages}");
+        // It goes on.
+        for at in 0..20 {
+            server.change(&append(at, 60_000));
+        }
+        server.checkpoint();
+        server.disk.crash();
+        server.recover();
+    }
 }
 
 #[test]

@@ -32,6 +32,35 @@ impl FileStore {
             }
         }
     }
+
+    /// Ends the open block if it has at least so many bytes, so that the next start finds its footer and need not read all of it. For the time before a last
+    /// checkpoint; waits for the disk. Whoever goes on afterwards begins another block.
+    pub fn end_open_block(&mut self, bytes_min: u64) {
+        let files = &mut self.shelf;
+        if files.ground.read_only {
+            return;
+        }
+        files.take_in();
+        files.finish_job();
+        let is_long = |files: &Files| {
+            let open = files.open.as_ref();
+            open.is_some_and(|open| open.part.file_length >= bytes_min)
+        };
+        if files.failed.is_some() || !is_long(files) {
+            return;
+        }
+        if let Some(flush) = files.flush(&self.limits, &self.expiry) {
+            files.send(Work::Flush(flush));
+            files.finish_job();
+        }
+        if let Some(open) = &mut files.open {
+            open.closing = true;
+        }
+        if let Some(work) = files.seal() {
+            files.send(work);
+            files.finish_job();
+        }
+    }
 }
 
 impl Files {
