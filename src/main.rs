@@ -1,7 +1,6 @@
 //! The `nats-server` binary: command line in, exit status out.
 
 use nats_server::config::flags::{USAGE, tls_usage};
-use nats_server::config::options::{OcspMode, OcspOptions};
 use nats_server::config::parser::Process;
 use nats_server::config::{Command, FlagError, Flags, Options};
 use nats_server::logging::{Logger, fatal};
@@ -9,7 +8,7 @@ use nats_server::server::capacity::raise_open_file_limit;
 use nats_server::server::memory::give_back_what_is_idle;
 use nats_server::server::send_signal::send_signal;
 use nats_server::server::version::version_text;
-use nats_server::server::{Server, client_tls};
+use nats_server::server::{Server, check_certificates};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -66,16 +65,8 @@ fn check(flags: &Flags) -> ExitCode {
         Ok(options) => options,
         Err(error) => return complain(error),
     };
-    // What the file names is looked at, too; nobody is asked over the network.
-    let mut offline = options.clone();
-    if let Some(tls) = &mut offline.tls {
-        let mode = OcspMode::Never;
-        tls.ocsp = Some(OcspOptions {
-            mode,
-            urls: Vec::new(),
-        });
-    }
-    if let Err(error) = client_tls(&offline) {
+    // What the file names is looked at, too.
+    if let Err(error) = check_certificates(&options) {
         return complain(error);
     }
     match options.warnings.is_empty() {

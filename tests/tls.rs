@@ -320,6 +320,29 @@ fn a_certificate_that_cannot_be_used_is_named_at_the_start() {
     );
 }
 
+#[test]
+fn certificates_of_all_listeners_are_looked_at_without_a_start() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("server.conf");
+    let tls = "tls { cert_file: none.pem, key_file: none.key }";
+    for text in [
+        tls.to_owned(),
+        format!("websocket {{ listen: '127.0.0.1:-1', {tls} }}"),
+        format!("cluster {{ listen: '127.0.0.1:-1', {tls} }}"),
+    ] {
+        std::fs::write(&file, &text).unwrap();
+        let output = std::process::Command::new(env!("CARGO_BIN_EXE_nats-server"))
+            .args(["-t", "-c"])
+            .arg(&file)
+            .current_dir(folder.path())
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{text}: {said}");
+        assert!(said.contains("none.key"), "{text}: {said}");
+    }
+}
+
 /// Asks an encrypted monitoring port; its certificate must be for this host.
 async fn https_get(
     port: u16,

@@ -28,6 +28,7 @@ pub mod start;
 pub mod streams;
 pub mod version;
 
+pub use certificates::check_certificates;
 pub use identity::Identity;
 pub use reload::ReloadError;
-pub use start::{Loader, Server, StartError, client_tls};
+pub use start::{Loader, Server, StartError};

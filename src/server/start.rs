@@ -536,7 +536,7 @@ fn introduce(options: &Options, identity: &Identity) {
 }
 
 /// How client connections are encrypted, when that is asked for.
-pub fn client_tls(options: &Options) -> Result<Option<TlsTerms>, TlsError> {
+pub(super) fn client_tls(options: &Options) -> Result<Option<TlsTerms>, TlsError> {
     let plain_text = match options.allow_non_tls {
         true => PlainText::Allowed,
         false => PlainText::Refused,
