@@ -514,6 +514,26 @@ fn a_long_open_block_is_ended_before_the_last_checkpoint_and_a_short_one_is_not(
 }
 
 #[test]
+fn a_checkpoint_syncs_a_block_once_however_often_it_was_written() {
+    let shape = Shape {
+        block_bytes: 1 << 20,
+        flush_bytes: 1,
+        ..small_shape()
+    };
+    let mut server = Server::start(1, shape, Limits::default());
+    for at in 0..40 {
+        server.change(&append(at, 150));
+        server.run_jobs();
+    }
+    assert_eq!(block_files(&server.disk).len(), 1);
+    let before = server.disk.changes();
+    server.freeze();
+    server.save();
+    let changes = server.disk.changes() - before;
+    assert!(changes < 12, "{changes} writes and syncs");
+}
+
+#[test]
 fn a_missing_block_is_reported_with_its_range_and_the_rest_is_served() {
     let mut server = filled(small_shape(), 1000);
     let files = block_files(&server.disk);

@@ -510,7 +510,7 @@ impl Save {
         let Some(written) = flushed.chunks.last().map(|chunk| chunk.placed.end()) else {
             return;
         };
-        self.files.push(flushed.file.clone());
+        add_file(&mut self.files, flushed.file.clone());
         self.names |= flushed.begun.is_some();
         let open = self.cut.open.get_or_insert(ListedOpen {
             name: flushed.name,
@@ -522,6 +522,13 @@ impl Save {
         open.last = last;
         // What did not fit the block stays in the cut.
         self.cut.held.retain(|held| held.sequence > last);
+    }
+}
+
+/// Adds a file to those that are to be synced, each of which is synced once however often it was written.
+pub(super) fn add_file(files: &mut Vec<Arc<dyn DiskFile>>, file: Arc<dyn DiskFile>) {
+    if !files.iter().any(|known| Arc::ptr_eq(known, &file)) {
+        files.push(file);
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::cut::Held;
 use super::files::{Files, Open, Writer};
 use super::job::{
-    Completed, Done, Flush, Flushed, Job, Rewrite, Rewritten, Seal, SealedFile, Work,
+    Completed, Done, Flush, Flushed, Job, Rewrite, Rewritten, Seal, SealedFile, Work, add_file,
 };
 use super::name::BlockName;
 use super::part::{Content, Part};
@@ -495,7 +495,7 @@ impl Files {
             open.part.erase = true;
             open.closing = true;
         }
-        self.unsaved.files.push(file);
+        add_file(&mut self.unsaved.files, file);
         for sequence in sequences {
             if sequence <= last && sequence >= self.first && !self.tail.is_live(sequence) {
                 self.dead.insert(sequence);
@@ -510,7 +510,7 @@ impl Files {
         let Some(open) = self.open.take() else {
             return;
         };
-        self.unsaved.files.push(sealed.file);
+        add_file(&mut self.unsaved.files, sealed.file);
         let mut part = sealed_part(open.part.name, sealed.block);
         part.first = open.part.first;
         part.last = open.part.last;
@@ -562,7 +562,7 @@ impl Files {
         self.dead -= dead;
         self.unsaved.whole = true;
         if let Some(output) = rewritten.output {
-            self.unsaved.files.push(output.file);
+            add_file(&mut self.unsaved.files, output.file);
             self.unsaved.names = true;
             let mut part = sealed_part(rewritten.name, output.block);
             part.first = part.first.max(clamp.0);
