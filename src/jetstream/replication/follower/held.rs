@@ -351,11 +351,22 @@ impl Follower {
     }
 
     /// Removes a replica that was released, with all that it holds. What could not be removed is still held, and removed later.
-    pub(super) fn delete(&self, group: GroupNumber, here: &mut Here) -> Result<(), NotDone> {
+    pub(super) fn delete(
+        &self,
+        meta: &Meta,
+        group: GroupNumber,
+        here: &mut Here,
+    ) -> Result<(), NotDone> {
         let Some(mut holding) = here.holdings.remove(&group) else {
             return Ok(());
         };
         self.view.set_here(&holding.account, &holding.stream, false);
+        let assigned = meta.stream(&holding.account, &holding.stream);
+        let assigned = assigned.filter(|stream| stream.stored.unsupported.is_none());
+        if let (Some(account), Some(assigned)) = (self.accounts.get(&holding.account), assigned) {
+            // It is elsewhere from now on: at no moment there is none.
+            account.insert(Arc::new(self.remote(&account, assigned)));
+        }
         let is_plain = holding.form == Form::Plain;
         let Some(id) = self.end(group, &holding) else {
             return Ok(());

@@ -346,7 +346,7 @@ impl Follower {
                 Ok(false)
             }
             Action::Delete { group, .. } => {
-                self.delete(group, here)?;
+                self.delete(meta, group, here)?;
                 // What is gone is reported next.
                 Ok(true)
             }
