@@ -248,6 +248,57 @@ async fn an_ack_is_confirmed_when_a_majority_has_it_and_what_was_delivered_is_kn
     .await;
 }
 
+/// How far a consumer is, once somebody says so: its deliveries and the messages that it has before it.
+async fn progress(client: &Client, stream: &str, consumer: &str) -> (u64, u64, u64) {
+    let subject = format!("CONSUMER.INFO.{stream}.{consumer}");
+    let info = done(client, &subject, Value::Null).await;
+    let number = |value: &Value| value.as_u64().expect("a number");
+    (
+        number(&info["delivered"]["consumer_seq"]),
+        number(&info["num_ack_pending"]),
+        number(&info["num_pending"]),
+    )
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_consumer_in_memory_begins_once_more_when_its_only_server_does_and_goes_on_where_there_are_others()
+ {
+    let (mut servers, client) = three().await;
+    for (stream, replicas) in [("ONE", 1), ("THREE", 3)] {
+        let subject = stream.to_lowercase();
+        let placement = json!({"tags": match replicas { 1 => ["at:s2"], _ => ["all"] }});
+        let config = json!({"name": stream, "subjects": [subject], "num_replicas": replicas, "placement": placement});
+        create(&client, config).await;
+        for (name, in_memory) in [("disk", false), ("memory", true)] {
+            let config =
+                json!({"durable_name": name, "ack_policy": "explicit", "mem_storage": in_memory});
+            let body = json!({"stream_name": stream, "config": config});
+            let made = format!("CONSUMER.DURABLE.CREATE.{stream}.{name}");
+            let made = done(&client, &made, body).await;
+            assert_eq!(made["config"]["mem_storage"] == true, in_memory, "{made}");
+        }
+        stored(&client, &subject, &[], "1").await;
+        stored(&client, &subject, &[], "2").await;
+    }
+    led_by(&client, "THREE", "s2").await;
+    for stream in ["ONE", "THREE"] {
+        for name in ["disk", "memory"] {
+            let (_, _, message) = fetch(&client, stream, name).await;
+            let ack = message.reply.expect("it can be acknowledged");
+            let acked = client.request(ack, "+ACK".into());
+            acked.await.expect("it is confirmed");
+            assert_eq!(progress(&client, stream, name).await, (1, 0, 1));
+        }
+    }
+    servers[1].kill();
+    servers[1].start_again();
+    assert_eq!(progress(&client, "ONE", "memory").await, (0, 0, 2));
+    assert_eq!(progress(&client, "ONE", "disk").await, (1, 0, 1));
+    assert_eq!(progress(&client, "THREE", "memory").await, (1, 0, 1));
+    let (sequence, delivered, _) = fetch(&client, "ONE", "memory").await;
+    assert_eq!((sequence, delivered), (1, 1));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn whoever_waits_for_messages_hears_why_there_will_be_none() {
     let (mut servers, client) = three().await;

@@ -14,7 +14,7 @@ use super::api::backup::Backups;
 use super::api::handler::{Server, StreamMaker};
 use super::api::workers::ApiWorkers;
 use super::api::{ApiStats, now};
-use super::core::AckForm;
+use super::core::{AckForm, VolatileConsumers};
 use super::limits::{AccountLimits, ServerLimits};
 use super::meta::PeerProfile;
 use super::monitor::{
@@ -154,7 +154,7 @@ impl JetStream {
         broker: &Arc<Broker>,
         storage: EngineOptions,
     ) -> Result<Self, StartError> {
-        let opened = Streams::open(storage, &setup, broker)?;
+        let opened = Streams::open(storage, &setup, broker, VolatileConsumers::End)?;
         Self::assemble(setup, broker, opened.streams, opened.found)
     }
 
@@ -172,7 +172,7 @@ impl JetStream {
             aside,
             others,
             damage,
-        } = Streams::open(storage, &setup, broker)?;
+        } = Streams::open(storage, &setup, broker, VolatileConsumers::Restart)?;
         let accounts = Arc::new(Accounts::new(&setup.accounts, found));
         for without in accounts.take_unlisted() {
             streams.park_all(&without);

@@ -134,6 +134,51 @@ async fn an_ephemeral_consumer_comes_back_with_its_age_and_goes_when_nobody_uses
 }
 
 #[tokio::test]
+async fn a_consumer_in_memory_is_gone_after_a_start_and_may_be_made_anew() {
+    let mut server = Server::jetstream();
+    let in_memory = pull::Config {
+        memory_storage: true,
+        ..durable("memory")
+    };
+    {
+        let context = connect(&server).await;
+        let stream = context.create_stream(plain("S")).await.unwrap();
+        let mut made = stream.create_consumer(in_memory.clone()).await.unwrap();
+        assert!(made.info().await.unwrap().config.memory_storage);
+        let on_disk = stream.create_consumer(durable("disk")).await.unwrap();
+        for number in 1..=5 {
+            publish(&context, "s.x", &number.to_string()).await;
+        }
+        for consumer in [&made, &on_disk] {
+            for message in &take(consumer, 3).await[..2] {
+                message.double_ack().await.unwrap();
+            }
+        }
+    }
+    // After an end in order, after a kill, and after a start that had lost it already.
+    for round in 0..3 {
+        match round {
+            0 => assert!(server.stop().success()),
+            _ => server.kill(),
+        }
+        server.start_again();
+        let context = connect(&server).await;
+        let mut stream = context.get_stream("S").await.unwrap();
+        assert!(stream.consumer_info("memory").await.is_err());
+        let kept = stream.consumer_info("disk").await.unwrap();
+        assert_eq!(kept.ack_floor.stream_sequence, 2);
+        let info = stream.info().await.unwrap();
+        assert_eq!((info.state.consumer_count, info.state.messages), (1, 5));
+        if round == 0 {
+            let made = stream.create_consumer(in_memory.clone()).await.unwrap();
+            let messages = take(&made, 5).await;
+            assert_eq!(text(&messages[0].payload), "1");
+            messages[0].double_ack().await.unwrap();
+        }
+    }
+}
+
+#[tokio::test]
 async fn an_encrypted_store_comes_back_with_its_key_and_shows_nothing_without_it() {
     for cipher in ["aes", "chacha"] {
         let config = |key: &str| {

@@ -206,6 +206,16 @@ pub enum Op<'a> {
         /// At this stream sequence.
         stream_sequence: u64,
     },
+    /// A consumer is gone with the memory that it was in. Other than for one that is deleted, what nobody wants now stays.
+    ConsumerLost {
+        /// Which one.
+        id: u64,
+    },
+    /// A consumer is as it was created: the server has started again, and had its state in memory.
+    ConsumerRestarted {
+        /// Which one.
+        id: u64,
+    },
     /// A schedule does not fire any more, although its message is there.
     Unscheduled {
         /// Which message.
@@ -239,6 +249,8 @@ mod kind {
     pub(super) const UNSCHEDULED: u8 = 16;
     pub(super) const MIRRORED: u8 = 17;
     pub(super) const SKIP: u8 = 18;
+    pub(super) const CONSUMER_LOST: u8 = 19;
+    pub(super) const CONSUMER_RESTARTED: u8 = 20;
 }
 
 mod flag {
@@ -397,6 +409,14 @@ impl EntryWriter {
                 writer.u8(kind::RESET);
                 writer.number(id);
                 writer.number(stream_sequence);
+            }
+            Op::ConsumerLost { id } => {
+                writer.u8(kind::CONSUMER_LOST);
+                writer.number(id);
+            }
+            Op::ConsumerRestarted { id } => {
+                writer.u8(kind::CONSUMER_RESTARTED);
+                writer.number(id);
             }
             Op::Unscheduled { sequence } => {
                 writer.u8(kind::UNSCHEDULED);
@@ -588,6 +608,12 @@ fn read_op<'a>(reader: &mut Reader<'a>) -> Result<Op<'a>, DecodeError> {
             id: reader.number()?,
             stream_sequence: reader.number()?,
         },
+        kind::CONSUMER_LOST => Op::ConsumerLost {
+            id: reader.number()?,
+        },
+        kind::CONSUMER_RESTARTED => Op::ConsumerRestarted {
+            id: reader.number()?,
+        },
         kind::UNSCHEDULED => Op::Unscheduled {
             sequence: reader.number()?,
         },
@@ -737,6 +763,8 @@ mod tests {
                 id: 1,
                 stream_sequence: 5,
             },
+            Op::ConsumerLost { id: 1 },
+            Op::ConsumerRestarted { id: 1 },
             Op::Unscheduled { sequence: 7 },
             Op::Mirrored {
                 sequence: 12,

@@ -53,7 +53,7 @@ pub(crate) use stream::museum;
 pub use stream::{
     ApplyError, ArrivalError, ArrivedConsumer, BeginError, Event, LogPlace, ReceiveError,
     Receiving, ReceivingNeeds, RecoverError, Retirement, SNAPSHOT_VERSION, Salvaged, Step,
-    StreamCore, StreamOutline, Unsupported, limits,
+    StreamCore, StreamOutline, Unsupported, VolatileConsumers, limits,
 };
 pub use terms::StreamTerms;
 pub use transfer::Manifest;

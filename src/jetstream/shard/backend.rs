@@ -32,6 +32,7 @@ use crate::jetstream::api::handler::{StreamMaker, unexpected};
 use crate::jetstream::archive::{self, Landing, OnDamage, StreamBuilder, StreamMeta};
 use crate::jetstream::core::{
     AckNames, BatchQuota, RecoverError, StreamCore, StreamReply, StreamRequest, StreamTerms,
+    VolatileConsumers,
 };
 use crate::jetstream::intake;
 use crate::jetstream::limits::{AccountLimits, reservation};
@@ -130,6 +131,7 @@ impl Streams {
         options: EngineOptions,
         setup: &Setup,
         broker: &Arc<Broker>,
+        volatile: VolatileConsumers,
     ) -> Result<OpenedStreams, StartError> {
         let settings = &setup.settings;
         let path = options.directory.display().to_string();
@@ -180,7 +182,7 @@ impl Streams {
             .into_iter()
             .partition(|recovered| recovered.form.is_replicated());
         for recovered in alone {
-            found.extend(streams.bring_back(recovered, damaged));
+            found.extend(streams.bring_back(recovered, damaged, volatile));
         }
         Ok(OpenedStreams {
             streams,
@@ -252,12 +254,13 @@ impl Streams {
         &self,
         recovered: Recovered<FileStore>,
         damaged: bool,
+        volatile: VolatileConsumers,
     ) -> Option<(String, Found)> {
         let Recovered {
             id, account, name, ..
         } = &recovered;
         let (id, account, name) = (*id, account.clone(), name.clone());
-        let found = match self.revive(recovered, damaged) {
+        let found = match self.revive(recovered, damaged, volatile) {
             Ok(found) => Found::Running(found?),
             Err(Down { reason, consumers }) => {
                 for (consumer, reason) in &consumers {
@@ -284,6 +287,7 @@ impl Streams {
         &self,
         recovered: Recovered<FileStore>,
         damaged: bool,
+        volatile: VolatileConsumers,
     ) -> Result<Option<Arc<Stream>>, Down> {
         let content = recovered.content.map_err(|error| error.to_string())?;
         if let Some((first, last)) = recovered.holes.first() {
@@ -304,7 +308,8 @@ impl Streams {
         let stream = if config.storage == Storage::Memory {
             self.remember(account, id, content, birth)?
         } else {
-            let core = self.replay(content, damaged)?;
+            let mut core = self.replay(content, damaged)?;
+            self.lose_volatile(id, &mut core, volatile)?;
             self.run(account, core, id, None)
         };
         Ok(Some(stream))
@@ -347,6 +352,26 @@ impl Streams {
             files.caught_up(index);
         }
         Ok(core)
+    }
+
+    /// Consumers that had their state in memory have none after a start.
+    fn lose_volatile(
+        &self,
+        id: StreamId,
+        core: &mut StreamCore,
+        volatile: VolatileConsumers,
+    ) -> Result<(), Down> {
+        let Some((index, entry)) = core.lose_volatile(volatile, now_ns()) else {
+            return Ok(());
+        };
+        if let Err(error) = append(&self.engine, id, index, entry.clone()) {
+            // A disk that takes nothing is no reason to have less of the stream.
+            let stream = core.name();
+            tracing::error!("consumers in memory of stream '{stream}' stay as they were: {error}");
+            return Ok(());
+        }
+        let lost = core.replay(index, &entry);
+        lost.map_err(|error| error.to_string().into())
     }
 
     /// Puts a stream on a shard and lets it listen.

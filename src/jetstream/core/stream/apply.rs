@@ -254,6 +254,16 @@ impl StreamCore {
                 self.structural_applied();
                 Ok(Outcome::Nothing)
             }
+            Op::ConsumerLost { id } => {
+                self.lose_consumer(id, time_ns, effects)?;
+                self.structural_applied();
+                Ok(Outcome::Nothing)
+            }
+            Op::ConsumerRestarted { id } => {
+                self.restart_consumer(id, time_ns, effects)?;
+                self.structural_applied();
+                Ok(Outcome::Nothing)
+            }
             Op::Unscheduled { sequence } => {
                 self.schedules.remove_sequence(sequence);
                 Ok(Outcome::Nothing)

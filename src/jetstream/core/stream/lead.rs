@@ -145,6 +145,11 @@ impl Lead {
         });
     }
 
+    /// The entries that were closed and not handed out.
+    pub(super) fn into_outbox(self) -> Vec<(u64, Bytes)> {
+        self.outbox
+    }
+
     /// Closes the entry being filled when it has become long.
     pub(super) fn seal_if_long(&mut self, now_ns: i64) {
         if self.draft.entry.length() >= ENTRY_BYTES_MAX {

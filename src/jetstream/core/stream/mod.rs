@@ -33,6 +33,7 @@ mod start;
 mod transfer;
 mod trial;
 mod unsupported;
+mod volatile;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -53,6 +54,7 @@ pub use rules::limits;
 pub use snapshot::{BeginError, SNAPSHOT_VERSION};
 pub use transfer::{ReceiveError, Receiving, ReceivingNeeds};
 pub use unsupported::Unsupported;
+pub use volatile::VolatileConsumers;
 
 use super::ack_names::{AckForm, AckNames};
 use super::batch_quota::BatchQuota;

@@ -17,6 +17,7 @@ mod schedules;
 mod simulation;
 mod snapshots;
 mod transfer;
+mod volatile;
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashSet;
