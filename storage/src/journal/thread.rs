@@ -387,6 +387,12 @@ impl Shared {
             while staging.at_work || !staging.has_work() {
                 self.work.wait(&mut staging);
             }
+            if !self.is_lazy {
+                // Who is about to bring something, and has no processor, does so before this commit and not during it: one sync then serves more.
+                drop(staging);
+                std::thread::yield_now();
+                staging = self.staging.lock();
+            }
             let mut committer = self.committer.lock();
             staging.begin(&mut committer.work);
             drop(staging);
