@@ -167,6 +167,11 @@ fn what_cannot_change_is_refused_by_name() {
             "JetStreamUniqueTag",
         ),
         (
+            "jetstream {max_concurrent_io: 128}",
+            "jetstream {max_concurrent_io: 256}",
+            "JetStreamConcurrentIOs",
+        ),
+        (
             "jetstream {}",
             "jetstream {limits {max_ack_pending: 5}}",
             "JetStreamLimits",

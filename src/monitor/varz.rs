@@ -273,13 +273,24 @@ impl ByKind {
     }
 }
 
-/// The reference limits concurrent disk operations and counts who waits for that; here nobody does.
+/// Who had to wait because no more operations on disks may run at one time (`max_concurrent_io`).
 #[derive(Default, Serialize)]
 struct DiskWaits {
     waiters: u64,
     waits: u64,
     wait_time: u64,
     max_wait_time: u64,
+}
+
+impl From<storage::disk::DiskWaits> for DiskWaits {
+    fn from(of: storage::disk::DiskWaits) -> Self {
+        Self {
+            waiters: of.waiters,
+            waits: of.waits,
+            wait_time: of.waited_ns,
+            max_wait_time: of.waited_ns_max,
+        }
+    }
 }
 
 /// Answers over HTTP. May wait for streams.
@@ -303,7 +314,8 @@ fn of_options<'a>(monitor: &'a Monitor, options: &'a Options) -> impl Serialize 
     let ends = monitor.server.certificate_ends();
     let monitored = facts.options.monitor.as_ref();
     let encrypted = monitored.is_some_and(MonitorOptions::is_encrypted);
-    let jetstream = match monitor.server.streams() {
+    let streams = monitor.server.streams();
+    let jetstream = match &streams {
         Some(streams) => JetStream::On(Box::new(streams.overview())),
         None => JetStream::Off(Empty {}),
     };
@@ -391,7 +403,10 @@ fn of_options<'a>(monitor: &'a Monitor, options: &'a Options) -> impl Serialize 
         ocsp_peer_cache: monitor.server.ocsp_cache(),
         slow_consumer_stats: ByKind::clients(counters.slow_consumers),
         stale_connection_stats: ByKind::clients(counters.stale_connections),
-        disk_io_wait_stats: DiskWaits::default(),
+        disk_io_wait_stats: streams
+            .as_deref()
+            .and_then(|streams| streams.engine_figures())
+            .map_or_else(DiskWaits::default, |figures| figures.disk_waits.into()),
         tls_cert_not_after: ends.clients.map(json_time),
     }
 }

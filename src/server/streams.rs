@@ -19,6 +19,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use storage::disk::DiskTurns;
 use storage::engine::{EngineFigures, EngineOptions};
 use storage::journal::{Durability, JournalMeter};
 use storage::seal::Cipher;
@@ -230,6 +231,8 @@ pub fn engine_options(options: &JetStreamOptions, directory: &Path) -> EngineOpt
         SyncPolicy::Interval(interval) => Durability::Interval(interval),
     };
     engine.journal.meter = Arc::new(JournalMeter::with_clock(monotonic_ns));
+    let turns = options.disk_operations_max;
+    engine.disk_turns = turns.map(|max| DiskTurns::new(max, monotonic_ns));
     engine.encryption = options.encryption.as_ref().map(|encryption| {
         let bytes = |key: &String| key.as_bytes().to_vec();
         storage::engine::EncryptionOptions {
@@ -325,6 +328,8 @@ mod tests {
         let engine = engine_options(&options, Path::new("/x"));
         assert_eq!(engine.durability, Durability::Always);
         assert!(engine.encryption.is_none());
+        assert!(engine.disk_turns.is_none());
+        options.disk_operations_max = Some(4);
         options.sync = SyncPolicy::Interval(Duration::from_secs(5));
         options.encryption = Some(EncryptionOptions {
             key: "new".into(),
@@ -336,6 +341,7 @@ mod tests {
             engine.durability,
             Durability::Interval(Duration::from_secs(5))
         );
+        assert!(engine.disk_turns.is_some());
         let encryption = engine.encryption.unwrap();
         assert_eq!(encryption.passphrase, b"new");
         assert_eq!(encryption.previous.as_deref(), Some(b"old".as_slice()));

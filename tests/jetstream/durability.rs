@@ -307,3 +307,49 @@ async fn blocks_that_a_kill_left_behind_are_gone_after_the_next_checkpoint() {
     let state = stream.info().await.expect("info").state.clone();
     assert_eq!((state.messages, state.last_sequence), (1000, 1000));
 }
+
+/// What `/varz` tells of those who wait for the disk.
+fn disk_waits(server: &Server) -> serde_json::Value {
+    let varz = http_get(server.monitor_address(), "/varz").expect("an answer");
+    let varz: serde_json::Value = serde_json::from_str(&varz.body).expect("a document");
+    varz["disk_io_wait_stats"].clone()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_asks_little_of_its_disk_at_a_time_keeps_what_it_acknowledged() {
+    const STREAMS: usize = 8;
+    const MESSAGES: u64 = 50;
+    let config = "jetstream { store_dir: '@DIR@/store', max_concurrent_io: 4 }";
+    let mut server = ServerOptions::default().config(config).monitoring().start();
+    let publishers = (0..STREAMS).map(|number| {
+        let url = server.url();
+        tokio::spawn(async move {
+            let client = async_nats::connect(url).await.expect("connected");
+            let context = async_nats::jetstream::new(client);
+            let config = Config {
+                name: format!("S{number}"),
+                subjects: vec![format!("s{number}")],
+                ..Config::default()
+            };
+            context.create_stream(config).await.expect("created");
+            for _ in 0..MESSAGES {
+                publish(&context, &format!("s{number}"), "x".repeat(10_000)).await;
+            }
+        })
+    });
+    for publisher in publishers.collect::<Vec<_>>() {
+        publisher.await.expect("all was acknowledged");
+    }
+    let waits = disk_waits(&server);
+    assert!(waits["waits"].is_u64(), "{waits}");
+    eventually("nobody waits for the disk any more", || {
+        (disk_waits(&server)["waiters"] == 0).then_some(())
+    });
+    server.kill();
+    server.start_again();
+    let context = connect(&server).await;
+    for number in 0..STREAMS {
+        let mut stream = context.get_stream(format!("S{number}")).await.unwrap();
+        assert_eq!(stream.info().await.unwrap().state.messages, MESSAGES);
+    }
+}

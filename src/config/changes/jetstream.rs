@@ -70,6 +70,7 @@ fn same_manners(old: &JetStreamOptions, new: &JetStreamOptions) -> Result<(), No
         buffered_messages_max,
         request_queue_max,
         catchup_bytes_max,
+        disk_operations_max,
         unique_tag,
         // Looked at with every entry.
         meta_compaction: _,
@@ -88,6 +89,8 @@ fn same_manners(old: &JetStreamOptions, new: &JetStreamOptions) -> Result<(), No
     same("JetStreamRequestQueueLimit", old, new_requests)?;
     let (old, new_bytes) = (catchup_bytes_max, &new.catchup_bytes_max);
     same("JetStreamMaxCatchup", old, new_bytes)?;
+    let (old, new_operations) = (disk_operations_max, &new.disk_operations_max);
+    same("JetStreamConcurrentIOs", old, new_operations)?;
     same("JetStreamUniqueTag", unique_tag, &new.unique_tag)?;
     same("JetStreamLimits", limits, &new.limits)
 }

@@ -84,6 +84,8 @@ pub struct JetStreamOptions {
     pub request_queue_max: usize,
     /// How much of what replicas elsewhere lack may be on its way to them.
     pub catchup_bytes_max: u64,
+    /// How many operations on disks may run at one time; `None` is as many as there are threads.
+    pub disk_operations_max: Option<usize>,
     /// The tag in which the servers of a stream's replicas must differ, in lower case; empty for none.
     pub unique_tag: String,
     /// When the log of a cluster's meta group is compacted.
@@ -147,6 +149,7 @@ impl Default for JetStreamOptions {
             buffered_messages_max: 100_000,
             request_queue_max: 10_000,
             catchup_bytes_max: 64 << 20,
+            disk_operations_max: None,
             unique_tag: String::new(),
             meta_compaction: MetaCompaction::default(),
             limits: AssetLimits::default(),
@@ -318,6 +321,9 @@ fn member(options: &mut JetStreamOptions, keys: &mut Keys, field: &Field<'_>, re
             }
             options.meta_compaction.bytes = u64::try_from(bytes).ok().filter(|max| *max > 0);
         }
+        "max_concurrent_io" => {
+            options.disk_operations_max = field.within(report, 4, 8192);
+        }
         "meta_compact_sync" => {
             options.meta_compaction.waits = field.bool(report).unwrap_or_default();
         }
@@ -379,7 +385,6 @@ fn not_built(key: &str) -> Option<&'static str> {
         "extension_hint" => "extending another server's JetStream over leaf nodes is not built",
         "tpm" => "keys in a trusted platform module are not built",
         "info_queue_limit" => "info requests have no queue of their own",
-        "max_concurrent_io" => "a limit on concurrent disk operations is not built",
         _ => return None,
     })
 }

@@ -84,6 +84,7 @@ impl ObservedStreams for FakeStreams {
             journal: JournalMeter::default().figures(),
             staged_bytes: 1,
             cache: Default::default(),
+            disk_waits: Default::default(),
         })
     }
 }

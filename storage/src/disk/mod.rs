@@ -8,9 +8,11 @@
 //! name is durable only after [`Disk::sync_directory`] of its directory returned `Ok`. A failed sync is
 //! final for that file: the caller never retries it, because the kernel may have marked the pages clean.
 
+mod bounded;
 mod real;
 pub mod sim;
 
+pub use bounded::{BoundedDisk, DiskTurns, DiskWaits};
 pub use real::RealDisk;
 
 use std::io::IoSlice;

@@ -57,7 +57,7 @@ pub use self::rescue::RescuedEntries;
 pub use self::streams::{CreateError, RemoveError};
 
 use crate::block::{BlockCache, CacheFigures};
-use crate::disk::{Disk, DiskError, DiskLock};
+use crate::disk::{Disk, DiskError, DiskLock, DiskWaits};
 use crate::entropy::Entropy;
 use crate::executor::Executor;
 use crate::journal::{CommitSink, JournalError, JournalFigures, Owner, Pressure, PressureLevel};
@@ -135,6 +135,8 @@ pub struct EngineFigures {
     pub staged_bytes: usize,
     /// How the cache of decoded chunks is used.
     pub cache: CacheFigures,
+    /// Who had to wait for a turn at the disk.
+    pub disk_waits: DiskWaits,
 }
 
 /// What goes on beside the logs.
@@ -236,6 +238,11 @@ impl<S: Persistent> Engine<S> {
             journal: self.options.journal.meter.figures(),
             staged_bytes: self.log.staged_bytes(),
             cache: self.cache.figures(),
+            disk_waits: self
+                .options
+                .disk_turns
+                .as_ref()
+                .map_or_else(DiskWaits::default, |turns| turns.waits()),
         }
     }
 

@@ -17,7 +17,7 @@ use super::{
     RestoreError, STREAMS_NAME, StreamId, Threads, rescue,
 };
 use crate::block::BlockCache;
-use crate::disk::{Disk, DiskError, DiskErrorKind, DiskLock};
+use crate::disk::{BoundedDisk, Disk, DiskError, DiskErrorKind, DiskLock};
 use crate::entropy::Entropy;
 use crate::executor::{Executor, InlineExecutor, ThreadPool};
 use crate::journal::{
@@ -110,6 +110,10 @@ impl<S: Persistent> Engine<S> {
         options: EngineOptions,
         entropy: Arc<dyn Entropy>,
     ) -> Result<Opened<S>, OpenError> {
+        let disk: Arc<dyn Disk> = match &options.disk_turns {
+            Some(turns) => Arc::new(BoundedDisk::new(disk, Arc::clone(turns))),
+            None => disk,
+        };
         let directory = options.directory.clone();
         let lock = prepare_directory(disk.as_ref(), &directory)?;
         let keys = open_keys(disk.as_ref(), &options, entropy.as_ref())?;

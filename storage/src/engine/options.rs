@@ -1,7 +1,9 @@
 //! How an engine is to behave.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
+use crate::disk::DiskTurns;
 use crate::journal::{Durability, JournalOptions};
 use crate::seal::Cipher;
 
@@ -26,6 +28,8 @@ pub struct EngineOptions {
     pub reserve_bytes: u64,
     /// Which threads the engine has.
     pub threads: Threads,
+    /// How much is asked of the disk at a time; without it, as much as there are threads.
+    pub disk_turns: Option<Arc<DiskTurns>>,
 }
 
 /// Which threads an engine has.
@@ -75,6 +79,7 @@ impl EngineOptions {
             cache_bytes: 64 * 1024 * 1024,
             reserve_bytes: 16 * 1024 * 1024,
             threads: Threads::Own(2),
+            disk_turns: None,
         }
     }
 }

@@ -62,6 +62,18 @@ fn storage_limits_take_numbers_and_quoted_sizes() {
 }
 
 #[test]
+fn how_much_runs_on_the_disk_at_a_time_can_be_limited() {
+    let most = |text: &str| options(text).jetstream.disk_operations_max;
+    assert_eq!(most("jetstream: true"), None);
+    assert_eq!(most("jetstream { max_concurrent_io: 4 }"), Some(4));
+    assert_eq!(most("jetstream { max_concurrent_io: 8192 }"), Some(8192));
+    for wrong in ["3", "8193", "-1", "many"] {
+        let refused = refusal(&format!("jetstream {{ max_concurrent_io: {wrong} }}"));
+        assert!(refused.contains("max_concurrent_io"), "{refused}");
+    }
+}
+
+#[test]
 fn what_streams_and_consumers_may_ask_for_is_limited() {
     let limits = options(
         "jetstream { limits { max_request_batch: 100, max_ack_pending: 5k, duplicate_window: \"30s\" } }",

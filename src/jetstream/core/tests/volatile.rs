@@ -50,7 +50,7 @@ fn state(bench: &mut Bench, name: &str) -> (u64, u64, u64, u64) {
     (
         info.delivered.consumer_seq,
         info.ack_floor.stream_seq,
-        info.num_ack_pending as u64,
+        info.num_ack_pending,
         info.num_pending,
     )
 }
