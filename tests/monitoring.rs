@@ -220,6 +220,38 @@ fn accounts_are_named_and_described() {
 }
 
 #[test]
+fn an_account_shows_where_it_maps_to() {
+    const MAPPINGS: &str = r#"accounts { A {
+        users [{user: a, password: a}]
+        mappings {
+            foo: bar
+            "b.*": [
+                {destination: "c.$1", weight: 20%}
+                {destination: "d.{{wildcard(1)}}", weight: 30%}
+                {destination: "e.{{wildcard(1)}}", weight: 50%, cluster: EU}
+            ]
+        }
+    } }"#;
+    let server = ServerOptions::default()
+        .config(MAPPINGS)
+        .monitoring()
+        .start();
+    let detail = &look(&server, "/accountz?acc=A")["account_detail"];
+    // As 2.14.5 shows it: weights are summed up, and what they leave stays where it was.
+    let expected = json!({
+        "foo": [{"subject": "bar", "weight": 100}],
+        "b.*": [
+            {"subject": "c.$1", "weight": 20},
+            {"subject": "d.{{wildcard(1)}}", "weight": 50},
+            {"subject": "b.$1", "weight": 100},
+            {"subject": "e.{{wildcard(1)}}", "weight": 50, "cluster": "EU"},
+            {"subject": "b.$1", "weight": 100, "cluster": "EU"},
+        ],
+    });
+    assert_eq!(detail["mappings"], expected);
+}
+
+#[test]
 fn the_page_lists_what_answers() {
     let server = server();
     let page = http_get(server.monitor_address(), "/").unwrap().body;

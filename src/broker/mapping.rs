@@ -23,6 +23,11 @@ impl Account {
         self.mappings.present.store(present, Ordering::Release);
     }
 
+    /// Where what clients publish goes.
+    pub fn mappings(&self) -> Arc<Mappings> {
+        self.mappings.current.load_full()
+    }
+
     /// Whether anything that clients publish goes elsewhere.
     pub fn has_mappings(&self) -> bool {
         self.mappings.present.load(Ordering::Acquire)

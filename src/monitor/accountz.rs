@@ -47,6 +47,8 @@ pub struct AccountInfo {
     leafnode_connections: usize,
     client_connections: usize,
     subscriptions: usize,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    mappings: BTreeMap<String, Vec<MappedTo>>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     exports: Vec<Export>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -55,6 +57,15 @@ pub struct AccountInfo {
     sublist_stats: IndexStatistics,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     responses: BTreeMap<String, Import>,
+}
+
+/// Where a part of what is published to a subject goes. The weights are those up to here, all before included, as the reference shows them.
+#[derive(Serialize)]
+struct MappedTo {
+    subject: String,
+    weight: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cluster: Option<String>,
 }
 
 /// What other accounts may ask here.
@@ -141,12 +152,26 @@ pub fn account_info(monitor: &Monitor, name: &str) -> Result<AccountInfo, BadPar
         leafnode_connections: 0,
         client_connections: account.connection_count(),
         subscriptions: account.subscription_count(),
+        mappings: mappings(&account),
         exports: exports(configured, is_system),
         imports: imports(&account, configured, system, jetstream_enabled),
         name_tag: name.to_owned(),
         sublist_stats: IndexStatistics::of(&[Arc::clone(&account)]),
         responses: responses(&account),
     })
+}
+
+fn mappings(account: &Account) -> BTreeMap<String, Vec<MappedTo>> {
+    let mappings = account.mappings();
+    let shown = mappings.iter().map(|mapping| {
+        let destinations = mapping.shown().map(|destination| MappedTo {
+            subject: destination.subject,
+            weight: destination.weight,
+            cluster: destination.cluster,
+        });
+        (mapping.source().to_owned(), destinations.collect())
+    });
+    shown.collect()
 }
 
 fn has_jetstream(monitor: &Monitor, name: &str) -> bool {

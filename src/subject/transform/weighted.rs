@@ -119,6 +119,22 @@ impl Mapping {
         &self.source
     }
 
+    /// Where it goes, and up to which number below 100: first what holds in every cluster that is not named, and for each with the weights of all before it.
+    pub fn shown(&self) -> impl Iterator<Item = Destination> {
+        let destinations = |choice: &'_ Choice| {
+            let shown = choice
+                .options
+                .iter()
+                .map(|(weight, transform)| Destination {
+                    subject: transform.destination().to_owned(),
+                    weight: *weight,
+                    cluster: choice.cluster.clone(),
+                });
+            shown.collect::<Vec<_>>()
+        };
+        self.choices.iter().flat_map(destinations)
+    }
+
     /// The transform for a number below 100, on a server of this cluster; `None` loses the message.
     fn pick(&self, cluster: Option<&str>, drawn: u32) -> Option<&Transform> {
         let own = self
