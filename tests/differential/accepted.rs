@@ -36,7 +36,7 @@ pub const ACCEPTED: &[Accepted] = &[
     Accepted {
         kind: "ack",
         difference: "message: recorded reply () \"NATS/1.0 503*, now nothing",
-        reason: "a stream listens for the acks of all its consumers, so that acks of one that is gone have a listener",
+        reason: "a stream listens for the acks of all its consumers, so that acks of one that is gone, or that wants none, have a listener",
     },
     Accepted {
         kind: "stream update",
