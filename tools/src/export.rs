@@ -81,7 +81,14 @@ pub fn run(arguments: &Export) -> Result<Outcome> {
         true => arguments.to.join(ARCHIVE),
         false => arguments.to.clone(),
     };
-    write(&archive, core, &outline, now_ns)?;
+    let consumers = write(&archive, core, &outline, now_ns)?;
+    let left_out = outline.consumers.len() - consumers;
+    if left_out > 0 {
+        eprintln!(
+            "nats-tool: {} not in a backup, as their state is in memory only",
+            text::counted(left_out as u64, "consumer is", "consumers are")
+        );
+    }
     if arguments.to.is_dir() {
         let about = About {
             config: &outline.config,
@@ -95,24 +102,26 @@ pub fn run(arguments: &Export) -> Result<Outcome> {
         archive.display(),
         text::counted(outline.state.messages, "message", "messages"),
         text::size(outline.state.bytes),
-        text::counted(outline.consumers.len() as u64, "consumer", "consumers"),
+        text::counted(consumers as u64, "consumer", "consumers"),
     );
     Ok(Outcome::AllWell)
 }
 
-/// Under another name until it is whole.
-fn write(path: &Path, core: &StreamCore, outline: &StreamOutline, now_ns: i64) -> Result<()> {
+/// Under another name until it is whole. How many consumers it has.
+fn write(path: &Path, core: &StreamCore, outline: &StreamOutline, now_ns: i64) -> Result<usize> {
     let mut unfinished = path.as_os_str().to_owned();
     unfinished.push(".unfinished");
     let unfinished = PathBuf::from(unfinished);
     let file = File::create(&unfinished).with_context(|| unfinished.display().to_string())?;
-    let written = write_archive(BufWriter::new(file), core, outline, now_ns);
-    if let Err(error) = written {
+    let written = write_archive(BufWriter::new(file), core, outline, now_ns).and_then(|written| {
+        std::fs::rename(&unfinished, path).with_context(|| path.display().to_string())?;
+        Ok(written)
+    });
+    if written.is_err() {
         // Nobody is to take it for a backup.
         let _ = std::fs::remove_file(&unfinished);
-        return Err(error);
     }
-    std::fs::rename(&unfinished, path).with_context(|| path.display().to_string())
+    written
 }
 
 fn write_archive(
@@ -120,7 +129,7 @@ fn write_archive(
     core: &StreamCore,
     outline: &StreamOutline,
     now_ns: i64,
-) -> Result<()> {
+) -> Result<usize> {
     let meta = StreamMeta {
         created: Time::from_nanoseconds(outline.created_ns),
         config: outline.config.clone(),
@@ -137,9 +146,9 @@ fn write_archive(
         progress.done(bytes as u64);
     }
     archive.end_messages(outline.state.last_sequence, outline.state.last_time_ns)?;
-    archive.consumers(&outline.consumers)?;
+    let consumers = archive.consumers(&outline.consumers)?;
     let mut sink = archive.finish()?;
     sink.flush()?;
     sink.get_ref().sync_all()?;
-    Ok(())
+    Ok(consumers)
 }

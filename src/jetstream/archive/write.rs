@@ -106,9 +106,10 @@ impl<W: Write> ArchiveWriter<W> {
         Ok(())
     }
 
-    /// Writes those of a stream's consumers that are kept on disk, after the messages.
-    pub fn consumers(&mut self, consumers: &[ArrivedConsumer]) -> Result<(), WriteError> {
+    /// Writes those of a stream's consumers that are kept on disk, after the messages. How many these are.
+    pub fn consumers(&mut self, consumers: &[ArrivedConsumer]) -> Result<usize, WriteError> {
         let fresh = Progress::default();
+        let mut written = 0;
         for consumer in consumers {
             if consumer.config.mem_storage || consumer.config.direct {
                 continue;
@@ -119,8 +120,9 @@ impl<W: Write> ArchiveWriter<W> {
                 config: consumer.config.clone(),
             };
             self.consumer(&meta, consumer.progress.as_ref().unwrap_or(&fresh))?;
+            written += 1;
         }
-        Ok(())
+        Ok(written)
     }
 
     /// Writes a consumer, after the messages.

@@ -278,11 +278,12 @@ impl Client {
     /// Deals with the next line. A message is not taken yet.
     fn step(&mut self) -> Result<Step> {
         let rest = self.input.get(self.taken..self.filled).unwrap_or_default();
-        let Some(length) = memchr(b'\n', rest).map(|at| at.saturating_sub(1)) else {
+        let Some(length) = memchr(b'\n', rest) else {
             return Ok(Step::Part);
         };
-        let line = std::str::from_utf8(rest.get(..length).unwrap_or_default())?;
-        let after = self.taken + length + 2;
+        let line = rest.get(..length).unwrap_or_default();
+        let line = std::str::from_utf8(line.strip_suffix(b"\r").unwrap_or(line))?;
+        let after = self.taken + length + 1;
         if line.starts_with("MSG ") || line.starts_with("HMSG ") {
             let parsed = parse(line, self.taken, after)?;
             return Ok(match self.filled >= parsed.end {

@@ -39,12 +39,28 @@ pub struct Share {
 /// Runs a load once.
 pub fn measure(load: &dyn Load, arguments: &Arguments, name: &str, server: &Server) -> Result<Run> {
     let mut first = Client::connect(&server.address)?;
-    load.prepare(&mut first, arguments, name)?;
+    let run = prepared(load, arguments, name, server, &mut first);
+    // Also what a run that failed has left.
+    let stream = load.stream(name);
+    let removed = first.request(&format!("$JS.API.STREAM.DELETE.{stream}"), b"");
+    let run = run?;
+    removed?;
+    Ok(run)
+}
+
+fn prepared(
+    load: &dyn Load,
+    arguments: &Arguments,
+    name: &str,
+    server: &Server,
+    first: &mut Client,
+) -> Result<Run> {
+    load.prepare(first, arguments, name)?;
     let mut clients = Vec::new();
     for _ in 0..arguments.clients {
         clients.push(Client::connect(&server.address)?);
     }
-    let run = Run::of(server.process, || {
+    Run::of(server.process, || {
         let works = (0..).zip(clients).map(|(number, mut client)| {
             let share = Share {
                 client: number,
@@ -58,12 +74,7 @@ pub fn measure(load: &dyn Load, arguments: &Arguments, name: &str, server: &Serv
             all.append(latencies);
         }
         Ok((arguments.messages, all))
-    });
-    let stream = load.stream(name);
-    let removed = first.request(&format!("$JS.API.STREAM.DELETE.{stream}"), b"");
-    let run = run?;
-    removed?;
-    Ok(run)
+    })
 }
 
 /// Makes a stream for a run.
