@@ -201,7 +201,7 @@ impl<S: Persistent> Engine<S> {
                 .is_ok_and(|free| free >= self.options.reserve_bytes)
     }
 
-    /// Whom to tell when checkpoints are wanted, and of which owners. Called on the journal's thread: it hands on and does not wait.
+    /// Whom to tell when checkpoints are wanted, and of which owners. Called by who commits: it hands on and does not wait.
     /// What the engine itself holds back it sees to by itself.
     pub fn set_pressure_listener(&self, listener: impl Fn(&Pressure) + Send + Sync + 'static) {
         let engine = self.this.clone();

@@ -37,8 +37,8 @@ const POOL_BUFFERS_MAX: usize = 8;
 /// How often who commits on its own thread takes what others have staged meanwhile, before the thread has to.
 const ROUNDS_HERE_MAX: usize = 4;
 
-/// Writing into the page cache takes longer than this only when the system holds up who writes.
-const WRITE_HERE_MAX: Duration = Duration::from_millis(5);
+/// Writing into the page cache takes longer than this only when the system holds up who writes; a thread that merely lost its processor is back sooner.
+const WRITE_HERE_MAX: Duration = Duration::from_millis(20);
 /// How long the thread does all the writing then.
 const SLOW: Duration = Duration::from_secs(1);
 
