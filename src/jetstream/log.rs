@@ -50,7 +50,7 @@ pub enum Pressure {
 
 /// Makes entries durable, in order, and says so to the sink they came with.
 pub trait Log: Send + Sync {
-    /// Takes entries. Does not wait.
+    /// Takes entries. Waits for nobody; where they need not be synced it may write them before it returns.
     fn submit(&self, entries: Vec<Entry>, sink: &Arc<dyn CommitSink>) -> Result<(), LogError>;
     /// Takes a cut of a stream up to an entry, and begins to make it durable.
     fn checkpoint(

@@ -125,6 +125,7 @@ impl<S: Persistent> Engine<S> {
             durability: options.durability,
             encryption: keys.clone(),
             background: Arc::clone(&background),
+            takes_turns: options.disk_turns.is_some(),
             ..options.journal.clone()
         };
         let (log, mut replay) = open_log(&disk, &options, journal_options, &entropy)?;

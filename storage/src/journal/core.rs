@@ -309,7 +309,7 @@ impl JournalCore {
     /// after that the old segments go.
     fn draw_together(&mut self) -> Result<(), JournalError> {
         let floor = self.ledger.floor_of_entries();
-        let is_free = floor == self.writer.segment.number;
+        let is_free = floor == self.writer.segment.number && !self.ledger.needs_newest();
         let is_long = is_free && self.writer.position > self.writer.segment.length / 16;
         let oldest = self.retired.front();
         if !is_long && oldest.is_none_or(|oldest| oldest.number >= floor) {

@@ -155,6 +155,12 @@ impl Ledger {
         first.map_or(1, |(_, needs)| needs.number)
     }
 
+    /// Whether the segment that is being written holds entries that somebody needs.
+    pub fn needs_newest(&self) -> bool {
+        let newest = self.segments.back();
+        newest.is_some_and(|needs| !needs.entries.is_empty())
+    }
+
     /// What the floor would be if every mark were appended again.
     pub fn floor_of_entries(&self) -> u64 {
         let newest = self.segments.back().map_or(1, |needs| needs.number);

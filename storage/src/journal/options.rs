@@ -35,6 +35,8 @@ pub struct JournalOptions {
     pub hard_bytes: u64,
     /// Fills new segments with zeros.
     pub background: Arc<dyn Executor>,
+    /// Writing may wait for others at the disk: then the journal's thread does all of it.
+    pub takes_turns: bool,
     /// Counts what is done.
     pub meter: Arc<JournalMeter>,
 }
@@ -49,6 +51,7 @@ impl Default for JournalOptions {
             soft_bytes: 128 * MEBIBYTE,
             hard_bytes: 256 * MEBIBYTE,
             background: Arc::new(InlineExecutor),
+            takes_turns: false,
             meter: Arc::default(),
         }
     }

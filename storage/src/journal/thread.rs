@@ -4,7 +4,7 @@
 //! Nobody is woken per frame: the thread only when it idles, sinks once per commit.
 //!
 //! Where commits need not be synced, a commit is one write into the page cache. [`Journal::submit_here`] then does without the thread: waking it costs
-//! more than that. Everything else, a segment's end, a sync, marks to be carried, a device that cannot follow, stays with the thread.
+//! more than that. Everything else, a segment's end, a sync, marks to be carried, a device that cannot follow or at which turns are taken, stays with the thread.
 //!
 //! # Invariant
 //! Who commits holds [`Staging::at_work`] from before it takes what is staged until all of that is committed and delivered, so that commits keep the
@@ -58,6 +58,8 @@ struct Shared {
     committer: Mutex<Committer>,
     /// Commits are not synced one by one.
     is_lazy: bool,
+    /// And who submits may write them.
+    writes_here: bool,
     /// Wakes the journal's thread when nobody is at work.
     work: Condvar,
     /// Wakes the timer's thread.
@@ -125,11 +127,13 @@ impl Journal {
         entropy: Arc<dyn Entropy>,
     ) -> Result<(Self, Replay), OpenJournalError> {
         let durability = options.durability;
+        let writes_here = durability != Durability::Always && !options.takes_turns;
         let commit_bytes_max = options.commit_bytes_max;
         let (core, replay) = JournalCore::open(disk, directory, options, entropy)?;
         let readers = core.readers();
         let shared = Arc::new(Shared {
             is_lazy: durability != Durability::Always,
+            writes_here,
             staging: Mutex::new(Staging {
                 open: CommitBuffer::new(),
                 full: VecDeque::new(),
@@ -193,7 +197,7 @@ impl Journal {
     ) -> Result<(), JournalError> {
         let shared = &self.shared;
         let (staging, result) = shared.stage(frames, sink)?;
-        match shared.is_lazy {
+        match shared.writes_here {
             true => shared.commit_here(staging),
             false => shared.leave_to_thread(staging),
         }
@@ -531,10 +535,9 @@ impl Shared {
             }
             let waited = self.timer.wait_for(&mut staging, interval);
             if waited.timed_out() && !staging.closing {
-                staging.letters.push(Letter::SyncDue);
-                if !staging.at_work {
-                    self.work.notify_one();
-                }
+                drop(staging);
+                self.post(Letter::SyncDue);
+                staging = self.staging.lock();
             }
         }
     }

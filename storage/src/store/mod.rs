@@ -325,7 +325,8 @@ pub trait Store: Send + std::any::Any {
     fn state(&self) -> State;
     /// How it counts the bytes of its messages.
     fn accounting(&self) -> Accounting;
-    /// How often the subject, the size or the time of a message had to be guessed, because it could not be read: totals may be wrong since then.
+    /// How often the subject, the size or the time of a message had to be guessed for a change, because it could not be read: totals may be wrong since then, until
+    /// the store is emptied.
     fn guesses(&self) -> u64 {
         0
     }

@@ -88,6 +88,10 @@ pub trait Shelf: Send + 'static {
     fn facts(&self, sequence: u64) -> Option<Facts>;
     /// When a live message was stored.
     fn time_ns(&self, sequence: u64) -> Option<i64>;
+    /// The same for a change that depends on it: a guess counts as one.
+    fn deciding_time_ns(&self, sequence: u64) -> Option<i64> {
+        self.time_ns(sequence)
+    }
     /// How many bytes of messages wait to be written to files.
     fn backlog_bytes(&self) -> usize {
         0
@@ -128,7 +132,7 @@ pub trait Shelf: Send + 'static {
     fn sequence_at(&self, time_ns: i64) -> Option<u64>;
     /// Live messages that are known to be unreadable.
     fn lost(&self) -> u64;
-    /// How often [`Shelf::facts`] or [`Shelf::time_ns`] had to guess.
+    /// How often [`Shelf::facts`] or [`Shelf::deciding_time_ns`] had to guess since there was nothing.
     fn guesses(&self) -> u64 {
         0
     }

@@ -471,6 +471,23 @@ fn what_a_removal_cannot_read_is_counted_as_guessed() {
     assert!(store.delete(damaged, Deletion::Unlink, &mut ()).unwrap());
     assert!(store.guesses() > 0, "nobody knows what this one counted");
     assert_eq!(store.state().messages, 998);
+    store.truncate(0, &mut ()).unwrap();
+    assert_eq!(store.guesses(), 0, "of nothing everything is known");
+}
+
+#[test]
+fn a_question_about_what_cannot_be_read_is_no_guess() {
+    let mut server = filled(small_shape(), 1000);
+    let files = block_files(&server.disk);
+    let path = Path::new(DIRECTORY).join(&files[0]);
+    server.disk.flip_bit(&path, 4096 + 60, 3);
+    server.disk.kill();
+    let opened = server.open().unwrap();
+    let store = opened.store;
+    assert!(store.load(1).is_err(), "the first message is damaged");
+    assert_eq!(store.state().messages, 1000);
+    assert!(store.next_expiry_ns().is_none());
+    assert_eq!(store.guesses(), 0);
 }
 
 #[test]

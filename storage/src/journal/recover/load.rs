@@ -39,7 +39,7 @@ fn closed_end(
     let seed = header.seed();
     let (mut at, mut lsn) = (PAGE_BYTES, header.first_lsn);
     let mut head = [0; COMMIT_HEADER_BYTES];
-    // A segment that holds more was not closed: closing begins a new one.
+    // A segment that nobody needs is left short by its end in order; one that holds what somebody needs may be long, and is then read like any other.
     while at < commits_end.min(CLOSED_BYTES_MAX) {
         read_what_can_be_read(file, &mut head, at as u64)?;
         let commit = CommitHeader::decode(&head, seed).filter(|commit| commit.lsn == lsn);

@@ -172,6 +172,23 @@ fn restarts_without_any_load_do_not_pile_up_segments() {
 }
 
 #[test]
+fn an_end_in_order_does_not_rotate_away_what_is_needed() {
+    let disk = SimDisk::new(1);
+    let (mut core, _) = open(&disk, options());
+    // Half a segment, and all of it is needed.
+    let mut index = 0;
+    while index * 4096 < SEGMENT_BYTES / 2 {
+        index += 1;
+        append_entry(&mut core, 1, index);
+    }
+    let before = segments(&disk).len();
+    core.close().unwrap();
+    assert_eq!(segments(&disk).len(), before, "no segment for nothing");
+    let (_core, replay) = open(&disk, options());
+    assert_eq!(indexes(&replay, 1), (1..=index).collect::<Vec<_>>());
+}
+
+#[test]
 fn behind_the_mark_of_an_orderly_end_nothing_is_read() {
     let disk = SimDisk::new(1);
     let options = JournalOptions {

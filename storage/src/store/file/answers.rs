@@ -84,6 +84,9 @@ impl Shelf for Files {
 
     fn truncate(&mut self, last: u64) {
         self.unsaved.whole = true;
+        if last == 0 {
+            self.guesses.set(0);
+        }
         if self.is_busy() {
             self.truncated = Some(self.truncated.map_or(last, |lower| lower.min(last)));
         }
@@ -110,6 +113,8 @@ impl Shelf for Files {
         self.unsaved.dead = RoaringTreemap::new();
         self.tail.clear();
         self.tail_bytes = 0;
+        // Of nothing everything is known.
+        self.guesses.set(0);
     }
 
     fn is_live(&self, sequence: u64) -> bool {
@@ -158,21 +163,15 @@ impl Shelf for Files {
     }
 
     fn time_ns(&self, sequence: u64) -> Option<i64> {
-        if self.in_tail(sequence) {
-            return self.tail.time_ns(sequence);
+        self.time_or_guess(sequence).map(|(time_ns, _)| time_ns)
+    }
+
+    fn deciding_time_ns(&self, sequence: u64) -> Option<i64> {
+        let (time_ns, is_guess) = self.time_or_guess(sequence)?;
+        if is_guess {
+            self.guesses.set(self.guesses.get() + 1);
         }
-        if self.is_dead(sequence) {
-            return None;
-        }
-        let part = self.part_of(sequence)?;
-        match part.load(sequence, self.cache()) {
-            Ok(record) => record.map(|record| record.message.time_ns),
-            // Unreadable messages age too: with the last of their block.
-            Err(_) => {
-                self.guesses.set(self.guesses.get() + 1);
-                part.last_time_ns()
-            }
-        }
+        Some(time_ns)
     }
 
     fn backlog_bytes(&self) -> usize {

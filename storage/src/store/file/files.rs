@@ -164,7 +164,7 @@ pub struct Files {
     /// Files that the start did not need.
     pub(super) aside: Aside,
     pub(super) failed: Option<String>,
-    /// How often the subject, the size or the time of a message was guessed, because it could not be read.
+    /// How often the subject, the size or the time of a message was guessed for a change, because it could not be read.
     pub(super) guesses: Cell<u64>,
 }
 
@@ -339,6 +339,22 @@ impl Files {
             }
         }
         count
+    }
+
+    /// When a live message was stored, and whether that is a guess.
+    pub(super) fn time_or_guess(&self, sequence: u64) -> Option<(i64, bool)> {
+        if self.in_tail(sequence) {
+            return Some((self.tail.time_ns(sequence)?, false));
+        }
+        if self.is_dead(sequence) {
+            return None;
+        }
+        let part = self.part_of(sequence)?;
+        match part.load(sequence, self.cache()) {
+            Ok(record) => Some((record?.message.time_ns, false)),
+            // Unreadable messages age too: with the last of their block.
+            Err(_) => Some((part.last_time_ns()?, true)),
+        }
     }
 
     /// Lets nothing above `last` count in any block.

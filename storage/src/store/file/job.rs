@@ -139,8 +139,11 @@ impl Slot {
         drop(state);
         let completed = job.execute();
         let result = completed.done.as_ref().map(|_| ()).map_err(Clone::clone);
-        *self.state.lock() = State::Done(completed);
+        let mut state = self.state.lock();
+        *state = State::Done(completed);
+        // Before anybody can find it done: who looks at the state next takes it.
         self.done.store(true, Ordering::Release);
+        drop(state);
         self.changed.notify_all();
         result
     }

@@ -58,7 +58,7 @@ impl Part {
         self.dense && self.last >= self.first
     }
 
-    /// Whether it was written so lately that the system has it in memory.
+    /// Whether it was written, or read whole at the start, since the store was opened, so that the system most likely has it in memory.
     pub fn is_recent(&self) -> bool {
         matches!(self.content, Content::Open(_))
     }

@@ -150,21 +150,13 @@ impl Files {
             files.sealed.iter().any(|part| part.erase)
                 || files.open.as_ref().is_some_and(|open| open.part.erase)
         };
-        while self.job_out && (is_erasing(self) || !self.erased.is_empty()) {
-            if let Some(completed) = self.job.finish() {
-                self.job_out = false;
-                self.completed(completed);
-            }
-        }
+        while (is_erasing(self) || !self.erased.is_empty()) && self.finish_job() {}
         if self.open.as_ref().is_some_and(|open| open.part.erase)
             && let Some(work) = self.seal()
         {
             let rewrites = matches!(work, Work::Rewrite(_));
             self.send(work);
-            if let Some(completed) = self.job.finish() {
-                self.job_out = false;
-                self.completed(completed);
-            }
+            self.finish_job();
             if rewrites {
                 return self.erasures();
             }

@@ -297,7 +297,7 @@ impl<S: Shelf> Ledger<S> {
         if last_sequence == 0 {
             self.totals = Totals::default();
             self.damage.take();
-        } else if let Some(time_ns) = self.shelf.time_ns(last_sequence)
+        } else if let Some(time_ns) = self.shelf.deciding_time_ns(last_sequence)
             && last_sequence >= self.totals.first_sequence
         {
             self.totals.last_time_ns = time_ns;
@@ -324,7 +324,7 @@ impl<S: Shelf> Ledger<S> {
             self.move_age_cursor();
             while removed < removals_max
                 && let Some(sequence) = self.next_aging()
-                && let Some(time_ns) = self.shelf.time_ns(sequence)
+                && let Some(time_ns) = self.shelf.deciding_time_ns(sequence)
                 && time_ns.saturating_add(age_max_ns) <= now_ns
                 && self.remove(sequence, Deletion::Unlink, removals)
             {
