@@ -72,7 +72,7 @@ impl Bench {
         at_work.turn(work);
         if !at_work.is_over() {
             *sleeps_until_ns = at_work.wakes_ns();
-            return Some(at_work.patience());
+            return Some(sleeps_until_ns.map(|at_ns| at_work.until(at_ns)));
         }
         let last = worker.take();
         drop(place);

@@ -41,7 +41,8 @@ impl HandShard {
         if !self.inbox.leave() {
             self.bell.notify_one();
         }
-        self.worker.patience()
+        let wakes_ns = self.worker.wakes_ns();
+        wakes_ns.map(|at_ns| self.worker.until(at_ns))
     }
 
     /// Rings when something comes.

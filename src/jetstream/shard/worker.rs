@@ -114,7 +114,7 @@ impl Worker {
         true
     }
 
-    /// Whether nothing that is asked for has to be fetched from a disk.
+    /// Whether nothing that is asked for has to be fetched from a disk, and taking in what is brought leads to its entry and not to a checkpoint.
     fn is_at_hand(&self, item: &Item) -> bool {
         let Item::Inbound { slot, batch, .. } = item else {
             return false;
@@ -122,6 +122,9 @@ impl Worker {
         let Some(stream) = self.slots.get(slot) else {
             return true;
         };
+        if brings_messages(batch) && stream.log().pressure() != Pressure::None {
+            return false;
+        }
         batch.iter().all(|inbound| match intake::query_of(inbound) {
             Some(query) => stream.core.is_at_hand(&query),
             None => true,
@@ -133,31 +136,32 @@ impl Worker {
         self.stopping.is_some() && self.is_settled()
     }
 
-    /// How long there is nothing to do unless something comes.
-    pub(super) fn patience(&mut self) -> Option<Duration> {
+    /// When there is something to do again unless something comes before, by this shard's clock: a time that has passed is at once. The same as long as nothing
+    /// changes, whenever it is asked for, but for what is only tried again after a while.
+    pub(super) fn wakes_ns(&self) -> Option<i64> {
         let busy = self.touched.iter().any(|slot| {
             self.slots
                 .get(slot)
                 .is_some_and(|slot| slot.is_busy && slot.offline.is_none())
         });
+        let after = |retry: Duration| (self.clock)().saturating_add(retry.as_nanos() as i64);
         if busy {
-            return Some(Duration::ZERO);
+            return Some(self.clock_ns);
         }
         if !self.held.is_empty() {
-            return Some(PRESSURE_RETRY);
+            return Some(after(PRESSURE_RETRY));
         }
         if !self.checkpoints_wanted.is_empty() {
-            return Some(CHECKPOINT_RETRY);
+            return Some(after(CHECKPOINT_RETRY));
         }
         let Reverse((at_ns, _)) = self.timers.peek()?;
-        let wait_ns = at_ns.saturating_sub((self.clock)()).max(0);
-        Some(Duration::from_nanos(wait_ns as u64))
+        Some(*at_ns)
     }
 
-    /// The same as a time by this shard's clock.
-    pub(super) fn wakes_ns(&mut self) -> Option<i64> {
-        let patience = i64::try_from(self.patience()?.as_nanos()).unwrap_or(i64::MAX);
-        Some(self.clock_ns.saturating_add(patience))
+    /// How long it is until then.
+    pub(super) fn until(&self, wakes_ns: i64) -> Duration {
+        let wait_ns = wakes_ns.saturating_sub((self.clock)()).max(0);
+        Duration::from_nanos(wait_ns as u64)
     }
 
     /// The clock never goes back for the streams, whatever the system's does.
@@ -531,4 +535,31 @@ pub(crate) fn now_ns() -> i64 {
         .map_or(0, |since| {
             i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
         })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicI64, Ordering};
+
+    use super::*;
+
+    #[test]
+    fn a_timer_that_waits_is_the_same_time_whenever_it_is_asked_for() {
+        let time_ns = Arc::new(AtomicI64::new(1_000));
+        let clock = {
+            let time_ns = Arc::clone(&time_ns);
+            Box::new(move || time_ns.fetch_add(100, Ordering::Relaxed))
+        };
+        let mut worker = Worker::new(Arc::default(), Arc::new(Broker::new())).with_clock(clock);
+        worker.timers.push(Reverse((5_000, 1)));
+        worker.timers.push(Reverse((9_000, 2)));
+        for _ in 0..10 {
+            // A round takes its time.
+            worker.read_clock();
+            assert_eq!(worker.wakes_ns(), Some(5_000));
+        }
+        assert!(worker.until(5_000) < Duration::from_nanos(4_000));
+        time_ns.store(7_000, Ordering::Relaxed);
+        assert_eq!(worker.until(5_000), Duration::ZERO);
+    }
 }
