@@ -2,7 +2,8 @@
 //!
 //! [`link`] is a certificate with its issuer, what is asked about; [`answer`] is what a responder says of it and whether that is to be believed;
 //! [`fetch`] asks. With these, [`staple`] keeps an answer about our own certificate to show with it, [`proof`] demands the same of servers
-//! that we dial, and [`peer`] asks about the certificates of others, with answers that [`cache`] keeps.
+//! that we dial, and [`peer`] asks about the certificates of others on the ways that [`path`] finds to their authorities, with answers
+//! that [`cache`] keeps.
 //!
 //! # Invariant
 //! An answer is used only after its signature has been checked, wherever it comes from: also out of our own files.
@@ -11,6 +12,7 @@ pub(crate) mod answer;
 mod cache;
 pub(crate) mod fetch;
 mod link;
+mod path;
 mod peer;
 mod proof;
 mod signature;

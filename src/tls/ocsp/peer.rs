@@ -12,12 +12,11 @@ use serde::Serialize;
 use super::answer::{Answer, Status};
 use super::cache::{Cache, CacheFigures};
 use super::fetch::{Method, fetch};
-use super::link::{Known, Link, issuer};
+use super::link::{Known, Link};
+use super::path::Authorities;
 use super::staple::FOLDER;
 use crate::config::options::{OcspCacheKind, OcspCacheOptions, OcspPeerOptions};
 
-/// Certificates from a peer's own to its authority; longer chains are not followed.
-const LINKS_MAX: usize = 10;
 /// How often at most is written down what is asked in place of proofs: each time, since there are few servers.
 const SAVE_INTERVAL: Duration = Duration::ZERO;
 
@@ -102,7 +101,7 @@ pub struct PeerCheck {
     peers: PeerKind,
     scope: Scope,
     options: OcspPeerOptions,
-    authorities: Vec<Known>,
+    authorities: Authorities,
     cache: Arc<Cache>,
 }
 
@@ -121,7 +120,7 @@ impl PeerCheck {
             peers,
             scope: Scope::Chain,
             options: options.clone(),
-            authorities: Known::all(authorities),
+            authorities: Authorities::new(authorities),
             cache: Cache::shared(cache),
         }
     }
@@ -181,63 +180,49 @@ impl PeerCheck {
                 ..PeerRefusal::default()
             })
         };
-        let unreadable = || refused("the certificate cannot be read");
-        let shown: Result<Vec<Known>, _> = shown.iter().map(Known::parse).collect();
-        let shown = shown.map_err(|_| unreadable())?;
-        let peer = shown.first().ok_or_else(unreadable)?;
-        let links = match self.scope {
-            Scope::Chain => self.links(&shown),
+        let paths = self
+            .authorities
+            .paths(self.peers, shown, SystemTime::now())
+            .map_err(|error| refused(&error.to_string()))?;
+        let paths = match self.scope {
+            Scope::Chain => asked(paths),
             Scope::Own { .. } => {
-                let known = shown.iter().skip(1).chain(&self.authorities);
-                let issuer = issuer(peer, known);
-                let issuer = issuer.ok_or_else(|| refused("the issuer is not known"))?;
-                vec![Link {
-                    certificate: peer.clone(),
-                    issuer: issuer.clone(),
-                }]
+                let own = paths.into_iter().find_map(|path| path.into_iter().next());
+                vec![vec![own.ok_or_else(|| refused("the issuer is not known"))?]]
             }
         };
-        for link in links {
-            if let Err(reason) = self.judge(&link) {
-                let refusal = PeerRefusal {
+        let mut refusal = None;
+        for path in paths {
+            match self.judge_all(&path) {
+                Ok(()) => return Ok(()),
+                Err(error) => refusal = refusal.or(Some(error)),
+            }
+        }
+        refusal.map_or(Ok(()), Err)
+    }
+
+    /// Whether nothing is wrong with the certificates of a way, the peer's own first.
+    fn judge_all(&self, path: &[Link]) -> Result<(), Box<PeerRefusal>> {
+        let links = path.iter();
+        for link in links.filter(|link| self.asks_about(link)) {
+            if let Err(reason) = self.judge(link) {
+                let peer = path.first().unwrap_or(link);
+                return Err(Box::new(PeerRefusal {
                     kind: self.peers,
-                    peer: CertificateInfo::of(peer),
+                    peer: CertificateInfo::of(&peer.certificate),
                     link: CertificateInfo::of(&link.certificate),
                     reason,
-                };
-                return Err(Box::new(refusal));
+                }));
             }
         }
         Ok(())
     }
 
-    /// The certificates from the peer's own to its authority that name a responder, each with its issuer. An authority answers for
-    /// nobody but itself.
-    fn links(&self, shown: &[Known]) -> Vec<Link> {
-        let mut links = Vec::new();
-        let mut current = shown.first();
-        for _ in 0..LINKS_MAX {
-            let Some(certificate) = current else {
-                break;
-            };
-            let candidates = shown.iter().skip(1).chain(&self.authorities);
-            let issuer = issuer(certificate, candidates);
-            if let Some(issuer) = issuer
-                && !certificate.responders().is_empty()
-            {
-                links.push(Link {
-                    certificate: certificate.clone(),
-                    issuer: issuer.clone(),
-                });
-            }
-            // What is trusted without being a root ends the way, too.
-            let is_authority = issuer.is_some_and(|issuer| {
-                let mut all = self.authorities.iter();
-                all.any(|authority| authority.bytes == issuer.bytes)
-            });
-            current = issuer.filter(|_| !is_authority);
+    fn asks_about(&self, link: &Link) -> bool {
+        match self.scope {
+            Scope::Chain => !link.certificate.responders().is_empty(),
+            Scope::Own { .. } => true,
         }
-        links
     }
 
     fn judge(&self, link: &Link) -> Verdict {
@@ -323,4 +308,14 @@ impl PeerCheck {
     fn is_current(&self, answer: &Answer, now: SystemTime) -> bool {
         answer.is_current(now, self.options.clock_skew, self.options.unset_lasts)
     }
+}
+
+/// The ways on which a certificate names a responder. As in the reference, the others count only where there are none of these, and one
+/// on which all is well is enough.
+fn asked(mut paths: Vec<Vec<Link>>) -> Vec<Vec<Link>> {
+    paths.retain(|path| {
+        path.iter()
+            .any(|link| !link.certificate.responders().is_empty())
+    });
+    paths
 }

@@ -10,6 +10,8 @@ use tempfile::TempDir;
 
 use super::answer::{Answer, AnswerError, Status};
 use super::link::{Known, Link};
+use super::{PeerCheck, PeerKind};
+use crate::config::options::{OcspCacheKind, OcspCacheOptions, OcspPeerOptions};
 
 /// A folder in which openssl is an authority.
 struct Authority(TempDir);
@@ -17,6 +19,8 @@ struct Authority(TempDir);
 const EXTENSIONS: &str = "\
 [ca]\nbasicConstraints=critical,CA:true\nkeyUsage=keyCertSign,cRLSign,digitalSignature\n\
 [leaf]\nauthorityInfoAccess=OCSP;URI:http://127.0.0.1:1/x,caIssuers;URI:http://127.0.0.1:1/ca\n\
+[between]\nbasicConstraints=critical,CA:true\nauthorityInfoAccess=OCSP;URI:http://127.0.0.1:1/x\n\
+[bare]\nextendedKeyUsage=clientAuth,serverAuth\n\
 [must]\ntlsfeature=status_request\n\
 [delegate]\nextendedKeyUsage=OCSPSigning\n\
 [nobody]\nextendedKeyUsage=clientAuth\n";
@@ -52,11 +56,15 @@ impl Authority {
 
     /// Signs a certificate with this number and these extensions, and notes it in the index.
     fn sign(&self, name: &str, serial: u32, section: &str, state: &str) {
+        self.sign_by("ca", name, serial, section, state);
+    }
+
+    fn sign_by(&self, issuer: &str, name: &str, serial: u32, section: &str, state: &str) {
         self.run(&format!(
             "req -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -keyout {name}.key -out {name}.csr -subj /CN={name} -config /dev/null"
         ));
         self.run(&format!(
-            "x509 -req -in {name}.csr -CA ca.pem -CAkey ca.key -set_serial {serial} -days 20 -out {name}.pem -extfile ext.cnf -extensions {section}"
+            "x509 -req -in {name}.csr -CA {issuer}.pem -CAkey {issuer}.key -set_serial {serial} -days 20 -out {name}.pem -extfile ext.cnf -extensions {section}"
         ));
         let index = std::fs::read_to_string(self.path().join("index.txt")).unwrap();
         let line = match state {
@@ -67,9 +75,28 @@ impl Authority {
         self.write("index.txt", &format!("{index}{line}"));
     }
 
-    fn known(&self, name: &str) -> Known {
+    fn certificate(&self, name: &str) -> CertificateDer<'static> {
         let path = self.path().join(format!("{name}.pem"));
-        Known::parse(&CertificateDer::from_pem_file(path).unwrap()).unwrap()
+        CertificateDer::from_pem_file(path).unwrap()
+    }
+
+    fn known(&self, name: &str) -> Known {
+        Known::parse(&self.certificate(name)).unwrap()
+    }
+
+    /// What checks clients with certificates of it.
+    fn check(&self) -> PeerCheck {
+        let cache = OcspCacheOptions {
+            kind: OcspCacheKind::Memory,
+            ..OcspCacheOptions::default()
+        };
+        let options = OcspPeerOptions::default();
+        PeerCheck::new(
+            PeerKind::Client,
+            &options,
+            &cache,
+            &[self.certificate("ca")],
+        )
     }
 
     fn link(&self, name: &str) -> Link {
@@ -191,4 +218,58 @@ fn a_certificate_says_whom_to_ask_and_what_it_demands() {
     assert!(authority.known("ca").is_root());
     assert!(!fine.is_by(&Authority::new().known("ca")));
     assert_eq!(fine.names(), ("CN=fine".into(), "CN=ca".into()));
+}
+
+#[test]
+fn a_forged_twin_of_an_intermediate_does_not_keep_it_from_being_asked_about() {
+    let authority = Authority::new();
+    authority.sign("between", 2, "between", "R");
+    authority.sign_by("between", "peer", 3, "bare", "V");
+    let (peer, between) = (
+        authority.certificate("peer"),
+        authority.certificate("between"),
+    );
+    let check = authority.check();
+    let refusal = |shown: &[CertificateDer<'static>]| check.check(shown).unwrap_err();
+    // Nobody can be reached who knows, which is as bad as a revocation.
+    let honest = refusal(&[peer.clone(), between.clone()]);
+    assert_eq!(honest.link.subject, "CN=between");
+    // The same name and key, and a signature of nobody.
+    let mut bytes = between.to_vec();
+    *bytes.last_mut().unwrap() ^= 1;
+    let twin = CertificateDer::from(bytes);
+    let hidden = refusal(&[peer.clone(), twin.clone(), between.clone()]);
+    assert_eq!(*hidden, *honest);
+    // One with the same name and key that has signed itself.
+    authority.run(
+        "req -x509 -key between.key -out own.pem -days 30 -subj /CN=between -config /dev/null \
+         -addext basicConstraints=critical,CA:true",
+    );
+    let own = authority.certificate("own");
+    assert_eq!(*refusal(&[peer.clone(), own, between]), *honest);
+    let nowhere = refusal(&[peer, twin]);
+    assert_eq!(
+        nowhere.reason,
+        "the certificate leads to no authority that is known"
+    );
+}
+
+#[test]
+fn who_comes_with_a_certificate_of_an_unreadable_authority_is_refused() {
+    let authority = Authority::new();
+    authority.sign("peer", 2, "bare", "V");
+    let shown = [authority.certificate("peer")];
+    // It names no responder: nobody has to be asked.
+    assert!(authority.check().check(&shown).is_ok());
+    let unreadable = PeerCheck::new(
+        PeerKind::Client,
+        &OcspPeerOptions::default(),
+        &OcspCacheOptions {
+            kind: OcspCacheKind::Memory,
+            ..OcspCacheOptions::default()
+        },
+        &[CertificateDer::from(vec![0x30, 0])],
+    );
+    let refusal = unreadable.check(&shown).unwrap_err();
+    assert!(refusal.reason.contains("no authority"), "{refusal}");
 }
