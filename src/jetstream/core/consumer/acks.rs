@@ -125,6 +125,8 @@ impl Consumer {
                 let known = live.progress.redelivered.contains_key(&stream_sequence);
                 live.progress.ack_one(stream_sequence, turn.now_ns) || known
             }
+            // It would be logged behind the reset, and undo it.
+            AckPolicy::All | AckPolicy::FlowControl if live.resets > 0 => return Settled::Ignored,
             AckPolicy::All | AckPolicy::FlowControl => {
                 let place = Place {
                     consumer: consumer_sequence,

@@ -14,10 +14,10 @@ use super::chain::LogPlace;
 use super::copies::skip_to;
 use super::retention::Gone;
 use super::rewrites::Rewrites;
-use super::{ApplyError, StreamCore, limits};
+use super::{ApplyError, Consumer, StreamCore, limits};
 use crate::jetstream::core::codec::DecodeError;
 use crate::jetstream::core::digest::Mark;
-use crate::jetstream::core::draft::Waiter;
+use crate::jetstream::core::draft::{Draft, Waiter};
 use crate::jetstream::core::effects::{Advisory, Effects, World};
 use crate::jetstream::core::entry::{EntryHeader, EntryReader, MessageOp, Op, Rollup, Scheduler};
 use crate::jetstream::core::headers;
@@ -464,17 +464,8 @@ impl StreamCore {
         }
         for consumer in self.consumers.values_mut() {
             gone.each_in_order(|sequence, subject| {
-                if consumer.rules.ack == AckPolicy::Explicit
-                    && let Some(consumer_sequence) = consumer.first_delivery_under_way(sequence)
-                    && let Some(lead) = self.lead.as_deref_mut()
-                {
-                    // The delivery is logged after what removes its message. Without this, which follows it, its ack would be waited for in vain.
-                    let op = Op::Acked {
-                        id: consumer.id,
-                        consumer_sequence,
-                        stream_sequence: sequence,
-                    };
-                    lead.draft.push_lazy(&op, now_ns);
+                if let Some(lead) = self.lead.as_deref_mut() {
+                    settle_under_way(&mut lead.draft, consumer, sequence, now_ns);
                 }
                 let deliveries = consumer.progress.redelivered.get(&sequence).copied();
                 let pending = consumer.progress.pending.get(&sequence).copied();
@@ -518,6 +509,17 @@ impl StreamCore {
                 true => first_within,
                 false => state.first_sequence,
             };
+            let waiting = consumer.live.as_deref().map(|live| &live.progress.pending);
+            let left = waiting.into_iter().flat_map(|pending| pending.keys());
+            let left: Vec<u64> = left
+                .filter(|sequence| !is_live(sequence))
+                .copied()
+                .collect();
+            if let Some(lead) = self.lead.as_deref_mut() {
+                for sequence in left {
+                    settle_under_way(&mut lead.draft, consumer, sequence, now_ns);
+                }
+            }
             let live = consumer.live.as_deref_mut().map(|live| &mut live.progress);
             for progress in [Some(&mut consumer.progress), live].into_iter().flatten() {
                 progress.purged_below(first);
@@ -541,5 +543,19 @@ impl StreamCore {
                 consumer.live = Some(live);
             }
         }
+    }
+}
+
+/// The first delivery of a message that has left may be logged after what removed it. Without this, which follows it, its ack would be waited for in vain.
+fn settle_under_way(draft: &mut Draft, consumer: &Consumer, sequence: u64, now_ns: i64) {
+    if consumer.rules.ack == AckPolicy::Explicit
+        && let Some(consumer_sequence) = consumer.first_delivery_under_way(sequence)
+    {
+        let op = Op::Acked {
+            id: consumer.id,
+            consumer_sequence,
+            stream_sequence: sequence,
+        };
+        draft.push_lazy(&op, now_ns);
     }
 }

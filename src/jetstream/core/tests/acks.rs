@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::jetstream::core::Advisory;
+use crate::jetstream::core::PurgeQuery;
 
 fn with(config: ConsumerConfig, messages: usize) -> Bench {
     let mut bench = Bench::new(stream("S", &["s.>"]));
@@ -340,6 +341,53 @@ fn nothing_is_delivered_while_a_reset_is_under_way() {
     let mut again = bench.crashed(stream("S", &["s.>"]));
     assert_eq!(again.consumer_info("c").num_ack_pending, 2);
     assert_eq!(payloads(&again.pull("c", "2")), ["4", "5"]);
+}
+
+#[test]
+fn an_ack_that_comes_while_a_reset_is_under_way_does_not_undo_it() {
+    let config = ConsumerConfig {
+        ack_policy: AckPolicy::All,
+        ..durable("c")
+    };
+    let mut bench = with(config, 10);
+    let delivered = bench.pull("c", "6");
+    bench.pass(SECOND);
+    bench.instant = false;
+    let (name, sequence) = ("c".to_owned(), 2);
+    bench.ask(StreamRequest::ConsumerReset { name, sequence });
+    bench.ack(&delivered[4], "+ACK");
+    bench.commit();
+    bench.pass(SECOND);
+    bench.commit();
+    let mut again = bench.crashed(stream("S", &["s.>"]));
+    assert_eq!(place(&again.consumer_info("c").ack_floor).1, 1);
+    assert_eq!(payloads(&again.pull("c", "2")), ["2", "3"]);
+}
+
+#[test]
+fn a_first_delivery_of_what_a_purge_has_taken_meanwhile_is_not_waited_for() {
+    let mut bench = Bench::new(stream("S", &["s.>"]));
+    for (subject, payload) in [("s.z", "0"), ("s.a", "1"), ("s.b", "2")] {
+        bench.publish(subject, payload);
+    }
+    bench.consumer(durable("c"));
+    let first = bench.pull("c", "1").remove(0);
+    bench.ack(&first, "+ACK");
+    bench.pass(SECOND);
+    bench.instant = false;
+    bench.ask(StreamRequest::Purge(PurgeQuery {
+        filter: "s.a".to_owned(),
+        ..PurgeQuery::default()
+    }));
+    assert_eq!(payloads(&bench.pull("c", "1")), ["1"]);
+    for _ in 0..3 {
+        bench.commit();
+        bench.pass(SECOND);
+    }
+    let mut again = bench.crashed(stream("S", &["s.>"]));
+    let info = again.consumer_info("c");
+    assert_eq!((info.num_ack_pending, place(&info.ack_floor)), (0, (2, 2)));
+    assert_eq!(payloads(&again.pull("c", "2")), ["2"]);
 }
 
 #[test]
