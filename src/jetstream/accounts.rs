@@ -77,6 +77,14 @@ impl Accounts {
         account
     }
 
+    /// Streams of an account that has no JetStream, which cannot run when it has.
+    pub(crate) fn unlist(&self, name: &str, found: Vec<Found>) {
+        if !found.is_empty() {
+            let mut unlisted = self.unlisted.lock();
+            unlisted.entry(name.to_owned()).or_default().extend(found);
+        }
+    }
+
     /// The streams that a start found of accounts that have none, and let run; nobody waits for them here any more.
     pub(crate) fn take_unlisted(&self) -> Vec<AccountStreams> {
         let mut unlisted = self.unlisted.lock();

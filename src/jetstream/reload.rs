@@ -59,7 +59,8 @@ impl JetStream {
                 Some(cluster) => cluster.take_from(&name),
                 None => {
                     if let Some(account) = self.accounts.disable(&name) {
-                        self.backend.park(&account);
+                        let offline = self.backend.park(&account);
+                        self.accounts.unlist(&name, offline);
                     }
                 }
             }

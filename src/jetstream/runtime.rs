@@ -93,8 +93,8 @@ pub(crate) trait Backend: StreamMaker {
     fn set_server_limits(&self, memory: u64, storage: u64);
     /// What the streams of an account may use from now on.
     fn set_account_limits(&self, account: &str, limits: &AccountLimits);
-    /// Stops the streams of an account and keeps what they hold.
-    fn park(&self, account: &AccountStreams);
+    /// Stops the streams of an account and keeps what they hold. Those that cannot run again are named.
+    fn park(&self, account: &AccountStreams) -> Vec<Found>;
     /// Lets them run again.
     fn unpark(&self, account: &str) -> Vec<Arc<Stream>>;
     /// How much waits for each thread on which streams live.
@@ -175,7 +175,7 @@ impl JetStream {
         } = Streams::open(storage, &setup, broker, VolatileConsumers::Restart)?;
         let accounts = Arc::new(Accounts::new(&setup.accounts, found));
         for without in accounts.take_unlisted() {
-            streams.park_all(&without);
+            accounts.unlist(&without.name, streams.park_all(&without));
         }
         let cluster_name = cluster.name.clone();
         let profile = PeerProfile {
@@ -224,7 +224,7 @@ impl JetStream {
     ) -> Result<Self, StartError> {
         let accounts = Arc::new(Accounts::new(&setup.accounts, recovered));
         for without in accounts.take_unlisted() {
-            backend.park(&without);
+            accounts.unlist(&without.name, backend.park(&without));
         }
         Self::complete(setup, broker, backend, accounts, None)
     }

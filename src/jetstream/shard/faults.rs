@@ -58,6 +58,11 @@ impl Faults {
         self.offline.lock().remove(&slot);
     }
 
+    /// A stream's fault.
+    pub(super) fn of(&self, slot: u64) -> Option<String> {
+        self.offline.lock().get(&slot).cloned()
+    }
+
     /// The oldest stream's fault.
     pub(crate) fn first(&self) -> Option<String> {
         self.offline.lock().values().next().cloned()
@@ -99,6 +104,7 @@ mod tests {
         faults.note(1, "a".into());
         faults.note(1, "later".into());
         assert_eq!(faults.first().as_deref(), Some("a"));
+        assert_eq!(faults.of(2).as_deref(), Some("b"));
         faults.forget(1);
         assert_eq!(faults.first().as_deref(), Some("b"));
     }

@@ -29,15 +29,20 @@ pub(crate) struct GivenUp {
 }
 
 impl Streams {
-    /// Takes a stream with one replica off its shard; it listens to nobody any more. Nothing when it is not here.
+    /// Takes a stream with one replica off its shard; it listens to nobody any more. Nothing when it is not here, or offline, when it stays as it is.
     pub(crate) async fn surrender(
         &self,
         account: &AccountStreams,
         stream: &Stream,
     ) -> Option<GivenUp> {
-        let held = self.unhold(&account.name, &stream.name)?;
-        drop(held.subscriptions);
-        let surrendered = held.port.surrender().await?;
+        let mut held = self.unhold(&account.name, &stream.name)?;
+        held.subscriptions.clear();
+        let Some(surrendered) = held.port.surrender().await else {
+            held.subscriptions = self.subscribe(&account.name, &stream.config(), &held.port);
+            let key = (account.name.clone(), stream.name.clone());
+            self.held.lock().insert(key, held);
+            return None;
+        };
         let spare = held.remembered.map(|remembered| {
             let mut remembered = remembered;
             // What cannot be forgotten now is forgotten later.

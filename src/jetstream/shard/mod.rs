@@ -7,10 +7,11 @@
 //! - `worker`: what is done in a round; `bench`: where it is done, by the shard's thread or by who brought the work.
 //! - `shards`: all of them; `faults`: those that are offline.
 //! - `engine_log`: the storage engine as the log of file streams.
-//! - `backend`: making, bringing back and removing streams; `giving`: those that leave and come back in another form; `aside`: those that are kept and never run; `parked`: those of
+//! - `backend`: making and removing streams; `revival`: bringing them back at a start; `giving`: those that leave and come back in another form; `aside`: those that are kept and never run; `parked`: those of
 //!   accounts without JetStream.
 //! - `copying`: what a stream's slot does for its mirror or its sources.
-//! - `replica`: what a stream's slot does beyond that as one of several replicas; `resting`: those of accounts without JetStream.
+//! - `replica`: what a stream's slot does beyond that as one of several replicas; `resting`: those of accounts without JetStream; `handover`: whole
+//!   states that are given and taken.
 //! - `soundness`: whether what a replica holds can be relied upon.
 //! - `replica_port`: how others reach a replica.
 //! - `replicated_log`: the stream's group as its log.
@@ -21,7 +22,8 @@
 //! log, applies what has become durable, and hands all messages that follow to the broker in one batch per stream.
 //!
 //! # Invariant
-//! Nothing here decides what happens to a stream; that is its core's. Whoever lets a core work holds the shard's bench, and no other lock.
+//! Nothing here decides what happens to a stream; that is its core's. Whoever lets a core work holds the shard's bench, and no other lock. A parked stream's core does no
+//! work: snapshots of it are taken under the lock on what is parked.
 
 mod aside;
 mod backend;
@@ -32,6 +34,7 @@ mod copying;
 mod engine_log;
 mod faults;
 mod giving;
+mod handover;
 mod inbox;
 mod light;
 mod parked;
@@ -45,6 +48,7 @@ mod replicated_log;
 #[cfg(test)]
 mod replicated_log_tests;
 mod resting;
+mod revival;
 mod shards;
 mod slot;
 mod soundness;
@@ -60,10 +64,11 @@ pub(crate) use by_hand::HandShard;
 pub(crate) use engine_log::EngineLog;
 pub(crate) use faults::OutageCause;
 pub(crate) use giving::GivenUp;
+pub(crate) use handover::RECEIVING;
 pub use inbox::WaitingMax;
 #[cfg(test)]
 pub(crate) use port::Port;
-pub(crate) use replica::{RECEIVING, ReplicaSetup, ReplicaStatus};
+pub(crate) use replica::{ReplicaSetup, ReplicaStatus};
 pub(crate) use replica_port::{Glance, ReplicaGone, ReplicaPort};
 pub(crate) use replicated_log::Proposer;
 pub(crate) use shards::Shards;

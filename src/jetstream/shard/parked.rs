@@ -1,22 +1,29 @@
 //! Streams of accounts that have no JetStream: they take nothing in and give nothing out, and what they hold is kept until the account has it.
 
 use std::any::Any;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
-use std::sync::mpsc::{self, RecvTimeoutError};
-use std::time::Duration;
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
+use std::time::{Duration, Instant};
 
 use storage::engine::StreamId;
 use storage::store::FileStore;
 
-use super::backend::Streams;
+use super::backend::{Held, Streams};
+use super::port::Port;
 use super::remembered::Remembered;
+use super::slot::Surrendered;
 use crate::jetstream::core::StreamCore;
-use crate::jetstream::registry::{AccountStreams, Stream};
+use crate::jetstream::registry::{AccountStreams, Found, Stream};
 use crate::jetstream::types::Time;
 
-/// How long a stream may take to write what it has decided. One that nothing can be written of any more does not end at all.
+/// How long the streams of an account may take to write what they have decided.
 const SURRENDER_MAX: Duration = Duration::from_secs(10);
+
+/// Why a stream is offline that has not stopped within that time.
+const STUCK: &str = "the stream did not stop when its account lost JetStream";
+/// The same, when nobody has it any more.
+const GONE: &str = "the stream had ended when its account lost JetStream";
 
 /// All of them, by account.
 #[derive(Default)]
@@ -31,14 +38,41 @@ struct ParkedStream {
 }
 
 impl Streams {
-    /// Takes the streams of an account off their shards. Waits for them.
-    pub(crate) fn park_all(&self, account: &AccountStreams) {
+    /// Takes the streams of an account off their shards. Waits for them. Those that cannot be parked, which are offline from now on.
+    pub(crate) fn park_all(&self, account: &AccountStreams) -> Vec<Found> {
         // Nobody makes or changes one meanwhile.
         let _changing = account.change.lock();
-        let mut parked = Vec::new();
+        let mut leaving = Vec::new();
         for stream in account.all() {
-            parked.extend(self.park_one(account, &stream));
+            leaving.extend(self.leave(&account.name, &stream.name));
             account.remove_exactly(&stream);
+        }
+        // All of them write what they have decided at the same time.
+        let until = Instant::now() + SURRENDER_MAX;
+        let (mut parked, mut offline) = (Vec::new(), Vec::new());
+        for (name, held, receiver) in leaving {
+            match surrendered(&held.port, &receiver, until) {
+                Ok(surrendered) => parked.push(ParkedStream {
+                    core: surrendered.core,
+                    id: held.storage,
+                    remembered: held.remembered,
+                }),
+                Err(reason) => {
+                    let of = &account.name;
+                    tracing::error!("JetStream stream '{of} > {name}' is offline: {reason}");
+                    self.keep_offline(of, &name, held.storage, reason.clone());
+                    held.port.remove(Box::new(|| {}));
+                    offline.push(Found::Offline {
+                        name,
+                        reason,
+                        consumers: BTreeMap::new(),
+                    });
+                }
+            }
+        }
+        for stream in &mut parked {
+            // Nobody asks its shard for checkpoints any more, and the journal must not be held up by it.
+            self.checkpoint(stream);
         }
         if !parked.is_empty() {
             let mut all = self.parked.lock();
@@ -47,6 +81,7 @@ impl Streams {
                 .or_default()
                 .extend(parked);
         }
+        offline
     }
 
     /// Keeps a stream that does not run until its account has JetStream.
@@ -91,32 +126,16 @@ impl Streams {
         Some((stream.id, stream.remembered.is_some()))
     }
 
-    fn park_one(&self, account: &AccountStreams, stream: &Stream) -> Option<ParkedStream> {
-        let held = self.unhold(&account.name, &stream.name)?;
-        drop(held.subscriptions);
+    /// A stream listens to nobody any more, and is handed to who is told so.
+    fn leave(&self, account: &str, name: &str) -> Option<(String, Held, Receiver<Surrendered>)> {
+        let mut held = self.unhold(account, name)?;
+        held.subscriptions.clear();
         let (sender, receiver) = mpsc::sync_channel(1);
         held.port.surrender_to(Box::new(move |surrendered| {
-            // Whoever waits is there until it has heard.
+            // Who does not wait any more lets it go.
             let _ = sender.try_send(surrendered);
         }));
-        let surrendered = match receiver.recv_timeout(SURRENDER_MAX) {
-            Ok(surrendered) => surrendered,
-            Err(RecvTimeoutError::Timeout) => {
-                let (account, name) = (&account.name, &stream.name);
-                tracing::error!("JetStream stream '{account} > {name}' does not stop");
-                return None;
-            }
-            // A shard that has ended holds nothing any more.
-            Err(RecvTimeoutError::Disconnected) => return None,
-        };
-        let mut parked = ParkedStream {
-            core: surrendered.core,
-            id: held.storage,
-            remembered: held.remembered,
-        };
-        // Nobody asks its shard for checkpoints any more, and the journal must not be held up by it.
-        self.checkpoint(&mut parked);
-        Some(parked)
+        Some((name.to_owned(), held, receiver))
     }
 
     /// Lets the streams of an account run again.
@@ -155,4 +174,17 @@ impl Streams {
             tracing::error!("JetStream stream '{name}' could not be checkpointed: {error}");
         }
     }
+}
+
+/// The stream, or why it is not to be had.
+fn surrendered(
+    port: &Port,
+    receiver: &Receiver<Surrendered>,
+    until: Instant,
+) -> Result<Surrendered, String> {
+    let left = until.saturating_duration_since(Instant::now());
+    receiver.recv_timeout(left).map_err(|error| match error {
+        RecvTimeoutError::Timeout => STUCK.to_owned(),
+        RecvTimeoutError::Disconnected => port.fault().unwrap_or_else(|| GONE.to_owned()),
+    })
 }

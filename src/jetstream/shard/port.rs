@@ -35,8 +35,8 @@ impl Port {
         });
     }
 
-    /// Lets the stream leave its shard, when everything that it has decided is applied; nothing when it is gone already. Of what comes
-    /// meanwhile it takes nothing: its subscriptions should be gone before.
+    /// Lets the stream leave its shard, when everything that it has decided is applied; nothing when it is gone already, or offline, when it stays. Of what
+    /// comes meanwhile it takes nothing: its subscriptions should be gone before.
     pub(crate) async fn surrender(&self) -> Option<Surrendered> {
         let (answer, answered) = tokio::sync::oneshot::channel();
         self.surrender_to(Box::new(move |surrendered| {
@@ -46,12 +46,17 @@ impl Port {
         answered.await.ok()
     }
 
-    /// The same, for `taker`, which is dropped when the stream is gone already.
+    /// The same, for `taker`, which is dropped when the stream is not to be had.
     pub(super) fn surrender_to(&self, taker: Box<dyn FnOnce(Surrendered) + Send>) {
         self.inbox.push(Item::Surrender {
             slot: self.slot,
             taker,
         });
+    }
+
+    /// Why it is offline, if it is.
+    pub(super) fn fault(&self) -> Option<String> {
+        self.faults.of(self.slot)
     }
 
     /// Has a request answered.

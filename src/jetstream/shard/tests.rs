@@ -325,6 +325,30 @@ fn a_failed_log_takes_the_stream_offline_and_says_so() {
 }
 
 #[test]
+fn a_stream_that_fails_while_it_leaves_stays_where_it_is_offline() {
+    let (scene, log, submitted) = held();
+    let leave = || {
+        let (sender, receiver) = channel();
+        scene.port.surrender_to(Box::new(move |surrendered| {
+            let _ = sender.send(surrendered.storage);
+        }));
+        receiver
+    };
+    scene.publish(&["s.a"]);
+    submitted.recv_timeout(PATIENCE).expect("is submitted");
+    let leaving = leave();
+    log.fail();
+    let is_gone = Err(RecvTimeoutError::Disconnected);
+    assert_eq!(leaving.recv_timeout(PATIENCE), is_gone);
+    assert_eq!(leave().recv_timeout(PATIENCE), is_gone);
+    assert!(scene.port.fault().is_some());
+    match scene.ask(StreamRequest::Info(Default::default())) {
+        StreamReply::Refused(error) => assert_eq!(error.err_code, 10077),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
 fn a_full_disk_is_told_of_with_the_stream_that_found_out() {
     let (scene, log, submitted) = held();
     scene.publish(&["s.a"]);

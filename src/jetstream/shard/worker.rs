@@ -188,8 +188,8 @@ impl Worker {
         let touched = std::mem::take(&mut self.touched);
         let submitted = self.let_run(&touched);
         self.submit(submitted);
-        self.checkpoints();
-        for slot in touched {
+        let failed = self.checkpoints();
+        for slot in touched.into_iter().chain(failed) {
             self.finish(slot);
         }
     }
@@ -271,6 +271,7 @@ impl Worker {
             Item::Remove { slot, done } => {
                 if let Some(mut stream) = self.slots.remove(&slot) {
                     self.slot_of.remove(&stream.owner);
+                    self.surrendering.remove(&slot);
                     stream.retire(Retirement::Removed);
                     stream.carry_out(&self.broker, &mut self.cache, now_ns);
                     stream.port.faults.forget(slot);
@@ -278,8 +279,8 @@ impl Worker {
                 done();
                 None
             }
-            // Who waits hears that it is gone already when the taker is dropped.
-            Item::Surrender { slot, .. } if !self.slots.contains_key(&slot) => None,
+            // Who waits hears that it is not to be had when the taker is dropped.
+            Item::Surrender { slot, .. } if !self.is_whole(slot) => None,
             Item::Surrender { slot, taker } => {
                 self.last_entries_of(slot);
                 self.surrendering.insert(slot, taker);
@@ -383,7 +384,9 @@ impl Worker {
         if stream.wants_checkpoint() || stream.relieves_journal() {
             self.checkpoints_wanted.insert(slot);
         }
-        if self.surrendering.contains_key(&slot) && stream.is_settled() {
+        if stream.offline.is_some() {
+            self.surrendering.remove(&slot);
+        } else if self.surrendering.contains_key(&slot) && stream.is_settled() {
             return self.hand_back(slot);
         }
         let next_ns = stream.next_deadline_ns();
@@ -412,8 +415,9 @@ impl Worker {
         }
     }
 
-    /// Begins the checkpoints that are wanted; those that cannot begin yet stay wanted.
-    fn checkpoints(&mut self) {
+    /// Begins the checkpoints that are wanted; those that cannot begin yet stay wanted. The streams that cannot make one any more.
+    fn checkpoints(&mut self) -> Vec<u64> {
+        let mut failed = Vec::new();
         for slot in std::mem::take(&mut self.checkpoints_wanted) {
             let stream = self.slots.get_mut(&slot);
             let Some(stream) = stream.filter(|stream| stream.offline.is_none()) else {
@@ -424,9 +428,19 @@ impl Worker {
                     self.checkpoints_wanted.insert(slot);
                 }
                 Ok(_) => {}
-                Err(error) => stream.fail(&error.to_string()),
+                Err(error) => {
+                    stream.fail(&error.to_string());
+                    failed.push(slot);
+                }
             }
         }
+        failed
+    }
+
+    /// Whether a stream is here and takes what it is brought.
+    fn is_whole(&self, slot: u64) -> bool {
+        let stream = self.slots.get(&slot);
+        stream.is_some_and(|stream| stream.offline.is_none())
     }
 
     /// Everything decided is applied: the stream leaves.
@@ -440,7 +454,6 @@ impl Worker {
         self.checkpoints_wanted.remove(&slot);
         stream.retire(Retirement::LeadershipLost);
         stream.carry_out(&self.broker, &mut self.cache, self.clock_ns);
-        stream.port.faults.forget(slot);
         if let Some(taker) = taker {
             taker(stream.surrender());
         }

@@ -8,9 +8,6 @@ use super::super::super::limits::AccountLimits;
 use super::super::super::meta::{Action, Form, Meta, StreamRef};
 use super::{Follower, Here, Kind, found_in};
 
-/// Why a stream is offline that could not be parked.
-const STUCK: &str = "the stream did not stop when its account lost JetStream";
-
 impl Follower {
     /// An account has JetStream no more. Waits for shards.
     pub fn take_from(&self, name: &str) {
@@ -27,7 +24,8 @@ impl Follower {
         here.unsupported.retain(|(of, _)| of != name);
         here.elsewhere.retain(|(of, _), _| of != name);
         self.replicated.rest(name);
-        self.streams.park_all(&account);
+        let offline = self.streams.park_all(&account);
+        self.accounts.unlist(name, offline);
         let holdings = here.holdings.values_mut();
         for holding in holdings.filter(|holding| holding.account == name) {
             if !matches!(holding.kind, Kind::Plain(_)) {
@@ -69,9 +67,6 @@ impl Follower {
                     self.view.set_here(name, &holding.stream, runs);
                 }
                 Kind::Replica(stream) => account.insert(std::sync::Arc::clone(stream)),
-                Kind::Offline if account.offline(&holding.stream).is_none() => {
-                    account.set_offline(&holding.stream, STUCK.to_owned());
-                }
                 _ => {}
             }
         }
