@@ -49,6 +49,19 @@ struct Batch {
     bytes: usize,
 }
 
+/// An entry as the machine takes it.
+pub(super) fn as_applied(entry: Entry) -> Applied {
+    let content = match entry.payload {
+        Payload::Blank => Content::Blank,
+        Payload::Normal(command) => Content::Command(command.0),
+        Payload::Membership(membership) => Content::Members(Members::from_membership(&membership)),
+    };
+    Applied {
+        at: Position::of(&entry.log_id),
+        content,
+    }
+}
+
 impl Applier {
     pub fn new(
         machine: Arc<dyn Machine>,
@@ -73,22 +86,14 @@ impl Applier {
 
     fn take(&mut self, entry: Entry, batch: &mut Batch) {
         self.applied = Some(entry.log_id);
-        let content = match entry.payload {
-            Payload::Blank => Content::Blank,
-            Payload::Normal(command) => {
-                batch.bytes += command.0.len();
-                Content::Command(command.0)
-            }
+        match &entry.payload {
+            Payload::Blank => {}
+            Payload::Normal(command) => batch.bytes += command.0.len(),
             Payload::Membership(membership) => {
-                let members = Members::from_membership(&membership);
-                self.membership = StoredMembership::new(Some(entry.log_id), membership);
-                Content::Members(members)
+                self.membership = StoredMembership::new(Some(entry.log_id), membership.clone());
             }
-        };
-        batch.applied.push(Applied {
-            at: Position::of(&entry.log_id),
-            content,
-        });
+        }
+        batch.applied.push(as_applied(entry));
     }
 
     async fn hand_over(&self, batch: &mut Batch) -> Result<(), io::Error> {

@@ -9,10 +9,11 @@ use openraft::async_runtime::WatchReceiver;
 use openraft::errors::{LinearizableReadError, RaftError};
 use openraft::{LinearizerOption, ServerState};
 
+use super::applier::as_applied;
 use super::change;
-use super::machine::Member;
+use super::machine::{Applied, Member};
 use super::members::{Checkpoint, Members, Position};
-use super::outcome::{ChangeError, Outcome, ReadError, TransferError};
+use super::outcome::{ChangeError, LogReadError, Outcome, ReadError, TransferError};
 use super::replica::Replica;
 use super::spec::GroupNumber;
 use super::status::{FollowerStatus, Status};
@@ -175,6 +176,21 @@ impl Group {
         let task = async move { change::change(&replica, voters, catch_up).await };
         let done = self.replica.hub.runtime.spawn(task).await;
         done.unwrap_or(Err(ChangeError::Stopped))
+    }
+
+    /// What this replica has logged after an entry, committed or not: some of it, and nothing when there is no more. For who goes on without the group: the log
+    /// stands still only when the group was stopped.
+    pub async fn logged_after(&self, index: u64) -> Result<Vec<Applied>, LogReadError> {
+        let first = self.replica.log.figures().first_index;
+        if first > index.saturating_add(1) {
+            return Err(LogReadError::Gone { index, first });
+        }
+        let replica = Arc::clone(&self.replica);
+        let reading = async move { replica.log.after(index).await };
+        let read = self.replica.hub.runtime.spawn(reading).await;
+        let read = read.unwrap_or_else(|error| Err(std::io::Error::other(error)));
+        let entries = read.map_err(|error| LogReadError::Unreadable(error.to_string()))?;
+        Ok(entries.into_iter().map(as_applied).collect())
     }
 
     /// Where a read stands that must see all that was committed before it: the leader asks a majority whether it still leads, and waits until the state machine

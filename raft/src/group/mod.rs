@@ -55,6 +55,6 @@ pub use machine::{
 };
 pub use members::{Checkpoint, Members, Position};
 pub use options::{BadTiming, Channel, GroupsOptions, Limits, Outbound, Timing};
-pub use outcome::{ChangeError, Outcome, ReadError, TransferError};
+pub use outcome::{ChangeError, LogReadError, Outcome, ReadError, TransferError};
 pub use spec::{Begin, GroupNumber, GroupSpec, StartError};
 pub use status::{FollowerStatus, Status};

@@ -81,3 +81,19 @@ pub enum ReadError {
     #[error("the replica was stopped")]
     Stopped,
 }
+
+/// Why what a replica has logged could not be read.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum LogReadError {
+    /// It was purged.
+    #[error("the log begins at entry {first}, and what follows entry {index} is asked for")]
+    Gone {
+        /// What was to go before the entries.
+        index: u64,
+        /// The first entry that the log holds, or would.
+        first: u64,
+    },
+    /// The journal does not give it.
+    #[error("the log cannot be read: {0}")]
+    Unreadable(String),
+}

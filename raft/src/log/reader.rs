@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use futures_util::{Stream, stream};
 use openraft::{OptionalSend, RaftLogReader};
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 
 use super::journal::LogJournal;
 use super::state::{Held, LogImage};
@@ -33,6 +33,16 @@ impl GroupLogReader {
             journal,
             append_bytes_max,
         }
+    }
+
+    pub(super) fn image(&self) -> MutexGuard<'_, LogImage> {
+        self.image.lock()
+    }
+
+    /// The entries after an index, as many as one message holds.
+    pub(super) async fn some_after(&self, index: u64) -> Result<Vec<Entry>, io::Error> {
+        let after = index.saturating_add(1)..;
+        self.entries(after, self.append_bytes_max).await
     }
 
     async fn entries(

@@ -35,8 +35,8 @@ pub struct GroupLog {
 }
 
 /// Sees a group's log from outside.
-#[derive(Debug, Clone)]
-pub struct LogView(Arc<Mutex<LogImage>>);
+#[derive(Clone)]
+pub struct LogView(GroupLogReader);
 
 /// How a group's log stands.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -58,7 +58,7 @@ pub struct LogFigures {
 impl LogView {
     /// How it stands now.
     pub fn figures(&self) -> LogFigures {
-        let image = self.0.lock();
+        let image = self.0.image();
         let last = image.last_log_id();
         let vote = image.vote.map(|vote| vote.leader_id);
         LogFigures {
@@ -72,6 +72,11 @@ impl LogView {
                 .filter(|voted| voted.term > 0)
                 .map(|voted| voted.voted_for),
         }
+    }
+
+    /// The entries after an index, committed or not: as many as one message holds, and one at least as long as there are any.
+    pub(crate) async fn after(&self, index: u64) -> Result<Vec<Entry>, io::Error> {
+        self.0.some_after(index).await
     }
 }
 
@@ -139,7 +144,12 @@ impl GroupLog {
 
     /// Sees it while it is in use.
     pub fn view(&self) -> LogView {
-        LogView(Arc::clone(&self.image))
+        LogView(self.reader())
+    }
+
+    fn reader(&self) -> GroupLogReader {
+        let image = Arc::clone(&self.image);
+        GroupLogReader::new(image, Arc::clone(&self.journal), self.append_bytes_max)
     }
 
     fn frame(&self, kind: FrameKind, index: u64, payload: impl Into<Payload>) -> Frame {
@@ -199,8 +209,7 @@ impl RaftLogStorage<Types> for GroupLog {
     }
 
     async fn get_log_reader(&mut self) -> GroupLogReader {
-        let image = Arc::clone(&self.image);
-        GroupLogReader::new(image, Arc::clone(&self.journal), self.append_bytes_max)
+        self.reader()
     }
 
     async fn save_vote(&mut self, vote: &Vote) -> Result<(), io::Error> {

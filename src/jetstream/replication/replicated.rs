@@ -79,6 +79,10 @@ fn cannot(reason: impl std::fmt::Display) -> ApiError {
     ErrorCode::StreamOfflineReason.with(reason)
 }
 
+fn not_here() -> ApiError {
+    cannot("its replica does not run here")
+}
+
 /// What a look at the groups came to.
 #[derive(Default)]
 pub(super) struct Looked {
@@ -295,14 +299,16 @@ impl Replicated {
         self.run(number, id, Founding { setup, spec }, None)
     }
 
-    /// Lets a replica found its group anew under another id, with all that it has. Waits for disks.
+    /// Lets a replica found its group anew under another id, with all that it has, applied or not: the others' logs are lost. Waits for disks.
     pub fn found_anew(
         &self,
         assignment: &StreamAssignment,
         node: NodeId,
     ) -> Result<Stream, ApiError> {
         let number = assignment.group.number;
-        let (stream, id, spare) = self.surrender(number)?;
+        let (replica, id, spare) = self.take_out(number)?;
+        let stream = self.runtime.block_on(replica.surrender_whole());
+        let stream = stream.map_err(cannot)?;
         let stream = match &spare {
             Some(_) => {
                 to_plain_in_memory(&self.engine, id).map_err(cannot)?;
@@ -318,17 +324,18 @@ impl Replicated {
         &self,
         number: GroupNumber,
     ) -> Result<(Surrendered, StreamId, Option<FileStore>), ApiError> {
-        let gone = || cannot("its replica does not run here");
-        let running = self.running.lock().remove(&number).ok_or_else(gone)?;
-        let Running {
-            replica,
-            storage,
-            spare,
-            ..
-        } = running;
-        self.view.leaders.forget(number);
+        let (replica, storage, spare) = self.take_out(number)?;
         let stream = self.runtime.block_on(replica.surrender());
-        Ok((stream.ok_or_else(gone)?, storage, spare))
+        Ok((stream.ok_or_else(not_here)?, storage, spare))
+    }
+
+    fn take_out(
+        &self,
+        number: GroupNumber,
+    ) -> Result<(StreamReplica, StreamId, Option<FileStore>), ApiError> {
+        let running = self.running.lock().remove(&number).ok_or_else(not_here)?;
+        self.view.leaders.forget(number);
+        Ok((running.replica, running.storage, running.spare))
     }
 
     /// Ends a replica, tells those who wait why, and says where what it holds is.

@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use raft::group::{
-    Begin, Group, GroupNumber, GroupSpec, Groups, Machine, StartError, TransferError,
+    Begin, Group, GroupNumber, GroupSpec, Groups, LogReadError, Machine, MachineFailed, StartError,
+    TransferError,
 };
 use raft::types::NodeId;
 
@@ -131,4 +132,49 @@ impl StreamReplica {
         self.replicas.sources.remove(number);
         self.port.port.surrender().await
     }
+
+    /// The same, with all applied that its log holds: the last one that has a log goes on alone. What was acknowledged is in there, and nobody is left to say how much of
+    /// it was committed. What was not is what somebody asked for and heard nothing of, so that it may be done or not.
+    pub(crate) async fn surrender_whole(self) -> Result<Surrendered, NotWhole> {
+        let number = self.group.number();
+        // From here on nothing is logged any more.
+        self.replicas.groups.stop(number).await;
+        if let Err(error) = self.apply_what_is_logged().await {
+            self.replicas.end(number, &self.port).await;
+            return Err(error);
+        }
+        self.surrender().await.ok_or(NotWhole::Ended)
+    }
+
+    async fn apply_what_is_logged(&self) -> Result<(), NotWhole> {
+        let position = self.port.position().await.map_err(|_| NotWhole::Ended)?;
+        let mut applied = position.ok_or(NotWhole::Receiving)?.at.index;
+        loop {
+            // What the group was still handing over comes twice, and is passed over.
+            let batch = self.group.logged_after(applied).await?;
+            let Some(last) = batch.last() else {
+                return Ok(());
+            };
+            applied = last.at.index;
+            let taken = self.port.committed(batch).await;
+            taken.map_err(|_| NotWhole::Ended)??;
+        }
+    }
+}
+
+/// Why the last replica of a group does not go on alone.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum NotWhole {
+    /// It was being given a state, and whoever gave it is gone.
+    #[error("it has a part of the stream's state only")]
+    Receiving,
+    /// Its log does not go on where its state ends, or cannot be read.
+    #[error(transparent)]
+    Log(#[from] LogReadError),
+    /// The stream does not take what its log holds.
+    #[error(transparent)]
+    Machine(#[from] MachineFailed),
+    /// It is not there any more.
+    #[error("it has ended on this server")]
+    Ended,
 }

@@ -318,6 +318,21 @@ impl Server {
         messages
     }
 
+    /// Founds its group anew under another id, with what it has: the others' logs are lost.
+    pub(super) fn found_anew(&mut self, node: u64) {
+        let replica = self.take_replica();
+        let running = self.running.as_ref().expect("the server runs");
+        let stream = running.runtime.block_on(replica.surrender_whole());
+        let engine = Arc::clone(&running.engine);
+        let stream = to_plain(&engine, stream.expect("it is whole")).expect("it is reformed");
+        let log: Arc<dyn Log> = Arc::new(EngineLog(Arc::clone(&engine)));
+        let group = GROUP.0;
+        let replica = Replica { group, node };
+        let founding = to_replicated(&engine, log, stream, replica, &self.name);
+        let founding = founding.expect("it is reformed");
+        self.run(founding.setup, founding.spec);
+    }
+
     /// From the last of several replicas to one.
     pub(super) fn scale_down(&mut self) {
         let replica = self.take_replica();

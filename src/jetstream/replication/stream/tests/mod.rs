@@ -2,6 +2,7 @@
 
 mod cluster;
 mod scale;
+mod survivor;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
