@@ -418,3 +418,49 @@ fn routes_are_encrypted_from_a_reload_on_and_certificates_are_renewed() {
     listener.send("SUB a 1\r\n");
     reaches(&mut publisher, &mut listener, "a");
 }
+
+/// Dials the cluster port and waits until it is greeted.
+fn dial(member: &Member) -> Wire {
+    let mut peer = Wire::connect((Ipv4Addr::LOCALHOST, member.port()).into());
+    peer.expect("INFO {");
+    peer.expect("\r\n");
+    peer
+}
+
+/// Asks for a link, as a server of the same cluster.
+fn ask_for_link(peer: &mut Wire, password: &str) {
+    peer.take();
+    peer.send(format!(
+        "LINK {{\"link\":1,\"server_name\":\"x\",\"server_id\":\"NX\",\"cluster\":\"c\",\"channel\":\"bulk\",\"user\":\"u\",\"pass\":\"{password}\"}}\r\n"
+    ));
+}
+
+#[test]
+fn links_of_servers_with_other_credentials_are_let_go_and_none_comes_in_on_the_old_ones() {
+    let word = |word: &str| format!("authorization {{ user: u, password: {word} }}");
+    // Nobody is there; JetStream in a cluster wants to have others.
+    let nobody = ["'nats-route://127.0.0.1:1'".to_owned()];
+    let jetstream = "jetstream { store_dir: '@DIR@/js' }";
+    let mut one = Member::start("one", &nobody, &word("p"), jetstream);
+    let mut linked = dial(&one);
+    ask_for_link(&mut linked, "p");
+    linked.expect("LINK {");
+    one.reload(
+        &nobody,
+        &word("p"),
+        "max_payload: 1000\njetstream { store_dir: '@DIR@/js' }",
+    );
+    assert!(!one.server.log().contains("may not be linked"));
+    let mut greeted = dial(&one);
+    one.reload(&nobody, &word("q"), jetstream);
+    linked.expect_closed();
+    one.server
+        .wait_for_log("Bulk link with \"x\" ended: the peer may not be linked as it is any more");
+    // Whoever was greeted before does not come in on what held then.
+    ask_for_link(&mut greeted, "p");
+    let answer = greeted.expect_closed();
+    assert!(!answer.contains("LINK {"), "{answer}");
+    let mut again = dial(&one);
+    ask_for_link(&mut again, "q");
+    again.expect("LINK {");
+}

@@ -38,6 +38,8 @@ pub struct AcceptedLink {
     pub rest: BytesMut,
     /// Where it comes from.
     pub address: SocketAddr,
+    /// Whether it may stay.
+    pub admission: link::Admission,
 }
 
 /// Whoever takes links that are dialled to the cluster port.
@@ -58,8 +60,9 @@ impl LinkAcceptor for ToLinks {
                 line,
                 rest,
                 address,
+                admission,
             } = accepted;
-            if let Err(error) = links.accept(socket, &line, rest).await {
+            if let Err(error) = links.accept(socket, &line, rest, admission).await {
                 tracing::warn!("Link from {address}: {error}");
             }
         });

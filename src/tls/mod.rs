@@ -25,6 +25,8 @@ pub use agreed::Encryption;
 pub use choice::is_for;
 pub use config::{TlsError, client_config, not_after, peer_check, server_config};
 pub use handshake::{HandshakeError, accept, accept_checked, connect};
+#[cfg(test)]
+pub(crate) use identity::key_hash;
 pub use identity::{KeyHash, PeerIdentity};
 pub use mutual::MutualTls;
 pub use name::DistinguishedName;

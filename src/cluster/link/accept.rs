@@ -4,6 +4,7 @@ use std::io;
 use std::sync::Arc;
 
 use bytes::BytesMut;
+use tokio::sync::watch;
 use tokio::time::timeout;
 
 use super::hello::{Hello, HelloError, refusal};
@@ -26,14 +27,35 @@ pub enum AcceptError {
     TimedOut,
 }
 
+/// Whether a connection may stay, as whoever has let it in decides.
+#[derive(Debug)]
+pub struct Admission(watch::Receiver<bool>);
+
+impl Admission {
+    /// An admission that holds until the sender says `true`. Whoever has the sender finds it closed when the connection is over.
+    pub fn until_told() -> (watch::Sender<bool>, Self) {
+        let (ends, ended) = watch::channel(false);
+        (ends, Self(ended))
+    }
+
+    /// Waits until it holds no more.
+    async fn ended(&mut self) {
+        if self.0.wait_for(|ended| *ended).await.is_err() {
+            // Nobody is left who could take it back.
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
 impl Links {
     /// Takes over a connection on which a peer, after our `INFO`, said `line` (a `LINK` line without its end) and then `rest`. Ready when the link
-    /// stands or is refused, which the peer is told.
+    /// stands or is refused, which the peer is told. The link ends with its admission.
     pub async fn accept(
         &self,
         socket: Socket,
         line: &[u8],
         rest: BytesMut,
+        mut admission: Admission,
     ) -> Result<(), AcceptError> {
         let core = Arc::clone(self.core());
         let (reader, writer) = socket.into_split();
@@ -49,7 +71,15 @@ impl Links {
             session.channel,
             session.peer.name
         );
-        tokio::spawn(session.run(reader, writer, rest, greeting));
+        tokio::spawn(async move {
+            let mut running =
+                std::pin::pin!(Arc::clone(&session).run(reader, writer, rest, greeting));
+            tokio::select! {
+                () = &mut running => return,
+                () = admission.ended() => session.turn_out(),
+            }
+            running.await;
+        });
         Ok(())
     }
 }
@@ -72,7 +102,7 @@ async fn admit(core: &Arc<Core>, line: &[u8]) -> Result<Arc<Session>, HelloError
     }
     let peer = core.peer(&hello.server_name);
     let by_lesser = *peer.name < *core.options.server_name;
-    let session = Session::new(core, &peer, hello.channel, hello.server_id, by_lesser);
+    let session = Session::new(core, &peer, hello.channel, hello.server_id, by_lesser, None);
     core.adopt(&session)?;
     Ok(session)
 }

@@ -13,12 +13,12 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 
 use super::hello::{HELLO_LINE_BYTES_MAX, Hello, HelloError};
-use super::links::Core;
+use super::links::{Core, Meeting};
 use super::options::Credentials;
 use super::peer::Peer;
 use super::session::Session;
 use super::socket::Socket;
-use crate::tls;
+use crate::tls::{self, KeyHash};
 
 /// The longest `INFO` of a peer.
 const INFO_LINE_BYTES_MAX: usize = 64 * 1024;
@@ -136,9 +136,9 @@ async fn dial(
     channel: Channel,
     address: &Address,
 ) -> Result<(), DialError> {
-    let (socket, mut buffer) = connect(core, address).await?;
-    let (mut reader, writer) = socket.into_split();
     let meeting = core.meeting.load_full();
+    let (socket, mut buffer, key) = connect(core, &meeting, address).await?;
+    let (mut reader, writer) = socket.into_split();
     let own = meeting.dialling.credentials.as_ref();
     let line = core
         .hello(channel, address.credentials.as_ref().or(own))
@@ -159,30 +159,38 @@ async fn dial(
         .into());
     }
     let by_lesser = *core.options.server_name < *peer.name;
-    let session = Session::new(core, peer, channel, hello.server_id, by_lesser);
+    let session = Session::new(core, peer, channel, hello.server_id, by_lesser, key);
     core.adopt(&session)?;
+    // Whoever changes what holds looks at the links that stand then: at this one, or this finds that it was changed.
+    session.review(&core.meeting.load());
     tracing::info!("{channel:?} link with {:?} stands", peer.name);
     tokio::spawn(session.run(reader, writer, buffer, Vec::new()));
     Ok(())
 }
 
-/// Connects, encrypts when the cluster does, and reads the peer's `INFO`; what follows it is in the buffer.
-async fn connect(core: &Core, address: &Address) -> Result<(Socket, BytesMut), DialError> {
+/// Connects, encrypts when the cluster does, and reads the peer's `INFO`; what follows it is in the buffer. With the peer's key.
+async fn connect(
+    core: &Core,
+    meeting: &Meeting,
+    address: &Address,
+) -> Result<(Socket, BytesMut, Option<KeyHash>), DialError> {
     let stream = TcpStream::connect((address.host.as_str(), address.port)).await?;
     stream.set_nodelay(true)?;
     let timing = core.options.timing;
-    let meeting = core.meeting.load_full();
+    let mut key = None;
     let mut socket = match &meeting.dialling.tls {
         None => Socket::tcp(stream),
         Some(tls) => {
             let at_most = timing.handshake_timeout;
-            Socket::tls(tls.connect(stream, &address.host, at_most).await?)
+            let socket = tls.connect(stream, &address.host, at_most).await?;
+            key = socket.peer_key();
+            Socket::tls(socket)
         }
     };
     let mut buffer = BytesMut::new();
     let info = socket.line(&mut buffer, INFO_LINE_BYTES_MAX).await?;
     match info.starts_with(b"INFO ") {
-        true => Ok((socket, buffer)),
+        true => Ok((socket, buffer, key)),
         false => Err(DialError::NoInfo),
     }
 }

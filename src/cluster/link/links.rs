@@ -159,11 +159,19 @@ impl Links {
         }
     }
 
-    /// The name of the cluster, and how others are dialled, from now on. Links that stand stay.
+    /// The name of the cluster, and how others are dialled, from now on. Links that stand stay, unless we have dialled a server whose key may not be taken
+    /// any more; whom we have let in is looked at by whoever gave the admission.
     pub fn meet(&self, cluster: String, dialling: Dialling) {
-        self.core
-            .meeting
-            .store(Arc::new(Meeting { cluster, dialling }));
+        let meeting = Arc::new(Meeting { cluster, dialling });
+        self.core.meeting.store(Arc::clone(&meeting));
+        let peers: Vec<_> = self.core.peers.read().values().cloned().collect();
+        for peer in &peers {
+            for channel in [Channel::Control, Channel::Bulk] {
+                if let Some(session) = peer.channel(channel).current() {
+                    session.review(&meeting);
+                }
+            }
+        }
     }
 
     pub(super) fn core(&self) -> &Arc<Core> {

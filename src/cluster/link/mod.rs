@@ -34,7 +34,7 @@ mod slices;
 mod socket;
 mod statistics;
 
-pub use accept::AcceptError;
+pub use accept::{AcceptError, Admission};
 pub use dial::{Address, KnownPeer};
 pub use hello::{HELLO_LINE_BYTES_MAX, HELLO_VERB, HelloError};
 pub use links::{FrameSink, Links};

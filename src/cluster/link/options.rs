@@ -1,11 +1,12 @@
 //! Who this server is to its peers, how much there may be of everything, and how long things may take.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use raft::group::Channel;
 
-use crate::tls::MutualTls;
+use crate::tls::{KeyHash, MutualTls};
 
 /// A user and its password.
 #[derive(Clone, PartialEq, Eq)]
@@ -35,6 +36,15 @@ pub struct Dialling {
     pub credentials: Option<Credentials>,
     /// Encryption, when the cluster is encrypted.
     pub tls: Option<Arc<MutualTls>>,
+    /// The keys of which a server must have one; any will do when there are none.
+    pub pinned_keys: Arc<BTreeSet<KeyHash>>,
+}
+
+impl Dialling {
+    /// Whether a server that has shown this key may be linked with.
+    pub(crate) fn takes_key(&self, key: Option<&KeyHash>) -> bool {
+        self.pinned_keys.is_empty() || key.is_some_and(|key| self.pinned_keys.contains(key))
+    }
 }
 
 /// How much there may be of everything.

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
@@ -12,11 +12,12 @@ use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use super::frame::{Encoded, Frame, FrameError};
-use super::links::Core;
+use super::links::{Core, Meeting};
 use super::peer::{Peer, PeerChannel};
 use super::queue::Queue;
 use super::requests::{Answering, Asked, Misbehaved};
 use super::socket::{Reader, Writer};
+use crate::tls::KeyHash;
 
 /// What is read at once.
 const READ_BYTES: usize = 64 * 1024;
@@ -34,11 +35,14 @@ pub(super) struct Session {
     pub server_id: String,
     /// Whether the one with the lesser name dialled.
     pub by_lesser: bool,
+    /// The hash of the key that the peer has shown, when we dialled it.
+    pub dialled_key: Option<KeyHash>,
     pub queue: Queue,
     pub asked: Asked,
     pub answering: Answering,
     begun: Instant,
     ended: watch::Sender<bool>,
+    turned_out: AtomicBool,
 }
 
 /// Why a connection ended.
@@ -56,6 +60,8 @@ enum Ended {
     Misbehaved(#[from] Misbehaved),
     #[error("another connection took its place")]
     Replaced,
+    #[error("the peer may not be linked as it is any more")]
+    TurnedOut,
     #[error("this server ends")]
     Stopped,
 }
@@ -67,6 +73,7 @@ impl Session {
         channel: Channel,
         server_id: String,
         by_lesser: bool,
+        dialled_key: Option<KeyHash>,
     ) -> Arc<Self> {
         static NUMBERS: AtomicU64 = AtomicU64::new(1);
         let limits = &core.options.limits;
@@ -77,11 +84,13 @@ impl Session {
             channel,
             server_id,
             by_lesser,
+            dialled_key,
             queue: Queue::new(limits.queue_bytes_max(channel)),
             asked: Asked::new(limits.asked_max),
             answering: Answering::new(limits.answering_max),
             begun: Instant::now(),
             ended: watch::Sender::new(false),
+            turned_out: AtomicBool::new(false),
         })
     }
 
@@ -95,6 +104,19 @@ impl Session {
         self.queue.close();
         self.asked.fail_all();
         self.answering.cancel_all();
+    }
+
+    /// Ends the connection if it was dialled and the peer's key may not be taken any more.
+    pub fn review(&self, meeting: &Meeting) {
+        if self.dialled_key.is_some() && !meeting.dialling.takes_key(self.dialled_key.as_ref()) {
+            self.turn_out();
+        }
+    }
+
+    /// Ends the connection because the peer may not be here any more.
+    pub fn turn_out(&self) {
+        self.turned_out.store(true, Ordering::Release);
+        self.end();
     }
 
     /// Reads and writes until the end, and tells of it. `buffer` holds what was read already; `greeting` is written before all else.
@@ -120,6 +142,11 @@ impl Session {
             },
             _ = ended.wait_for(|ended| *ended) => Ended::Replaced,
             _ = stopped.wait_for(|stop| *stop) => Ended::Stopped,
+        };
+        // Its end may be found by whoever writes first.
+        let end = match end {
+            Ended::Replaced if self.turned_out.load(Ordering::Acquire) => Ended::TurnedOut,
+            end => end,
         };
         tasks.shutdown().await;
         writer.shutdown();

@@ -40,7 +40,8 @@ pub(crate) async fn listen(listener: TcpListener, links: Arc<Links>) {
             let mut buffer = BytesMut::new();
             let line = socket.line(&mut buffer, HELLO_LINE_BYTES_MAX).await?;
             // A refused link is told to the peer, which is what tests look at.
-            let _ = links.accept(socket, &line, buffer).await;
+            let (_stays, admission) = Admission::until_told();
+            let _ = links.accept(socket, &line, buffer, admission).await;
             Ok::<(), std::io::Error>(())
         });
     }

@@ -1,5 +1,7 @@
 //! What another server has shown when it came, to be looked at again when it changes who may come.
 
+use std::collections::BTreeSet;
+
 use super::options::RouteOptions;
 use crate::tls::{KeyHash, PeerIdentity};
 
@@ -29,7 +31,13 @@ impl RouteOptions {
 
     /// Whether its key is one of those that servers must have, where there are such.
     pub(super) fn takes_key(&self, key: Option<&KeyHash>) -> bool {
-        let pins = self.cluster.tls.as_ref().map(|tls| &tls.pinned_keys);
-        pins.is_none_or(|pins| pins.is_empty() || key.is_some_and(|key| pins.contains(key)))
+        self.pinned_keys()
+            .is_none_or(|pins| pins.is_empty() || key.is_some_and(|key| pins.contains(key)))
+    }
+
+    /// The keys of which other servers must have one, where there is encryption.
+    pub(super) fn pinned_keys(&self) -> Option<&BTreeSet<KeyHash>> {
+        let tls = self.cluster.tls.as_ref();
+        tls.map(|tls| &tls.pinned_keys)
     }
 }

@@ -7,6 +7,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::admission::Shown;
 use super::compression::{Level, is_negotiated};
 use super::dial;
 use super::gossip;
@@ -97,6 +98,7 @@ impl Change<'_> {
         }
         self.rename();
         self.review_connections();
+        self.review_links();
         self.tell_changed_permissions();
         core.permissions_before.store(None);
         core.reviews.send_modify(|count| *count += 1);
@@ -135,29 +137,22 @@ impl Change<'_> {
         let connections = self.core.table.lock().connections();
         let (before, after) = (&self.before.cluster, &self.after.cluster);
         let gone = missing(&before.routes, &after.routes);
-        let checks_credentials = self.before.admits_otherwise_than(&self.after);
-        let pins = |options: &RouteOptions| {
-            let tls = options.cluster.tls.as_ref();
-            tls.map(|tls| tls.pinned_keys.clone()).unwrap_or_default()
-        };
-        let checks_keys = pins(&self.before) != pins(&self.after);
         let level = (before.compression != after.compression).then_some(&after.compression);
         for url in &gone {
             tracing::info!("Removed route {}:{}", url.host, url.port);
         }
         for connection in connections {
-            let shown = &connection.shown;
             let dialled = connection.url.lock().clone();
-            let came_in = shown.came.as_ref().filter(|_| checks_credentials);
-            if came_in.is_some_and(|came| !self.after.lets_in_server(came)) {
+            let objection = self.objection(&connection.shown);
+            if objection == Some(CloseReason::AuthenticationFailure) {
                 write(
                     &connection,
                     b"-ERR 'Authorization Violation'\r\n",
                     FlushBy::Caller,
                 );
-                close(&connection, CloseReason::AuthenticationFailure);
-            } else if checks_keys && !self.after.takes_key(shown.key.as_ref()) {
-                close(&connection, CloseReason::TlsHandshakeFailure);
+            }
+            if let Some(reason) = objection {
+                close(&connection, reason);
             } else if dialled.is_some_and(|url| gone.contains(&url))
                 || (self.changes_permissions() && connection.remote.proto < LATER_INFO_PROTOCOL)
             {
@@ -169,6 +164,27 @@ impl Change<'_> {
                 outbox.set_write_deadline(self.after.write_deadline);
             }
         }
+    }
+
+    /// Closes links that other servers have dialled and would not be let in for any more. Those that we have dialled are looked at where links are.
+    fn review_links(&self) {
+        let links = &self.core.admitted_links;
+        links.turn_out(|shown| self.objection(shown).is_none());
+    }
+
+    /// Why a server that has shown this would not be let in any more. What has not changed is not looked at again.
+    fn objection(&self, shown: &Shown) -> Option<CloseReason> {
+        let (before, after) = (&self.before, &self.after);
+        let came_in = shown
+            .came
+            .as_ref()
+            .filter(|_| before.admits_otherwise_than(after));
+        if came_in.is_some_and(|came| !after.lets_in_server(came)) {
+            return Some(CloseReason::AuthenticationFailure);
+        }
+        let pins = |options: &RouteOptions| options.pinned_keys().cloned().unwrap_or_default();
+        let is_unpinned = pins(before) != pins(after) && !after.takes_key(shown.key.as_ref());
+        is_unpinned.then_some(CloseReason::TlsHandshakeFailure)
     }
 
     /// Tells the other servers of interest that they may know of now, and takes back what they may not.

@@ -96,6 +96,7 @@ impl Routes {
                 password: text(&cluster.password),
             }),
             tls: options.tls.as_ref().map(|tls| Arc::clone(&tls.mutual)),
+            pinned_keys: Arc::new(options.pinned_keys().cloned().unwrap_or_default()),
         }
     }
 

@@ -12,6 +12,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 
 use super::admission::{CameIn, Shown};
+use super::admitted_links::{Caller, take_link};
 use super::compression::{self, Level, SharedLevel, UnknownMode};
 use super::gossip;
 use super::options::RouteOptions;
@@ -21,12 +22,10 @@ use super::socket::{Said, Talk, TalkError};
 use super::table::{Connection, NoPlace, PeerRules};
 use crate::broker::outbox::{FlushBy, OutboxLimits};
 use crate::broker::{Client, ClientInfo, CloseReason, Outbox, RouteSink};
-use crate::cluster::AcceptedLink;
 use crate::config::options::RouteUrl;
 use crate::protocol::ProtocolViolation;
-use crate::protocol::route::info::PeerCredentials;
 use crate::protocol::route::{RouteConnect, RouteInfo, encode};
-use crate::tls::{HandshakeError, PeerIdentity};
+use crate::tls::HandshakeError;
 
 /// How long a server may take with each step after it has said who it is.
 const STEP_MAX: Duration = Duration::from_secs(10);
@@ -146,7 +145,8 @@ pub(super) async fn accept(
     let connect = match within(at_most, talk.hear()).await {
         Ok(Said::Connect(connect)) => connect,
         Ok(Said::Link(line)) => {
-            return take_link(core, &options, talk, peer, line, from).await;
+            let caller = Caller { from, key, peer };
+            return take_link(core, &options, talk, line, caller).await;
         }
         Ok(Said::Error(text)) => return Err(RouteError::Refused(text)),
         Ok(Said::Info(_)) => {
@@ -308,39 +308,8 @@ fn tls_name(options: &RouteOptions, host: &str) -> String {
     named.map_or(host, |route| &route.host).to_owned()
 }
 
-/// It is a link: whoever takes links has it from here.
-async fn take_link(
-    core: &Arc<Core>,
-    options: &Arc<RouteOptions>,
-    mut talk: Talk,
-    peer: Option<PeerIdentity>,
-    line: Vec<u8>,
-    from: SocketAddr,
-) -> Result<Accepted, RouteError> {
-    let Some(links) = core.link_acceptor() else {
-        talk.refuse("Links are not taken").await;
-        return Err(RouteError::Unexpected);
-    };
-    let json = line.get(5..).unwrap_or_default();
-    let said: PeerCredentials = serde_json::from_slice(json).map_err(TalkError::from)?;
-    let came = CameIn {
-        user: said.user.unwrap_or_default(),
-        password: said.pass.unwrap_or_default(),
-        peer,
-    };
-    check_credentials(options, &mut talk, came).await?;
-    let (socket, rest) = talk.into_link();
-    links.accept(AcceptedLink {
-        socket,
-        line,
-        rest,
-        address: from,
-    });
-    Ok(Accepted::Link)
-}
-
 /// Gives back who came, if that is somebody who may.
-async fn check_credentials(
+pub(super) async fn check_credentials(
     options: &Arc<RouteOptions>,
     talk: &mut Talk,
     came: CameIn,

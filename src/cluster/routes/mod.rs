@@ -8,7 +8,7 @@
 //! - `dial`: dialling a server until its connections are there, and again when they are gone.
 //! - `handshake`: from a socket to a connection that has its place.
 //! - `session`: one connection while it lives; `interest`: what the other server has told on it; `updates`: what changes on it.
-//! - `change`: taking up other options while connections are there; `admission`: who they let in.
+//! - `change`: taking up other options while connections are there; `admission`: who they let in; `admitted_links`: the same of links.
 //! - `gossip`: telling servers of each other, and clients of servers.
 //! - `socket`, `compression`: what bytes go through.
 //! - `view`: what monitoring may see.
@@ -18,6 +18,7 @@
 //! are of one cluster, and the credentials are right.
 
 mod admission;
+mod admitted_links;
 mod change;
 mod compression;
 mod dial;

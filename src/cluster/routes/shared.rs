@@ -8,6 +8,7 @@ use parking_lot::{Mutex, RwLock};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
+use super::admitted_links::AdmittedLinks;
 use super::change::Moved;
 use super::compression::{Level, mode_name};
 use super::dial::Dial;
@@ -48,6 +49,8 @@ pub(super) struct Core {
     pub client_urls: ArcSwapOption<ClientUrls>,
     pub port: OnceLock<u16>,
     pub links: RwLock<Option<Arc<dyn LinkAcceptor>>>,
+    /// The links that were let in. One comes in with the table locked, on the options that hold then.
+    pub admitted_links: AdmittedLinks,
     pub runtime: OnceLock<Handle>,
     pub stop: watch::Sender<bool>,
     /// Moves whenever a connection comes or goes.
@@ -84,6 +87,7 @@ impl Core {
             client_urls: ArcSwapOption::empty(),
             port: OnceLock::new(),
             links: RwLock::default(),
+            admitted_links: AdmittedLinks::default(),
             runtime: OnceLock::new(),
             dials: Mutex::default(),
             moved: watch::Sender::new(Moved::default()),

@@ -1,10 +1,12 @@
 //! Links of an encrypted cluster.
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, KeyUsagePurpose};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
 
 use super::*;
 use crate::config::options::{PeerCertificate, TlsOptions};
-use crate::tls::MutualTls;
+use crate::tls::{KeyHash, MutualTls, key_hash};
 
 /// A folder with an authority and a certificate for loopback.
 fn certificates() -> (tempfile::TempDir, TlsOptions) {
@@ -47,7 +49,8 @@ async fn listen_encrypted(listener: TcpListener, links: Arc<Links>, options: Tls
             let mut socket = LinkSocket::tls_halves(reader, writer);
             let mut buffer = BytesMut::new();
             let line = socket.line(&mut buffer, 4096).await.unwrap();
-            let _ = links.accept(socket, &line, buffer).await;
+            let (_stays, admission) = Admission::until_told();
+            let _ = links.accept(socket, &line, buffer, admission).await;
         });
     }
 }
@@ -88,5 +91,41 @@ async fn an_encrypted_cluster_is_linked_over_tls() {
         !plain.links.is_connected("b", Channel::Bulk),
         "it does not encrypt"
     );
+    listening.abort();
+}
+
+#[tokio::test]
+async fn a_link_that_was_dialled_ends_when_the_key_of_the_other_side_may_not_be_taken_any_more() {
+    let (_folder, options) = certificates();
+    let tls = Arc::new(MutualTls::new(&options).unwrap());
+    let dialling = |pinned: &[KeyHash]| Dialling {
+        credentials: None,
+        tls: Some(Arc::clone(&tls)),
+        pinned_keys: Arc::new(pinned.iter().copied().collect()),
+    };
+    let a = {
+        let mut own = quick("a", 1);
+        own.dialling = dialling(&[]);
+        Node::start(own).await
+    };
+    let b = Node::start(quick("b", 1)).await;
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let listening = tokio::spawn(listen_encrypted(
+        listener,
+        Arc::clone(&b.links),
+        options.clone(),
+    ));
+    a.links.know(&[b.known_at(port)]);
+    a.linked_with("b").await;
+    let certificate = std::fs::read(options.cert_file.as_ref().unwrap()).unwrap();
+    let certificate = CertificateDer::from_pem_slice(&certificate).unwrap();
+    let key = key_hash(&certificate).unwrap();
+    let losses = || a.heard.losses.load(Ordering::Relaxed);
+    a.links.meet("cluster".to_owned(), dialling(&[key]));
+    assert!(a.links.is_connected("b", Channel::Control));
+    assert_eq!(losses(), 0);
+    a.links.meet("cluster".to_owned(), dialling(&[[7; 32]]));
+    until("both links have ended", || losses() >= 2).await;
     listening.abort();
 }
