@@ -66,6 +66,22 @@ pub enum LinkError {
     AnswerTooLong,
 }
 
+impl LinkError {
+    /// Whether what was asked for may have been done, or may be yet.
+    pub fn may_be_done(&self) -> bool {
+        match self {
+            Self::TimedOut | Self::Lost | Self::Dropped | Self::AnswerTooLong => true,
+            Self::NotConnected
+            | Self::Full
+            | Self::Busy
+            | Self::TooLong { .. }
+            | Self::Refused(_)
+            | Self::NoHandler
+            | Self::PeerBusy => false,
+        }
+    }
+}
+
 /// A request of a peer.
 pub struct Request {
     /// The name of the peer.

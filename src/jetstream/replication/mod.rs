@@ -12,7 +12,7 @@
 //! - `members`: brings the groups that this server leads to the members that they are to have; `led`: those groups, and what is known of the cluster.
 //! - `proposer`: commands on their way to the meta group, in one order; `reports`: what servers tell its leader.
 //! - `maker`: makes, changes and removes streams of a cluster.
-//! - `restores`: streams out of backups; `landed`: those that are durable here and not in the state yet.
+//! - `restores`: streams out of backups; `landed`: those that are durable here and not in the state yet; `naming`: how they come to be in it.
 //! - `router`: which server answers an API request, and how it gets there; `carry`: requests and answers on that way, as bytes; `gather`: answers that
 //!   no server has alone.
 //! - `view`: what this server knows of who leads what; `leaders`: the groups' leaders in it.
@@ -44,6 +44,7 @@ mod led;
 mod maker;
 mod members;
 mod meta_machine;
+mod naming;
 mod proposer;
 mod removal;
 mod repairs;

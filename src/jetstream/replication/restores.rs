@@ -1,7 +1,7 @@
 //! Streams out of backups, in a cluster: where they are taken in, and how the cluster comes to have them.
 //!
-//! The leader of the meta group chooses the server; that one waits for the archive, makes the stream durable, and only then asks for it to be in the state. It
-//! begins there with the one replica that is there, and goes on to the others as any stream does that is to have more.
+//! The leader of the meta group chooses the server; that one waits for the archive, makes the stream durable, and only then asks for it to be in the state
+//! (`naming`). It begins there with the one replica that is there, and goes on to the others as any stream does that is to have more.
 
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
@@ -20,17 +20,15 @@ use super::super::core::StreamCore;
 use super::super::meta::AccountTiers;
 use super::super::meta::request::stream;
 use super::super::registry::{AccountStreams, Stream};
-use super::super::types::{ApiError, ErrorCode, StreamConfig, StreamInfo, Time};
+use super::super::types::{ApiError, ErrorCode, StreamConfig, StreamInfo};
 use super::kinds::{RESTORE, RESTORED};
 use super::landed::Landed;
 use super::maker::ClusterMaker;
+use super::naming::{Name, Unnamed};
 use crate::cluster::link::{Links, Request, RequestKind};
 
 /// How long another server may take to answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long the state is asked to name a stream that is here, and how long is waited in between.
-const NAMING_TIMEOUT: Duration = Duration::from_secs(30);
-const NAMING_PAUSE: Duration = Duration::from_millis(200);
 
 /// Wait for the archive of a stream.
 #[derive(Debug, Serialize, Deserialize)]
@@ -38,14 +36,6 @@ struct Wait {
     account: String,
     config: StreamConfig,
     client: Option<Box<AskingClient>>,
-}
-
-/// Have a stream be in the state that was taken in where this comes from.
-#[derive(Debug, Serialize, Deserialize)]
-struct Name {
-    account: String,
-    config: StreamConfig,
-    created: Time,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -89,7 +79,7 @@ impl ClusterMaker {
             config: config.clone(),
             client: client.cloned().map(Box::new),
         };
-        self.ask(&home, RESTORE, &wait).map(Some)
+        Ok(Some(self.ask(&home, RESTORE, &wait)?))
     }
 
     /// Has a stream that was taken in be one of the cluster's, and says when it runs.
@@ -109,22 +99,21 @@ impl ClusterMaker {
             return Err(ErrorCode::StreamNameExistRestoreFailed.into());
         }
         let name = config.name.clone();
-        if let Err(unnamed) = self.have_named(account, config, created) {
-            let title = format!("{} > {name}", account.name);
-            return Err(match unnamed {
-                Unnamed::Refused(error) => {
-                    if let Some(landed) = self.landed.take(&account.name, &name) {
-                        self.remove(landed);
-                    }
-                    error
+        match self.have_named(account, config, created) {
+            Ok(()) => {}
+            Err(Unnamed::Unknown) => {
+                tracing::error!(
+                    "Whether the cluster has taken the restored stream '{} > {name}' is not known: it is kept",
+                    account.name
+                );
+                return Err(ErrorCode::ClusterNotAvail.into());
+            }
+            Err(Unnamed::NotAsked(error) | Unnamed::Refused(error)) => {
+                if let Some(landed) = self.landed.take(&account.name, &name) {
+                    self.remove(landed);
                 }
-                Unnamed::Unknown => {
-                    tracing::error!(
-                        "Whether the cluster has taken the restored stream '{title}' is not known: it is kept"
-                    );
-                    ErrorCode::ClusterNotAvail.into()
-                }
-            });
+                return Err(error);
+            }
         }
         let is_it = |info: &StreamInfo| info.created == created;
         let awaited = self.await_stream(account, &name, is_it);
@@ -139,82 +128,47 @@ impl ClusterMaker {
         }
     }
 
-    fn have_named(
-        &self,
-        account: &AccountStreams,
-        config: StreamConfig,
-        created: Time,
-    ) -> Result<(), Unnamed> {
-        let name = Name {
-            account: account.name.clone(),
-            config,
-            created,
-        };
-        let begun = Instant::now();
-        let mut may_be_so = false;
-        loop {
-            let error = match self.try_to_name(account, &name) {
-                Ok(()) => return Ok(()),
-                Err(error) => error,
-            };
-            let not_asked = error.is(ErrorCode::ClusterNotLeader);
-            if !not_asked && !error.is(ErrorCode::ClusterNotAvail) {
-                return Err(Unnamed::Refused(error));
-            }
-            may_be_so |= !not_asked;
-            if begun.elapsed() >= NAMING_TIMEOUT {
-                return Err(match may_be_so {
-                    true => Unnamed::Unknown,
-                    false => Unnamed::Refused(error),
-                });
-            }
-            std::thread::sleep(NAMING_PAUSE);
-        }
-    }
-
-    fn try_to_name(&self, account: &AccountStreams, name: &Name) -> Result<(), ApiError> {
-        if self.machine.leads() {
-            return self.name(account, name, &self.own);
-        }
-        let leader = self.machine.group().and_then(|group| group.leader());
-        let leader = leader.ok_or(ErrorCode::ClusterNotLeader)?;
-        self.ask(&leader.server, RESTORED, name)
-    }
-
-    fn name(&self, account: &AccountStreams, name: &Name, home: &str) -> Result<(), ApiError> {
-        let decided = self.decide(&account.name, Some(account.limits()), |desk| {
-            stream::restored(desk, &name.config, name.created, home)
-        });
-        decided.map(drop)
-    }
-
-    fn ask<T: Serialize, A: DeserializeOwned>(
+    /// Asks another server, and waits for what it says.
+    pub(super) fn ask<T: Serialize, A: DeserializeOwned>(
         &self,
         server: &str,
         kind: RequestKind,
         question: &T,
-    ) -> Result<A, ApiError> {
-        let unavailable = ErrorCode::ClusterNotAvail;
+    ) -> Result<A, NotDone> {
         let body = encode(question);
         let asked = (self.links).request(server, Channel::Control, kind, body, ANSWER_TIMEOUT);
         let answer = self.runtime.block_on(asked).map_err(|error| {
             tracing::debug!("{server:?} did not answer about a restore: {error}");
-            ApiError::from(unavailable)
+            match error.may_be_done() {
+                true => NotDone::Unknown,
+                false => NotDone::NotAsked,
+            }
         })?;
         match serde_json::from_slice(&answer) {
             Ok(Reply::Done(answer)) => Ok(answer),
-            Ok(Reply::Refused(error)) => Err(error),
-            Err(_) => Err(unavailable.into()),
+            Ok(Reply::Refused(error)) => Err(NotDone::Refused(error)),
+            Err(_) => Err(NotDone::Unknown),
         }
     }
 }
 
-/// Why the state does not name a stream that was taken in.
-enum Unnamed {
-    /// It never will.
+/// Why what another server was asked for is not done.
+pub(super) enum NotDone {
+    /// That server was not asked.
+    NotAsked,
+    /// It refuses.
     Refused(ApiError),
-    /// It may yet.
+    /// It was asked and gave no answer: it may be done.
     Unknown,
+}
+
+impl From<NotDone> for ApiError {
+    fn from(not_done: NotDone) -> Self {
+        match not_done {
+            NotDone::Refused(error) => error,
+            NotDone::NotAsked | NotDone::Unknown => ErrorCode::ClusterNotAvail.into(),
+        }
+    }
 }
 
 /// Answers other servers about restores, from now on.
@@ -267,6 +221,10 @@ pub(super) fn listen(
         };
         let accounts = Arc::clone(&accounts);
         runtime.spawn_blocking(move || {
+            // Whoever asked does not count on this one any more, and may ask what became of it.
+            if Instant::now() >= request.deadline {
+                return request.responder.refuse("too late");
+            }
             let named = match accounts.get(&name.account) {
                 Some(account) => maker.name(&account, &name, &request.from),
                 None => Err(ErrorCode::NotEnabledForAccount.into()),
