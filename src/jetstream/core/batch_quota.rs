@@ -68,6 +68,11 @@ impl BatchQuota {
         self.limits.idle_ns_max.unwrap_or(IDLE_NS_MAX)
     }
 
+    /// How many fast batches of one stream may be open.
+    pub(crate) fn fast_per_stream_max(&self) -> usize {
+        self.limits.per_stream_max.unwrap_or(FAST_MAX.0)
+    }
+
     /// Takes a place for one more batch of a stream that has so many open of the kind; `None` when there is none.
     pub fn enter(self: &Arc<Self>, kind: BatchKind, open: usize) -> Option<BatchPlace> {
         let (per_stream, total) = match kind {

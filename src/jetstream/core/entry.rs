@@ -221,6 +221,11 @@ pub enum Op<'a> {
         /// Which message.
         sequence: u64,
     },
+    /// The message after it belongs to a fast batch: for whoever leads next. Changes nothing that is kept.
+    FastMessage {
+        /// Where its ack goes, which says what it is to its batch.
+        reply: &'a [u8],
+    },
     /// What the leader's digest was at an earlier entry. Changes nothing; whoever had another one there is not equal.
     Compare {
         /// At which entry.
@@ -251,6 +256,7 @@ mod kind {
     pub(super) const SKIP: u8 = 18;
     pub(super) const CONSUMER_LOST: u8 = 19;
     pub(super) const CONSUMER_RESTARTED: u8 = 20;
+    pub(super) const FAST_MESSAGE: u8 = 21;
 }
 
 mod flag {
@@ -421,6 +427,10 @@ impl EntryWriter {
             Op::Unscheduled { sequence } => {
                 writer.u8(kind::UNSCHEDULED);
                 writer.number(sequence);
+            }
+            Op::FastMessage { reply } => {
+                writer.u8(kind::FAST_MESSAGE);
+                writer.blob(reply);
             }
             Op::Compare { index, digest } => {
                 writer.u8(kind::COMPARE);
@@ -617,6 +627,9 @@ fn read_op<'a>(reader: &mut Reader<'a>) -> Result<Op<'a>, DecodeError> {
         kind::UNSCHEDULED => Op::Unscheduled {
             sequence: reader.number()?,
         },
+        kind::FAST_MESSAGE => Op::FastMessage {
+            reply: reader.blob()?,
+        },
         kind::COMPARE => Op::Compare {
             index: reader.number()?,
             digest: reader.u64()?,
@@ -766,6 +779,9 @@ mod tests {
             Op::ConsumerLost { id: 1 },
             Op::ConsumerRestarted { id: 1 },
             Op::Unscheduled { sequence: 7 },
+            Op::FastMessage {
+                reply: b"inbox.id.9.ok.1.0.$FI",
+            },
             Op::Mirrored {
                 sequence: 12,
                 time_ns: -3,

@@ -12,6 +12,7 @@ use storage::store::{ChangeError, Deletion, NewMessage, Purge};
 
 use super::chain::LogPlace;
 use super::copies::skip_to;
+use super::fast_trail::TrailBounds;
 use super::retention::Gone;
 use super::rewrites::Rewrites;
 use super::{ApplyError, Consumer, StreamCore, limits};
@@ -266,6 +267,15 @@ impl StreamCore {
             }
             Op::Unscheduled { sequence } => {
                 self.schedules.remove_sequence(sequence);
+                Ok(Outcome::Nothing)
+            }
+            Op::FastMessage { reply } => {
+                let sequence = self.store.state().last_sequence + 1;
+                let bounds = TrailBounds {
+                    idle_ns_max: self.batch_quota.idle_ns_max(),
+                    batches_max: self.batch_quota.fast_per_stream_max(),
+                };
+                self.fast_trails.note(reply, sequence, time_ns, bounds);
                 Ok(Outcome::Nothing)
             }
             Op::Compare { index, digest } => {

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use serde::Serialize;
 
 use super::batch::ID_BYTES_MAX;
+use super::fast_trail::FastTrail;
 use super::judge::{Case, Obstacle, Plan};
 use super::lead::{Extra, Lead};
 use super::staged::Staged;
@@ -16,6 +17,7 @@ use super::{Event, Step, StreamCore};
 use crate::jetstream::core::batch_quota::{BatchKind, BatchPlace};
 use crate::jetstream::core::draft::Waiting;
 use crate::jetstream::core::effects::Effects;
+use crate::jetstream::core::entry::Op;
 use crate::jetstream::core::fast_reply::{FastReply, Operation};
 use crate::jetstream::core::headers::{self, PublishHeaders};
 use crate::jetstream::core::request::{Outgoing, Publish};
@@ -119,6 +121,24 @@ impl FastBatch {
             committed: false,
             reply: Bytes::new(),
             active_ns: 0,
+        }
+    }
+
+    /// One of so many that another leader had taken, after what is stored of it.
+    fn continued(place: BatchPlace, trail: &FastTrail, batches: usize, now_ns: i64) -> Self {
+        Self {
+            _place: place,
+            gap_ok: trail.gap_ok,
+            every: first_every(trail.every_max, batches),
+            every_max: trail.every_max,
+            taken: trail.stored,
+            stored: trail.stored,
+            sequence: trail.sequence,
+            told: trail.stored,
+            pending: 0,
+            committed: false,
+            reply: trail.reply(),
+            active_ns: now_ns,
         }
     }
 
@@ -364,6 +384,12 @@ impl StreamCore {
     }
 
     fn store_fast(&mut self, said: &FastReply, publish: &Publish, plan: &Plan, now_ns: i64) {
+        if self.has_replicas
+            && let Some(lead) = self.lead.as_deref_mut()
+        {
+            let reply = &publish.reply;
+            lead.draft.push(&Op::FastMessage { reply });
+        }
         let id = PublishHeaders::parse(&publish.headers).id;
         let operation = self.push_message(publish, id.unwrap_or_default(), plan);
         let Some(lead) = self.lead.as_deref_mut() else {
@@ -457,6 +483,7 @@ impl StreamCore {
     }
 
     fn close_fast(&mut self, id: &str) {
+        self.fast_trails.remove(id);
         if let Some(lead) = self.lead.as_deref_mut() {
             lead.fast.open.remove(id);
         }
@@ -487,6 +514,24 @@ impl StreamCore {
         } else {
             batch.tell_if_due(count, reply, effects);
         }
+    }
+
+    /// Goes on with the batches of the leader before this one after what is stored of them, and tells their publishers how far that is.
+    pub(super) fn take_up_fast(&mut self, now_ns: i64, effects: &mut Effects) -> FastBatches {
+        let mut batches = FastBatches::default();
+        let idle_ns_max = self.batch_quota.idle_ns_max();
+        let trails = self.fast_trails.alive(now_ns, idle_ns_max);
+        let count = trails.len();
+        for (id, trail) in trails {
+            let open = batches.open.len();
+            let Some(place) = self.batch_quota.enter(BatchKind::Fast, open) else {
+                break;
+            };
+            let batch = FastBatch::continued(place, trail, count, now_ns);
+            batch.tell(batch.told, &batch.reply, effects);
+            batches.open.insert(id.clone(), batch);
+        }
+        batches
     }
 
     /// Forgets fast batches whose next message does not come.

@@ -174,6 +174,7 @@ impl StreamCore {
             lead.ready.insert(consumer.id);
             step.effects.consumers.push(present(consumer));
         }
+        lead.fast = self.take_up_fast(step.now_ns, step.effects);
         self.lead = Some(Box::new(lead));
     }
 

@@ -15,6 +15,7 @@ mod counter;
 mod direct;
 mod due;
 mod fast;
+mod fast_trail;
 mod follow;
 mod judge;
 mod lead;
@@ -69,6 +70,7 @@ use super::sources::SourcePositions;
 use super::terms::StreamTerms;
 use crate::jetstream::types::StreamConfig;
 use chain::Chain;
+use fast_trail::FastTrails;
 use lead::Lead;
 use rewrites::Rewrites;
 
@@ -223,6 +225,8 @@ pub struct StreamCore {
     has_replicas: bool,
     /// How many batches may be open, shared with the server's other streams.
     batch_quota: Arc<BatchQuota>,
+    /// How far fast batches are, for when this replica leads.
+    fast_trails: FastTrails,
     /// What its consumers' acks are sent to.
     ack_names: AckNames,
     lead: Option<Box<Lead>>,
@@ -262,6 +266,7 @@ impl StreamCore {
             store,
             has_replicas: false,
             batch_quota: Arc::default(),
+            fast_trails: FastTrails::default(),
             ack_names: AckNames::new(domain, "", &config.name, AckForm::default()),
             config: Arc::new(config),
             lead: None,

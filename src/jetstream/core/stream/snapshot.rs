@@ -22,6 +22,7 @@ use storage::store::{ChangeError, Limits, MemStore, Store};
 use thiserror::Error;
 
 use super::chain::Chain;
+use super::fast_trail::FastTrails;
 use super::rewrites::Rewrites;
 use super::unsupported::Findings;
 use super::{StreamCore, ack_prefix, limits};
@@ -212,6 +213,7 @@ impl StreamCore {
             applied_ns,
             has_replicas: false,
             batch_quota: Arc::default(),
+            fast_trails: FastTrails::default(),
             ack_names: AckNames::new(domain, "", &config.name, AckForm::default()),
             config: Arc::new(config),
             lead: None,

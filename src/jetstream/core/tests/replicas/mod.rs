@@ -2,6 +2,7 @@
 //!
 //! `NATS_SIMULATION_SEEDS` sets how many seeds are tried, `NATS_SIMULATION_SEED` replays one.
 
+mod fast_batches;
 mod group;
 
 use std::collections::{BTreeMap, BTreeSet};
