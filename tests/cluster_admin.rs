@@ -337,7 +337,18 @@ fn cluster_size(server: &Server) -> Option<u64> {
     shown["meta_cluster"]["cluster_size"].as_u64()
 }
 
-/// Removes a server that runs: it ends its JetStream, the others go on, and its next start joins again.
+/// Has a server read this, and waits until it is in force for the `times`th time.
+fn reload(server: &mut Server, config: &str, times: usize) {
+    server.write_config(config);
+    server.signal(Signal::HUP);
+    eventually("the configuration is taken up", || {
+        let log = server.log();
+        (log.matches("Reloaded server configuration").count() >= times).then_some(())
+    });
+}
+
+/// Removes a server that runs: it ends its JetStream, the others go on, and no reload brings it back. Its next start joins again, or it does when JetStream is
+/// switched off and on.
 async fn remove_one_that_runs(leads_meta: bool) {
     let mut servers = three_monitored(ACCOUNTS);
     let (client, admin) = (
@@ -395,8 +406,19 @@ async fn remove_one_that_runs(leads_meta: bool) {
     let again = ask_leader(&admin, subject, &body).await;
     assert_eq!(again["error"]["err_code"], 10044, "{again}");
 
-    servers[at].stop();
-    servers[at].start_again();
+    let file = servers[at].directory().join("server.conf");
+    let config = std::fs::read_to_string(file).expect("its configuration");
+    reload(&mut servers[at], &config, 1);
+    servers[at].wait_for_log("JetStream stays off: our server was removed from the cluster");
+    assert_eq!(cluster_size(&servers[at]), None);
+    if leads_meta {
+        servers[at].stop();
+        servers[at].start_again();
+    } else {
+        let off = config.replace("jetstream {", "jetstream { enabled: false,");
+        reload(&mut servers[at], &off, 2);
+        reload(&mut servers[at], &config, 3);
+    }
     servers[at].wait_for_log("joins again under a new id");
     eventually("it is one of three again", || {
         (cluster_size(&servers[at])? == 3 && health(&servers[at])?.0 == 200).then_some(())
@@ -404,7 +426,7 @@ async fn remove_one_that_runs(leads_meta: bool) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_server_that_runs_is_removed_and_comes_back_with_its_next_start() {
+async fn a_server_that_runs_is_removed_and_comes_back_when_jetstream_is_switched_off_and_on() {
     remove_one_that_runs(false).await;
 }
 

@@ -112,6 +112,8 @@ pub struct JetStream {
     pub(super) cluster: Option<Arc<Cluster>>,
     pub(super) broker: Arc<Broker>,
     pub(super) running: Mutex<Option<Running>>,
+    /// Whether this server was removed from its cluster.
+    pub(super) is_removed: AtomicBool,
 }
 
 /// What ends with a shutdown, in this order: no new requests, then those in work.
@@ -292,6 +294,7 @@ impl JetStream {
                 subscriptions,
                 workers,
             })),
+            is_removed: AtomicBool::new(false),
         })
     }
 
@@ -515,6 +518,11 @@ impl JetStream {
         self.server.is_disabled.load(Ordering::Acquire)
     }
 
+    /// Whether it has ended, or is about to, because this server was removed from its cluster.
+    pub fn is_removed(&self) -> bool {
+        self.is_removed.load(Ordering::Acquire)
+    }
+
     /// What is wrong with a stream that takes nothing any more, or with a replica that nothing has replaced yet, if there is one.
     pub fn fault(&self) -> Option<String> {
         let of_cluster = || self.cluster.as_ref()?.fault();
@@ -540,9 +548,10 @@ impl JetStream {
         }
     }
 
-    /// Ends because the server was removed from its cluster: others lead what it led, and answer. The rest of the server goes on, and the next start joins anew. May
-    /// take long.
+    /// Ends because the server was removed from its cluster: others lead what it led, and answer. The rest of the server goes on. It joins anew with the next start, or
+    /// when the operator switches JetStream off and on. May take long.
     pub fn end_removed(&self) {
+        self.is_removed.store(true, Ordering::Release);
         tracing::error!("JetStream being DISABLED, our server was removed from the cluster");
         self.hand_leads_over();
         self.shutdown();

@@ -52,9 +52,13 @@ impl Server {
 
     /// Takes up what a reload says of JetStream: whether there is one, for whom, and how much it may hold. Waits for shards and disks.
     pub(super) fn change_jetstream(&self, options: &Options, accounts: &StreamAccounts) {
-        let runs = self
-            .jetstream()
-            .filter(|running| options.jetstream().is_some() && !running.is_disabled());
+        let wanted = self.jetstream().filter(|_| options.jetstream().is_some());
+        if wanted.as_ref().is_some_and(|ended| ended.is_removed()) {
+            // Somebody wanted it to go; a reload that is about something else does not overrule that.
+            tracing::warn!("JetStream stays off: our server was removed from the cluster");
+            return;
+        }
+        let runs = wanted.filter(|running| !running.is_disabled());
         if let Some(jetstream) = runs {
             let bytes = |limit| match limit {
                 StoreLimit::Bytes(bytes) => Some(bytes),
