@@ -48,21 +48,32 @@ pub(super) fn start(
     }
 }
 
-/// Tells the links of every server that the routes meet.
+/// Tells the links of every server that the routes meet, until they are closed: routes outlast them where JetStream ends.
 fn follow(routes: &Routes, links: &Arc<Links>) {
-    let (mut peers, links) = (routes.peers(), Arc::clone(links));
+    let (mut peers, mut closed) = (routes.peers(), links.closed());
+    let links = Arc::downgrade(links);
     tokio::spawn(async move {
-        loop {
-            let known: Vec<KnownPeer> = peers
-                .borrow_and_update()
-                .iter()
-                .filter(|peer| peer.links)
-                .map(known_peer)
-                .collect();
-            links.know(&known);
-            if peers.changed().await.is_err() {
-                return;
+        let following = async {
+            loop {
+                let known: Vec<KnownPeer> = peers
+                    .borrow_and_update()
+                    .iter()
+                    .filter(|peer| peer.links)
+                    .map(known_peer)
+                    .collect();
+                let Some(links) = links.upgrade() else {
+                    return;
+                };
+                links.know(&known);
+                drop(links);
+                if peers.changed().await.is_err() {
+                    return;
+                }
             }
+        };
+        tokio::select! {
+            () = following => {}
+            _ = closed.wait_for(|closed| *closed) => {}
         }
     });
 }
@@ -101,7 +112,38 @@ fn expected_servers(options: &Options) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cluster::routes::{self, RouteOptions};
     use crate::config::options::{Port, cluster::RouteUrl};
+
+    #[tokio::test]
+    async fn nothing_is_left_of_links_that_are_closed_while_routes_go_on() {
+        let mut options = Options::default();
+        options.cluster.port = Some(Port::Fixed(6222));
+        let route_options = RouteOptions::new(&options).unwrap().unwrap();
+        let text = str::to_owned;
+        let identity = routes::Identity {
+            server_id: text("N1"),
+            server_name: text("s1"),
+            version: text("1"),
+            built_with: text("1"),
+            jetstream: true,
+            domain: String::new(),
+        };
+        let routes = Routes::new(route_options, identity);
+        let setup = start(&routes, &options, "s1", "N1");
+        // Until the routes are followed.
+        tokio::task::yield_now().await;
+        let links = Arc::downgrade(&setup.links);
+        let mut closed = setup.links.closed();
+        routes.refuse_links();
+        setup.links.close();
+        drop(setup);
+        assert_eq!(links.strong_count(), 0);
+        // Whoever follows the routes lets go of what all links share.
+        let gone = async { while closed.changed().await.is_ok() {} };
+        let at_most = std::time::Duration::from_secs(30);
+        tokio::time::timeout(at_most, gone).await.unwrap();
+    }
 
     #[test]
     fn a_server_counts_itself_once() {

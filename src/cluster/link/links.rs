@@ -240,6 +240,11 @@ impl Links {
         self.core.changes.subscribe()
     }
 
+    /// Becomes true when they are closed.
+    pub fn closed(&self) -> watch::Receiver<bool> {
+        self.core.stop.subscribe()
+    }
+
     /// What went over the links, by name of the peer.
     pub fn statistics(&self) -> Vec<PeerStatistics> {
         let peers = self.core.peers.read();
