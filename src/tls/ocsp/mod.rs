@@ -3,7 +3,7 @@
 //! [`link`] is a certificate with its issuer, what is asked about; [`answer`] is what a responder says of it and whether that is to be believed;
 //! [`fetch`] asks. With these, [`staple`] keeps an answer about our own certificate to show with it, [`proof`] demands the same of servers
 //! that we dial, and [`peer`] asks about the certificates of others on the ways that [`path`] finds to their authorities, with answers
-//! that [`cache`] keeps.
+//! that [`cache`] keeps. [`file`](self::file) is how answers are written down.
 //!
 //! # Invariant
 //! An answer is used only after its signature has been checked, wherever it comes from: also out of our own files.
@@ -11,6 +11,7 @@
 pub(crate) mod answer;
 mod cache;
 pub(crate) mod fetch;
+mod file;
 mod link;
 mod path;
 mod peer;
@@ -50,7 +51,7 @@ pub enum OcspError {
     #[error("no available ocsp servers")]
     NoResponders,
     /// A responder's address is no URL that can be asked.
-    #[error("{url:?} is not http://host:port/path")]
+    #[error("{url:?} is not http://host:port/path, with http or https")]
     Url {
         /// What it says.
         url: String,

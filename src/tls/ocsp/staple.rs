@@ -15,6 +15,7 @@ use rustls::sign::CertifiedKey;
 use super::OcspError;
 use super::answer::{Answer, Status};
 use super::fetch::{Method, fetch};
+use super::file;
 use super::link::{Known, Link, issuer};
 use crate::config::duration::format_duration;
 use crate::config::options::{OcspMode, OcspOptions};
@@ -185,7 +186,7 @@ impl Keeper {
         let bytes = fetch(&self.responders, &question, &methods, PATIENCE)?;
         let answer = self.checked(&bytes)?;
         if let Some(path) = &self.file {
-            remember(path, &bytes).map_err(|source| OcspError::Store {
+            file::replace(path, &bytes).map_err(|source| OcspError::Store {
                 path: path.clone(),
                 source,
             })?;
@@ -245,16 +246,6 @@ fn until_half(end: Option<SystemTime>, now: SystemTime) -> Duration {
         Some(Ok(left)) => (left / 2).max(AGAIN_MIN),
         Some(Err(_)) => AGAIN_LATE,
     }
-}
-
-/// Writes it under another name first, so that nobody reads half of it.
-fn remember(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
-    if let Some(folder) = path.parent() {
-        std::fs::create_dir_all(folder)?;
-    }
-    let unfinished = path.with_extension("new");
-    std::fs::write(&unfinished, bytes)?;
-    std::fs::rename(&unfinished, path)
 }
 
 #[cfg(test)]
