@@ -18,6 +18,7 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use super::answer::{ANSWER_BYTES_MAX, Answer, Status};
+use super::file;
 use crate::config::options::{OcspCacheKind, OcspCacheOptions};
 
 /// The file in the directory of the cache.
@@ -74,6 +75,13 @@ struct Contents {
     answers: HashMap<String, Kept>,
     saved: Instant,
     changed: bool,
+}
+
+impl Contents {
+    fn is_revoked(&self, fingerprint: &str) -> bool {
+        let kept = self.answers.get(fingerprint);
+        kept.is_some_and(|kept| kept.resp_status == Status::Revoked.name())
+    }
 }
 
 /// Every cache that is in use.
@@ -150,9 +158,12 @@ impl Cache {
             resp_status: answer.status.name().to_owned(),
             resp: STANDARD.encode(bytes),
         };
+        let was_revoked = contents.is_revoked(fingerprint);
         contents.answers.insert(fingerprint.to_owned(), kept);
         contents.changed = true;
-        if contents.saved.elapsed() >= self.options.save_interval {
+        // Who is revoked must not come in after a crash because the responder cannot be reached then; and who is no more, may.
+        let matters = was_revoked || answer.status == Status::Revoked;
+        if matters || contents.saved.elapsed() >= self.options.save_interval {
             self.save(&mut contents);
         }
     }
@@ -160,9 +171,7 @@ impl Cache {
     /// Forgets an answer that is of no use; one that says that the certificate is revoked may have to stay.
     pub(super) fn forget(&self, fingerprint: &str) {
         let mut contents = self.kept.lock();
-        let stays = contents.answers.get(fingerprint).is_some_and(|kept| {
-            kept.resp_status == Status::Revoked.name() && self.options.preserve_revoked
-        });
+        let stays = self.options.preserve_revoked && contents.is_revoked(fingerprint);
         if !stays && contents.answers.remove(fingerprint).is_some() {
             contents.changed = true;
         }
@@ -193,17 +202,13 @@ impl Cache {
         }
     }
 
-    /// Writes it down under another name first, so that nobody reads half of it.
+    /// Writes it down.
     fn save(&self, contents: &mut Contents) {
         let Some(path) = self.path() else {
             return;
         };
         let text = serde_json::to_vec(&contents.answers).unwrap_or_default();
-        let unfinished = path.with_extension("json.new");
-        let written = std::fs::create_dir_all(&self.options.directory)
-            .and_then(|()| std::fs::write(&unfinished, text))
-            .and_then(|()| std::fs::rename(&unfinished, &path));
-        if let Err(error) = written {
+        if let Err(error) = file::replace(&path, &text) {
             tracing::error!(
                 "Unable to save OCSP peer cache: {}: {error}",
                 path.display()
@@ -250,4 +255,38 @@ fn load(path: &std::path::Path) -> HashMap<String, Kept> {
         .into_iter()
         .filter(|(_, kept)| kept.resp.len() <= ANSWER_BYTES_MAX * 2);
     sound.take(ANSWERS_MAX).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, SystemTime};
+
+    use super::*;
+
+    #[test]
+    fn a_revocation_and_its_end_are_written_down_at_once_and_the_rest_when_it_is_time() {
+        let folder = tempfile::tempdir().unwrap();
+        let cache = Cache::open(&OcspCacheOptions {
+            directory: folder.path().join("rc"),
+            save_interval: Duration::from_secs(3600),
+            ..OcspCacheOptions::default()
+        });
+        let put = |fingerprint: &str, status| {
+            let answer = Answer {
+                status,
+                this_update: SystemTime::now(),
+                next_update: None,
+            };
+            cache.put(fingerprint, "CN=x", &answer, b"x");
+        };
+        let path = cache.path().unwrap();
+        put("a", Status::Good);
+        assert!(!path.exists());
+        put("b", Status::Revoked);
+        assert_eq!(load(&path)["b"].resp_status, "revoked");
+        put("c", Status::Good);
+        assert!(!load(&path).contains_key("c"));
+        put("b", Status::Good);
+        assert_eq!(load(&path)["b"].resp_status, "good");
+    }
 }
