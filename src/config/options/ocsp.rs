@@ -222,11 +222,22 @@ fn peer_member(options: &mut OcspPeerOptions, member: &Field<'_>, report: &mut R
     }
 }
 
-/// Seconds as a number, or a duration; what is negative changes nothing, as in the reference.
+/// The longest time that is reckoned with: some 292 years, which is what the reference can say.
+const DURATION_MAX: Duration = Duration::from_nanos(i64::MAX as u64);
+
+/// Seconds as a number, or a duration; what is negative changes nothing, as in the reference. What is longer than can be reckoned with is as
+/// long as can be.
 fn seconds(field: &Field<'_>, report: &mut Report) -> Option<Duration> {
     match field.value() {
-        Value::Integer(seconds) => u64::try_from(*seconds).ok().map(Duration::from_secs),
-        Value::Float(seconds) => Duration::try_from_secs_f64(*seconds).ok(),
+        Value::Integer(seconds) => {
+            let seconds = u64::try_from(*seconds).ok();
+            seconds.map(|seconds| Duration::from_secs(seconds).min(DURATION_MAX))
+        }
+        Value::Float(seconds) if *seconds >= 0.0 => {
+            let seconds = Duration::try_from_secs_f64(*seconds);
+            Some(seconds.unwrap_or(DURATION_MAX).min(DURATION_MAX))
+        }
+        Value::Float(_) => None,
         Value::String(text) => match parse_nanoseconds(text) {
             Ok(nanoseconds) => u64::try_from(nanoseconds).ok().map(Duration::from_nanos),
             Err(error) => {

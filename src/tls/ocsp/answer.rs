@@ -104,8 +104,11 @@ impl Answer {
     /// Whether it holds at this moment, with clocks that differ so much; without an end of its own it holds so long.
     pub(super) fn is_current(&self, now: SystemTime, skew: Duration, unset: Duration) -> bool {
         let end = self.next_update.or(self.this_update.checked_add(unset));
-        let has_begun = self.this_update <= now + skew;
-        has_begun && end.is_none_or(|end| end + skew >= now)
+        // What is beyond all time holds.
+        let latest = now.checked_add(skew);
+        let has_begun = latest.is_none_or(|latest| self.this_update <= latest);
+        let end = end.and_then(|end| end.checked_add(skew));
+        has_begun && end.is_none_or(|end| end >= now)
     }
 }
 

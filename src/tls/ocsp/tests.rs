@@ -161,6 +161,23 @@ fn what_an_authority_says_is_understood() {
 }
 
 #[test]
+fn an_answer_holds_for_clocks_that_may_differ_without_end() {
+    let now = SystemTime::now();
+    let later = Answer {
+        status: Status::Good,
+        this_update: now + Duration::from_secs(3600),
+        next_update: Some(now + Duration::from_secs(7200)),
+    };
+    assert!(!later.is_current(now, Duration::ZERO, Duration::ZERO));
+    assert!(later.is_current(now, Duration::MAX, Duration::MAX));
+    let endless = Answer {
+        next_update: None,
+        ..later
+    };
+    assert!(endless.is_current(now, Duration::MAX, Duration::MAX));
+}
+
+#[test]
 fn an_answer_is_believed_only_with_the_issuers_word_for_it() {
     let authority = Authority::new();
     authority.sign("fine", 2, "leaf", "V");

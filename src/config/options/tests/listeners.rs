@@ -208,6 +208,25 @@ fn what_monitoring_keeps_and_shows_is_limited_by_the_file() {
 }
 
 #[test]
+fn times_of_checks_that_are_longer_than_time_are_as_long_as_can_be() {
+    for seconds in ["9223372036854775807", "99999999999999999999999999.5"] {
+        let text = format!(
+            "tls {{ cert_file: a, key_file: b, ca_file: c, verify: true, ocsp_peer {{ verify: true
+             ca_timeout: {seconds}, allowed_clockskew: {seconds}, cache_ttl_when_next_update_unset: {seconds} }} }}
+             ocsp_cache {{ save_interval: {seconds} }}"
+        );
+        let options = options(&text);
+        let tls = options.tls.as_ref().unwrap();
+        let peer = tls.ocsp_peer.as_ref().unwrap();
+        let longest = Duration::from_nanos(i64::MAX as u64);
+        assert_eq!(peer.responder_timeout, longest, "{seconds}");
+        assert_eq!(peer.clock_skew, longest);
+        assert_eq!(peer.unset_lasts, longest);
+        assert_eq!(tls.ocsp_cache.save_interval, longest);
+    }
+}
+
+#[test]
 fn servers_of_a_cluster_always_show_each_other_certificates() {
     let pin = "00".repeat(32);
     let text = format!(
