@@ -195,6 +195,7 @@ impl Cluster {
             limits,
             machine: Arc::clone(&machine),
             proposer: Arc::clone(&proposer),
+            reporter: Arc::clone(&reporter),
             view: Arc::downgrade(&view),
             streams: Arc::clone(&streams),
             landed: Arc::clone(&landed),
@@ -458,6 +459,13 @@ impl Cluster {
             .collect()
     }
 
+    /// Takes a stream in as one of which nobody knows whether the state names it.
+    #[cfg(test)]
+    pub(super) fn land_in_doubt(&self, account: &str, config: super::super::types::StreamConfig) {
+        let account = self.accounts.get(account).expect("it has JetStream");
+        self.maker.land_in_doubt(&account, config);
+    }
+
     /// A replica of this server that is of no use, and that no other one has replaced yet.
     pub fn fault(&self) -> Option<String> {
         self.repairs.first()
@@ -570,6 +578,7 @@ async fn follow(machine: Arc<MetaMachine>, links: Arc<Links>, follower: Arc<Foll
             changed = changes.changed() => if changed.is_err() { return },
             changed = roles.changed() => if changed.is_err() { return },
             () = follower.looks_again.notified() => {}
+            () = follower.landed.decided() => {}
             () = again, if left || !current => {}
         }
     }

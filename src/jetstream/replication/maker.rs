@@ -20,6 +20,7 @@ use super::assembly::random_id;
 use super::landed::LandedStreams;
 use super::meta_machine::MetaMachine;
 use super::proposer::Proposer;
+use super::reports::Reporter;
 use super::router::{Directory, StreamLeader};
 use super::view::View;
 use crate::cluster::link::Links;
@@ -37,6 +38,7 @@ pub(super) struct ClusterMaker {
     pub limits: ServerLimits,
     pub machine: Arc<MetaMachine>,
     pub proposer: Arc<Proposer>,
+    pub reporter: Arc<Reporter>,
     /// It knows the server, which knows who makes streams.
     pub view: Weak<View>,
     /// The streams of this server.

@@ -2,22 +2,30 @@
 //!
 //! # Invariant
 //! An attempt of which nobody knows what became of it may yet be granted. What a later one is refused for does not change that: it may be refused because the earlier one
-//! was granted.
+//! was granted. It is over when the meta group has applied something that was asked for after it: entries are logged in the order in which a leader is asked for them,
+//! and what an earlier leader did not bring to the next one is gone.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
+use super::super::meta::Command;
 use super::super::meta::request::stream;
 use super::super::registry::AccountStreams;
 use super::super::types::{ApiError, ErrorCode, StreamConfig, Time};
+use super::currency;
 use super::kinds::RESTORED;
+use super::landed::LandedStreams;
 use super::maker::ClusterMaker;
+use super::reports::Reporter;
 use super::restores::NotDone;
 
 /// How long the state is asked to name a stream that is here, and how long is waited in between.
 const NAMING_TIMEOUT: Duration = Duration::from_secs(30);
 const NAMING_PAUSE: Duration = Duration::from_millis(200);
+/// How long nobody is asked before what became of the attempts is looked for, and before that is tried again.
+const SETTLING_PAUSE: Duration = Duration::from_secs(1);
 
 /// Have a stream be in the state that was taken in where this comes from.
 #[derive(Debug, Serialize, Deserialize)]
@@ -101,6 +109,60 @@ impl ClusterMaker {
     }
 }
 
+impl ClusterMaker {
+    /// Finds out what became of a stream whose naming was asked for, however long it takes.
+    pub(super) fn settle(&self, account: &str, stream: &str, created: Time) {
+        let settling = Settling {
+            own: self.own.clone(),
+            reporter: Arc::clone(&self.reporter),
+            landed: Arc::clone(&self.landed),
+            account: account.to_owned(),
+            stream: stream.to_owned(),
+            created,
+        };
+        self.runtime.spawn(settling.run());
+    }
+}
+
+/// Waits for the meta group to say what became of a stream that was taken in.
+struct Settling {
+    own: String,
+    reporter: Arc<Reporter>,
+    landed: Arc<LandedStreams>,
+    account: String,
+    stream: String,
+    created: Time,
+}
+
+impl Settling {
+    async fn run(self) {
+        let (account, stream) = (&self.account, &self.stream);
+        loop {
+            tokio::time::sleep(SETTLING_PAUSE).await;
+            if !self.landed.holds(account, stream, self.created) {
+                // The state has come to name it.
+                return;
+            }
+            if let Some(at) = self.entry_after().await {
+                return self.landed.decide(account, stream, self.created, at);
+            }
+        }
+    }
+
+    /// An entry of the meta group that comes after all that was asked for before. `None` when there is nobody who could log one.
+    async fn entry_after(&self) -> Option<u64> {
+        let machine = &self.reporter.machine;
+        let known = machine.meta().peers().get(&self.own)?.profile.clone();
+        // What the state says already: it changes nothing, and takes its turn all the same.
+        let barrier = Command::PeerPut {
+            profile: known,
+            renew: false,
+        };
+        self.reporter.report(&barrier).await.ok()?;
+        currency::goal(machine, &self.reporter.links).await
+    }
+}
+
 /// Asks until an answer settles it; `goes_on` waits a while, and says whether there is time to ask again.
 fn ask_until_known(
     mut ask: impl FnMut() -> Result<(), Unnamed>,
@@ -120,6 +182,28 @@ fn ask_until_known(
                 false => unnamed,
             });
         }
+    }
+}
+
+#[cfg(test)]
+impl ClusterMaker {
+    /// Takes in a stream that nobody has asked the state to name, and finds out what became of it.
+    pub(super) fn land_in_doubt(&self, account: &AccountStreams, config: StreamConfig) {
+        use super::super::api::handler::StreamMaker;
+        use super::super::api::now;
+        use super::super::archive::StreamMeta;
+        use super::landed::Landed;
+
+        let (name, created) = (config.name.clone(), now());
+        let landing = self.land(account, StreamMeta { created, config });
+        let (landing, builder) = landing.ok().expect("there is room");
+        let (mut core, _) = builder.finish(created.nanoseconds()).expect("it is built");
+        let id = landing.finish(&mut core).expect("it is durable");
+        let kept = self
+            .landed
+            .put(&account.name, Box::new(Landed { core, id }));
+        assert!(kept.is_ok(), "the name is free");
+        self.settle(&account.name, &name, created);
     }
 }
 

@@ -106,6 +106,7 @@ impl ClusterMaker {
                     "Whether the cluster has taken the restored stream '{} > {name}' is not known: it is kept",
                     account.name
                 );
+                self.settle(&account.name, &name, created);
                 return Err(ErrorCode::ClusterNotAvail.into());
             }
             Err(Unnamed::NotAsked(error) | Unnamed::Refused(error)) => {

@@ -19,7 +19,7 @@ use crate::jetstream::core::AckForm;
 use crate::jetstream::limits::{AccountLimits, ServerLimits};
 use crate::jetstream::meta::Command;
 use crate::jetstream::monitor::Settings;
-use crate::jetstream::types::Time;
+use crate::jetstream::types::{StreamConfig, Time};
 use crate::jetstream::{JetStream, Setup, WaitingMax};
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -601,4 +601,44 @@ async fn a_follower_that_differs_from_the_majority_is_set_aside_and_replaced() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_leader_that_differs_from_the_majority_is_set_aside_and_replaced() {
     differ_and_heal(true).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_restored_stream_that_the_state_never_came_to_name_is_set_aside_and_its_name_is_free() {
+    let directories = directories();
+    let servers = three(&directories).await;
+    for round in 1..=2 {
+        // On the leader and on one that follows, and twice under one name.
+        for server in &servers {
+            let cluster = server.jetstream.cluster().expect("a cluster");
+            let landing = {
+                let cluster = Arc::clone(cluster);
+                move || {
+                    let name = "S".to_owned();
+                    let config = StreamConfig {
+                        name,
+                        ..StreamConfig::default()
+                    };
+                    cluster.land_in_doubt(GLOBAL_ACCOUNT, config);
+                }
+            };
+            tokio::task::spawn_blocking(landing).await.unwrap();
+            let name = server.neighbour.known().server_name;
+            until("it is noted that it was set aside", || {
+                let orphans = cluster.orphans();
+                let own = orphans.iter().filter(|(on, _)| *on == name);
+                own.count() == round
+            })
+            .await;
+        }
+    }
+    let orphans = servers[0].jetstream.cluster().unwrap().orphans();
+    let reasons = orphans.iter().map(|(_, reason)| reason.as_str());
+    assert!(
+        reasons
+            .clone()
+            .all(|reason| reason.starts_with("it was restored"))
+    );
+    create(&servers[0], "S").await;
+    stop(servers).await;
 }

@@ -16,12 +16,16 @@ use super::super::super::meta::{Form, Meta, Start, StreamAssignment, StreamRef};
 use super::super::super::registry::{AccountStreams, Stream};
 use super::super::super::shard::{Aside, UNEXPLAINED};
 use super::super::super::types::{ErrorCode, Storage, StreamConfig};
+use super::super::landed::Landed;
 use super::super::replicated::Lost;
 use super::super::stream::scale::is_half_plain;
 use super::{Follower, Here, Holding, Kind, NotDone};
 
 /// How long a stream may take to answer about its configuration.
 const CONFIGURE_WAIT: Duration = Duration::from_secs(2);
+
+/// Why a stream is set aside that came out of a backup.
+const UNNAMED: &str = "it was restored, and the cluster has not taken it in";
 
 impl Follower {
     pub(super) fn start(
@@ -76,7 +80,7 @@ impl Follower {
         Ok(*how == Start::Again)
     }
 
-    /// Lets streams run that came out of backups here and that the state has come to name.
+    /// Lets streams run that came out of backups here and that the state has come to name, and sets aside those that it does not come to name.
     pub(super) fn take_up_landed(&self, meta: &Meta, here: &mut Here) {
         for (account, landed) in self.landed.take_assigned(meta, &self.own) {
             let name = landed.core.config().name.clone();
@@ -109,6 +113,14 @@ impl Follower {
                 group: group.number,
             };
             self.holds(streams.as_deref(), &of, (node, 0), kind, here);
+        }
+        for (account, landed) in self.landed.take_unnamed(meta, &self.own) {
+            let Landed { core, id } = *landed;
+            let name = core.config().name.clone();
+            // The store has to be closed before it is called otherwise.
+            drop(core);
+            let aside = self.streams.set_aside(id, &account, &name, UNNAMED);
+            here.aside.extend(aside);
         }
     }
 

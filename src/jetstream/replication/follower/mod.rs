@@ -58,7 +58,7 @@ pub(super) struct Follower {
     pub view: Arc<View>,
     pub replicated: Arc<Replicated>,
     reporter: Arc<Reporter>,
-    landed: Arc<LandedStreams>,
+    pub landed: Arc<LandedStreams>,
     pub runtime: tokio::runtime::Handle,
     /// Replicas here that are of no use any more.
     pub repairs: Arc<Repairs>,
