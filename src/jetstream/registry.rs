@@ -264,6 +264,19 @@ impl AccountStreams {
         self.offline.write().insert(name.to_owned(), reason);
     }
 
+    /// The same because of what a later version has written, also into those of its consumers.
+    pub(crate) fn set_unsupported(
+        &self,
+        name: &str,
+        reason: String,
+        consumers: BTreeMap<String, String>,
+    ) {
+        self.set_offline(name, reason);
+        if !consumers.is_empty() {
+            self.unsupported.write().insert(name.to_owned(), consumers);
+        }
+    }
+
     /// A stream that could not run is gone, or can.
     pub(crate) fn set_online(&self, name: &str) {
         self.unsupported.write().remove(name);

@@ -601,6 +601,9 @@ async fn look_who_leads(
         for (group, reason) in &looked.spoilt {
             follower.repair(*group, reason);
         }
+        for (group, unsupported) in looked.unsupported {
+            follower.show_stopped(group, unsupported);
+        }
         follower.end_repairs(&machine.meta());
         let stalled = advisories.stalled(&looked.leaderless);
         let changed = looked.changed;

@@ -4,8 +4,9 @@
 //! lead, the one of the later term does. What is too much for one report is told in several, each of which says all about the groups from one number to another.
 //!
 //! ```text
-//! report: version u8 (4) | bytes held in memory u64, on disk u64 | first group u64, last group u64
-//!         | u16 count, each: length u16, account without JetStream | u32 count, each: group u64, term u64
+//! report: version u8 (5) | bytes held in memory u64, on disk u64 | first group u64, last group u64
+//!         | u16 count, each: length u16, account without JetStream
+//!         | u32 count, each: group u64 that has stopped | u32 count, each: group u64, term u64
 //! ```
 //!
 //! All numbers are little-endian.
@@ -21,11 +22,13 @@ use raft::group::GroupNumber;
 use super::super::api::now;
 use super::super::types::Time;
 
-const VERSION: u8 = 4;
-const HEAD_BYTES: usize = 39;
+const VERSION: u8 = 5;
+const HEAD_BYTES: usize = 43;
 const LED_BYTES: usize = 16;
 /// Accounts in one report; whoever does not hear of the others asks in vain that one of their streams be led there.
 const REPORT_ACCOUNTS_MAX: usize = 1024;
+/// Groups in one report that have stopped; of the others nobody hears why.
+const REPORT_STOPPED_MAX: usize = 1024;
 /// Groups in one report; what a server leads beyond that comes with the next.
 const REPORT_GROUPS_MAX: usize = if cfg!(test) { 4 } else { 16 * 1024 };
 
@@ -45,6 +48,8 @@ pub(super) struct Report {
     pub storage_bytes: u64,
     /// Accounts that have no JetStream on it, and that it has replicas of.
     pub resting: BTreeSet<String>,
+    /// Groups whose replica on it has stopped at what a later version wrote.
+    pub stopped: BTreeSet<GroupNumber>,
     /// What it leads.
     pub led: Vec<Led>,
 }
@@ -92,6 +97,7 @@ fn encode_piece(report: &Report, (first, last): (u64, u64), led: &[Led]) -> Byte
     out.put_u64_le(first);
     out.put_u64_le(last);
     put_accounts(&mut out, &report.resting);
+    put_groups(&mut out, &report.stopped);
     out.put_u32_le(u32::try_from(led.len()).unwrap_or(u32::MAX));
     for led in led {
         out.put_u64_le(led.group.0);
@@ -110,6 +116,24 @@ fn put_accounts(out: &mut BytesMut, accounts: &BTreeSet<String>) {
         out.put_u16_le(length);
         out.put_slice(name.as_bytes());
     }
+}
+
+fn put_groups(out: &mut BytesMut, groups: &BTreeSet<GroupNumber>) {
+    let told = groups.len().min(REPORT_STOPPED_MAX);
+    out.put_u32_le(told as u32);
+    for group in groups.iter().take(told) {
+        out.put_u64_le(group.0);
+    }
+}
+
+fn take_groups(bytes: &mut Bytes) -> Result<BTreeSet<GroupNumber>, MalformedReport> {
+    let count = bytes.try_get_u32_le().map_err(|_| MalformedReport)?;
+    let mut groups = BTreeSet::new();
+    for _ in 0..count {
+        let group = bytes.try_get_u64_le().map_err(|_| MalformedReport)?;
+        groups.insert(GroupNumber(group));
+    }
+    Ok(groups)
 }
 
 fn take_accounts(bytes: &mut Bytes) -> Result<BTreeSet<String>, MalformedReport> {
@@ -136,6 +160,7 @@ pub(super) fn decode(mut bytes: Bytes) -> Result<Heard, MalformedReport> {
     let (memory_bytes, storage_bytes) = (number()?, number()?);
     let groups = GroupNumber(number()?)..=GroupNumber(number()?);
     let resting = take_accounts(&mut bytes)?;
+    let stopped = take_groups(&mut bytes)?;
     let count = bytes.try_get_u32_le().map_err(|_| MalformedReport)?;
     let count = usize::try_from(count).map_err(|_| MalformedReport)?;
     if count.checked_mul(LED_BYTES) != Some(bytes.len()) {
@@ -155,6 +180,7 @@ pub(super) fn decode(mut bytes: Bytes) -> Result<Heard, MalformedReport> {
         memory_bytes,
         storage_bytes,
         resting,
+        stopped,
         led,
     };
     Ok(Heard { report, groups })
@@ -269,6 +295,7 @@ mod tests {
             memory_bytes: 7,
             storage_bytes: u64::MAX,
             resting: ["A", "", "another"].map(str::to_owned).into(),
+            stopped: [GroupNumber(8), GroupNumber(9)].into(),
             led: vec![led(1, 2), led(3, u64::MAX)],
         };
         let pieces = encode(&report);

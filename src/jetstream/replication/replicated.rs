@@ -15,7 +15,7 @@ use storage::engine::{FileEngine, Form, Recovered, Replica, StreamId};
 use storage::journal::Damage;
 use storage::store::{FileStore, Limits, MemStore, Store};
 
-use super::super::core::{Retirement, StreamCore};
+use super::super::core::{Retirement, StreamCore, Unsupported};
 use super::super::meta::StreamAssignment;
 use super::super::registry::{AccountStreams, Stream};
 use super::super::shard::{GivenUp, Glance, ReplicaSetup, Streams, Surrendered};
@@ -94,6 +94,8 @@ pub(super) struct Looked {
     pub leaderless: Vec<GroupNumber>,
     /// Groups whose replica here is spoilt, and why.
     pub spoilt: Vec<(GroupNumber, String)>,
+    /// Groups into whose stream a later version has written what the replica here cannot keep to.
+    pub unsupported: Vec<(GroupNumber, Unsupported)>,
 }
 
 /// A replica that cannot go on under its id.
@@ -511,7 +513,13 @@ impl Replicated {
         let mut looked = Looked::default();
         for (number, running) in &mut *self.running.lock() {
             let group = *number;
-            let Glance { role, spoilt } = running.replica.port.glance(running.seen.as_ref());
+            let Glance {
+                role,
+                spoilt,
+                unsupported,
+            } = running.replica.port.glance(running.seen.as_ref());
+            let unsupported = unsupported.map(|unsupported| (group, unsupported));
+            looked.unsupported.extend(unsupported);
             looked.spoilt.extend(spoilt.map(|reason| (group, reason)));
             if let Some(role) = role {
                 let led = matches!(running.seen, Some(Role::Leader { .. }));
@@ -534,6 +542,8 @@ impl Replicated {
                 looked.leaderless.push(group);
             }
         }
+        let stopped = looked.unsupported.iter().map(|(group, _)| *group);
+        looked.changed |= self.view.set_stopped(stopped.collect());
         looked
     }
 }

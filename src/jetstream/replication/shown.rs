@@ -181,6 +181,8 @@ impl Shown {
                 }
                 Form::Raft => match replicated.replica(of.group) {
                     None => Some("group node missing"),
+                    // Nothing is wrong with it, but for this version.
+                    Some(replica) if replica.port.status().unsupported.is_some() => None,
                     // A replica whose leader is out of reach, and that has no majority for another one, still follows it.
                     Some(replica) => fault_of(&replica.port.status()).or_else(|| {
                         let leader = replicated.view.stream_leader(&of.account, &of.stream);

@@ -1,5 +1,6 @@
 //! Whole servers' JetStream in one process, linked over loopback. Clients' messages do not pass between them: only the API does.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::mpsc;
 use std::sync::{Arc, Mutex as StdMutex};
@@ -15,11 +16,12 @@ use super::*;
 use crate::broker::{Broker, GLOBAL_ACCOUNT, Inbound, InternalTarget, Outgoing, PublishCache};
 use crate::cluster::link::testing::{Neighbour, until};
 use crate::config::options::MetaCompaction;
-use crate::jetstream::core::AckForm;
+use crate::jetstream::core::{AckForm, ConsumerAction, ConsumerCreate, StreamRequest};
 use crate::jetstream::limits::{AccountLimits, ServerLimits};
 use crate::jetstream::meta::Command;
 use crate::jetstream::monitor::Settings;
-use crate::jetstream::types::{StreamConfig, Time};
+use crate::jetstream::registry::StreamPort;
+use crate::jetstream::types::{ConsumerConfig, REQUIRED_LEVEL, StreamConfig, Time};
 use crate::jetstream::{JetStream, Setup, WaitingMax};
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -488,6 +490,108 @@ async fn what_a_later_version_configured_is_offline_and_named_everywhere_until_i
             }
             assert!(begun.elapsed() < PATIENCE, "{list}");
         }
+    }
+    stop(servers).await;
+}
+
+/// Has whoever leads a stream's group log a consumer as a later version would, past the API of this one.
+async fn log_later_consumer(servers: &[Server], stream: &str, name: &str) {
+    let config = ConsumerConfig {
+        name: name.to_owned(),
+        durable_name: name.to_owned(),
+        metadata: BTreeMap::from([(REQUIRED_LEVEL.to_owned(), "77".to_owned())]),
+        ..ConsumerConfig::default()
+    };
+    let begun = std::time::Instant::now();
+    loop {
+        for server in servers {
+            let cluster = server.jetstream.cluster().expect("it is part of one");
+            let Some(replica) = cluster.replica(stream) else {
+                continue;
+            };
+            if replica.status().unsupported.is_some() {
+                return;
+            }
+            let create = ConsumerCreate {
+                name: name.to_owned(),
+                config: config.clone(),
+                action: ConsumerAction::Create,
+                check_update: |_, _| Ok(()),
+                consumers_max: -1,
+            };
+            let request = StreamRequest::ConsumerCreate(Box::new(create));
+            // A leader stops at it; the others refuse.
+            replica.port.port.ask(request, Box::new(|_| ()));
+        }
+        assert!(begun.elapsed() < PATIENCE, "nobody takes it");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// Waits until a server gives an answer that is as it should be.
+async fn await_answer(server: &Server, subject: &str, is_it: impl Fn(&Value) -> bool) -> Value {
+    let begun = std::time::Instant::now();
+    loop {
+        let answer = server.ask(subject, Value::Null).await;
+        if is_it(&answer) {
+            return answer;
+        }
+        assert!(begun.elapsed() < PATIENCE, "{subject}: {answer}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+async fn check_that_its_consumer_keeps_it_offline(servers: &[Server]) {
+    for server in servers {
+        let is_offline = |answer: &Value| answer["error"]["err_code"] == 10194;
+        let info = await_answer(server, "STREAM.INFO.R2", is_offline).await;
+        let text = "stream is offline: stopped - unsupported consumer \"later\"";
+        assert_eq!(info["error"]["description"], text);
+        let info = server.ask("CONSUMER.INFO.R2.later", Value::Null).await;
+        assert_eq!(info["error"]["err_code"], 10195, "{info}");
+        let text = info["error"]["description"].as_str().unwrap();
+        let reason = "unsupported - required API level: 77, current API level: 4";
+        assert_eq!(text, format!("consumer is offline: {reason}"));
+        let list = server.ask("CONSUMER.LIST.R2", Value::Null).await;
+        assert_eq!(list["missing"], json!(["later"]), "{list}");
+        assert_eq!(list["offline"], json!({ "later": reason }));
+        let names = server.ask("CONSUMER.NAMES.R2", Value::Null).await;
+        assert_eq!(names["consumers"], json!(["later"]));
+        let is_named = |list: &Value| list["offline"]["R2"].is_string();
+        let list = await_answer(server, "STREAM.LIST", is_named).await;
+        assert_eq!(list["missing"], json!(["R2"]), "{list}");
+        let names = server.ask("STREAM.NAMES", Value::Null).await;
+        assert_eq!(names["streams"], json!(["R2"]), "{names}");
+        assert_eq!(server.jetstream.fault(), None);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_consumer_of_a_later_version_stops_the_replicas_of_its_stream_and_is_named_everywhere() {
+    let directories = directories();
+    let mut servers = three(&directories).await;
+    let config = json!({ "name": "R2", "subjects": ["r2"], "num_replicas": 2 });
+    let is_made = |answer: &Value| answer.get("error").is_none();
+    let begun = std::time::Instant::now();
+    while !is_made(&servers[0].ask("STREAM.CREATE.R2", config.clone()).await) {
+        assert!(begun.elapsed() < PATIENCE);
+    }
+    log_later_consumer(&servers, "R2", "later").await;
+    check_that_its_consumer_keeps_it_offline(&servers).await;
+    stop(servers).await;
+    servers = three(&directories).await;
+    check_that_its_consumer_keeps_it_offline(&servers).await;
+    let deleted = servers[1].ask("STREAM.DELETE.R2", Value::Null).await;
+    assert_eq!(deleted["success"], true, "{deleted}");
+    for server in &servers {
+        await_info(server, "R2", |info| info["error"]["err_code"] == 10059).await;
+    }
+    let begun = std::time::Instant::now();
+    while !is_made(&servers[0].ask("STREAM.CREATE.R2", config.clone()).await) {
+        assert!(begun.elapsed() < PATIENCE);
+    }
+    for server in &servers {
+        await_info(server, "R2", is_made).await;
     }
     stop(servers).await;
 }

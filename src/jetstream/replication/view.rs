@@ -14,7 +14,7 @@ use super::super::api::elsewhere::Carried;
 use super::super::api::handler::{Answer, Context, Server, refuse_operation, shares};
 use super::super::api::now;
 use super::super::api::route::Operation;
-use super::super::meta::{Form, Sighting, Sightings, StreamAssignment};
+use super::super::meta::{Form, Group, Sighting, Sightings, StreamAssignment};
 use super::super::shard::Streams;
 use super::super::types::{ErrorCode, Storage, Time};
 use super::leaders::{self, Leaders, Report};
@@ -32,6 +32,8 @@ pub(super) struct View {
     streams: Arc<Streams>,
     /// Accounts without JetStream that this server has replicas of.
     resting: RwLock<BTreeSet<String>>,
+    /// Groups whose replica here has stopped at what a later version wrote.
+    stopped: RwLock<BTreeSet<GroupNumber>>,
     /// What other servers said last that they hold, and when.
     heard: RwLock<HashMap<Arc<str>, Heard>>,
     /// Streams with one replica that are here, by account and name.
@@ -46,6 +48,8 @@ struct Heard {
     storage_bytes: u64,
     /// Accounts that have no JetStream there.
     resting: BTreeSet<String>,
+    /// Groups whose replica there has stopped at what a later version wrote.
+    stopped: BTreeSet<GroupNumber>,
     at: Time,
 }
 
@@ -63,6 +67,7 @@ impl View {
             machine,
             leaders: Leaders::default(),
             resting: RwLock::default(),
+            stopped: RwLock::default(),
             accounts,
             streams,
             heard: RwLock::default(),
@@ -143,12 +148,36 @@ impl View {
         *server == *self.own || self.links.is_connected(server, Channel::Control)
     }
 
+    /// The replicas here that have stopped at what a later version wrote; whether they are others than before.
+    pub fn set_stopped(&self, groups: BTreeSet<GroupNumber>) -> bool {
+        let changed = *self.stopped.read() != groups;
+        if changed {
+            *self.stopped.write() = groups;
+        }
+        changed
+    }
+
+    /// A server that can be reached and whose replica has stopped at what a later version wrote: it knows why the stream is offline.
+    fn stopped_on(&self, group: &Group) -> Option<Arc<str>> {
+        if self.stopped.read().contains(&group.number) {
+            return Some(Arc::clone(&self.own));
+        }
+        let heard = self.heard.read();
+        let mut servers = group.everyone().map(|member| member.server.as_str());
+        let stopped = servers.find(|server| {
+            let heard = heard.get(*server);
+            heard.is_some_and(|heard| heard.stopped.contains(&group.number)) && self.reaches(server)
+        });
+        stopped.map(Arc::from)
+    }
+
     /// What this server tells all others.
     pub fn report(&self) -> Report {
         Report {
             memory_bytes: self.streams.held_bytes(Storage::Memory),
             storage_bytes: self.streams.held_bytes(Storage::File),
             resting: self.resting(),
+            stopped: self.stopped.read().clone(),
             led: self.leaders.led_by(&self.own),
         }
     }
@@ -169,6 +198,7 @@ impl View {
             memory_bytes: report.memory_bytes,
             storage_bytes: report.storage_bytes,
             resting: report.resting,
+            stopped: report.stopped,
             at: now(),
         };
         self.heard.write().insert(Arc::clone(from), heard);
@@ -230,6 +260,8 @@ impl View {
 struct Share {
     /// Streams that it leads, as the API shows them in a list.
     streams: Vec<Box<RawValue>>,
+    /// Streams that it cannot run, and why.
+    offline: BTreeMap<String, String>,
     usage: shares::Usage,
 }
 
@@ -266,6 +298,9 @@ impl Directory for View {
         if let Some(server) = leader.filter(|server| self.reaches(server)) {
             return StreamLeader::Server(server);
         }
+        if let Some(server) = self.stopped_on(&assignment.group) {
+            return StreamLeader::Server(server);
+        }
         if let Some(reason) = &assignment.stored.unsupported {
             return StreamLeader::Unsupported(reason.clone());
         }
@@ -297,6 +332,7 @@ impl Directory for View {
                 Operation::StreamList => shares::streams(&context, led),
                 _ => Vec::new(),
             },
+            offline: account.all_offline(),
             usage: shares::usage(&context, led),
         };
         // Values of the API: there is always JSON of them.
@@ -319,13 +355,14 @@ impl Directory for View {
             client: None,
             body: &carried.body,
         };
-        let mut streams = BTreeMap::new();
+        let (mut streams, mut offline) = (BTreeMap::new(), BTreeMap::new());
         let mut usage = shares::Usage::default();
         for share in given {
             let Ok(share) = serde_json::from_slice::<Share>(&share) else {
                 continue;
             };
             usage.add(&share.usage);
+            offline.extend(share.offline);
             for info in share.streams {
                 if let Ok(named) = serde_json::from_str::<Named>(info.get()) {
                     streams.insert(named.config.name, info);
@@ -336,7 +373,7 @@ impl Directory for View {
             tracing::debug!("{silent} servers did not say what they have");
         }
         match operation {
-            Operation::StreamList => shares::list_page(&context, streams),
+            Operation::StreamList => shares::list_page(&context, streams, &offline),
             _ => shares::account_info(&context, &usage),
         }
     }

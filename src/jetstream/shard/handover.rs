@@ -184,6 +184,10 @@ impl Slot {
             Err(ReceiveError::Outdated) => return Ok(false),
             other => self.or_fail(other)?,
         }
+        self.stop_unsupported();
+        if let Some(offline) = &self.offline {
+            return Err(offline.0.clone());
+        }
         let position = raft::group::Checkpoint::decode(self.core.group());
         let position = position.map_err(|error| error.to_string());
         let Some(replica) = self.replica.as_deref_mut() else {

@@ -20,7 +20,9 @@ use super::replica_port::ReplicaPort;
 use super::replicated_log::ReplicatedLog;
 use super::slot::Slot;
 use crate::broker::{Account, InternalSubscription, InternalTarget};
-use crate::jetstream::core::{ApplyError, Divergence, LogPlace, Mark, Receiving, StreamCore};
+use crate::jetstream::core::{
+    ApplyError, Divergence, LogPlace, Mark, Receiving, StreamCore, Unsupported,
+};
 use crate::jetstream::intake::{self, Purpose};
 use crate::jetstream::log::{Checkpoint, Log, LogError};
 use crate::jetstream::usage::Meter;
@@ -67,6 +69,8 @@ pub(crate) struct ReplicaStatus {
     pub catchup: Option<Catchup>,
     /// Why it takes nothing any more.
     pub offline: Option<String>,
+    /// What a later version has written into it, so that it takes nothing any more.
+    pub unsupported: Option<Unsupported>,
     /// Why what it holds is of no use, if it is not: it differs from the other replicas, or cannot be read or written. Another one has to take its place.
     pub spoilt: Option<String>,
 }
@@ -139,6 +143,7 @@ impl Slot {
             divergence: None,
             catchup: None,
             offline: None,
+            unsupported: None,
             spoilt: None,
         };
         let status = Arc::new(Mutex::new(status));
@@ -175,6 +180,8 @@ impl Slot {
             prepared: VecDeque::new(),
             prepared_last: 0,
         }));
+        slot.stop_unsupported();
+        slot.replica_changed();
         let port = ReplicaPort {
             port: slot.port.clone(),
             status,
@@ -243,6 +250,7 @@ impl Slot {
                     self.spoil("what a message counted in the stream's state cannot be read here");
                 }
                 Ok(()) => {}
+                Err(ApplyError::Unsupported { .. }) => self.stop_unsupported(),
                 Err(error @ ApplyError::Store { .. }) => self.spoil(&error.to_string()),
                 Err(error) => self.fail(&error.to_string()),
             }
@@ -403,6 +411,9 @@ impl Slot {
             status.spoilt.clone_from(&replica.spoilt);
         }
         status.catchup = replica.receives.then(|| replica.catchup.clone());
+        if status.unsupported.is_none() && offline.is_some() {
+            status.unsupported = self.core.unsupported().cloned();
+        }
         status.offline = offline;
         drop(status);
         replica.differences.send_if_modified(|known| {

@@ -14,7 +14,7 @@ use super::replicated_log::Proposer;
 use super::slot::Slot;
 use crate::broker::Account;
 use crate::jetstream::core::{
-    Divergence, Manifest, Mark, ReceivingNeeds, Recollection, Retirement,
+    Divergence, Manifest, Mark, ReceivingNeeds, Recollection, Retirement, Unsupported,
 };
 
 /// A replica on its shard, as others reach it. Clones reach the same one.
@@ -33,6 +33,8 @@ pub(crate) struct Glance {
     pub role: Option<Role>,
     /// Why what it holds is of no use.
     pub spoilt: Option<String>,
+    /// What a later version has written into it, so that it takes nothing any more.
+    pub unsupported: Option<Unsupported>,
 }
 
 /// The replica is not there any more.
@@ -52,6 +54,7 @@ impl ReplicaPort {
         Glance {
             role: (seen != Some(&status.role)).then(|| status.role.clone()),
             spoilt: status.spoilt.clone(),
+            unsupported: status.unsupported.clone(),
         }
     }
 

@@ -301,11 +301,6 @@ impl Slot {
         if self.offline.is_some() {
             return;
         }
-        tracing::error!(
-            "JetStream stream '{} > {}' is offline: {reason}",
-            self.account.name(),
-            self.core.name()
-        );
         self.port.faults.note(
             self.port.slot,
             format!(
@@ -314,8 +309,27 @@ impl Slot {
                 self.core.name()
             ),
         );
+        self.go_offline(reason, ErrorCode::StreamStoreFailed);
+    }
+
+    /// The same where nothing is wrong with what is here, but for this version.
+    pub(super) fn stop_unsupported(&mut self) {
+        if self.offline.is_none()
+            && let Some(unsupported) = self.core.unsupported()
+        {
+            let reason = unsupported.reason.clone();
+            self.go_offline(&reason, ErrorCode::StreamOfflineReason);
+        }
+    }
+
+    fn go_offline(&mut self, reason: &str, refusal: ErrorCode) {
+        tracing::error!(
+            "JetStream stream '{} > {}' is offline: {reason}",
+            self.account.name(),
+            self.core.name()
+        );
         self.offline = Some(Offline(reason.to_owned()));
-        let refusal = StreamReply::Refused(ErrorCode::StreamStoreFailed.with(reason));
+        let refusal = StreamReply::Refused(refusal.with(reason));
         for (_, answer) in self.requests.drain() {
             answer(refusal.clone());
         }

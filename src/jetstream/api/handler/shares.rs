@@ -102,33 +102,52 @@ pub(crate) fn streams(context: &Context<'_>, leads: impl Fn(&str) -> bool) -> Ve
 }
 
 /// A page of all streams, of what the servers gave; those that nobody gave are named as missing.
-pub(crate) fn list_page(context: &Context<'_>, given: BTreeMap<String, Box<RawValue>>) -> Answer {
-    answer(page(context, given))
+pub(crate) fn list_page(
+    context: &Context<'_>,
+    given: BTreeMap<String, Box<RawValue>>,
+    offline: &BTreeMap<String, String>,
+) -> Answer {
+    answer(page(context, given, offline))
 }
 
 fn page(
     context: &Context<'_>,
     mut given: BTreeMap<String, Box<RawValue>>,
+    elsewhere: &BTreeMap<String, String>,
 ) -> Result<RawStreamListPage, ApiError> {
     let (request, streams) = matching(context)?;
     let offset = at_most(request.offset, streams.len());
     let total = streams.len();
     let (mut shown, mut missing) = (Vec::new(), Vec::new());
+    let mut offline = BTreeMap::new();
     for stream in streams.iter().skip(offset).take(LIST_PAGE) {
-        match given.remove(&stream.name) {
+        let name = &stream.name;
+        match given.remove(name) {
             Some(info) => shown.push(info),
-            None => missing.push(stream.name.clone()),
+            None => {
+                missing.push(name.clone());
+                offline.extend(elsewhere.get_key_value(name).map(cloned));
+            }
         }
     }
-    // Those that nobody can run stand beside the first page.
-    let offline = match offset {
+    // Those that this server cannot run stand beside the first page.
+    let here = match offset {
         0 if request.subject.is_empty() => context.account.all_offline(),
         _ => BTreeMap::new(),
     };
-    missing.extend(offline.keys().cloned());
+    let total = total + here.len();
+    for (name, reason) in here {
+        match given.remove(&name) {
+            Some(info) => shown.push(info),
+            None => {
+                missing.push(name.clone());
+                offline.insert(name, reason);
+            }
+        }
+    }
     Ok(RawStreamListPage {
         paged: Paged {
-            total: total + offline.len(),
+            total,
             offset,
             limit: LIST_PAGE,
         },
@@ -136,6 +155,10 @@ fn page(
         missing,
         offline,
     })
+}
+
+fn cloned<K: Clone, V: Clone>((key, value): (&K, &V)) -> (K, V) {
+    (key.clone(), value.clone())
 }
 
 /// What the account uses on all servers together.

@@ -53,6 +53,8 @@ pub(super) enum Applied {
 pub(super) enum Failure {
     Decode(DecodeError),
     Store(ChangeError),
+    /// A later version has written it.
+    Unsupported,
 }
 
 impl From<DecodeError> for Failure {
@@ -107,6 +109,9 @@ impl StreamCore {
                 .next()
                 .map_err(Failure::from)
                 .and_then(|op| match op {
+                    Some(op) if at.term.is_some() && self.is_beyond(&op) => {
+                        Err(Failure::Unsupported)
+                    }
                     Some(op) => self.apply_op(&op, header, world, effects).map(Some),
                     None => Ok(None),
                 });
@@ -114,6 +119,7 @@ impl StreamCore {
                 Ok(Some(outcome)) => outcome,
                 Ok(None) => break,
                 Err(Failure::Decode(source)) => return Err(ApplyError::Decode { index, source }),
+                Err(Failure::Unsupported) => return Err(ApplyError::Unsupported { index }),
                 Err(Failure::Store(source)) => return Err(ApplyError::Store { index, source }),
             };
             while waiters

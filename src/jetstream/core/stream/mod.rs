@@ -190,6 +190,12 @@ pub enum ApplyError {
         /// What the store says.
         source: ChangeError,
     },
+    /// A later version has written it.
+    #[error("entry {index} is of a later version")]
+    Unsupported {
+        /// Which entry.
+        index: u64,
+    },
 }
 
 /// A stream and its consumers.
@@ -225,6 +231,8 @@ pub struct StreamCore {
     has_replicas: bool,
     /// How many batches may be open, shared with the server's other streams.
     batch_quota: Arc<BatchQuota>,
+    /// What a later version has written into it, so that it cannot go on.
+    unsupported: Option<Unsupported>,
     /// How far fast batches are, for when this replica leads.
     fast_trails: FastTrails,
     /// What its consumers' acks are sent to.
@@ -266,6 +274,7 @@ impl StreamCore {
             store,
             has_replicas: false,
             batch_quota: Arc::default(),
+            unsupported: None,
             fast_trails: FastTrails::default(),
             ack_names: AckNames::new(domain, "", &config.name, AckForm::default()),
             config: Arc::new(config),

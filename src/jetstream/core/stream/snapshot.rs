@@ -146,7 +146,10 @@ impl StreamCore {
         domain: &str,
         store: Box<dyn Store>,
     ) -> Result<Self, BeginError> {
-        Self::restore_noting(snapshot, domain, store, &mut Findings::default())
+        let mut findings = Findings::default();
+        let mut core = Self::restore_noting(snapshot, domain, store, &mut findings)?;
+        core.unsupported = findings.verdict();
+        Ok(core)
     }
 
     /// The same, and notes what a later version has written.
@@ -213,6 +216,7 @@ impl StreamCore {
             applied_ns,
             has_replicas: false,
             batch_quota: Arc::default(),
+            unsupported: None,
             fast_trails: FastTrails::default(),
             ack_names: AckNames::new(domain, "", &config.name, AckForm::default()),
             config: Arc::new(config),

@@ -82,14 +82,42 @@ impl Findings {
         for (_, entry) in entries {
             self.note_entry(core, &mut names, entry);
         }
+        self.verdict().map_or(Ok(()), Err)
+    }
+
+    /// What they come to.
+    pub(super) fn verdict(self) -> Option<Unsupported> {
         let first = self.consumers.values().next();
         let stopped = first.map(|(name, _)| format!("stopped - unsupported consumer {name:?}"));
-        match self.stream.or(stopped) {
-            None => Ok(()),
-            Some(reason) => Err(Unsupported {
-                reason,
-                consumers: self.consumers.into_values().collect(),
-            }),
+        let reason = self.stream.or(stopped)?;
+        Some(Unsupported {
+            reason,
+            consumers: self.consumers.into_values().collect(),
+        })
+    }
+}
+
+impl StreamCore {
+    /// What a later version has written into a replica's state, or into an entry that its group has committed. It has to stop then, as it is.
+    pub fn unsupported(&self) -> Option<&Unsupported> {
+        self.unsupported.as_ref()
+    }
+
+    /// Looks at an operation that a group has committed, before it is applied; whether it is beyond this version. Other than the log of one replica, that of a group
+    /// grows while it is applied.
+    pub(super) fn is_beyond(&mut self, op: &Op<'_>) -> bool {
+        let mut findings = Findings::default();
+        match *op {
+            Op::Config { json } => findings.note_stream(json),
+            Op::ConsumerCreate { id, name, json } => findings.note_consumer(id, name, json),
+            Op::ConsumerUpdate { id, json } => {
+                if let Some(consumer) = self.consumers.get(&id) {
+                    findings.note_consumer(id, &consumer.name, json);
+                }
+            }
+            _ => return false,
         }
+        self.unsupported = findings.verdict();
+        self.unsupported.is_some()
     }
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use storage::store::{Limits, MemStore};
 
 use super::*;
-use crate::jetstream::core::{RecoverError, Unsupported};
+use crate::jetstream::core::{LogPlace, RecoverError, Unsupported};
 use crate::jetstream::types::{API_LEVEL, REQUIRED_LEVEL};
 
 fn recover(snapshot: &[u8], entries: &[(u64, Bytes)]) -> Result<StreamCore, RecoverError> {
@@ -89,4 +89,37 @@ fn a_consumer_that_cannot_be_kept_to_stops_its_stream() {
     };
     assert_eq!(refusal(&before, &bench.log), expected);
     assert_eq!(refusal(&bench.core.snapshot(), &[]), expected);
+}
+
+#[test]
+fn a_replica_stops_before_what_its_group_has_of_a_later_version() {
+    let store = || Box::new(MemStore::new(Limits::default()));
+    let mut later = Bench::new(stream("S", &["s"]));
+    later.publish("s", "one");
+    later.consumer(ConsumerConfig {
+        metadata: needs("77"),
+        ..durable("later")
+    });
+    let mut replica = Bench::new(stream("S", &["s"]));
+    replica.core.follow(&mut replica.effects);
+    let mut taken = Vec::new();
+    for (index, entry) in later.log.clone() {
+        let at = LogPlace {
+            index,
+            term: Some(1),
+        };
+        let result = replica.step(|core, step| core.take_committed(at, &entry, step));
+        taken.push(result.map_err(|error| error.to_string()));
+    }
+    assert_eq!(taken[0], Ok(()));
+    assert_eq!(taken[1], Err("entry 2 is of a later version".to_owned()));
+    assert_eq!(replica.core.consumer_count(), 0);
+    let expected = BTreeMap::from([("later".to_owned(), too_high("77"))]);
+    let found = replica.core.unsupported().expect("it stopped");
+    assert_eq!(found.consumers, expected);
+    // The same where the state has it: after a start, or as another replica gives it.
+    let restored = StreamCore::restore(&later.core.snapshot(), "", store()).expect("reads");
+    let found = restored.unsupported().expect("it is found");
+    assert_eq!(found.reason, "stopped - unsupported consumer \"later\"");
+    assert_eq!(found.consumers, expected);
 }

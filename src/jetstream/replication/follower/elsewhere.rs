@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use raft::group::GroupNumber;
 
+use super::super::super::core::Unsupported;
 use super::super::super::meta::{Form, Meta, StreamAssignment};
 use super::super::super::registry::{AccountStreams, Stream};
 use super::super::ask::RemotePort;
@@ -80,6 +81,20 @@ impl Follower {
                     elsewhere.insert(key, shown);
                 }
             }
+        }
+    }
+
+    /// Names a stream as offline whose replica here has stopped at what a later version wrote into the stream's log.
+    pub fn show_stopped(&self, group: GroupNumber, unsupported: Unsupported) {
+        let meta = self.reporter.machine.meta();
+        let Some((of, _)) = meta.all_streams().find(|(of, _)| of.group == group) else {
+            return;
+        };
+        if let Some(account) = self.accounts.get(&of.account)
+            && account.offline(&of.stream).is_none()
+        {
+            let Unsupported { reason, consumers } = unsupported;
+            account.set_unsupported(&of.stream, reason, consumers);
         }
     }
 

@@ -424,6 +424,7 @@ impl Follower {
             Kind::Replica(stream) => {
                 if let Some(account) = account {
                     account.remove_exactly(stream);
+                    self.forget_stopped(&account, &holding.stream, group);
                 }
                 self.replicated.let_go(group, Retirement::Removed)
             }
@@ -435,6 +436,14 @@ impl Follower {
                 let stored = self.streams.forget_offline(&account.name, &holding.stream);
                 stored.or_else(|| self.replicated.let_go(group, Retirement::Removed))
             }
+        }
+    }
+
+    /// A replica that has stopped at what a later version wrote goes, and with it what was said of that.
+    fn forget_stopped(&self, account: &AccountStreams, stream: &str, group: GroupNumber) {
+        let replica = self.replicated.replica(group);
+        if replica.is_some_and(|replica| replica.port.status().unsupported.is_some()) {
+            account.set_online(stream);
         }
     }
 
@@ -463,6 +472,7 @@ impl Follower {
             Kind::Replica(running) => {
                 if let Some(streams) = streams {
                     streams.remove_exactly(running);
+                    self.forget_stopped(&streams, stream, group);
                 }
                 let in_memory = running.config().storage == Storage::Memory;
                 let id = self.replicated.let_go(group, Retirement::LeadershipLost)?;
