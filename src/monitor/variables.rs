@@ -36,7 +36,7 @@ pub fn answer() -> Response {
 pub fn variables() -> Variables {
     let memory = memory();
     Variables {
-        cmdline: shown_command_line(),
+        cmdline: command_line(),
         memstats: Memory {
             alloc: memory.anonymous,
             heap_alloc: memory.anonymous,
@@ -51,10 +51,6 @@ const HIDDEN: &str = "[REDACTED]";
 
 /// The words of the command line, without secrets.
 pub fn command_line() -> Vec<String> {
-    shown_command_line()
-}
-
-fn shown_command_line() -> Vec<String> {
     redacted(std::env::args_os().map(|word| word.to_string_lossy().into_owned()))
 }
 
