@@ -376,13 +376,15 @@ async fn monitoring_is_encrypted_with_the_certificate_for_clients() {
     let certificates = Certificates::new();
     let folder = certificates.0.path().display().to_string();
     // Clients must show certificates, who looks at monitoring need not.
-    let config = |name: &str| {
+    let config = |name: &str, timeout: &str| {
         format!(
             "https: '127.0.0.1:-1'\ntls {{ cert_file: '{folder}/{name}.pem', key_file: '{folder}/{name}.key', \
-             ca_file: '{folder}/ca.pem', verify: true }}"
+             ca_file: '{folder}/ca.pem', verify: true, timeout: {timeout} }}"
         )
     };
-    let mut server = ServerOptions::default().config(&config("server")).start();
+    let mut server = ServerOptions::default()
+        .config(&config("server", "600"))
+        .start();
     let line = server.wait_for_log("Starting https monitor on 127.0.0.1:");
     let port: u16 = line.rsplit(':').next().unwrap().parse().unwrap();
     let authority = certificates.path("ca.pem");
@@ -403,9 +405,12 @@ async fn monitoring_is_encrypted_with_the_certificate_for_clients() {
         .await
         .expect_err("the certificate is for another host");
 
-    server.write_config(&config("client"));
+    server.write_config(&config("client", "3"));
     server.signal(rustix::process::Signal::HUP);
     server.wait_for_log("Reloaded server configuration");
     let answer = https_get(port, authority, "client", "/healthz").await;
     assert!(answer.unwrap().contains("{\"status\":\"ok\"}"));
+    // From now on a handshake may take that long and no longer.
+    let mut silent = Wire::connect(([127, 0, 0, 1], port).into());
+    silent.expect_closed();
 }

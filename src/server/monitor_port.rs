@@ -22,17 +22,20 @@ use crate::tls::{self, ServerConfig, TlsError, TlsStream};
 /// Handshakes that may go on at one time; who comes beyond that is turned away.
 const HANDSHAKES_MAX: usize = 64;
 
-/// How the port is encrypted. Shared, so that a reload can put another certificate in its place.
-#[derive(Clone)]
-pub(super) struct MonitorTls {
-    config: Arc<ArcSwap<ServerConfig>>,
+/// The certificate, and how long a handshake may take.
+pub(super) struct Encryption {
+    config: Arc<ServerConfig>,
     timeout: Duration,
 }
 
+/// How the port is encrypted. Shared, so that a reload can put something else in its place.
+#[derive(Clone)]
+pub(super) struct MonitorTls(Arc<ArcSwap<Encryption>>);
+
 impl MonitorTls {
-    /// From now on this is the certificate.
-    pub(super) fn change(&self, config: Arc<ServerConfig>) {
-        self.config.store(config);
+    /// Whoever connects from now on is served so.
+    pub(super) fn change(&self, encryption: Encryption) {
+        self.0.store(Arc::new(encryption));
     }
 }
 
@@ -49,10 +52,8 @@ impl MonitorPort {
         let Some(monitor) = &options.monitor else {
             return Ok(None);
         };
-        let tls = encryption(options)?.map(|config| MonitorTls {
-            config: Arc::new(ArcSwap::new(config)),
-            timeout: timeout(options),
-        });
+        let tls = encryption(options)?;
+        let tls = tls.map(|encryption| MonitorTls(Arc::new(ArcSwap::from_pointee(encryption))));
         let host = monitor.host.as_deref().unwrap_or(&options.host);
         let listener = listen(host, monitor.listens_on()).map_err(StartError::Monitor)?;
         Ok(Some(Self {
@@ -92,7 +93,7 @@ impl MonitorPort {
 }
 
 /// What the port is encrypted with, when it is: the certificate for clients. Who asks need show none.
-pub(super) fn encryption(options: &Options) -> Result<Option<Arc<ServerConfig>>, TlsError> {
+pub(super) fn encryption(options: &Options) -> Result<Option<Encryption>, TlsError> {
     let monitor = options.monitor.as_ref();
     let is_encrypted = monitor.is_some_and(|monitor| monitor.is_encrypted());
     let Some(tls) = options.tls.as_ref().filter(|_| is_encrypted) else {
@@ -103,12 +104,10 @@ pub(super) fn encryption(options: &Options) -> Result<Option<Arc<ServerConfig>>,
         pinned_keys: Default::default(),
         ..tls.clone()
     };
-    tls::server_config(&without_peers).map(Some)
-}
-
-fn timeout(options: &Options) -> Duration {
-    let tls = options.tls.clone().unwrap_or_default();
-    tls.timeout
+    Ok(Some(Encryption {
+        config: tls::server_config(&without_peers)?,
+        timeout: tls.timeout,
+    }))
 }
 
 /// Serves a router until it is told to stop.
@@ -150,8 +149,11 @@ impl Encrypted {
             };
             let (tls, sender) = (tls.clone(), sender.clone());
             tokio::spawn(async move {
-                let config = tls.config.load_full();
-                match tls::accept(stream, config, tls.timeout).await {
+                let (config, timeout) = {
+                    let encryption = tls.0.load();
+                    (Arc::clone(&encryption.config), encryption.timeout)
+                };
+                match tls::accept(stream, config, timeout).await {
                     Ok(socket) => drop(sender.send((TlsStream::new(socket), from)).await),
                     Err(error) => tracing::debug!("monitoring: {from}: {error}"),
                 }

@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 use std::time::SystemTime;
 
 use super::files::write_pid_file;
-use super::monitor_port::encryption;
+use super::monitor_port::{Encryption, encryption};
 use super::notify::{State, notify};
 use super::start::{Server, client_tls};
 use super::streams::{StreamAccounts, stream_accounts};
@@ -17,7 +17,7 @@ use crate::config::changes::{Apply, Change, NotReloadable, changes};
 use crate::config::{ConfigError, Options};
 use crate::connection::{Terms, WebSocketError};
 use crate::logging::PreparedLog;
-use crate::tls::{ServerConfig, TlsError};
+use crate::tls::TlsError;
 
 /// Why the configuration stays as it was.
 #[derive(Debug, thiserror::Error)]
@@ -54,7 +54,7 @@ struct Prepared {
     changes: Vec<Change>,
     terms: Terms,
     log: Option<PreparedLog>,
-    monitor_tls: Option<Arc<ServerConfig>>,
+    monitor_tls: Option<Encryption>,
     accounts: StreamAccounts,
     routes: Option<RouteOptions>,
 }
@@ -132,8 +132,8 @@ impl Server {
                 links.meet(routes.cluster_name(), routes.dialling());
             }
         }
-        if let Some((port, config)) = self.monitor_tls.as_ref().zip(monitor_tls) {
-            port.change(config);
+        if let Some((port, encryption)) = self.monitor_tls.as_ref().zip(monitor_tls) {
+            port.change(encryption);
         }
         self.change_jetstream(&options, &accounts);
         if has(Apply::PidFile)
