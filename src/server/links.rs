@@ -18,19 +18,19 @@ pub(super) fn start(
     server_name: &str,
     server_id: &str,
 ) -> ClusterSetup {
-    let name = routes.cluster_name();
+    let meeting = routes.meeting();
+    let name = meeting.cluster.clone();
     let links = Links::new(
         LinkOptions {
             server_name: server_name.to_owned(),
             server_id: server_id.to_owned(),
             version: REFERENCE_VERSION.to_owned(),
-            cluster: name.clone(),
             // The port for routes has looked at them already.
             authorize: Arc::new(|_| true),
-            dialling: routes.dialling(),
             limits: LinkLimits::default(),
             timing: LinkTiming::default(),
         },
+        meeting,
         Handle::current(),
     );
     let links = Arc::new(links);

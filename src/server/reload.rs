@@ -129,7 +129,7 @@ impl Server {
         if let Some((routes, change)) = self.routes.as_ref().zip(routes) {
             routes.change(change, self.client_urls(&options));
             if let Some(links) = self.links.load_full() {
-                links.meet(routes.cluster_name(), routes.dialling());
+                links.meet(routes.meeting());
             }
         }
         if let Some((port, encryption)) = self.monitor_tls.as_ref().zip(monitor_tls) {

@@ -13,8 +13,8 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 
 use super::hello::{HELLO_LINE_BYTES_MAX, Hello, HelloError};
-use super::links::{Core, Meeting};
-use super::options::Credentials;
+use super::links::Core;
+use super::options::{Credentials, Meeting};
 use super::peer::Peer;
 use super::session::Session;
 use super::socket::Socket;

@@ -12,7 +12,7 @@ use tokio::sync::watch;
 
 use super::dial::{KnownPeer, keep};
 use super::hello::{Hello, HelloError, LINK_VERSION};
-use super::options::{Credentials, Dialling, LinkOptions};
+use super::options::{Credentials, LinkOptions, Meeting};
 use super::peer::Peer;
 use super::requests::{Handler, LinkError, Question, RequestKind};
 use super::session::Session;
@@ -35,15 +35,6 @@ impl FrameSink for Groups {
     fn disconnected(&self, server: &str) {
         Groups::disconnected(self, server);
     }
-}
-
-/// What a new link begins with.
-#[derive(Debug)]
-pub(super) struct Meeting {
-    /// The name of the cluster.
-    pub cluster: String,
-    /// How others are dialled.
-    pub dialling: Dialling,
 }
 
 /// What all links share.
@@ -141,13 +132,10 @@ pub struct Links {
 
 impl Links {
     /// Links that are read and written on that runtime.
-    pub fn new(options: LinkOptions, runtime: tokio::runtime::Handle) -> Self {
+    pub fn new(options: LinkOptions, meeting: Meeting, runtime: tokio::runtime::Handle) -> Self {
         Self {
             core: Arc::new(Core {
-                meeting: ArcSwap::from_pointee(Meeting {
-                    cluster: options.cluster.clone(),
-                    dialling: options.dialling.clone(),
-                }),
+                meeting: ArcSwap::from_pointee(meeting),
                 options,
                 stop: watch::Sender::new(false),
                 runtime,
@@ -161,8 +149,8 @@ impl Links {
 
     /// The name of the cluster, and how others are dialled, from now on. Links that stand stay, unless we have dialled a server whose key may not be taken
     /// any more; whom we have let in is looked at by whoever gave the admission.
-    pub fn meet(&self, cluster: String, dialling: Dialling) {
-        let meeting = Arc::new(Meeting { cluster, dialling });
+    pub fn meet(&self, meeting: Meeting) {
+        let meeting = Arc::new(meeting);
         self.core.meeting.store(Arc::clone(&meeting));
         let peers: Vec<_> = self.core.peers.read().values().cloned().collect();
         for peer in &peers {

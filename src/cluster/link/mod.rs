@@ -38,7 +38,7 @@ pub use accept::{AcceptError, Admission};
 pub use dial::{Address, KnownPeer};
 pub use hello::{HELLO_LINE_BYTES_MAX, HELLO_VERB, HelloError};
 pub use links::{FrameSink, Links};
-pub use options::{Authorize, Credentials, Dialling, LinkLimits, LinkOptions, LinkTiming};
+pub use options::{Authorize, Credentials, Dialling, LinkLimits, LinkOptions, LinkTiming, Meeting};
 pub use requests::{Handler, LinkError, Request, RequestKind, Responder};
 pub use slices::{SliceSender, Slices, SlicesEnded};
 pub use socket::Socket;

@@ -47,6 +47,15 @@ impl Dialling {
     }
 }
 
+/// What a link begins with; it may change while the server runs.
+#[derive(Debug, Default)]
+pub struct Meeting {
+    /// The name of the cluster.
+    pub cluster: String,
+    /// How others are dialled.
+    pub dialling: Dialling,
+}
+
 /// How much there may be of everything.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LinkLimits {
@@ -122,7 +131,7 @@ impl Default for LinkTiming {
     }
 }
 
-/// How the links of a server are to behave.
+/// How the links of a server are to behave, as long as there are any.
 #[derive(Clone)]
 pub struct LinkOptions {
     /// The name of this server, as its peers know it.
@@ -131,12 +140,8 @@ pub struct LinkOptions {
     pub server_id: String,
     /// The version that it shows; for logs only.
     pub version: String,
-    /// The name of the cluster.
-    pub cluster: String,
     /// Who may link.
     pub authorize: Authorize,
-    /// How others are dialled.
-    pub dialling: Dialling,
     /// How much there may be.
     pub limits: LinkLimits,
     /// How long things may take.
@@ -149,25 +154,18 @@ impl std::fmt::Debug for LinkOptions {
             .debug_struct("LinkOptions")
             .field("server_name", &self.server_name)
             .field("server_id", &self.server_id)
-            .field("cluster", &self.cluster)
             .finish_non_exhaustive()
     }
 }
 
 impl LinkOptions {
     /// The usual, for a cluster that lets every server in.
-    pub fn new(
-        server_name: impl Into<String>,
-        server_id: impl Into<String>,
-        cluster: impl Into<String>,
-    ) -> Self {
+    pub fn new(server_name: impl Into<String>, server_id: impl Into<String>) -> Self {
         Self {
             server_name: server_name.into(),
             server_id: server_id.into(),
             version: String::new(),
-            cluster: cluster.into(),
             authorize: Arc::new(|_| true),
-            dialling: Dialling::default(),
             limits: LinkLimits::default(),
             timing: LinkTiming::default(),
         }

@@ -12,7 +12,8 @@ use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use super::frame::{Encoded, Frame, FrameError};
-use super::links::{Core, Meeting};
+use super::links::Core;
+use super::options::Meeting;
 use super::peer::{Peer, PeerChannel};
 use super::queue::Queue;
 use super::requests::{Answering, Asked, Misbehaved};

@@ -21,6 +21,14 @@ pub(crate) async fn until(what: &str, so: impl Fn() -> bool) {
     }
 }
 
+/// Servers of a cluster that lets everybody in.
+pub(crate) fn meeting() -> Meeting {
+    Meeting {
+        cluster: "cluster".to_owned(),
+        dialling: Dialling::default(),
+    }
+}
+
 pub(crate) fn at(port: u16) -> Address {
     Address {
         host: "127.0.0.1".to_owned(),
@@ -58,10 +66,14 @@ pub(crate) struct Neighbour {
 impl Neighbour {
     pub(crate) fn start(name: &str, listener: TcpListener) -> Self {
         let run: u64 = listener.local_addr().unwrap().port().into();
-        let mut options = LinkOptions::new(name, format!("N{name}{run}"), "cluster");
+        let mut options = LinkOptions::new(name, format!("N{name}{run}"));
         options.timing.other_dials_within = Duration::from_millis(200);
         options.timing.redial_pause_max = Duration::from_millis(100);
-        let links = Arc::new(Links::new(options, tokio::runtime::Handle::current()));
+        let links = Arc::new(Links::new(
+            options,
+            meeting(),
+            tokio::runtime::Handle::current(),
+        ));
         let port = listener.local_addr().unwrap().port();
         Self {
             name: name.to_owned(),

@@ -16,7 +16,7 @@ use super::shared::{Core, write};
 use super::view::{self, RoutesView};
 use crate::broker::outbox::FlushBy;
 use crate::broker::{Broker, CloseReason, InterestSink};
-use crate::cluster::link::{Credentials, Dialling};
+use crate::cluster::link::{Credentials, Dialling, Meeting};
 use crate::cluster::{LinkAcceptor, PeerAddress};
 use crate::connection::Clients;
 use crate::protocol::route::encode;
@@ -85,8 +85,15 @@ impl Routes {
         self.core.jetstream.store(is_on, Ordering::Relaxed);
     }
 
-    /// How links to those servers are dialled.
-    pub fn dialling(&self) -> Dialling {
+    /// What links with those servers begin with.
+    pub fn meeting(&self) -> Meeting {
+        Meeting {
+            cluster: self.cluster_name(),
+            dialling: self.dialling(),
+        }
+    }
+
+    fn dialling(&self) -> Dialling {
         let options = self.core.options.load();
         let cluster = &options.cluster;
         let text = |text: &Option<String>| text.clone().unwrap_or_default();

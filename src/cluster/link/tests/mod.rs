@@ -20,7 +20,7 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use super::socket::Socket as LinkSocket;
-use super::testing::{PATIENCE, at, listen, until};
+use super::testing::{PATIENCE, at, listen, meeting, until};
 use super::*;
 
 async fn soon<T>(what: impl Future<Output = T>) -> T {
@@ -55,7 +55,7 @@ impl FrameSink for Heard {
 }
 
 fn quick(name: &str, run: u32) -> LinkOptions {
-    let mut options = LinkOptions::new(name, format!("N{name}{run}"), "cluster");
+    let mut options = LinkOptions::new(name, format!("N{name}{run}"));
     options.timing = LinkTiming {
         ping_interval: Duration::from_millis(50),
         silent_after: Duration::from_millis(500),
@@ -84,7 +84,11 @@ impl Node {
 
     fn start_on(options: LinkOptions, listener: TcpListener) -> Self {
         let name = options.server_name.clone();
-        let links = Arc::new(Links::new(options, tokio::runtime::Handle::current()));
+        let links = Arc::new(Links::new(
+            options,
+            meeting(),
+            tokio::runtime::Handle::current(),
+        ));
         let heard = Arc::new(Heard::default());
         let sink: Arc<dyn FrameSink> = heard.clone();
         links.deliver_to(&sink);

@@ -52,12 +52,13 @@ async fn only_who_knows_the_password_is_linked() {
     assert!(!stranger.links.is_connected("b", Channel::Control));
     assert_eq!(b.links.connected(), [Arc::<str>::from("c")]);
 
-    let mut options = quick("d", 1);
-    options.dialling.credentials = Some(Credentials {
+    let by_cluster = Node::start(quick("d", 1)).await;
+    let mut by_cluster_meets = meeting();
+    by_cluster_meets.dialling.credentials = Some(Credentials {
         user: "route".to_owned(),
         password: "secret".to_owned(),
     });
-    let by_cluster = Node::start(options).await;
+    by_cluster.links.meet(by_cluster_meets);
     by_cluster.links.know(&[b.known()]);
     by_cluster.linked_with("b").await;
 }

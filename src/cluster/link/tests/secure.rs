@@ -58,11 +58,10 @@ async fn listen_encrypted(listener: TcpListener, links: Arc<Links>, options: Tls
 #[tokio::test]
 async fn an_encrypted_cluster_is_linked_over_tls() {
     let (_folder, options) = certificates();
-    let a = {
-        let mut own = quick("a", 1);
-        own.dialling.tls = Some(Arc::new(MutualTls::new(&options).unwrap()));
-        Node::start(own).await
-    };
+    let a = Node::start(quick("a", 1)).await;
+    let mut encrypted = meeting();
+    encrypted.dialling.tls = Some(Arc::new(MutualTls::new(&options).unwrap()));
+    a.links.meet(encrypted);
     let plain = Node::start(quick("c", 1)).await;
     let b = Node::start(quick("b", 1)).await;
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -98,16 +97,16 @@ async fn an_encrypted_cluster_is_linked_over_tls() {
 async fn a_link_that_was_dialled_ends_when_the_key_of_the_other_side_may_not_be_taken_any_more() {
     let (_folder, options) = certificates();
     let tls = Arc::new(MutualTls::new(&options).unwrap());
-    let dialling = |pinned: &[KeyHash]| Dialling {
-        credentials: None,
-        tls: Some(Arc::clone(&tls)),
-        pinned_keys: Arc::new(pinned.iter().copied().collect()),
+    let pinning = |pinned: &[KeyHash]| Meeting {
+        dialling: Dialling {
+            credentials: None,
+            tls: Some(Arc::clone(&tls)),
+            pinned_keys: Arc::new(pinned.iter().copied().collect()),
+        },
+        ..meeting()
     };
-    let a = {
-        let mut own = quick("a", 1);
-        own.dialling = dialling(&[]);
-        Node::start(own).await
-    };
+    let a = Node::start(quick("a", 1)).await;
+    a.links.meet(pinning(&[]));
     let b = Node::start(quick("b", 1)).await;
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -122,10 +121,10 @@ async fn a_link_that_was_dialled_ends_when_the_key_of_the_other_side_may_not_be_
     let certificate = CertificateDer::from_pem_slice(&certificate).unwrap();
     let key = key_hash(&certificate).unwrap();
     let losses = || a.heard.losses.load(Ordering::Relaxed);
-    a.links.meet("cluster".to_owned(), dialling(&[key]));
+    a.links.meet(pinning(&[key]));
     assert!(a.links.is_connected("b", Channel::Control));
     assert_eq!(losses(), 0);
-    a.links.meet("cluster".to_owned(), dialling(&[[7; 32]]));
+    a.links.meet(pinning(&[[7; 32]]));
     until("both links have ended", || losses() >= 2).await;
     listening.abort();
 }
