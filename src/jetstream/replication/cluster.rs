@@ -671,7 +671,10 @@ fn give_what_is_lacked(
         runtime.spawn(async move {
             if let Some((group, bytes)) = slice_asked_for(&request.body) {
                 let asker = (Arc::clone(&request.from), group);
-                outstanding.admit(asker, bytes).await;
+                let within = request.deadline.saturating_duration_since(Instant::now());
+                if let Err(crowded) = outstanding.admit(asker, bytes, within).await {
+                    return request.responder.refuse(crowded.to_string());
+                }
             }
             request.responder.answer(sources.answer(request.body).await);
         });
