@@ -125,8 +125,17 @@ struct Kept {
     used: BTreeSet<u8>,
     identity_index: u64,
     identity: Option<Identity>,
-    /// Whose frames the log of a group was that this server has left.
-    left: Option<u8>,
+}
+
+impl Kept {
+    /// The owners of logs that nobody needs, now that a durable identity names another one.
+    fn lost(&self) -> Vec<Owner> {
+        let Some(identity) = &self.identity else {
+            return Vec::new();
+        };
+        let lost = self.used.iter().filter(|used| **used != identity.owner);
+        lost.map(|owner| Owner((*owner).into())).collect()
+    }
 }
 
 impl Host {
@@ -149,7 +158,6 @@ impl Host {
                 used: remains.used,
                 identity_index: remains.identity_index,
                 identity: None,
-                left: None,
             }),
         });
         let Some(whole) = remains.whole else {
@@ -185,6 +193,7 @@ impl Host {
         };
         self.run(spec).await?;
         self.kept.lock().identity = Some(identity);
+        self.forget_lost();
         Ok(())
     }
 
@@ -223,7 +232,16 @@ impl Host {
         let told = receiver.await;
         told.map_err(|_| "the journal ended".to_owned())??;
         self.kept.lock().identity = Some(identity.clone());
+        self.forget_lost();
         Ok(())
+    }
+
+    /// Lets the journal forget the logs of earlier identities. Not before another identity is durable: a start that finds one of them without its log must not take it
+    /// for its own, whose votes it would have forgotten. Their owners are not used again in this run: what they wrote may still be found by the next one.
+    fn forget_lost(&self) {
+        for lost in self.kept.lock().lost() {
+            self.engine.forget_owner(lost);
+        }
     }
 
     fn group(&self) -> Result<Group, String> {
@@ -275,11 +293,6 @@ impl MetaHost for Host {
                 founders: BTreeSet::new(),
             };
             self.keep(&identity).await?;
-            // Not before: an earlier identity without its log would have forgotten its votes.
-            let left = self.kept.lock().left.take();
-            if let Some(left) = left {
-                self.engine.forget_owner(Owner(left.into()));
-            }
             let owner = Owner(identity.owner.into());
             self.machine
                 .begin(owner, Meta::default(), Checkpoint::default());
@@ -370,8 +383,7 @@ impl MetaHost for Host {
             self.groups.stop(GroupNumber::META).await;
             self.machine.left();
             // Joining again keeps another identity. Until then a start finds this one, and asks again.
-            let mut kept = self.kept.lock();
-            kept.left = kept.identity.take().map(|identity| identity.owner);
+            self.kept.lock().identity = None;
             Ok(())
         })
     }
@@ -407,5 +419,117 @@ impl CommitSink for Told {
 
     fn failed(&self, error: &JournalError) {
         self.tell(Err(error.to_string()));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use raft::group::{Channel, GroupsOptions, Outbound};
+    use storage::disk::sim::SimDisk;
+    use storage::engine::{EngineOptions, Opened, Threads};
+    use storage::entropy::SeededEntropy;
+    use storage::journal::{Frame, FrameKind};
+    use storage::store::FileStore;
+
+    use super::*;
+    use crate::config::options::MetaCompaction;
+
+    /// Of a log that nobody has any more.
+    const LOST: Owner = Owner(2);
+
+    struct Nobody;
+
+    impl Outbound for Nobody {
+        fn send(&self, _to: &str, _channel: Channel, _frame: bytes::Bytes) {}
+    }
+
+    struct Ignored;
+
+    impl CommitSink for Ignored {
+        fn committed(&self, _commits: &[Commit]) {}
+
+        fn failed(&self, error: &JournalError) {
+            panic!("{error}");
+        }
+    }
+
+    fn open(disk: &SimDisk, run: u64) -> Opened<FileStore> {
+        let mut options = EngineOptions::new("/store");
+        options.threads = Threads::None;
+        options.reserve_bytes = 0;
+        options.journal.segment_bytes = 128 * 1024;
+        let disk = Arc::new(disk.clone());
+        FileEngine::open(disk, options, Arc::new(SeededEntropy::new(run))).expect("the store opens")
+    }
+
+    fn log(engine: &FileEngine, owner: Owner, index: u64, bytes: usize) {
+        let frame = Frame {
+            owner,
+            index,
+            kind: FrameKind::Entry,
+            payload: bytes::Bytes::from(vec![0; bytes]).into(),
+        };
+        let sink: Arc<dyn CommitSink> = Arc::new(Ignored);
+        let submitted = engine.submit_frames([(frame, 0)], &sink);
+        submitted.expect("it is taken");
+    }
+
+    /// Fills segments with what nobody needs, so that the journal lets go of the oldest.
+    fn roll(engine: &FileEngine) {
+        const FILLER: Owner = Owner(99);
+        for index in 1..=40 {
+            log(engine, FILLER, index, 32 * 1024);
+            engine.release_frames(FILLER, index);
+        }
+    }
+
+    fn used(opened: &mut Opened<FileStore>) -> Vec<u8> {
+        let remains = Remains::of(&mut opened.others, &opened.damage);
+        remains.used.into_iter().collect()
+    }
+
+    #[test]
+    fn the_journal_forgets_a_lost_log_when_the_server_is_in_the_group_under_another_identity() {
+        let disk = SimDisk::new(1);
+        let engine = open(&disk, 1).engine;
+        log(&engine, LOST, 1, 100);
+        roll(&engine);
+        engine.close();
+        drop(engine);
+        let mut opened = open(&disk, 2);
+        let engine = Arc::clone(&opened.engine);
+        let remains = Remains::of(&mut opened.others, &opened.damage);
+        assert_eq!(remains.used, BTreeSet::from([2]), "it is kept until then");
+        let runtime = raft::runtime::start(1).expect("a runtime starts");
+        let (journal, handle) = (Arc::clone(&engine), runtime.handle().clone());
+        let outbound: Arc<dyn Outbound> = Arc::new(Nobody);
+        let groups = Groups::new(GroupsOptions::new("a"), journal, outbound, handle.clone());
+        let groups = Arc::new(groups.expect("the options make sense"));
+        let machine = MetaMachine::new(Arc::clone(&engine), MetaCompaction::default());
+        let proposer = Proposer::new(Arc::clone(&machine), handle);
+        let own = "a".to_owned();
+        let (host, state) = runtime.block_on(Host::start(
+            own.clone(),
+            Arc::clone(&groups),
+            Arc::clone(&engine),
+            Arc::clone(&machine),
+            proposer,
+            remains,
+        ));
+        assert_eq!(state, State::Blank);
+        let proposal = Proposal {
+            founding: 7,
+            by: own.clone(),
+            founders: BTreeSet::from([own]),
+        };
+        let founded = runtime.block_on(host.found(proposal));
+        founded.expect("it is founded");
+        roll(&engine);
+        runtime.block_on(groups.close());
+        machine.ended();
+        engine.close();
+        drop((host, groups, machine, engine, opened));
+        drop(runtime);
+        assert_eq!(used(&mut open(&disk, 3)), [3], "only the new log is there");
     }
 }
