@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use raft::group::{GroupNumber, Member};
 use raft::types::NodeId;
+use tokio::sync::watch;
 
 use super::super::meta::{Command, Sightings, View as Sight};
 use super::assembly::Attempt;
@@ -65,6 +66,10 @@ pub(super) struct Around {
 impl Surroundings for Around {
     fn sightings(&self) -> Sightings {
         self.view.sightings()
+    }
+
+    fn reached(&self) -> watch::Receiver<u64> {
+        self.view.links.changes()
     }
 
     fn unique_tag(&self) -> &str {

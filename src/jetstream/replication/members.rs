@@ -16,7 +16,7 @@ use tokio::sync::{Notify, watch};
 use super::super::meta::request::servers::{refills, repairs};
 use super::super::meta::{
     Command, Form, Meta, PlacementRules, Sightings, Step, StreamAssignment, StreamRef, View,
-    is_led, is_online, plan, plan_meta,
+    is_led, is_online, plan,
 };
 use super::assembly::{Attempt, random_id};
 
@@ -49,6 +49,8 @@ pub(super) trait Replicas: Send + Sync {
 pub(super) trait Surroundings: Send + Sync {
     /// What is known of the servers now.
     fn sightings(&self) -> Sightings;
+    /// Changes when a server is reached, or not any more.
+    fn reached(&self) -> watch::Receiver<u64>;
     /// The tag in which replicas of a stream must differ; empty for none.
     fn unique_tag(&self) -> &str;
     /// Has the meta group's leader propose a command; ready when that is applied.
@@ -124,9 +126,10 @@ impl Members {
 
     /// Goes on until the state is not published any more.
     pub async fn run(self: Arc<Self>) {
-        let mut meta = self.meta.clone();
+        let (mut meta, mut reached) = (self.meta.clone(), self.surroundings.reached());
         loop {
             let now = Arc::clone(&meta.borrow_and_update());
+            reached.borrow_and_update();
             let on_their_way = self.look(&now);
             let again = async {
                 match on_their_way {
@@ -139,6 +142,9 @@ impl Members {
                 () = self.done.notified() => {}
                 changed = meta.changed() => if changed.is_err() {
                     return;
+                },
+                changed = reached.changed() => if changed.is_err() {
+                    return;
                 }
             }
         }
@@ -147,7 +153,7 @@ impl Members {
     /// Begins what is next wherever something is. Says whether any group is on its way.
     fn look(self: &Arc<Self>, meta: &Arc<Meta>) -> bool {
         let sightings = self.surroundings.sightings();
-        let mut on_their_way = self.look_at_meta(meta, &sightings);
+        let mut on_their_way = self.look_at_cluster(meta, &sightings);
         for (account, streams) in meta.accounts() {
             for (name, stream) in streams.iter() {
                 if !is_on_its_way(stream) {
@@ -171,20 +177,13 @@ impl Members {
         on_their_way
     }
 
-    /// The meta group's own members, and streams on servers that are gone: both are for the leader of the meta group.
-    fn look_at_meta(self: &Arc<Self>, meta: &Meta, sightings: &Sightings) -> bool {
-        let leads = self.replicas.replica(GroupNumber::META);
-        let Some((replica, view)) = leads.and_then(|replica| {
-            let view = replica.view()?;
-            Some((replica, view))
-        }) else {
+    /// Streams on servers that are gone, and servers that have come: both are for the leader of the meta group. Says whether something is on its way.
+    fn look_at_cluster(self: &Arc<Self>, meta: &Meta, sightings: &Sightings) -> bool {
+        let own = self.replicas.replica(GroupNumber::META);
+        if own.and_then(|own| own.view()).is_none() {
             self.sound.lock().clear();
             *self.settled.lock() = None;
             return false;
-        };
-        if let Some(step) = plan_meta(meta, &view, sightings) {
-            self.begin(GroupNumber::META, Deed::Step(replica, step));
-            return true;
         }
         let servers: BTreeSet<String> = meta.peers().keys().cloned().collect();
         let rules = PlacementRules {
@@ -205,7 +204,7 @@ impl Members {
         self.look_who_came(meta, servers, sightings, &rules)
     }
 
-    /// Servers that come to the cluster take replicas that streams lack. Says whether any of them is still to be looked at.
+    /// Servers that come to the cluster take replicas that streams lack, when they are reached. Says whether that is on its way.
     fn look_who_came(
         self: &Arc<Self>,
         meta: &Meta,
@@ -218,17 +217,17 @@ impl Members {
             *settled = Some(servers);
             return false;
         };
-        let (came, later): (BTreeSet<String>, BTreeSet<String>) = servers
+        let came: BTreeSet<String> = servers
             .into_iter()
-            .filter(|server| !known.contains(server))
-            .partition(|server| is_online(sightings, server));
+            .filter(|server| !known.contains(server) && is_online(sightings, server))
+            .collect();
         if came.is_empty() {
-            return !later.is_empty();
+            return false;
         }
         let refills = refills(meta, sightings, rules, &came, random_id());
         if refills.is_empty() {
             known.extend(came);
-            return !later.is_empty();
+            return false;
         }
         self.begin(GroupNumber::META, Deed::Reports(refills));
         true
@@ -307,6 +306,11 @@ mod tests {
         meta: watch::Sender<Arc<Meta>>,
         groups: Mutex<BTreeMap<GroupNumber, View>>,
         failures: Mutex<usize>,
+        /// Servers that are not reached.
+        away: Mutex<BTreeSet<String>>,
+        /// How often was looked which ones are.
+        looks: Mutex<usize>,
+        reached: watch::Sender<u64>,
     }
 
     struct Replica(Arc<World>, GroupNumber);
@@ -372,7 +376,15 @@ mod tests {
                 online: true,
                 ..Sighting::default()
             };
-            (1..=4).map(|number| (format!("n{number}"), seen)).collect()
+            *self.looks.lock() += 1;
+            let all = (1..=4).map(|number| format!("n{number}"));
+            let away = self.away.lock();
+            let reached = all.filter(|server| !away.contains(server));
+            reached.map(|server| (server, seen)).collect()
+        }
+
+        fn reached(&self) -> watch::Receiver<u64> {
+            self.reached.subscribe()
         }
 
         fn unique_tag(&self) -> &str {
@@ -400,6 +412,9 @@ mod tests {
                 meta: watch::Sender::new(Arc::new(meta)),
                 groups: Mutex::new(BTreeMap::from([(GroupNumber::META, own)])),
                 failures: Mutex::new(0),
+                away: Mutex::default(),
+                looks: Mutex::new(0),
+                reached: watch::Sender::new(0),
             });
             for server in names {
                 let profile = PeerProfile {
@@ -521,7 +536,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_removed_server_leaves_the_meta_group_and_its_streams() {
+    async fn a_removed_server_leaves_its_streams() {
         let world = World::of(4);
         let of = world.stream(&["n1", "n2", "n3"]);
         let running = tokio::spawn(world.members().run());
@@ -536,13 +551,11 @@ mod tests {
                 && view.voters.len() == 3
         };
         world.until("another has its place", replaced, &of).await;
-        let own = world.groups.lock()[&GroupNumber::META].clone();
-        assert_eq!(own.voters.len(), 3);
         running.abort();
     }
 
-    #[tokio::test]
-    async fn a_server_that_comes_back_takes_the_replica_that_its_stream_lacks() {
+    #[tokio::test(start_paused = true)]
+    async fn a_server_that_comes_back_takes_the_replica_that_its_stream_lacks_when_it_is_reached() {
         let world = World::of(3);
         let of = world.stream(&["n1", "n2", "n3"]);
         let running = tokio::spawn(world.members().run());
@@ -553,6 +566,7 @@ mod tests {
         world.apply(&Command::PeerRemove { server });
         let fewer = |meta: &Meta, view: &View| settled(meta, &of) && view.voters.len() == 2;
         world.until("it goes on with two", fewer, &of).await;
+        world.away.lock().insert("n3".to_owned());
         world.apply(&Command::PeerPut {
             profile: PeerProfile {
                 server: "n3".to_owned(),
@@ -562,6 +576,13 @@ mod tests {
             },
             renew: false,
         });
+        // It is a member of the cluster before it is reached, and nobody looks for it all the time.
+        *world.looks.lock() = 0;
+        tokio::time::sleep(100 * LOOK_INTERVAL).await;
+        assert!((1..10).contains(&*world.looks.lock()));
+        assert_eq!(world.groups.lock()[&of.group].voters.len(), 2);
+        world.away.lock().clear();
+        world.reached.send_modify(|changes| *changes += 1);
         let whole = |meta: &Meta, view: &View| {
             let on_it = view.voters.values().any(|server| server == "n3");
             settled(meta, &of) && view.voters.len() == 3 && on_it
