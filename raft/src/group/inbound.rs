@@ -145,10 +145,7 @@ impl Replica {
         if known > offer.vote {
             return Some(Body::ManifestAnswer(known));
         }
-        if self.fetching.send_replace(Some(key)) == Some(key) {
-            // Offered again while it is fetched: the answer comes.
-            return None;
-        }
+        // Before it takes the place of the one that is being fetched: what cannot be read must not break that off.
         let meta = match offer.checkpoint.to_meta() {
             Ok(meta) => meta,
             Err(error) => {
@@ -156,6 +153,10 @@ impl Replica {
                 return Some(Body::Refused(RefusedReason::Failed));
             }
         };
+        if self.fetching.send_replace(Some(key)) == Some(key) {
+            // Offered again while it is fetched: the answer comes.
+            return None;
+        }
         let manifest = Manifest {
             checkpoint: offer.checkpoint,
             content: offer.content,

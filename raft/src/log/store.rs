@@ -135,13 +135,6 @@ impl GroupLog {
         self.purge(at).await
     }
 
-    /// Writes down the committed mark that still waits for company, and returns when it and all before it are durable.
-    pub async fn flush(&mut self) -> Result<(), io::Error> {
-        let mark = self.mark_to_write.take();
-        let Some(payload) = mark else { return Ok(()) };
-        self.submit_and_wait(FrameKind::Committed, 0, payload).await
-    }
-
     /// Sees it while it is in use.
     pub fn view(&self) -> LogView {
         LogView(self.reader())
