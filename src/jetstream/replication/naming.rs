@@ -195,8 +195,9 @@ impl ClusterMaker {
         use super::landed::Landed;
 
         let (name, created) = (config.name.clone(), now());
-        let landing = self.land(account, StreamMeta { created, config });
-        let (landing, builder) = landing.ok().expect("there is room");
+        let Ok((landing, builder)) = self.land(account, StreamMeta { created, config }) else {
+            panic!("there is room");
+        };
         let (mut core, _) = builder.finish(created.nanoseconds()).expect("it is built");
         let id = landing.finish(&mut core).expect("it is durable");
         let kept = self
