@@ -10,8 +10,8 @@ use std::time::{Duration, Instant, SystemTime};
 use bytes::Bytes;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use nats_server::broker::{
-    Broker, Client, ClientInfo, Delivery, Message, Outbox, OutboxLimits, Owner, Subscription,
-    Target, Wire,
+    Broker, Client, ClientInfo, Delivery, Message, Outbox, OutboxLimits, Owner, RoundTrip,
+    Subscription, Target, Wire,
 };
 use nats_server::config::options::{Options, WriteTimeout};
 use nats_server::connection::Clients;
@@ -67,6 +67,8 @@ fn subscribed_client(broker: &Broker) -> Arc<Client> {
         version: String::new(),
         address: SocketAddr::from(([127, 0, 0, 1], 1)),
         started: SystemTime::UNIX_EPOCH,
+        websocket: false,
+        round_trip: RoundTrip::default(),
     };
     let client = Arc::new(Client::new(
         info,

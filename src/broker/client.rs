@@ -33,6 +33,48 @@ pub struct ClientInfo {
     pub address: SocketAddr,
     /// When it connected.
     pub started: SystemTime,
+    /// Whether its protocol travels in WebSocket frames.
+    #[serde(default)]
+    pub websocket: bool,
+    /// How long a way to it and back takes.
+    #[serde(default)]
+    pub round_trip: RoundTrip,
+}
+
+/// The last measured round trip of a connection. Clones are of the same connection, and see what is measured later; what was carried elsewhere stays as it was.
+#[derive(Debug, Clone, Default)]
+pub struct RoundTrip(Arc<AtomicU64>);
+
+impl RoundTrip {
+    /// In microseconds, 0 while there is none.
+    pub fn microseconds(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    fn set(&self, microseconds: u64) {
+        self.0.store(microseconds.max(1), Ordering::Relaxed);
+    }
+}
+
+impl PartialEq for RoundTrip {
+    fn eq(&self, other: &Self) -> bool {
+        self.microseconds() == other.microseconds()
+    }
+}
+
+impl Eq for RoundTrip {}
+
+impl serde::Serialize for RoundTrip {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_u64(self.microseconds())
+    }
+}
+
+impl<'de> serde::Deserialize<'de> for RoundTrip {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let microseconds = u64::deserialize(deserializer)?;
+        Ok(Self(Arc::new(AtomicU64::new(microseconds))))
+    }
 }
 
 /// How a connection came, below the protocol.
@@ -78,8 +120,8 @@ pub struct Client {
     last_activity_ns: AtomicU64,
     carrier: Carrier,
     subscriptions: Mutex<SubscriptionTable>,
-    /// The last measured round trip in microseconds, 0 while there is none.
-    round_trip_us: AtomicU64,
+    /// The same as in its description.
+    round_trip: RoundTrip,
 }
 
 impl Client {
@@ -89,6 +131,7 @@ impl Client {
             id: info.id,
             started: Instant::now(),
             outbox,
+            round_trip: info.round_trip.clone(),
             is_traced: AtomicBool::new(is_traced),
             info: ArcSwap::from_pointee(info),
             headers: AtomicBool::new(false),
@@ -100,7 +143,6 @@ impl Client {
             last_activity_ns: AtomicU64::new(0),
             carrier: Carrier::default(),
             subscriptions: Mutex::default(),
-            round_trip_us: AtomicU64::new(0),
         }
     }
 
@@ -179,6 +221,10 @@ impl Client {
     /// As it is, having come this way.
     #[must_use]
     pub fn over(mut self, carrier: Carrier) -> Self {
+        self.set_info(ClientInfo {
+            websocket: carrier.websocket,
+            ..ClientInfo::clone(&self.info())
+        });
         self.carrier = carrier;
         self
     }
@@ -225,12 +271,11 @@ impl Client {
 
     /// The last measured round trip in microseconds, 0 while there is none.
     pub fn round_trip_us(&self) -> u64 {
-        self.round_trip_us.load(Ordering::Relaxed)
+        self.round_trip.microseconds()
     }
 
     /// Notes a measured round trip.
     pub fn set_round_trip_us(&self, microseconds: u64) {
-        self.round_trip_us
-            .store(microseconds.max(1), Ordering::Relaxed);
+        self.round_trip.set(microseconds);
     }
 }

@@ -31,7 +31,7 @@ use std::sync::{Arc, OnceLock};
 use parking_lot::RwLock;
 
 pub use account::Account;
-pub use client::{Carrier, Client, ClientInfo, coarse_unix_ns};
+pub use client::{Carrier, Client, ClientInfo, RoundTrip, coarse_unix_ns};
 pub use close::CloseReason;
 pub use delivery::{Delivery, Flow, Message, Origin, Owner};
 pub use interest::{InterestTarget, InterestWatch};

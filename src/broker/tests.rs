@@ -76,6 +76,8 @@ impl TestClient {
             version: String::new(),
             address: ([127, 0, 0, 1], 1).into(),
             started: SystemTime::UNIX_EPOCH,
+            websocket: false,
+            round_trip: RoundTrip::default(),
         };
         let client = Arc::new(Client::new(
             info,

@@ -140,6 +140,7 @@ impl ClosedClients {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::broker::RoundTrip;
 
     fn client(id: u64, subscriptions: usize) -> ClosedClient {
         let info = ClientInfo {
@@ -151,6 +152,8 @@ mod tests {
             version: String::new(),
             address: ([127, 0, 0, 1], 1).into(),
             started: SystemTime::UNIX_EPOCH,
+            websocket: false,
+            round_trip: RoundTrip::default(),
         };
         let subscription = HeldSubscription {
             subject: Bytes::from_static(b"a"),

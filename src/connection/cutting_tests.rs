@@ -13,7 +13,7 @@ use super::Clients;
 use super::buffer::ReadBuffer;
 use super::session::{Session, Step};
 use super::task::Hello;
-use crate::broker::{Broker, Client, ClientInfo, CloseReason, Outbox, Wire};
+use crate::broker::{Broker, Client, ClientInfo, CloseReason, Outbox, RoundTrip, Wire};
 use crate::config::options::Options;
 use crate::protocol::ConnectRequest;
 use crate::protocol::ServerInfo;
@@ -56,6 +56,8 @@ fn converse(said: &[u8], cuts: &[usize]) -> (String, Option<CloseReason>) {
         version: String::new(),
         address: ([127, 0, 0, 1], 1).into(),
         started: SystemTime::UNIX_EPOCH,
+        websocket: false,
+        round_trip: RoundTrip::default(),
     };
     let terms = clients.terms();
     let outbox = Outbox::new(Box::new(wire), terms.options.outbox_limits());

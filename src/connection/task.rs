@@ -20,7 +20,7 @@ use super::websocket;
 use crate::broker::outbox::Call;
 use crate::broker::{
     Carrier, Client, ClientInfo, CloseReason, ConnectionTraffic, Flow, GLOBAL_ACCOUNT, Outbox,
-    Traffic,
+    RoundTrip, Traffic,
 };
 use crate::protocol::{ConnectRequest, ServerInfo, encode};
 use crate::tls::{HandshakeError, PeerIdentity};
@@ -152,6 +152,8 @@ fn stranger(id: u64, address: SocketAddr) -> ClientInfo {
         version: String::new(),
         address,
         started: SystemTime::now(),
+        websocket: false,
+        round_trip: RoundTrip::default(),
     }
 }
 

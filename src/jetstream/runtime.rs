@@ -247,6 +247,7 @@ impl JetStream {
         let elsewhere = cluster.as_ref().map(|cluster| cluster.elsewhere());
         let server = Arc::new(Server {
             name: setup.server_name,
+            cluster: cluster_name.clone(),
             domain: setup.settings.domain.clone(),
             steward: cluster.as_ref().map(|cluster| cluster.steward()),
             strictness: if setup.settings.strict {

@@ -61,4 +61,8 @@ async fn every_api_request_is_reported_with_its_answer() {
         Some(reply.payload.as_ref())
     );
     assert_eq!(audit["client"]["kind"], "Client");
+    assert_eq!(audit["client"]["client_type"], "nats");
+    let round_trip = audit["client"]["rtt"].as_u64().expect("it is known");
+    assert!(round_trip > 0 && round_trip < 60_000_000_000, "{audit}");
+    assert_eq!(audit["client"].get("cluster"), None, "it is in none");
 }

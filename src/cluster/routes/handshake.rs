@@ -21,7 +21,7 @@ use super::shared::{Core, ROUTE_PROTOCOL, address};
 use super::socket::{Said, Talk, TalkError};
 use super::table::{Connection, NoPlace, PeerRules};
 use crate::broker::outbox::{FlushBy, OutboxLimits};
-use crate::broker::{Client, ClientInfo, CloseReason, Outbox, RouteSink};
+use crate::broker::{Client, ClientInfo, CloseReason, Outbox, RoundTrip, RouteSink};
 use crate::config::options::RouteUrl;
 use crate::protocol::ProtocolViolation;
 use crate::protocol::route::{RouteConnect, RouteInfo, encode};
@@ -468,6 +468,8 @@ impl Newcomer {
                 version: self.info.version.clone(),
                 address: self.from,
                 started: SystemTime::now(),
+                websocket: false,
+                round_trip: RoundTrip::default(),
             },
             Outbox::new(wire, limits),
             false,

@@ -97,13 +97,18 @@ pub(crate) struct Client<'a> {
     lang: &'a str,
     #[serde(skip_serializing_if = "str::is_empty")]
     ver: &'a str,
+    /// In nanoseconds.
+    #[serde(skip_serializing_if = "is_zero")]
+    rtt: u64,
     server: &'a str,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    cluster: &'a str,
     kind: &'static str,
     client_type: &'static str,
 }
 
 impl<'a> Client<'a> {
-    pub(crate) fn new(info: &'a ClientInfo, server: &'a str) -> Self {
+    pub(crate) fn new(info: &'a ClientInfo, server: &'a str, cluster: &'a str) -> Self {
         let started = info.started.duration_since(UNIX_EPOCH).unwrap_or_default();
         let start_ns = i64::try_from(started.as_nanos()).unwrap_or(i64::MAX);
         Self {
@@ -115,16 +120,27 @@ impl<'a> Client<'a> {
             name: &info.name,
             lang: &info.lang,
             ver: &info.version,
+            rtt: info.round_trip.microseconds().saturating_mul(1000),
             server,
+            cluster,
             kind: "Client",
-            client_type: "nats",
+            client_type: match info.websocket {
+                true => "websocket",
+                false => "nats",
+            },
         }
     }
+}
+
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 /// An API request and its answer.
 pub(crate) struct ApiAudit<'a> {
     pub server: &'a str,
+    /// Its cluster; empty for none.
+    pub cluster: &'a str,
     pub client: Option<&'a ClientInfo>,
     pub subject: &'a str,
     pub request: &'a [u8],
@@ -153,7 +169,9 @@ impl ApiAudit<'_> {
             now,
             Event {
                 server: self.server,
-                client: self.client.map(|info| Client::new(info, self.server)),
+                client: self
+                    .client
+                    .map(|info| Client::new(info, self.server, self.cluster)),
                 subject: self.subject,
                 request: &request,
                 response: &response,
@@ -188,6 +206,23 @@ mod tests {
     use serde_json::Value;
 
     use super::*;
+
+    #[test]
+    fn a_client_is_shown_with_its_cluster_its_round_trip_and_how_it_came() {
+        let said = serde_json::json!({
+            "id": 7, "account": "A", "user": "u", "name": "", "lang": "rust", "version": "1",
+            "address": "127.0.0.1:4000", "started": std::time::UNIX_EPOCH,
+            "websocket": true, "round_trip": 25,
+        });
+        let info: ClientInfo = serde_json::from_value(said).expect("a client");
+        let shown = serde_json::to_value(Client::new(&info, "s1", "c1")).expect("JSON");
+        let expected = serde_json::json!({
+            "start": "1970-01-01T00:00:00Z", "host": "127.0.0.1", "id": 7, "acc": "A", "user": "u",
+            "lang": "rust", "ver": "1", "rtt": 25_000, "server": "s1", "cluster": "c1",
+            "kind": "Client", "client_type": "websocket",
+        });
+        assert_eq!(shown, expected);
+    }
 
     #[test]
     fn a_stream_action_says_what_happened_to_which_stream() {

@@ -32,6 +32,9 @@ pub(crate) struct AskingClient {
     pub info: ClientInfo,
     /// The server that it is connected to.
     pub server: String,
+    /// That server's cluster; empty for none.
+    #[serde(default)]
+    pub cluster: String,
 }
 
 /// A request that waits for an API worker.

@@ -469,6 +469,7 @@ impl Voice {
         Some(Box::new(AskingClient {
             info: ClientInfo::clone(client),
             server: self.server.name.clone(),
+            cluster: self.server.cluster.clone(),
         }))
     }
 
@@ -495,6 +496,7 @@ impl Voice {
         if answer.outcome != Outcome::Unreported && request.account.has_interest(API_AUDIT) {
             let audit = ApiAudit {
                 server: &self.server.name,
+                cluster: &self.server.cluster,
                 client: request.client.as_deref(),
                 subject,
                 request: &request.payload,

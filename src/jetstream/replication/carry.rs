@@ -142,7 +142,7 @@ pub(crate) fn decode_answer(bytes: Bytes) -> Result<Answer, CarryError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::broker::ClientInfo;
+    use crate::broker::{ClientInfo, RoundTrip};
 
     fn carried() -> Carried {
         Carried {
@@ -159,8 +159,11 @@ mod tests {
                     version: "1".to_owned(),
                     address: "127.0.0.1:4000".parse().unwrap(),
                     started: std::time::UNIX_EPOCH,
+                    websocket: false,
+                    round_trip: RoundTrip::default(),
                 },
                 server: "s1".to_owned(),
+                cluster: "c1".to_owned(),
             })),
             body: Bytes::from_static(b"{}"),
         }

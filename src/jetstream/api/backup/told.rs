@@ -36,7 +36,7 @@ impl<'a> Event<'a> {
             start: None,
             end: None,
             bytes: None,
-            client: asker.map(|client| Client::new(&client.info, &client.server)),
+            client: asker.map(|client| Client::new(&client.info, &client.server, &client.cluster)),
             domain: claim.domain(),
         }
     }

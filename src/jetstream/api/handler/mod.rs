@@ -88,6 +88,8 @@ pub(crate) trait ClusterInfos: Send + Sync {
 /// What handlers know of the server.
 pub(crate) struct Server {
     pub name: String,
+    /// Empty for none.
+    pub cluster: String,
     pub domain: String,
     /// Looks after its groups, where it is part of a cluster.
     pub steward: Option<Arc<dyn Steward>>,

@@ -199,6 +199,7 @@ impl Api {
             server: Server {
                 steward: None,
                 name: "golden".to_owned(),
+                cluster: String::new(),
                 domain: String::new(),
                 strictness: Strictness::Strict,
                 limits: ServerLimits::default(),
