@@ -766,12 +766,14 @@ impl Scenario {
                 )
             }
             5 => {
+                // Not beyond the end: a consumer of the reference whose floor is there has a stream by interest lose, when its filters change, what others
+                // have not had.
+                let last = format!(r#"{{"seq":{}}}"#, self.last.max(1));
                 let payload = *self.draw.one(&[
                     "",
                     "{}",
                     r#"{"seq":1}"#,
-                    r#"{"seq":3}"#,
-                    r#"{"seq":1000}"#,
+                    last.as_str(),
                     r#"{"seq":0}"#,
                     "x",
                     r#"{"x":1}"#,

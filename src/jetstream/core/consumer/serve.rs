@@ -59,6 +59,7 @@ impl Consumer {
             return Stop::Demand;
         }
         let mut sent = 0;
+        let mut is_unwanted = false;
         let stop = loop {
             if !self.has_demand(turn.now_ns) {
                 break Stop::Demand;
@@ -71,6 +72,7 @@ impl Consumer {
                 Err(stop) => break stop,
             };
             if !self.deliver(candidate, turn) {
+                is_unwanted = true;
                 break Stop::Demand;
             }
             sent += 1;
@@ -82,8 +84,9 @@ impl Consumer {
             self.reserve(turn, true);
         }
         if !self.rules.is_push() && stop != Stop::Budget {
-            // Nothing comes out of a paused consumer: for those that do not want to wait that is the end, too.
-            let over = stop == Stop::End || self.rules.is_paused(turn.now_ns);
+            // Nothing comes out of a paused consumer, and nobody gets what none of those may have who ask: for those that do not want to wait that is the
+            // end, too.
+            let over = stop == Stop::End || is_unwanted || self.rules.is_paused(turn.now_ns);
             self.walk_waiting(over, turn);
         }
         stop

@@ -626,6 +626,23 @@ fn an_overflow_request_is_served_when_a_threshold_is_reached() {
 }
 
 #[test]
+fn a_request_that_does_not_wait_hears_so_when_it_may_not_have_what_there_is() {
+    let mut bench = Bench::new(stream("S", &["s.>"]));
+    bench.consumer(ConsumerConfig {
+        priority_policy: PriorityPolicy::Overflow,
+        priority_groups: vec!["g".to_owned()],
+        ..durable("c")
+    });
+    bench.publish("s.a", "1");
+    let patient = r#"{"batch":1,"group":"g","min_ack_pending":2}"#;
+    bench.pull_to("c", "inbox", patient);
+    let impatient = r#"{"batch":1,"group":"g","min_ack_pending":2,"no_wait":true}"#;
+    let answer = bench.pull("c", impatient);
+    assert_eq!(status(&answer[0]), "NATS/1.0 404 No Messages");
+    assert!(bench.sent_to("inbox").is_empty());
+}
+
+#[test]
 fn a_pinned_client_is_served_alone() {
     let mut bench = Bench::new(stream("S", &["s.>"]));
     bench.consumer(ConsumerConfig {
