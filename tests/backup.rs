@@ -362,7 +362,34 @@ async fn a_stream_that_has_lost_messages_is_not_backed_up_as_if_it_were_whole() 
     let client = connect(&server).await;
     let state = api(&client, "STREAM.INFO.S", Value::Null).await;
     assert_eq!(state["state"]["messages"], 4_000, "{state}");
-    assert!(state["state"]["lost"].is_object(), "{state}");
+    let listed = |state: &Value| {
+        let lost: Vec<u64> =
+            serde_json::from_value(state["state"]["lost"]["msgs"].clone()).unwrap();
+        assert!(
+            state["state"]["lost"]["bytes"].as_u64() > Some(1_000),
+            "{state}"
+        );
+        lost
+    };
+    // A few of them, and all for who asks.
+    let few = listed(&state);
+    let query = json!({"deleted_details": true});
+    let state = api(&client, "STREAM.INFO.S", query.clone()).await;
+    let lost = listed(&state);
+    assert!(!lost.is_empty() && lost.starts_with(&few), "{lost:?}");
+    let (first, last) = (lost[0], lost[lost.len() - 1]);
+    for sequence in [1, first - 1, first, last, last + 1, 4_000] {
+        let get = json!({"seq": sequence});
+        let found = api(&client, "STREAM.MSG.GET.S", get).await;
+        let is_lost = lost.contains(&sequence);
+        assert_eq!(found["error"].is_object(), is_lost, "{sequence}: {found}");
+    }
+    // The same after another start.
+    server.stop();
+    server.start_again();
+    let client = connect(&server).await;
+    let state = api(&client, "STREAM.INFO.S", query).await;
+    assert_eq!(listed(&state), lost);
     let request = json!({"deliver_subject": "d", "jsck": true});
     let answer = api(&client, "STREAM.SNAPSHOT.S", request).await;
     assert_eq!(answer["error"]["err_code"], 10064, "{answer}");

@@ -158,6 +158,15 @@ pub struct State {
     pub lost: u64,
 }
 
+/// Live messages that are known to be unreadable through damage.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct LostMessages {
+    /// The first of their sequences, ascending.
+    pub sequences: Vec<u64>,
+    /// What all of them count for, about.
+    pub bytes: u64,
+}
+
 /// What a store knows of one subject.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SubjectState {
@@ -365,6 +374,10 @@ pub trait Store: Send + std::any::Any {
     /// Calls `visit` with every maximal range (first, last) of sequences between the first and the last that are not live,
     /// ascending, until it returns `false`.
     fn deleted(&self, visit: &mut dyn FnMut(u64, u64) -> bool);
+    /// The first of the live messages that are known to be unreadable, and what all of them count for.
+    fn lost_messages(&self, _listed_max: usize) -> LostMessages {
+        LostMessages::default()
+    }
     /// The first live sequence whose time is at or after `time_ns`, `None` when there is none. Found by bisection: where times
     /// go back (a leader's clock did), a later sequence than the first may be found.
     fn sequence_at(&self, time_ns: i64) -> Option<u64>;

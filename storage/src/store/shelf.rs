@@ -7,7 +7,9 @@
 
 use bytes::Bytes;
 
-use super::{Accounting, ChangeError, Deletion, Limits, Message, NewMessage, ReadError};
+use super::{
+    Accounting, ChangeError, Deletion, Limits, LostMessages, Message, NewMessage, ReadError,
+};
 use crate::filter::Filter;
 use crate::index::{ExpiryQueue, SubjectId};
 
@@ -132,6 +134,10 @@ pub trait Shelf: Send + 'static {
     fn sequence_at(&self, time_ns: i64) -> Option<u64>;
     /// Live messages that are known to be unreadable.
     fn lost(&self) -> u64;
+    /// The first of them, and what all of them count for.
+    fn lost_messages(&self, _listed_max: usize) -> LostMessages {
+        LostMessages::default()
+    }
     /// How often [`Shelf::facts`] or [`Shelf::deciding_time_ns`] had to guess since there was nothing.
     fn guesses(&self) -> u64 {
         0

@@ -421,7 +421,9 @@ fn a_flipped_bit_costs_the_messages_of_its_chunk_and_no_others() {
     let files = block_files(&server.disk);
     assert!(files.len() > 3, "{files:?}");
     let path = Path::new(DIRECTORY).join(&files[0]);
-    server.disk.flip_bit(&path, 4096 + 3000, 3);
+    for at in [500, 3000, 5000] {
+        server.disk.flip_bit(&path, 4096 + at, 3);
+    }
     server.disk.kill();
     let opened = FileStore::open(
         Arc::new(server.disk.clone()),
@@ -442,6 +444,29 @@ fn a_flipped_bit_costs_the_messages_of_its_chunk_and_no_others() {
     assert!((1..60).contains(&damaged), "{damaged}");
     assert!(opened.store.damage().is_some(), "a read has found it");
     assert_eq!(opened.store.state().messages, 1000);
+    let unreadable: Vec<u64> = (1..=1000)
+        .filter(|sequence| opened.store.load(*sequence).is_err())
+        .collect();
+    let lost = opened.store.lost_messages(usize::MAX);
+    assert_eq!(lost.sequences, unreadable);
+    assert!(lost.bytes > 0);
+    assert_eq!(opened.store.state().lost, damaged);
+    assert_eq!(opened.store.lost_messages(1).sequences, unreadable[..1]);
+    assert_eq!(opened.store.lost_messages(1).bytes, lost.bytes);
+    let mut store = opened.store;
+    let gone = unreadable[0];
+    store
+        .delete(gone, Deletion::Unlink, &mut ())
+        .expect("it is deleted");
+    let left = store.lost_messages(usize::MAX);
+    assert_eq!(left.sequences, unreadable[1..]);
+    store.compact(unreadable[2], &mut ()).expect("it compacts");
+    assert_eq!(store.state().lost, damaged - 2);
+    store
+        .truncate(unreadable[2], &mut ())
+        .expect("it truncates");
+    let left = store.lost_messages(usize::MAX);
+    assert_eq!(left.sequences, [unreadable[2]]);
 }
 
 #[test]
@@ -575,6 +600,9 @@ fn a_missing_block_is_reported_with_its_range_and_the_rest_is_served() {
         panic!("{ranges:?}");
     };
     assert_eq!(store.state().lost, last + 1 - first);
+    let lost = store.lost_messages(usize::MAX);
+    assert_eq!(lost.sequences, Vec::from_iter(first..=last));
+    assert!(lost.bytes > last + 1 - first);
     let known = format!("sequences {first} to {last} cannot be read");
     assert_eq!(store.damage(), Some(known.as_str()));
     assert_eq!(store.state().messages, 1000);

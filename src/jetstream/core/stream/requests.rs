@@ -17,6 +17,11 @@ use crate::jetstream::types::{
     Time, encode,
 };
 
+/// Sequences of lost messages that are listed for who asks for details.
+const LOST_LISTED_MAX: usize = 100_000;
+/// The same for who does not: so many that lists of streams stay short.
+const LOST_LISTED_UNASKED_MAX: usize = 100;
+
 impl StreamCore {
     pub(super) fn request(&mut self, token: u64, request: StreamRequest, step: &mut Step<'_>) {
         let is_read = request.is_read();
@@ -458,7 +463,7 @@ impl StreamCore {
             last_ts: time(state.last_time_ns, state.last_time_ns != 0),
             num_subjects: state.subjects,
             num_deleted: state.deleted,
-            lost: (state.lost > 0).then(LostStreamData::default),
+            lost: (state.lost > 0).then(|| self.lost(query)),
             consumer_count: self.consumers.len() as u64 - direct_consumers,
             direct_consumers,
             ..StreamState::default()
@@ -496,6 +501,19 @@ impl StreamCore {
             ts: Time::from_nanoseconds(now_ns),
         };
         (info, total)
+    }
+
+    /// What damage took, as far as it is known.
+    fn lost(&self, query: &InfoQuery) -> LostStreamData {
+        let listed_max = match query.deleted_details {
+            true => LOST_LISTED_MAX,
+            false => LOST_LISTED_UNASKED_MAX,
+        };
+        let lost = self.store.lost_messages(listed_max);
+        LostStreamData {
+            msgs: lost.sequences,
+            bytes: lost.bytes,
+        }
     }
 
     fn consumer_info(&self, consumer: &Consumer, now_ns: i64) -> ConsumerInfo {

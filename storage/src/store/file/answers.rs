@@ -11,8 +11,8 @@ use crate::index::{ExpiryQueue, SubjectId};
 use crate::store::shelf::{Ahead, Facts, Neighbors, Shelf, Topic};
 use crate::store::tail::Gaps;
 use crate::store::{
-    Accounting, ChangeError, Deletion, Expiry, Limits, Message, NewMessage, ReadError,
-    accounted_bytes,
+    Accounting, ChangeError, Deletion, Expiry, Limits, LostMessages, Message, NewMessage,
+    ReadError, accounted_bytes,
 };
 
 /// Bodies are cut from pieces of memory that grow with the tail up to this, so that neither many small streams nor a message that
@@ -94,6 +94,7 @@ impl Shelf for Files {
             self.dead.remove_range(above..);
             self.unsaved.dead.remove_range(above..);
         }
+        self.forget_unreadable_above(last);
         self.truncate_blocks(last);
     }
 
@@ -110,6 +111,7 @@ impl Shelf for Files {
             self.retire(&open.part);
         }
         self.dead = RoaringTreemap::new();
+        self.unreadable.get_mut().clear();
         self.unsaved.dead = RoaringTreemap::new();
         self.tail.clear();
         self.tail_bytes = 0;
@@ -137,7 +139,7 @@ impl Shelf for Files {
             return None;
         }
         let part = self.part_of(sequence)?;
-        match part.load(sequence, self.cache()) {
+        match self.read(part, sequence) {
             Ok(record) => {
                 let message = record?.message;
                 Some(Facts {
@@ -195,7 +197,7 @@ impl Shelf for Files {
         let Some(part) = self.part_of(sequence) else {
             return Ok(None);
         };
-        let record = part.load(sequence, self.cache())?;
+        let record = self.read(part, sequence)?;
         Ok(record.map(|record| record.message))
     }
 
@@ -206,7 +208,7 @@ impl Shelf for Files {
             && let Some(part) = self.part_of(from)
             && part.is_dense()
         {
-            let record = part.load(from, self.cache())?;
+            let record = self.read(part, from)?;
             return Ok(record.map(|record| record.message));
         }
         match self.next_live(from) {
@@ -355,13 +357,10 @@ impl Shelf for Files {
     }
 
     fn lost(&self) -> u64 {
-        let lost = |(first, last): (u64, u64)| {
-            let dead = match self.dead.is_empty() {
-                true => 0,
-                false => self.dead.range_cardinality(first..=last),
-            };
-            (last + 1 - first).saturating_sub(dead)
-        };
-        self.lost_ranges().into_iter().map(lost).sum()
+        self.lost_count()
+    }
+
+    fn lost_messages(&self, listed_max: usize) -> LostMessages {
+        Files::lost_messages(self, listed_max)
     }
 }

@@ -5,7 +5,7 @@
 //! `dead` holds exactly the sequences at or above `first` that have a record in a block which no longer
 //! counts. Sequences below `first` need no note. What is in the tail is in no block that is asked.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -166,6 +166,8 @@ pub struct Files {
     pub(super) failed: Option<String>,
     /// How often the subject, the size or the time of a message was guessed for a change, because it could not be read.
     pub(super) guesses: Cell<u64>,
+    /// Records that somebody came upon and that cannot be read, although their block is what the checkpoint lists.
+    pub(super) unreadable: RefCell<RoaringTreemap>,
 }
 
 impl Files {
@@ -199,6 +201,7 @@ impl Files {
             aside: Aside::default(),
             failed: None,
             guesses: Cell::new(0),
+            unreadable: RefCell::default(),
         }
     }
 
@@ -350,7 +353,7 @@ impl Files {
             return None;
         }
         let part = self.part_of(sequence)?;
-        match part.load(sequence, self.cache()) {
+        match self.read(part, sequence) {
             Ok(record) => Some((record?.message.time_ns, false)),
             // Unreadable messages age too: with the last of their block.
             Err(_) => Some((part.last_time_ns()?, true)),
@@ -379,31 +382,12 @@ impl Files {
         }
     }
 
-    /// Sequence ranges that are known to be unreadable.
-    pub(super) fn lost_ranges(&self) -> Vec<(u64, u64)> {
-        let mut ranges = Vec::new();
-        for part in self.parts_from(self.first) {
-            let lost = match &part.content {
-                Content::Lost(_) => {
-                    ranges.push((part.first.max(self.first), part.last));
-                    continue;
-                }
-                Content::Sealed(block) => block.lost(),
-                Content::Open(block) => block.lost(),
-            };
-            ranges.extend(lost.iter().map(|lost| {
-                let last = lost.last_sequence.unwrap_or(part.last).min(part.last);
-                (lost.first_sequence.max(part.first).max(self.first), last)
-            }));
-        }
-        ranges.retain(|(first, last)| first <= last);
-        ranges
-    }
-
     /// Takes a block out of use; its file goes with the next checkpoint.
     pub(super) fn retire(&mut self, part: &Part) {
         if part.first <= part.last {
             self.dead.remove_range(part.first..=part.last);
+            let unreadable = self.unreadable.get_mut();
+            unreadable.remove_range(part.first..=part.last);
         }
         // A block that is lost has perhaps a file that somebody wants to look at.
         if !matches!(part.content, Content::Lost(_)) {

@@ -24,6 +24,7 @@ mod freeze;
 pub(crate) mod fuzz;
 pub mod inspect;
 mod job;
+mod lost;
 mod name;
 mod open;
 mod part;
@@ -156,7 +157,7 @@ impl FileStore {
         }
     }
 
-    /// Sequence ranges that are known to be unreadable, ascending.
+    /// Sequence ranges of blocks that are known to be unreadable since they were opened, ascending.
     pub fn lost_ranges(&self) -> Vec<(u64, u64)> {
         self.shelf.lost_ranges()
     }

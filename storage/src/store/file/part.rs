@@ -16,6 +16,13 @@ pub(super) enum Content {
     Lost(Arc<str>),
 }
 
+/// A record that cannot be read, and the range of sequences that is lost with it, where that is known.
+#[derive(Debug)]
+pub(super) struct Unreadable {
+    pub error: ReadError,
+    pub sequences: Option<(u64, u64)>,
+}
+
 /// A block, and which of its sequences count.
 #[derive(Clone)]
 pub(super) struct Part {
@@ -80,7 +87,7 @@ impl Part {
             && (self.is_dense() || self.next(sequence, everything, cache) == Some(sequence))
     }
 
-    pub fn load(&self, sequence: u64, cache: &BlockCache) -> Result<Option<Record>, ReadError> {
+    pub fn load(&self, sequence: u64, cache: &BlockCache) -> Result<Option<Record>, Unreadable> {
         if !self.holds(sequence) {
             return Ok(None);
         }
@@ -88,17 +95,23 @@ impl Part {
             Content::Sealed(block) => block.load(sequence, cache),
             Content::Open(block) => block.load(sequence, cache),
             Content::Lost(reason) => {
-                return Err(ReadError::Damaged {
-                    sequence,
-                    reason: reason.to_string(),
+                return Err(Unreadable {
+                    error: ReadError::Damaged {
+                        sequence,
+                        reason: reason.to_string(),
+                    },
+                    sequences: None,
                 });
             }
         };
-        read.map_err(|error| match error {
-            BlockReadError::Disk(error) => ReadError::Disk(error),
-            damage => ReadError::Damaged {
-                sequence,
-                reason: damage.to_string(),
+        read.map_err(|error| Unreadable {
+            sequences: error.sequences(),
+            error: match error {
+                BlockReadError::Disk(error) => ReadError::Disk(error),
+                damage => ReadError::Damaged {
+                    sequence,
+                    reason: damage.to_string(),
+                },
             },
         })
     }

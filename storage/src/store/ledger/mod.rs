@@ -16,8 +16,8 @@ use std::cell::{Cell, OnceCell};
 
 use super::shelf::{Shelf, Span, Topic};
 use super::{
-    Accounting, ChangeError, Counting, Deletion, Expiry, Limits, Message, NewMessage, Purge,
-    ReadError, Removals, State, Store, SubjectState,
+    Accounting, ChangeError, Counting, Deletion, Expiry, Limits, LostMessages, Message, NewMessage,
+    Purge, ReadError, Removals, State, Store, SubjectState,
 };
 use crate::filter::Filter;
 use crate::index::{ExpiryQueue, SubjectId, SubjectTree};
@@ -250,6 +250,10 @@ impl<S: Shelf> Store for Ledger<S> {
             } = self.totals;
             self.shelf.gaps(first_sequence, last_sequence, visit);
         }
+    }
+
+    fn lost_messages(&self, listed_max: usize) -> LostMessages {
+        self.shelf.lost_messages(listed_max)
     }
 
     fn sequence_at(&self, time_ns: i64) -> Option<u64> {
