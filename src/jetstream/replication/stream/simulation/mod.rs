@@ -7,7 +7,7 @@
 //! - `disks`: disks that go wrong.
 //! - `desk`: who the members of a stream are to be.
 //! - `watchdog`: ends a run in which time stands still.
-//! - `run`: one seed from its beginning to its end.
+//! - `run`: one seed from its beginning to its end; `run/ending`: everything is healed, and the replicas have to be equal.
 //!
 //! `CLUSTER_SEEDS=1000 cargo test -p nats-server --lib replication::stream::simulation` runs more of them; `CLUSTER_SEED=7 …
 //! -- --nocapture` runs that one and says what happens.
