@@ -380,9 +380,21 @@ async fn remove_one_that_runs(leads_meta: bool) {
         ),
         _ => (client, admin),
     };
+    let from_there = connect_as(&servers[at], "a").await;
+    let its_id = from_there.server_info().server_id;
+    let mut told = admin
+        .subscribe("$JS.EVENT.ADVISORY.SERVER.REMOVED")
+        .await
+        .expect("it listens");
+    admin.flush().await.expect("it is heard");
     let (subject, body) = ("$JS.API.SERVER.REMOVE", json!({"peer": gone}).to_string());
     let removed = ask_leader(&admin, subject, &body).await;
     assert_eq!(removed["success"], true, "{removed}");
+    let told = advisory(&mut told, |_| true).await;
+    assert_eq!(
+        (&told["server"], &told["server_id"], &told["cluster"]),
+        (&json!(gone), &json!(its_id), &json!("tri"))
+    );
 
     eventually("its JetStream ends", || {
         let (status, body) = health(&servers[at])?;
@@ -399,7 +411,6 @@ async fn remove_one_that_runs(leads_meta: bool) {
         });
     }
     assert_eq!(publish(&client).await, 2);
-    let from_there = connect_as(&servers[at], "a").await;
     assert_eq!(publish(&from_there).await, 3, "others answer");
     let info = ask_leader(&from_there, "$JS.API.STREAM.INFO.S", "").await;
     assert_eq!(info["state"]["messages"], 3, "{info}");

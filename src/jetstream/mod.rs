@@ -5,6 +5,7 @@ mod advisory;
 pub mod api;
 pub mod archive;
 pub mod core;
+mod farewell;
 mod id;
 mod intake;
 pub mod limits;

@@ -9,12 +9,12 @@ use storage::engine::{EngineFigures, EngineOptions};
 use thiserror::Error;
 
 use super::accounts::Accounts;
-use super::advisory::cluster::{SERVER_OUT_OF_STORAGE, ServerOutOfStorage};
 use super::api::backup::Backups;
 use super::api::handler::{Server, StreamMaker};
 use super::api::workers::ApiWorkers;
 use super::api::{ApiStats, now};
 use super::core::{AckForm, VolatileConsumers};
+use super::farewell::Run;
 use super::limits::{AccountLimits, ServerLimits};
 use super::meta::PeerProfile;
 use super::monitor::{
@@ -25,7 +25,7 @@ use super::registry::{AccountStreams, Found, Stream};
 use super::reload::ApiSubscriptions;
 use super::replication::{Cluster, ClusterSetup, Parts};
 pub use super::shard::WaitingMax;
-use super::shard::{OpenedStreams, OutageCause, OutageListener, Streams};
+use super::shard::{OpenedStreams, OutageListener, Streams};
 use super::types::{ClusterInfo, Storage, Strictness};
 use crate::broker::Broker;
 
@@ -114,39 +114,14 @@ pub struct JetStream {
     pub(super) running: Mutex<Option<Running>>,
     /// Whether this server was removed from its cluster.
     pub(super) is_removed: AtomicBool,
+    /// Which run of the server this is.
+    run: Arc<Run>,
 }
 
 /// What ends with a shutdown, in this order: no new requests, then those in work.
 pub(super) struct Running {
     pub(super) subscriptions: ApiSubscriptions,
     pub(super) workers: ApiWorkers,
-}
-
-/// Answers no requests any more once nothing can be stored, and says so in the system account.
-fn end_at_outage(
-    server: &Arc<Server>,
-    backend: &Arc<dyn Backend>,
-    server_id: String,
-    cluster: String,
-) {
-    let (server, voice) = (Arc::downgrade(server), Arc::downgrade(backend));
-    backend.on_outage(Box::new(move |outage| {
-        let (Some(server), Some(voice)) = (server.upgrade(), voice.upgrade()) else {
-            return;
-        };
-        let is_known = server.is_disabled.swap(true, Ordering::AcqRel);
-        if is_known || outage.cause != OutageCause::NoSpace {
-            return;
-        }
-        let advisory = ServerOutOfStorage {
-            server: &server.name,
-            server_id: &server_id,
-            stream: &outage.stream,
-            cluster: &cluster,
-            domain: &server.domain,
-        };
-        voice.tell_system(SERVER_OUT_OF_STORAGE, advisory.payload((server.now)()));
-    }));
 }
 
 impl JetStream {
@@ -262,7 +237,11 @@ impl JetStream {
             is_disabled: AtomicBool::new(false),
             now,
         });
-        end_at_outage(&server, &backend, setup.server_id, cluster_name);
+        let run = Arc::new(Run {
+            server_id: setup.server_id,
+            cluster: cluster_name,
+        });
+        run.end_at_outage(&server, &backend);
         let workers = ApiWorkers::start(
             &server,
             &accounts,
@@ -296,6 +275,7 @@ impl JetStream {
                 workers,
             })),
             is_removed: AtomicBool::new(false),
+            run,
         })
     }
 
@@ -554,6 +534,7 @@ impl JetStream {
     pub fn end_removed(&self) {
         self.is_removed.store(true, Ordering::Release);
         tracing::error!("JetStream being DISABLED, our server was removed from the cluster");
+        self.run.tell_of_removal(&self.server, &*self.backend);
         self.hand_leads_over();
         self.shutdown();
         // Not before it hears no requests any more: others answer them.

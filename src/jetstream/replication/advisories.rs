@@ -4,15 +4,15 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use raft::group::{GroupNumber, Role};
+use tokio::time::Instant;
 
 use super::super::accounts::Accounts;
 use super::super::advisory::cluster::{
-    DOMAIN_LEADER_ELECTED, DomainLeaderElected, GroupAdvisory, GroupEvent, SERVER_REMOVED,
-    ServerRemoved,
+    DOMAIN_LEADER_ELECTED, DomainLeaderElected, GroupAdvisory, GroupEvent,
 };
 use super::super::api::now;
 use super::super::core::{StreamReply, StreamRequest};
@@ -34,13 +34,41 @@ pub(super) struct Advisories {
     pub accounts: Arc<Accounts>,
     pub streams: Arc<Streams>,
     pub shown: Arc<Shown>,
-    pub leaderless: Mutex<HashMap<GroupNumber, Leaderless>>,
+    pub stalled: Mutex<Stalled>,
 }
 
+/// Groups that had no leader when they were last looked at, and those that were told of lately.
+#[derive(Default)]
+pub(super) struct Stalled(HashMap<GroupNumber, Leaderless>);
+
 /// A group without a leader.
-pub(super) struct Leaderless {
+struct Leaderless {
     since: Instant,
     told: Option<Instant>,
+}
+
+impl Stalled {
+    /// These groups have no leader now, and all others have. Says which of them are to be reported.
+    fn look(&mut self, groups: &[GroupNumber]) -> Vec<GroupNumber> {
+        let now = Instant::now();
+        self.0.retain(|group, known| {
+            let told_lately = |told: Instant| now - told < QUORUM_INTERVAL;
+            groups.contains(group) || known.told.is_some_and(told_lately)
+        });
+        let mut stalled = Vec::new();
+        for group in groups {
+            let fresh = Leaderless {
+                since: now,
+                told: None,
+            };
+            let known = self.0.entry(*group).or_insert(fresh);
+            if known.told.is_none() && now - known.since >= QUORUM_PATIENCE {
+                known.told = Some(now);
+                stalled.push(*group);
+            }
+        }
+        stalled
+    }
 }
 
 impl Advisories {
@@ -52,25 +80,7 @@ impl Advisories {
 
     /// These groups have no leader, as far as their replicas here know; all others have. Says which of them are to be reported.
     pub fn stalled(&self, groups: &[GroupNumber]) -> Vec<GroupNumber> {
-        let now = Instant::now();
-        let mut leaderless = self.leaderless.lock();
-        leaderless.retain(|group, known| {
-            let told_lately = |told: Instant| now - told < QUORUM_INTERVAL;
-            groups.contains(group) || known.told.is_some_and(told_lately)
-        });
-        let mut stalled = Vec::new();
-        for group in groups {
-            let fresh = Leaderless {
-                since: now,
-                told: None,
-            };
-            let known = leaderless.entry(*group).or_insert(fresh);
-            if known.told.is_none() && now - known.since >= QUORUM_PATIENCE {
-                known.told = Some(now);
-                stalled.push(*group);
-            }
-        }
-        stalled
+        self.stalled.lock().look(groups)
     }
 
     /// Nobody can lead these groups. Asks shards, if anybody listens.
@@ -152,19 +162,6 @@ impl Advisories {
         self.streams.tell(None, &subject, || named.payload(now()));
     }
 
-    /// A server was taken out of the cluster.
-    pub fn removed(&self, server: &str) {
-        let removed = ServerRemoved {
-            server,
-            // It is not there any more to say under which id it ran.
-            server_id: "",
-            cluster: &self.cluster,
-            domain: self.streams.domain(),
-        };
-        self.streams
-            .tell(None, SERVER_REMOVED, || removed.payload(now()));
-    }
-
     fn meta_led(&self, replicas: &[PeerInfo]) {
         let own = PeerId::of(&self.own);
         let elected = DomainLeaderElected {
@@ -195,5 +192,65 @@ impl Advisories {
                 return;
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GROUP: GroupNumber = GroupNumber(3);
+    const OTHER: GroupNumber = GroupNumber(4);
+
+    /// Looks at groups after some time.
+    async fn after(time: Duration, stalled: &mut Stalled, groups: &[GroupNumber]) -> Vec<u64> {
+        tokio::time::advance(time).await;
+        let told = stalled.look(groups);
+        told.into_iter().map(|group| group.0).collect()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_group_that_has_no_leader_for_a_while_is_told_of_once() {
+        let second = Duration::from_secs(1);
+        let mut stalled = Stalled::default();
+        assert!(stalled.look(&[GROUP]).is_empty(), "it may have one soon");
+        assert!(
+            after(second, &mut stalled, &[GROUP, OTHER])
+                .await
+                .is_empty()
+        );
+        assert_eq!(after(second, &mut stalled, &[GROUP, OTHER]).await, [3]);
+        assert_eq!(after(second, &mut stalled, &[GROUP, OTHER]).await, [4]);
+        for _ in 0..30 {
+            assert!(
+                after(second, &mut stalled, &[GROUP, OTHER])
+                    .await
+                    .is_empty()
+            );
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_group_that_loses_its_leader_again_is_told_of_again_after_ten_seconds_and_no_sooner()
+    {
+        let mut stalled = Stalled::default();
+        let none = Duration::ZERO;
+        after(none, &mut stalled, &[GROUP]).await;
+        assert_eq!(after(QUORUM_PATIENCE, &mut stalled, &[GROUP]).await, [3]);
+        // It has a leader in between, but not for long.
+        after(QUORUM_PATIENCE, &mut stalled, &[]).await;
+        after(none, &mut stalled, &[GROUP]).await;
+        assert!(
+            after(QUORUM_PATIENCE, &mut stalled, &[GROUP])
+                .await
+                .is_empty()
+        );
+        after(none, &mut stalled, &[]).await;
+        // Ten seconds after it was told of.
+        let rest = QUORUM_INTERVAL - 2 * QUORUM_PATIENCE;
+        after(rest, &mut stalled, &[]).await;
+        assert!(stalled.0.is_empty());
+        after(none, &mut stalled, &[GROUP]).await;
+        assert_eq!(after(QUORUM_PATIENCE, &mut stalled, &[GROUP]).await, [3]);
     }
 }

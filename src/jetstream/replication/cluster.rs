@@ -234,7 +234,7 @@ impl Cluster {
             accounts: Arc::clone(&accounts),
             streams: Arc::clone(&streams),
             shown: Arc::clone(&shown),
-            leaderless: Mutex::default(),
+            stalled: Mutex::default(),
         });
         let steward = Arc::new(GroupSteward {
             own: own.clone(),
@@ -244,7 +244,6 @@ impl Cluster {
             maker: Arc::clone(&maker),
             accounts: Arc::clone(&accounts),
             shown: Arc::clone(&shown),
-            advisories: Arc::clone(&advisories),
             runtime: runtime.clone(),
         });
         ask::listen(&links, &accounts, &view, &shown);

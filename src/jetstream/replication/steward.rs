@@ -16,7 +16,6 @@ use super::super::meta::request::{Decision, Desk};
 use super::super::meta::{Command, Form, Meta, Sightings, is_online};
 use super::super::registry::{AccountStreams, Stream};
 use super::super::types::{ApiError, ErrorCode, StreamConfig, StreamInfo, Strictness};
-use super::advisories::Advisories;
 use super::assembly::random_id;
 use super::maker::ClusterMaker;
 use super::meta_machine::MetaMachine;
@@ -36,7 +35,6 @@ pub(super) struct GroupSteward {
     pub maker: Arc<ClusterMaker>,
     pub accounts: Arc<Accounts>,
     pub shown: Arc<Shown>,
-    pub advisories: Arc<Advisories>,
     pub runtime: tokio::runtime::Handle,
 }
 
@@ -160,7 +158,6 @@ impl Steward for GroupSteward {
         let servers = servers_of(&status);
         let account = asked.account().unwrap_or_default();
         let decide = |desk: &Desk<'_>| asked.decide(desk, &self.own, &servers, body, strictness);
-        let mut removed = None;
         match self.maker.consider(account, decide)? {
             Act::StepDown(next) => {
                 let next = match next {
@@ -171,12 +168,11 @@ impl Steward for GroupSteward {
                 return handed_over.map(|()| None).map_err(not_handed_over);
             }
             Act::Decided(decision) => {
-                if let Decision::Propose(Command::PeerRemove { server }) = &*decision {
-                    if *server == self.own {
-                        // Somebody has to take it out.
-                        most_current(&status, &self.sightings()?)?;
-                    }
-                    removed = Some(server.clone());
+                if let Decision::Propose(Command::PeerRemove { server }) = &*decision
+                    && *server == self.own
+                {
+                    // Somebody has to take it out.
+                    most_current(&status, &self.sightings()?)?;
                 }
             }
         }
@@ -185,9 +181,6 @@ impl Steward for GroupSteward {
                 Act::Decided(decision) => Ok(*decision),
                 Act::StepDown(_) => Err(ErrorCode::BadRequest.into()),
             })?;
-        if let Some(server) = removed {
-            self.advisories.removed(&server);
-        }
         Ok(match asked {
             Administration::StreamMove { account, stream }
             | Administration::StreamMoveCancel { account, stream } => self.show(account, stream),
