@@ -286,9 +286,12 @@ impl Server {
     pub(super) fn rejoin(&mut self, node: u64) {
         let replica = self.take_replica();
         let running = self.running.as_ref().expect("the server runs");
-        let stream = running.runtime.block_on(replica.surrender());
-        let id = StreamId(stream.expect("it is there").storage);
+        // It takes nothing any more: a shard does not hand it back.
+        running
+            .runtime
+            .block_on(replica.stop(Retirement::LeadershipLost));
         let engine = Arc::clone(&running.engine);
+        let id = stored(&engine);
         engine.set_offline(id);
         engine.rename(id, "S, set aside").expect("it is renamed");
         let broker = Arc::clone(&running.broker);
@@ -623,18 +626,19 @@ impl Server {
     /// Says what the journal says when the stream's entries are all that holds it back.
     pub(super) fn ask_for_room(&self) {
         let running = self.running.as_ref().expect("the server runs");
-        let replicated = |id: &u64| {
-            let form = running.engine.form(StreamId(*id));
-            form.is_some_and(Form::is_replicated)
-        };
-        let mut ids = 1..100;
-        let id = ids.find(replicated).expect("it has a place in the store");
-        running.shards.checkpoint(id);
+        running.shards.checkpoint(stored(&running.engine).0);
     }
 
     pub(super) fn runtime(&self) -> &Runtime {
         &self.running.as_ref().expect("the server runs").runtime
     }
+}
+
+/// Where a server stores its replica: the newest one.
+fn stored(engine: &FileEngine) -> StreamId {
+    let replicated = |id: &StreamId| engine.form(*id).is_some_and(Form::is_replicated);
+    let mut ids = (1..100).rev().map(StreamId);
+    ids.find(replicated).expect("it has a place in the store")
 }
 
 impl Drop for Server {
