@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-const ALPHABET: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
+use crate::protocol::base62::digit;
 
 /// An id that is not used twice anywhere: 22 characters.
 pub(crate) fn unique() -> String {
@@ -24,11 +24,7 @@ fn random<const CHARACTERS: usize>() -> String {
             *byte = digit;
         }
     }
-    bytes
-        .iter()
-        .filter_map(|byte| ALPHABET.get(usize::from(*byte) % ALPHABET.len()))
-        .map(|byte| char::from(*byte))
-        .collect()
+    bytes.iter().map(|byte| char::from(digit(*byte))).collect()
 }
 
 #[cfg(test)]

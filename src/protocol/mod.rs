@@ -9,6 +9,7 @@
     deny(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic)
 )]
 
+pub mod base62;
 pub mod connect;
 pub mod encode;
 pub mod headers;

@@ -17,6 +17,7 @@ use crate::broker::Broker;
 use crate::broker::account::Account;
 use crate::broker::subscription::{Subscription, Target};
 use crate::config::options::sharing::ResponseType;
+use crate::protocol::base62::{BASE, digit};
 
 /// What all of them begin with.
 const PREFIX: &[u8] = b"_R_.";
@@ -100,12 +101,11 @@ pub(in crate::broker) struct Opened {
 
 /// A random part of a subject.
 fn part(random: &mut dyn FnMut() -> u32) -> Key {
-    const DIGITS: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
     let mut left = u64::from(random()) << 32 | u64::from(random());
     let mut part = [0; PART_BYTES];
     for byte in &mut part {
-        *byte = DIGITS[usize::try_from(left % 62).unwrap_or_default()];
-        left /= 62;
+        *byte = digit(left);
+        left /= BASE;
     }
     part
 }

@@ -20,6 +20,7 @@ use crate::broker::{Account, Broker, CloseReason, InterestSink};
 use crate::cluster::{LinkAcceptor, PeerAddress};
 use crate::config::options::Compression;
 use crate::connection::Clients;
+use crate::protocol::base62::digit;
 use crate::protocol::route::{RouteInfo, encode};
 
 /// What we can do on a route: accounts, and reports on traced messages.
@@ -318,11 +319,7 @@ pub(super) fn address(host: &str, port: u16) -> String {
 
 /// A name that no other cluster has.
 pub(super) fn made_up_name() -> String {
-    const LETTERS: &[u8] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
     let mut bytes = [0u8; 22];
     let _ = getrandom::fill(&mut bytes);
-    bytes
-        .iter()
-        .map(|byte| LETTERS[usize::from(*byte) % LETTERS.len()] as char)
-        .collect()
+    bytes.iter().map(|byte| char::from(digit(*byte))).collect()
 }

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::{Time, is_false, is_zero};
+use crate::protocol::base62::digit;
 
 /// A server as the JSON of clusters names it: eight characters that follow from its name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -18,17 +19,12 @@ impl Default for PeerId {
     }
 }
 
-const DIGITS: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
-
 /// The eight letters and digits that stand for a name.
 pub fn name_hash(name: &str) -> [u8; 8] {
     let digest = Sha256::digest(name.as_bytes());
     let mut hash = [0; 8];
     for (character, byte) in hash.iter_mut().zip(digest) {
-        *character = DIGITS
-            .get(usize::from(byte) % DIGITS.len())
-            .copied()
-            .unwrap_or(b'0');
+        *character = digit(byte);
     }
     hash
 }

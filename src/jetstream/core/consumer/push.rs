@@ -7,13 +7,12 @@ use super::{Consumer, Turn};
 use crate::jetstream::core::effects::Effects;
 use crate::jetstream::core::status;
 use crate::jetstream::types::AckPolicy;
+use crate::protocol::base62::{BASE, digit};
 
 /// The most bytes that are sent ahead of the client.
 const WINDOW_BYTES_MAX: u64 = 32 * 1024 * 1024;
 /// The bytes sent ahead of a client that has shown nothing yet.
 const WINDOW_BYTES_FIRST: u64 = WINDOW_BYTES_MAX / 16;
-/// What makes up the random token of a flow control subject.
-const DIGITS: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
 
 /// The state of push delivery.
 #[derive(Debug, Default)]
@@ -75,9 +74,8 @@ impl Push {
     ) {
         let mut subject = prefix;
         for _ in 0..4 {
-            let digit = DIGITS.get((random % 62) as usize).copied();
-            subject.push(digit.unwrap_or(b'0') as char);
-            random /= 62;
+            subject.push(char::from(digit(random)));
+            random /= BASE;
         }
         self.asked = Bytes::from(subject);
         self.asked_bytes = self.ahead;
