@@ -106,7 +106,8 @@ fn is_sampled(context: &[u8]) -> bool {
     let Some(flags) = flags.filter(|flags| flags.len() == 2 && parts.next().is_none()) else {
         return false;
     };
-    let flags = std::str::from_utf8(flags).map(|flags| u8::from_str_radix(flags, 16));
+    // As the reference reads it: a number with a sign, so that what is beyond 7f is none.
+    let flags = std::str::from_utf8(flags).map(|flags| i8::from_str_radix(flags, 16));
     matches!(flags, Ok(Ok(flags)) if flags & 1 == 1)
 }
 
@@ -154,7 +155,7 @@ mod tests {
         let context = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7";
         let request = find(&format!("TraceParent: {context}-01\r\n")).unwrap();
         assert!(request.destination.is_none() && !request.is_only());
-        for rest in ["-00", "", "-01-02", "-1", "-zz"] {
+        for rest in ["-00", "", "-01-02", "-1", "-zz", "-81", "-ff"] {
             assert!(
                 find(&format!("traceparent: {context}{rest}\r\n")).is_none(),
                 "{rest}"
