@@ -170,15 +170,3 @@ async fn a_client_that_answers_no_pings_is_stale() {
         1
     );
 }
-
-#[tokio::test]
-async fn the_task_of_a_connection_is_small_while_it_waits() {
-    let server = Server::start().await;
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    let stream = tokio::net::TcpStream::connect(address).await.unwrap();
-    let task =
-        crate::connection::task::run(std::sync::Arc::clone(&server.clients), stream, address);
-    // An unoptimized build keeps more than a release.
-    assert!(size_of_val(&task) < 2048, "{}", size_of_val(&task));
-}
