@@ -33,6 +33,7 @@ impl Account {
     ) {
         let mut services = self.sharing.services.lock();
         let mut before = std::mem::take(&mut *services);
+        let mut new = Vec::new();
         for options in wanted {
             let Some(exporter) = find(&options.account) else {
                 continue;
@@ -41,12 +42,17 @@ impl Account {
                 matches!(&known.target, Target::Service(import)
                     if import.options == *options && Arc::ptr_eq(&import.exporter, &exporter))
             });
-            services.push(match known {
-                Some(at) => before.swap_remove(at),
-                None => self.import_service(exporter, options, names),
-            });
+            match known {
+                Some(at) => services.push(before.swap_remove(at)),
+                None => new.push((exporter, options)),
+            }
         }
+        // Others first: where two services change places, no question goes to both.
         self.remove_alone(&before);
+        let new = new
+            .into_iter()
+            .map(|(exporter, options)| self.import_service(exporter, options, names));
+        services.extend(new);
     }
 
     fn import_service(

@@ -304,3 +304,38 @@ async fn what_is_asked_from_another_account_is_no_stream_for_a_third() {
     assert_eq!(publish(&broker, "B", message("s", b"asked")), 0);
     assert_eq!(hears.received(), "MSG s 1 3\r\nown\r\n");
 }
+
+#[tokio::test]
+async fn services_that_change_places_are_never_asked_both() {
+    // Many, so that taking them up takes its time.
+    const SERVICES: usize = 64;
+    let config = |moved: usize| {
+        let export = |at| format!(r#"{{service: "x{at}"}}"#);
+        let import = |at| {
+            let local = (at + moved) % SERVICES;
+            format!(r#"{{service: {{account: A, subject: "x{at}"}}, to: "local{local}"}}"#)
+        };
+        let exports: Vec<_> = (0..SERVICES).map(export).collect();
+        let imports: Vec<_> = (0..SERVICES).map(import).collect();
+        let (exports, imports) = (exports.join(", "), imports.join(", "));
+        format!("A {{ exports [{exports}] }}, B {{ imports [{imports}] }}")
+    };
+    let broker = broker(&config(0));
+    let answers = TestClient::new(1);
+    answers.subscribe(&account(&broker, "A"), ">", None, "1");
+    let is_over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let asking = scope.spawn(|| {
+            let mut most = 0;
+            while !is_over.load(Ordering::Relaxed) {
+                most = most.max(publish(&broker, "B", message("local0", b"?")));
+            }
+            most
+        });
+        for moved in 0..50 {
+            share(&broker, &config(moved));
+        }
+        is_over.store(true, Ordering::Relaxed);
+        assert_eq!(asking.join().expect("it asks"), 1);
+    });
+}
