@@ -341,19 +341,24 @@ impl Stage<'_, '_> {
     /// Gives the message to a subscription of an account that imports it, under that account's name for it.
     fn deliver_abroad(&mut self, shadow: &Shadow) -> bool {
         let mut renamed = std::mem::take(self.renamed);
-        let mut is_named = shadow.rename(self.to, &mut renamed);
+        let is_named = shadow.rename(self.to, &mut renamed);
         let mut message = *self.message;
         // What a stream delivers keeps its own subject, wherever it is delivered to.
         if message.subject == self.to {
             message.subject = &renamed;
         }
+        let mut is_taken = false;
         if let Some(trace) = message.trace.filter(|_| is_named) {
             trace.exported(shadow.importer.name(), &renamed);
             // What others do with it is told only if they allow it.
             message.trace = message.trace.filter(|_| shadow.allows_trace());
-            is_named = message.trace.is_some() || !trace.is_only();
+            // What is only traced would have gone there: its publisher is not told that nobody listens.
+            is_taken = message.trace.is_none() && trace.is_only();
         }
-        let given = is_named && self.give(&shadow.of, &shadow.importer, &message);
+        let given = match is_named && !is_taken {
+            true => self.give(&shadow.of, &shadow.importer, &message),
+            false => is_taken,
+        };
         *self.renamed = renamed;
         given
     }
@@ -368,16 +373,16 @@ impl Stage<'_, '_> {
         if let (Some(origin), Target::Client { client, .. }) = (self.origin, &subscription.target) {
             let is_own_echo = !origin.echo && origin.client.id == client.id;
             if is_own_echo {
-                return self.passes_over(subscription, passed::NO_ECHO);
+                return passes_over(subscription, account, message, passed::NO_ECHO);
             }
             if origin.passes_over_pressed && client.outbox().is_pressed() {
-                return self.passes_over(subscription, passed::SLOW);
+                return passes_over(subscription, account, message, passed::SLOW);
             }
         }
         if let Some(deny) = &subscription.deny
             && deny.denies(message.subject, subscription.queue.as_deref())
         {
-            return self.passes_over(subscription, passed::DENIED);
+            return passes_over(subscription, account, message, passed::DENIED);
         }
         if let Some(trace) = message.trace
             && let Some(taken) = only_noted(subscription, account, message, trace)
@@ -390,7 +395,7 @@ impl Stage<'_, '_> {
                 true => passed::ENDED,
                 false => passed::EXCEEDED,
             };
-            return self.passes_over(subscription, why);
+            return passes_over(subscription, account, message, why);
         }
         match &subscription.target {
             Target::Client { client, sid } => {
@@ -426,14 +431,19 @@ impl Stage<'_, '_> {
         }
         true
     }
+}
 
-    /// The subscription does not get the message, for this reason.
-    fn passes_over(&self, subscription: &Subscription, why: &'static str) -> bool {
-        if let Some(trace) = self.message.trace {
-            trace.delivered(subscription, self.account, Some(why));
-        }
-        false
+/// The subscription of this account does not get this message, for this reason.
+fn passes_over(
+    subscription: &Subscription,
+    account: &Account,
+    message: &Message<'_>,
+    why: &'static str,
+) -> bool {
+    if let Some(trace) = message.trace {
+        trace.delivered(subscription, account, Some(why));
     }
+    false
 }
 
 /// Notes what a traced message does at a subscription that may have it; whether it counts as taken, when it goes no further.

@@ -10,7 +10,7 @@ use crate::config::Options;
 use crate::config::parser::Process;
 
 /// A broker whose accounts share what this configuration says.
-fn broker(text: &str) -> Broker {
+pub(super) fn broker(text: &str) -> Broker {
     let broker = Broker::new();
     share(&broker, text);
     broker
@@ -30,7 +30,7 @@ fn share(broker: &Broker, text: &str) {
     broker.share(&options.accounts, &names);
 }
 
-fn account(broker: &Broker, name: &str) -> Arc<Account> {
+pub(super) fn account(broker: &Broker, name: &str) -> Arc<Account> {
     broker.account(name).expect("an account")
 }
 
