@@ -411,3 +411,89 @@ async fn accountz_shows_what_is_shared_and_which_answers_are_waited_for() {
         (&"inbox".into(), &"B".into())
     );
 }
+
+#[tokio::test]
+async fn messages_of_a_batch_reach_a_stream_of_another_account_and_its_acks_come_back() {
+    let config = r#"
+        jetstream { store_dir: "@DIR@/store" }
+        accounts {
+          A {
+            jetstream: enabled
+            users: [ {user: a, password: a} ]
+            exports: [ {service: "s.>"} ]
+          }
+          B {
+            users: [ {user: b, password: b} ]
+            imports: [ {service: {account: A, subject: "s.>"}, to: "of.a.>"} ]
+          }
+        }"#;
+    let server = ServerOptions::default().config(config).start();
+    let (a, b) = (
+        connect_as(&server, "a").await,
+        connect_as(&server, "b").await,
+    );
+    let stream = r#"{"name":"S","subjects":["s.>"],"allow_batched":true,"allow_atomic":true}"#;
+    let made = a.request("$JS.API.STREAM.CREATE.S", stream.into()).await;
+    let made = made.expect("an answer").payload;
+    assert!(
+        !String::from_utf8_lossy(&made).contains("error"),
+        "{made:?}"
+    );
+    let mut acks = b.subscribe("inbox.>").await.expect("subscribed");
+    for said in ["1.0", "2.1", "4.2"] {
+        let reply = format!("inbox.id.9.ok.{said}.$FI");
+        b.publish_with_reply("of.a.x", reply, said.into())
+            .await
+            .expect("published");
+    }
+    // The last one comes after a gap: two things are said of it.
+    for (said, told) in [
+        ("1.0", r#"{"type":"ack","seq":0,"msgs":9}"#),
+        ("4.2", r#"{"type":"gap","last_seq":3,"seq":4}"#),
+        ("4.2", r#"{"stream":"S","seq":3,"batch":"id","count":4}"#),
+    ] {
+        let ack = next(&mut acks).await;
+        assert_eq!(ack.subject.as_str(), format!("inbox.id.9.ok.{said}.$FI"));
+        assert_eq!(String::from_utf8_lossy(&ack.payload), told);
+    }
+    for at in ["1", "2"] {
+        let mut headers = async_nats::HeaderMap::new();
+        headers.insert("Nats-Batch-Id", "atomic");
+        headers.insert("Nats-Batch-Sequence", at);
+        if at == "2" {
+            headers.insert("Nats-Batch-Commit", "1");
+        }
+        b.publish_with_reply_and_headers("of.a.y", format!("inbox.{at}"), headers, at.into())
+            .await
+            .expect("published");
+    }
+    let last = loop {
+        let ack = next(&mut acks).await;
+        if ack.subject.as_str() == "inbox.2" {
+            break ack;
+        }
+    };
+    assert_eq!(
+        String::from_utf8_lossy(&last.payload),
+        r#"{"stream":"S","seq":5,"batch":"atomic","count":2}"#
+    );
+}
+
+#[tokio::test]
+async fn who_asks_is_told_to_be_in_a_cluster_by_the_name_that_it_has_now() {
+    let config = |name: &str| {
+        format!("server_name: s\n{SHARING}\ncluster {{ name: {name}, listen: '127.0.0.1:-1' }}")
+    };
+    let mut server = ServerOptions::default().config(&config("before")).start();
+    let (a, b) = (
+        connect_as(&server, "a").await,
+        connect_as(&server, "b").await,
+    );
+    answer_everything(&a, "help.*").await;
+    server.write_config(&config("after"));
+    server.signal(Signal::HUP);
+    server.wait_for_log("Reloaded server configuration");
+    let answer = b.request("support.x", "?".into()).await.expect("an answer");
+    let answer = String::from_utf8_lossy(&answer.payload).into_owned();
+    assert!(answer.contains(r#"\"cluster\":\"after\""#), "{answer}");
+}

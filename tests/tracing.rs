@@ -368,3 +368,81 @@ fn every_server_on_the_way_reports_its_part() {
     reader.round_trip();
     assert!(!reader.take_text().contains("only\r\n"));
 }
+
+#[test]
+fn reports_on_what_leaves_an_account_come_back_to_whoever_asked_for_them() {
+    const ACCOUNTS: &str = r#"
+        accounts {
+          A {
+            users: [ {user: a, password: a} ]
+            exports: [ {service: ask, allow_trace: true}, {service: closed}, {stream: news} ]
+          }
+          B {
+            users: [ {user: b, password: b} ]
+            imports: [
+              {service: {account: A, subject: ask}, to: question}
+              {service: {account: A, subject: closed}}
+              {stream: {account: A, subject: news}, to: heard, allow_trace: true}
+            ]
+          }
+        }"#;
+    let member = |name: &str, seed: Option<u16>| {
+        let routes = seed.map_or(String::new(), |port| {
+            format!("'nats-route://127.0.0.1:{port}'")
+        });
+        ServerOptions::default()
+            .config(&format!(
+                "server_name: {name}\n{ACCOUNTS}\ncluster {{ name: c, listen: '127.0.0.1:-1', routes: [{routes}] }}"
+            ))
+            .start()
+    };
+    let one = member("one", None);
+    let line = one.wait_for_log("Listening for route connections on");
+    let two = member(
+        "two",
+        Some(line.rsplit(':').next().unwrap().trim().parse().unwrap()),
+    );
+    let (mut requester, mut answers) = (user(&one, "b", ""), user(&two, "a", ""));
+    requester.send("SUB reports.> 9\r\n");
+    answers.send("SUB ask 1\r\nSUB closed 2\r\nSUB reports.> 3\r\n");
+    answers.round_trip();
+    for subject in ["question", "closed"] {
+        gets_around(&mut requester, &mut answers, subject);
+    }
+    publish(&mut requester, "question", "", &asks(""), "x");
+    let mut told = [report(&mut requester), report(&mut requester)];
+    told.sort_by_key(|told| told["server"]["name"].as_str().unwrap().to_owned());
+    let [first, second] = &told;
+    assert_eq!(
+        events(first, "si"),
+        [json!({"acc": "A", "from": "question", "to": "ask"})]
+    );
+    let out = &events(first, "eg")[0];
+    assert_eq!((&out["kind"], &out["hop"]), (&json!(1), &json!("1")));
+    let came = &events(second, "in")[0];
+    assert_eq!((&came["acc"], &came["subj"]), (&json!("A"), &json!("ask")));
+    assert_eq!(events(second, "eg")[0]["sub"], "ask");
+    // The account that answers sees where they go, and gets none of them.
+    let read = answers.round_trip();
+    assert!(read.contains("Nats-Trace-Dest: _R_."), "{read}");
+    assert!(!read.contains("\"events\""), "{read}");
+    // Where nothing is allowed the report ends at the import.
+    publish(&mut requester, "closed", "", &asks(""), "x");
+    let told = report(&mut requester);
+    assert_eq!(events(&told, "si").len(), 1);
+    assert!(events(&told, "eg").is_empty());
+    answers.expect("Nats-Trace-Dest: trace disabled");
+
+    // A stream tells of those who hear it in another account.
+    let mut hears = user(&one, "b", "");
+    hears.send("SUB heard 1\r\n");
+    hears.round_trip();
+    let mut speaks = user(&one, "a", "");
+    speaks.send("SUB reports.> 9\r\n");
+    speaks.round_trip();
+    publish(&mut speaks, "news", "", &asks(""), "x");
+    let told = report(&mut speaks);
+    assert_eq!(events(&told, "se"), [json!({"acc": "B", "to": "heard"})]);
+    assert_eq!(events(&told, "eg")[0]["acc"], "B");
+    hears.expect("HMSG heard 1 ");
+}

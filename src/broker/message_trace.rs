@@ -297,6 +297,18 @@ impl MessageTrace {
         self.only
     }
 
+    /// Where reports on it go, in the account that it came in.
+    pub(super) fn destination(&self) -> String {
+        let state = self.state.lock();
+        let report = state.as_ref();
+        report.map_or_else(String::new, |report| report.destination.clone())
+    }
+
+    /// To how many other servers it went so far.
+    pub(super) fn hops(&self) -> u64 {
+        self.state.lock().as_ref().map_or(0, |report| report.hops)
+    }
+
     fn note(&self, step: TraceStep) {
         if let Some(report) = self.state.lock().as_mut()
             && report.steps.len() < STEPS_MAX

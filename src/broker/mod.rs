@@ -28,6 +28,7 @@ pub mod traffic;
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
 
+use arc_swap::ArcSwap;
 use parking_lot::RwLock;
 
 pub use account::Account;
@@ -62,6 +63,8 @@ pub struct Broker {
     interest: Option<Arc<dyn InterestSink>>,
     /// Who sends reports on traced messages.
     trace_sink: OnceLock<Arc<dyn TraceSink>>,
+    /// What this server is called.
+    names: Arc<ArcSwap<ServerNames>>,
 }
 
 impl std::fmt::Debug for Broker {
@@ -102,6 +105,7 @@ impl Broker {
             traffic: Arc::default(),
             interest,
             trace_sink: OnceLock::new(),
+            names: Arc::default(),
         }
     }
 
@@ -161,6 +165,19 @@ impl Broker {
             .values()
             .map(|account| account.subscription_count())
             .sum()
+    }
+
+    /// From now on the server is called so.
+    pub fn set_names(&self, names: ServerNames) {
+        self.names.store(Arc::new(names));
+    }
+
+    /// From now on its cluster is called so.
+    pub fn set_cluster_name(&self, cluster: &str) {
+        self.names.rcu(|names| ServerNames {
+            server: names.server.clone(),
+            cluster: cluster.to_owned(),
+        });
     }
 
     /// From now on this one sends the reports on traced messages. The first stays.

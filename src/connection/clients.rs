@@ -54,7 +54,8 @@ impl Clients {
         info: ServerInfo,
     ) -> Result<Arc<Self>, WebSocketError> {
         let terms = Terms::new(options, tls, &broker)?;
-        settle_accounts(options, &broker, &names(&info));
+        broker.set_names(names(&info));
+        settle_accounts(options, &broker);
         let closed_max = options.limits.closed_clients_max;
         let listening = (info.host.clone(), info.port);
         let info = terms.told_in(info, &listening);
@@ -81,7 +82,7 @@ impl Clients {
 
     /// New terms for all: those who are connected already are asked to look at them.
     pub fn change_terms(&self, options: &Options, terms: Terms) {
-        settle_accounts(options, &self.broker, &names(&self.info()));
+        settle_accounts(options, &self.broker);
         self.change_info(|info| {
             *info = terms.told_in(info.clone(), &self.listening);
         });
@@ -214,6 +215,12 @@ impl Clients {
                 self.send(&client, |out| encode::info(out, &line));
             }
         }
+    }
+
+    /// The cluster is called so from now on.
+    pub fn rename_cluster(&self, name: &str) {
+        self.broker.set_cluster_name(name);
+        self.announce(|info| name.clone_into(&mut info.cluster));
     }
 
     /// Changes what is said to those who connect from now on.

@@ -7,7 +7,7 @@ use super::entrance::Entrance;
 use super::options::ConnectionOptions;
 use super::transport::{PlainText, TlsTerms};
 use super::websocket::{WebSocketError, WebSocketTerms};
-use crate::broker::{Broker, ServerNames, TraceDestination};
+use crate::broker::{Broker, TraceDestination};
 use crate::config::options::{ConnectionType, Options, PeerCertificate};
 use crate::protocol::ServerInfo;
 
@@ -93,7 +93,7 @@ impl Terms {
 
 /// What the options say of accounts, put in force: limits, mappings, and what they take from each other. Accounts that they do not name any
 /// more are forgotten.
-pub fn settle_accounts(options: &Options, broker: &Broker, names: &ServerNames) {
+pub fn settle_accounts(options: &Options, broker: &Broker) {
     broker.global().set_mappings(options.mappings_of(None));
     for account in &options.accounts {
         let known = broker.ensure_account(&account.name);
@@ -106,7 +106,7 @@ pub fn settle_accounts(options: &Options, broker: &Broker, names: &ServerNames) 
         known.set_trace_destination(trace);
     }
     let named = |name: &str| options.accounts.iter().any(|account| account.name == name);
-    broker.share(&options.accounts, names);
+    broker.share(&options.accounts);
     broker.forget_accounts(|name| !named(name));
 }
 

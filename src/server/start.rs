@@ -352,7 +352,8 @@ impl Server {
             server: server_name.clone(),
             cluster: routes.as_ref().map_or(String::new(), Routes::cluster_name),
         };
-        settle_accounts(&options, &broker, &names);
+        broker.set_names(names);
+        settle_accounts(&options, &broker);
         let loaded = Loaded {
             options: Arc::new(options.clone()),
             since: SystemTime::now(),

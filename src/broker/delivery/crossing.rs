@@ -8,11 +8,13 @@ use super::{Delivery, Message, Origin, Owner};
 use crate::broker::account::Account;
 use crate::broker::internal::Outgoing;
 use crate::broker::message_trace;
-use crate::broker::sharing::{Asker, Opened, REQUEST_INFO, ServiceImport};
+use crate::broker::message_trace::MessageTrace;
+use crate::broker::sharing::{
+    Asker, Awaited, Opened, REQUEST_INFO, ServiceImport, is_of_fast_batch,
+};
 use crate::broker::subscription::{Subscription, Target};
 use crate::broker::traffic::Traffic;
-use crate::config::options::sharing::ResponseType;
-use crate::protocol::headers;
+use crate::protocol::{headers, trace as tracing_headers};
 use crate::subject::transform::Mapped;
 
 /// Acks keep their subject on every way, so that consumers can be used from other accounts.
@@ -94,19 +96,22 @@ impl Delivery {
         };
         let crossing = Crossing {
             import,
-            asker: asker(account, import, before),
+            asker: asker(account, import, before, message.reply),
             depth,
             before,
         };
         let mut block = message.headers.to_vec();
         let mut trace = message.trace;
+        let mut reports = None;
         if let Some(noted) = trace {
             noted.imported(exporter.name(), to, &subject);
-            if !import.options.allow_trace {
+            if import.options.allow_trace {
+                let opened = self.open_reports(account, import, noted, &mut block);
+                reports = Some((opened, noted, noted.hops()));
+            } else if noted.is_only() {
                 // What others do with it is told only if they allow it.
-                if noted.is_only() {
-                    return 1;
-                }
+                return 1;
+            } else {
                 trace = None;
                 block = message_trace::disabled(&block);
             }
@@ -115,7 +120,7 @@ impl Delivery {
         headers::append(
             &mut block,
             REQUEST_INFO,
-            &crossing.asker.describe(way.origin),
+            &crossing.asker.describe(way.origin, &import.names()),
         );
         let opened = self.open_reply(account, exporter, message.reply, import);
         let reply = match &opened {
@@ -130,12 +135,41 @@ impl Delivery {
         let delivered = with(message, to, &subject, reply, Some(block), |message| {
             self.publish_by(exporter, &subject, message, &way)
         });
-        if delivered == 0
-            && let (Some(opened), Some(replies)) = (&opened, exporter.replies())
-        {
-            replies.take_back(opened);
+        if let Some(replies) = exporter.replies() {
+            if delivered == 0
+                && let Some(opened) = &opened
+            {
+                replies.take_back(opened);
+            }
+            // What happens here is in the report of this server.
+            if let Some((opened, noted, hops)) = &reports
+                && noted.hops() == *hops
+            {
+                replies.take_back(opened);
+            }
         }
         delivered
+    }
+
+    /// Opens a way back for the reports of other servers: they report in the account that is asked, and to a subject of it, which the message
+    /// names from here on.
+    fn open_reports(
+        &mut self,
+        account: &Arc<Account>,
+        import: &Arc<ServiceImport>,
+        noted: &MessageTrace,
+        block: &mut Vec<u8>,
+    ) -> Opened {
+        // After one import it is the way back through that.
+        let destination = match headers::get(block, tracing_headers::DESTINATION) {
+            Some(named) => Bytes::copy_from_slice(named),
+            None => Bytes::from(noted.destination()),
+        };
+        let random = &mut || self.random();
+        let exporter = &import.exporter;
+        let opened = exporter.open_reply(account, destination, import, Awaited::Reports, random);
+        headers::set(block, tracing_headers::DESTINATION, &opened.subject);
+        opened
     }
 
     /// What the subject is in the other account, where mappings may send it elsewhere.
@@ -148,7 +182,7 @@ impl Delivery {
         if exporter.has_mappings() {
             let mut mapped = Vec::new();
             let random = &mut || self.random();
-            match exporter.map(&subject, &import.names.cluster, random, &mut mapped) {
+            match exporter.map(&subject, &import.names().cluster, random, &mut mapped) {
                 Mapped::Unchanged => {}
                 Mapped::To => subject = mapped,
                 Mapped::Lost => return None,
@@ -168,8 +202,13 @@ impl Delivery {
         if reply.is_empty() || reply.starts_with(ACK_PREFIX) {
             return None;
         }
+        let awaited = match is_of_fast_batch(reply) {
+            true => Awaited::BatchProgress,
+            false => Awaited::Answer,
+        };
         let reply = Bytes::copy_from_slice(reply);
-        Some(asked.open_reply(account, reply, import, &mut || self.random()))
+        let random = &mut || self.random();
+        Some(asked.open_reply(account, reply, import, awaited, random))
     }
 
     /// Brings an answer, or a piece of one, to the account that asked.
@@ -183,8 +222,26 @@ impl Delivery {
         let Some(replies) = account.replies() else {
             return 0;
         };
-        let Some(pending) = replies.take(to) else {
+        let is_only_traced = message.trace.is_some_and(|noted| noted.is_only());
+        let found = match is_only_traced {
+            true => replies.find(to),
+            false => replies.take(to),
+        };
+        let Some(pending) = found else {
             return 0;
+        };
+        let mut block = None;
+        if let Some(noted) = message.trace {
+            noted.imported(pending.to.name(), to, &pending.reply);
+            if is_only_traced {
+                return 1;
+            }
+            // Who asked has not allowed to be looked at.
+            block = Some(message_trace::disabled(message.headers));
+        }
+        let message = &Message {
+            trace: None,
+            ..*message
         };
         let depth = way.before.map_or(0, |before| before.depth) + 1;
         if depth > ACCOUNTS_MAX {
@@ -192,7 +249,7 @@ impl Delivery {
         }
         let crossing = Crossing {
             import: &pending.import,
-            asker: asker(account, &pending.import, way.before),
+            asker: asker(account, &pending.import, way.before, b""),
             depth,
             before: way.before,
         };
@@ -206,7 +263,7 @@ impl Delivery {
             before: Some(&crossing),
             ..*way
         };
-        let delivered = with(message, to, &pending.reply, reply, None, |message| {
+        let delivered = with(message, to, &pending.reply, reply, block, |message| {
             self.publish_by(&pending.to, &pending.reply, message, &way)
         });
         if delivered == 0
@@ -214,7 +271,7 @@ impl Delivery {
         {
             replies.take_back(opened);
         }
-        if pending.import.options.terms.response != ResponseType::Singleton {
+        if pending.has_pieces() {
             let is_last = message.headers.is_empty() && message.payload.is_empty();
             match delivered == 0 || is_last {
                 true => replies.close(to),
@@ -230,21 +287,21 @@ fn asker<'a>(
     account: &'a Account,
     import: &'a ServiceImport,
     before: Option<&Crossing<'a>>,
+    reply: &'a [u8],
 ) -> Asker<'a> {
-    let is_shared = import.options.share;
-    let names = is_shared.then_some(&import.names);
     match before {
         // Where it is may become known on the way, who it is only at the beginning.
         Some(before) => Asker {
             service: Some(account.name()),
-            names: before.asker.names.or(names),
+            is_placed: before.asker.is_placed || import.tells_place(),
             ..before.asker
         },
         None => Asker {
             account: account.name(),
             service: None,
-            is_shared,
-            names,
+            is_shared: import.options.share,
+            is_placed: import.tells_place(),
+            reply: is_of_fast_batch(reply).then_some(reply),
         },
     }
 }

@@ -30,7 +30,7 @@ use super::{Broker, Subscription};
 use crate::config::options::AccountOptions;
 
 pub use replies::PendingReply;
-pub(super) use replies::{Opened, Replies};
+pub(super) use replies::{Awaited, Opened, Replies, is_of_fast_batch};
 pub use request_info::ServerNames;
 pub(super) use request_info::{Asker, REQUEST_INFO};
 pub use service::ServiceImport;
@@ -65,7 +65,7 @@ impl Account {
 
 impl Broker {
     /// Takes up what these accounts import; those that are not named import nothing any more. All of them exist.
-    pub fn share(&self, accounts: &[AccountOptions], names: &ServerNames) {
+    pub fn share(&self, accounts: &[AccountOptions]) {
         for account in self.accounts() {
             let options = accounts.iter().find(|one| one.name == account.name());
             let (streams, services) = match options {
@@ -73,7 +73,7 @@ impl Broker {
                 None => (&[][..], &[][..]),
             };
             account.import_streams(streams, |name| self.account(name));
-            account.import_services(services, names, |name| self.account(name));
+            account.import_services(services, self);
         }
     }
 }

@@ -28,6 +28,22 @@ const PENDING_MAX: usize = 256 * 1024;
 
 type Key = [u8; PART_BYTES];
 
+/// How the reply subjects of fast batches end. What stands before that says what a message means to its batch, so that whoever answers has to see it.
+const FAST_BATCH_SUFFIX: &[u8] = b".$FI";
+/// So many words at the end of such a subject are not about where answers go: the batch, and what it wants.
+const FAST_BATCH_WORDS: usize = 6;
+
+/// What comes back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::broker) enum Awaited {
+    /// The answer to a question.
+    Answer,
+    /// Whatever a stream has to say of a message of a fast batch: nothing, or more than one thing.
+    BatchProgress,
+    /// Reports on a traced message, one from each server that it goes to.
+    Reports,
+}
+
 /// An answer that is waited for.
 #[derive(Clone)]
 pub struct PendingReply {
@@ -37,6 +53,7 @@ pub struct PendingReply {
     pub(in crate::broker) reply: Bytes,
     /// What was asked.
     pub(in crate::broker) import: Arc<ServiceImport>,
+    pub(in crate::broker) awaited: Awaited,
     until: Instant,
 }
 
@@ -54,6 +71,17 @@ impl PendingReply {
     /// What was asked.
     pub fn import(&self) -> &ServiceImport {
         &self.import
+    }
+
+    /// Whether nothing comes after the first.
+    fn is_single(&self) -> bool {
+        let response = self.import.options.terms.response;
+        self.awaited == Awaited::Answer && response == ResponseType::Singleton
+    }
+
+    /// Whether it comes in pieces up to an empty one.
+    pub(in crate::broker) fn has_pieces(&self) -> bool {
+        self.awaited == Awaited::Answer && !self.is_single()
     }
 }
 
@@ -110,9 +138,26 @@ fn part(random: &mut dyn FnMut() -> u32) -> Key {
     part
 }
 
+/// Whether this is the reply subject of a message of a fast batch.
+pub(in crate::broker) fn is_of_fast_batch(reply: &[u8]) -> bool {
+    reply.ends_with(FAST_BATCH_SUFFIX)
+}
+
+/// What a reply subject says of its fast batch, from the dot before it on.
+fn fast_batch_words(reply: &[u8]) -> &[u8] {
+    let dots = memchr::memrchr_iter(b'.', reply);
+    let begin = dots.take(FAST_BATCH_WORDS).last().unwrap_or(reply.len());
+    reply.get(begin..).unwrap_or_default()
+}
+
 impl Replies {
     /// Opens a way back for one answer.
     fn open(&self, reply: PendingReply, random: &mut dyn FnMut() -> u32) -> Opened {
+        let shown = reply.reply.clone();
+        let words = match reply.awaited {
+            Awaited::BatchProgress => fast_batch_words(&shown),
+            Awaited::Answer | Awaited::Reports => b"",
+        };
         let mut pending = self.pending.lock();
         pending.expire(Instant::now());
         let key = loop {
@@ -122,15 +167,22 @@ impl Replies {
             }
         };
         pending.insert(key, reply);
-        let subject = [self.prefix.as_slice(), &key].concat();
+        let subject = [self.prefix.as_slice(), &key, words].concat();
         Opened { key, subject }
     }
 
     fn key(&self, subject: &[u8]) -> Option<Key> {
-        subject
-            .strip_prefix(self.prefix.as_slice())?
-            .try_into()
-            .ok()
+        let rest = subject.strip_prefix(self.prefix.as_slice())?;
+        let (key, words) = rest.split_first_chunk()?;
+        (words.is_empty() || words.starts_with(b".")).then_some(*key)
+    }
+
+    /// The answer that this subject belongs to; its way stays open.
+    pub(in crate::broker) fn find(&self, subject: &[u8]) -> Option<PendingReply> {
+        let key = self.key(subject)?;
+        let pending = self.pending.lock();
+        let reply = pending.by_key.get(&key)?;
+        (reply.until > Instant::now()).then(|| reply.clone())
     }
 
     /// The answer that this subject belongs to. The way of a single one is closed with that.
@@ -142,9 +194,9 @@ impl Replies {
             pending.remove(&key);
             return None;
         }
-        match reply.import.options.terms.response {
-            ResponseType::Singleton => pending.remove(&key),
-            ResponseType::Streamed | ResponseType::Chunked => Some(reply.clone()),
+        match reply.is_single() {
+            true => pending.remove(&key),
+            false => Some(reply.clone()),
         }
     }
 
@@ -185,6 +237,7 @@ impl Account {
         to: &Arc<Account>,
         reply: Bytes,
         import: &Arc<ServiceImport>,
+        awaited: Awaited,
         random: &mut dyn FnMut() -> u32,
     ) -> Opened {
         let replies = self.sharing.replies.get_or_init(|| {
@@ -204,6 +257,7 @@ impl Account {
                 to: Arc::clone(to),
                 reply,
                 import: Arc::clone(import),
+                awaited,
                 until,
             },
             random,

@@ -30,7 +30,9 @@ pub(in crate::broker) struct Asker<'a> {
     /// Whether the account that it is in shares who it is.
     pub is_shared: bool,
     /// Whether it is told where it is.
-    pub names: Option<&'a ServerNames>,
+    pub is_placed: bool,
+    /// The reply subject that it wants answers to, where that says more than where they go.
+    pub reply: Option<&'a [u8]>,
 }
 
 #[derive(Serialize)]
@@ -63,6 +65,8 @@ struct Info<'a> {
     kind: &'a str,
     #[serde(skip_serializing_if = "str::is_empty")]
     client_type: &'a str,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    reply: &'a str,
 }
 
 fn is_zero(number: &u64) -> bool {
@@ -70,12 +74,17 @@ fn is_zero(number: &u64) -> bool {
 }
 
 impl Asker<'_> {
-    /// The header's value.
-    pub(in crate::broker) fn describe(&self, origin: Option<&Origin<'_>>) -> Vec<u8> {
-        let (server, cluster) = match self.names {
-            Some(names) => (names.server.as_str(), names.cluster.as_str()),
-            None => ("", ""),
+    /// The header's value, written by a server that is called so.
+    pub(in crate::broker) fn describe(
+        &self,
+        origin: Option<&Origin<'_>>,
+        names: &ServerNames,
+    ) -> Vec<u8> {
+        let (server, cluster) = match self.is_placed {
+            true => (names.server.as_str(), names.cluster.as_str()),
+            false => ("", ""),
         };
+        let reply = self.reply.map(std::str::from_utf8);
         let mut info = Info {
             start: None,
             host: String::new(),
@@ -91,6 +100,7 @@ impl Asker<'_> {
             cluster,
             kind: "",
             client_type: "",
+            reply: reply.and_then(Result::ok).unwrap_or_default(),
         };
         let Some(origin) = origin else {
             return encode(&info);

@@ -2,9 +2,11 @@
 
 use std::sync::Arc;
 
+use arc_swap::{ArcSwap, Guard};
 use bytes::Bytes;
 
 use super::request_info::ServerNames;
+use crate::broker::Broker;
 use crate::broker::account::Account;
 use crate::broker::subscription::{Subscription, Target};
 use crate::config::options::sharing::ServiceImport as Options;
@@ -13,7 +15,10 @@ use crate::config::options::sharing::ServiceImport as Options;
 pub struct ServiceImport {
     pub(in crate::broker) exporter: Arc<Account>,
     pub(in crate::broker) options: Options,
-    pub(in crate::broker) names: ServerNames,
+    /// Whether it is from the account of the server itself.
+    is_of_system: bool,
+    /// The broker's.
+    names: Arc<ArcSwap<ServerNames>>,
 }
 
 impl ServiceImport {
@@ -21,21 +26,26 @@ impl ServiceImport {
     pub fn options(&self) -> &Options {
         &self.options
     }
+
+    /// Whether whoever answers is told where those are who ask. The account of the server itself always is.
+    pub(in crate::broker) fn tells_place(&self) -> bool {
+        self.options.share || self.is_of_system
+    }
+
+    /// What this server is called now.
+    pub(in crate::broker) fn names(&self) -> Guard<Arc<ServerNames>> {
+        self.names.load()
+    }
 }
 
 impl Account {
     /// Imports these services, and no others. What stays as it was goes on undisturbed.
-    pub(super) fn import_services(
-        self: &Arc<Self>,
-        wanted: &[Options],
-        names: &ServerNames,
-        find: impl Fn(&str) -> Option<Arc<Account>>,
-    ) {
+    pub(super) fn import_services(self: &Arc<Self>, wanted: &[Options], broker: &Broker) {
         let mut services = self.sharing.services.lock();
         let mut before = std::mem::take(&mut *services);
         let mut new = Vec::new();
         for options in wanted {
-            let Some(exporter) = find(&options.account) else {
+            let Some(exporter) = broker.account(&options.account) else {
                 continue;
             };
             let known = before.iter().position(|known| {
@@ -51,7 +61,7 @@ impl Account {
         self.remove_alone(&before);
         let new = new
             .into_iter()
-            .map(|(exporter, options)| self.import_service(exporter, options, names));
+            .map(|(exporter, options)| self.import_service(exporter, options, broker));
         services.extend(new);
     }
 
@@ -59,12 +69,13 @@ impl Account {
         self: &Arc<Self>,
         exporter: Arc<Account>,
         options: &Options,
-        names: &ServerNames,
+        broker: &Broker,
     ) -> Arc<Subscription> {
         let import = ServiceImport {
+            is_of_system: Arc::ptr_eq(&exporter, broker.system()),
             exporter,
             options: options.clone(),
-            names: names.clone(),
+            names: Arc::clone(&broker.names),
         };
         // Every server imports for itself: what comes from another one has been asked already.
         let subscription = Subscription::new(

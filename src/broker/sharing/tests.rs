@@ -27,14 +27,15 @@ fn share(broker: &Broker, text: &str) {
         server: "S".into(),
         cluster: "C".into(),
     };
-    broker.share(&options.accounts, &names);
+    broker.set_names(names);
+    broker.share(&options.accounts);
 }
 
 pub(super) fn account(broker: &Broker, name: &str) -> Arc<Account> {
     broker.account(name).expect("an account")
 }
 
-fn publish(broker: &Broker, name: &str, outgoing: Outgoing) -> u32 {
+pub(super) fn publish(broker: &Broker, name: &str, outgoing: Outgoing) -> u32 {
     let account = account(broker, name);
     broker.publish(&account, &[outgoing], &mut PublishCache::new())[0]
 }
@@ -53,7 +54,7 @@ fn reply_of(received: &str) -> String {
     words[3].to_owned()
 }
 
-fn answer(reply: &str, payload: &'static [u8]) -> Outgoing {
+pub(super) fn answer(reply: &str, payload: &'static [u8]) -> Outgoing {
     Outgoing {
         subject: Bytes::copy_from_slice(reply.as_bytes()),
         payload: Bytes::from_static(payload),
@@ -338,4 +339,54 @@ async fn services_that_change_places_are_never_asked_both() {
         is_over.store(true, Ordering::Relaxed);
         assert_eq!(asking.join().expect("it asks"), 1);
     });
+}
+
+#[tokio::test]
+async fn the_account_of_the_server_is_told_where_those_are_who_ask_by_the_name_that_holds_then() {
+    let text = r#"A { exports [{service: "s"}] }
+        SYS { exports [{service: "s"}] }
+        B { imports [{service: {account: A, subject: "s"}, to: "a"}
+                     {service: {account: SYS, subject: "s"}, to: "sys"}] }
+        C { imports [{service: {account: A, subject: "s"}, to: "a", share: true}] }"#;
+    let broker = Broker::new().with_system_account("SYS");
+    share(&broker, text);
+    let answers = TestClient::new(1);
+    answers.subscribe(&account(&broker, "A"), "s", None, "1");
+    answers.subscribe(&account(&broker, "SYS"), "s", None, "1");
+    let told = |name: &str, subject: &'static str| {
+        assert_eq!(publish(&broker, name, message(subject, b"?")), 1);
+        let received = answers.received();
+        let info = received.split("Nats-Request-Info: ").nth(1).expect("told");
+        info.lines().next().expect("a line").to_owned()
+    };
+    assert_eq!(told("B", "a"), r#"{"acc":"B"}"#);
+    let placed = r#"{"acc":"B","server":"S","cluster":"C"}"#;
+    assert_eq!(told("B", "sys"), placed);
+    broker.set_cluster_name("D");
+    // Also where nothing is imported anew.
+    let placed = r#"{"acc":"C","server":"S","cluster":"D"}"#;
+    assert_eq!(told("C", "a"), placed);
+}
+
+#[tokio::test]
+async fn a_message_of_a_fast_batch_is_known_as_one_behind_an_import_and_hears_all_that_is_said_of_it()
+ {
+    let broker = broker(SERVICES);
+    let (a, b) = (account(&broker, "A"), account(&broker, "B"));
+    let (asks, answers) = (TestClient::new(1), TestClient::new(2));
+    asks.subscribe(&b, "inbox.>", None, "9");
+    answers.subscribe(&a, "one.*", None, "1");
+    let reply = "inbox.id.10.ok.1.0.$FI";
+    assert_eq!(publish(&broker, "B", request("ask.x", reply, b"?")), 1);
+    let received = answers.received();
+    let way = reply_of(&received);
+    assert!(way.starts_with("_R_.") && way.ends_with(".id.10.ok.1.0.$FI"));
+    let info = format!(r#"Nats-Request-Info: {{"acc":"B","reply":"{reply}"}}"#);
+    assert!(received.contains(&info), "{received}");
+    assert!(a.has_interest(&way));
+    for _ in 0..2 {
+        assert_eq!(publish(&broker, "A", answer(&way, b"!")), 1);
+    }
+    let heard = format!("MSG {reply} 9 1\r\n!\r\n");
+    assert_eq!(asks.received(), [&*heard, &heard].concat());
 }

@@ -4,13 +4,13 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use super::tests::{account, broker};
+use super::tests::{account, answer, broker, publish};
 use crate::broker::message_trace::{
     Asked, ConnectionKind, Ingress, MessageTrace, TraceReport, TraceSink, TraceStep,
 };
 use crate::broker::permissions::Permissions;
-use crate::broker::tests::TestClient;
-use crate::broker::{Broker, Delivery, Message, Owner, Subscription, Target};
+use crate::broker::tests::{TestClient, route_subscription};
+use crate::broker::{Broker, Delivery, Message, Owner, RouteSink, Subscription, Target};
 use crate::config::options::{Permissions as PermissionsConfig, SubjectPermission};
 use crate::protocol::trace::TraceRequest;
 
@@ -133,4 +133,84 @@ async fn what_is_only_traced_counts_as_delivered_to_those_whose_account_is_not_l
     };
     assert_eq!(steps, [left.clone(), left]);
     assert_eq!(hears.received(), "");
+}
+
+#[tokio::test]
+async fn reports_on_a_question_have_a_way_back_only_where_the_service_allows_them() {
+    for allows in [true, false] {
+        let broker = importing(allows);
+        let (a, b) = (account(&broker, "A"), account(&broker, "B"));
+        let (asks, answers) = (TestClient::new(1), TestClient::new(2));
+        asks.subscribe(&b, "reports", None, "9");
+        answers.subscribe(&a, "ask", None, "1");
+        let (count, steps) = traced(&broker, "B", "question", "", "");
+        assert_eq!(count, 1);
+        assert_eq!(egress(&steps).len(), usize::from(allows));
+        let read = answers.received();
+        let named = match allows {
+            true => "Nats-Trace-Dest: _R_.",
+            false => "Nats-Trace-Dest: trace disabled\r\n",
+        };
+        assert!(read.contains(named), "{read}");
+        // It went to no other server that could report.
+        assert!(a.pending_replies().is_empty());
+    }
+}
+
+#[tokio::test]
+async fn reports_of_other_servers_come_back_to_whoever_asked_as_many_as_there_are() {
+    let broker = broker(
+        r#"A { exports [{service: "a", allow_trace: true}] }
+           B { exports [{service: "b", allow_trace: true}]
+               imports [{service: {account: A, subject: "a"}, to: "b"}] }
+           C { imports [{service: {account: B, subject: "b"}, to: "c"}] }"#,
+    );
+    let (asks, answers, other) = (TestClient::new(1), TestClient::new(2), TestClient::new(3));
+    asks.subscribe(&account(&broker, "C"), "reports", None, "9");
+    answers.subscribe(&account(&broker, "A"), "a", None, "1");
+    let sink = RouteSink {
+        client: Arc::clone(&other.client),
+        names_account: true,
+        traces: true,
+    };
+    let remote = Arc::new(route_subscription(&Arc::new(sink), "a", None));
+    account(&broker, "A").insert(&remote).expect("a pattern");
+    let (count, _) = traced(&broker, "C", "c", "", "");
+    assert_eq!(count, 2);
+    let sent = other.received();
+    let way = sent.split("Nats-Trace-Dest: ").nth(1).expect("a way back");
+    let way = way.lines().next().expect("a line");
+    assert!(way.starts_with("_R_."), "{sent}");
+    for report in [&b"1"[..], b"2"] {
+        assert_eq!(publish(&broker, "A", answer(way, report)), 1);
+    }
+    assert_eq!(
+        asks.received(),
+        "MSG reports 9 1\r\n1\r\nMSG reports 9 1\r\n2\r\n"
+    );
+}
+
+#[tokio::test]
+async fn an_answer_is_not_followed_to_whoever_asked() {
+    let broker = importing(true);
+    let (asks, answers) = (TestClient::new(1), TestClient::new(2));
+    asks.subscribe(&account(&broker, "B"), "inbox", None, "9");
+    answers.subscribe(&account(&broker, "A"), "ask", None, "1");
+    traced(&broker, "B", "question", "inbox", "");
+    let read = answers.received();
+    let way = read.split(' ').nth(3).expect("a reply subject").to_owned();
+    let led = TraceStep::ServiceImport {
+        account: "B".into(),
+        from: way.clone(),
+        to: "inbox".into(),
+    };
+    // What is only traced does not use the way up.
+    for (more, count) in [(ONLY, 1), ("", 1), ("", 0)] {
+        let (delivered, steps) = traced(&broker, "A", &way, "", more);
+        assert_eq!(delivered, count);
+        assert_eq!(steps, vec![led.clone(); count as usize]);
+    }
+    let heard = asks.received();
+    assert_eq!(heard.matches("HMSG inbox").count(), 1, "{heard}");
+    assert!(heard.contains("Nats-Trace-Dest: trace disabled"), "{heard}");
 }

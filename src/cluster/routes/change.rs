@@ -128,7 +128,7 @@ impl Change<'_> {
             dynamic: false,
         }));
         if let Some(clients) = self.core.clients.get() {
-            clients.announce(|info| name.clone_into(&mut info.cluster));
+            clients.rename_cluster(name);
         }
     }
 

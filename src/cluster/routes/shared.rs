@@ -185,7 +185,7 @@ impl Core {
             dynamic,
         }));
         if let Some(clients) = self.clients.get() {
-            clients.announce(|info| name.clone_into(&mut info.cluster));
+            clients.rename_cluster(name);
         }
         for connection in self.table.lock().connections() {
             if connection.remote.server_id != except {
