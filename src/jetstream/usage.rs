@@ -11,6 +11,8 @@ use super::types::{ErrorCode, Storage};
 #[derive(Debug)]
 struct Counter {
     bytes: AtomicU64,
+    /// What other servers say that they hold.
+    elsewhere: AtomicU64,
     bytes_max: AtomicU64,
 }
 
@@ -27,12 +29,25 @@ impl Counter {
     fn limited(bytes_max: Option<u64>) -> Self {
         Self {
             bytes: AtomicU64::new(0),
+            elsewhere: AtomicU64::new(0),
             bytes_max: AtomicU64::new(bytes_max.unwrap_or(UNLIMITED)),
         }
     }
 
     fn is_exceeded(&self) -> bool {
-        self.bytes.load(Ordering::Relaxed) > self.bytes_max.load(Ordering::Relaxed)
+        self.would_exceed(0)
+    }
+
+    /// Whether it is too much with that many bytes more.
+    fn would_exceed(&self, more: u64) -> bool {
+        let bytes_max = self.bytes_max.load(Ordering::Relaxed);
+        let elsewhere = self.elsewhere.load(Ordering::Relaxed);
+        let all = self.bytes.load(Ordering::Relaxed).saturating_add(elsewhere);
+        bytes_max != UNLIMITED && all.saturating_add(more) > bytes_max
+    }
+
+    fn is_limited(&self) -> bool {
+        self.bytes_max.load(Ordering::Relaxed) != UNLIMITED
     }
 
     fn limit(&self, bytes_max: Option<u64>) {
@@ -77,7 +92,18 @@ impl Usage {
         self.storage.limit(limits.bytes_max(Storage::File));
     }
 
-    /// Bytes that are held now.
+    /// What the account's streams hold on all other servers together.
+    pub(crate) fn set_elsewhere(&self, memory: u64, storage: u64) {
+        self.memory.elsewhere.store(memory, Ordering::Relaxed);
+        self.storage.elsewhere.store(storage, Ordering::Relaxed);
+    }
+
+    /// Whether there is a limit.
+    pub(crate) fn is_limited(&self) -> bool {
+        self.memory.is_limited() || self.storage.is_limited()
+    }
+
+    /// Bytes that are held now, here.
     pub(crate) fn bytes(&self, storage: Storage) -> u64 {
         self.counter(storage).bytes.load(Ordering::Relaxed)
     }
@@ -139,6 +165,16 @@ impl Meter {
         self.counted = bytes;
     }
 
+    /// Whether the account may hold so much.
+    pub(crate) fn is_account_limited(&self) -> bool {
+        self.account.counter(self.storage).is_limited()
+    }
+
+    /// Whether the account would hold too much with so many bytes more, on all servers together.
+    pub(crate) fn would_exceed_account(&self, more: u64) -> bool {
+        self.account.counter(self.storage).would_exceed(more)
+    }
+
     /// Why nothing more may be stored, if so.
     pub(crate) fn refusal(&self) -> Option<ErrorCode> {
         if self.server.counter(self.storage).is_exceeded() {
@@ -180,5 +216,25 @@ mod tests {
         assert_eq!(second.refusal(), Some(ErrorCode::InsufficientResources));
         drop(first);
         assert_eq!(second.refusal(), None);
+    }
+
+    #[test]
+    fn what_an_account_holds_on_other_servers_counts() {
+        let server = Arc::new(Usage::of_server(100, 100));
+        let limits = AccountLimits {
+            max_storage: 60,
+            ..AccountLimits::default()
+        };
+        let account = Arc::new(Usage::of_account(&limits));
+        assert!(account.is_limited());
+        let mut meter = Meter::new(&server, &account, Storage::File);
+        meter.note(20);
+        assert!(!meter.would_exceed_account(40) && meter.would_exceed_account(41));
+        account.set_elsewhere(1000, 30);
+        assert!(!meter.would_exceed_account(10) && meter.would_exceed_account(11));
+        assert_eq!(meter.refusal(), None);
+        account.set_elsewhere(0, 41);
+        assert_eq!(meter.refusal(), Some(ErrorCode::AccountResourcesExceeded));
+        assert_eq!(account.bytes(Storage::File), 20, "what is here");
     }
 }

@@ -64,6 +64,8 @@ const FOLLOW_PAUSE: Duration = Duration::from_millis(20);
 const LOOK_INTERVAL: Duration = Duration::from_millis(50);
 /// The others are told again what a server leads after so many looks.
 const REPORT_LOOKS: u32 = 40;
+/// The same when accounts with limits hold another amount than they were told.
+const USAGE_LOOKS: u32 = 5;
 /// How long a server may take to apply what is committed, and still count as current.
 const CURRENT_PATIENCE: Duration = Duration::from_millis(500);
 /// How long a question to the meta leader may take.
@@ -594,6 +596,7 @@ async fn look_who_leads(
     let mut links = connected.changes();
     let mut quiet_for = 0;
     let mut resting = BTreeSet::new();
+    let mut held = BTreeMap::new();
     loop {
         tokio::time::sleep(LOOK_INTERVAL).await;
         let looked = follower.replicated.look(&own);
@@ -623,12 +626,15 @@ async fn look_who_leads(
         let now_resting = follower.view.resting();
         let rests = resting != now_resting;
         resting = now_resting;
-        if !changed && !linked && !rests && quiet_for < REPORT_LOOKS {
+        let uses = quiet_for >= USAGE_LOOKS && held != follower.view.held();
+        if !changed && !linked && !rests && !uses && quiet_for < REPORT_LOOKS {
             continue;
         }
         links.borrow_and_update();
         quiet_for = 0;
-        let pieces = leaders::encode(&follower.view.report());
+        let report = follower.view.report();
+        let pieces = leaders::encode(&report);
+        held = report.held;
         for server in connected.connected() {
             let (links, pieces) = (Arc::clone(&connected), pieces.clone());
             follower.runtime.spawn(async move {

@@ -4,14 +4,16 @@
 //! lead, the one of the later term does. What is too much for one report is told in several, each of which says all about the groups from one number to another.
 //!
 //! ```text
-//! report: version u8 (5) | bytes held in memory u64, on disk u64 | first group u64, last group u64
+//! report: version u8 (6) | bytes held in memory u64, on disk u64 | first group u64, last group u64
 //!         | u16 count, each: length u16, account without JetStream
-//!         | u32 count, each: group u64 that has stopped | u32 count, each: group u64, term u64
+//!         | u32 count, each: group u64 that has stopped
+//!         | u16 count, each: length u16, account with limits, bytes held in memory u64, on disk u64
+//!         | u32 count, each: group u64, term u64
 //! ```
 //!
 //! All numbers are little-endian.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
@@ -22,8 +24,8 @@ use raft::group::GroupNumber;
 use super::super::api::now;
 use super::super::types::Time;
 
-const VERSION: u8 = 5;
-const HEAD_BYTES: usize = 43;
+const VERSION: u8 = 6;
+const HEAD_BYTES: usize = 45;
 const LED_BYTES: usize = 16;
 /// Accounts in one report; whoever does not hear of the others asks in vain that one of their streams be led there.
 const REPORT_ACCOUNTS_MAX: usize = 1024;
@@ -50,6 +52,8 @@ pub(super) struct Report {
     pub resting: BTreeSet<String>,
     /// Groups whose replica on it has stopped at what a later version wrote.
     pub stopped: BTreeSet<GroupNumber>,
+    /// Bytes in memory and on disk that accounts with limits hold on it.
+    pub held: BTreeMap<String, (u64, u64)>,
     /// What it leads.
     pub led: Vec<Led>,
 }
@@ -98,6 +102,7 @@ fn encode_piece(report: &Report, (first, last): (u64, u64), led: &[Led]) -> Byte
     out.put_u64_le(last);
     put_accounts(&mut out, &report.resting);
     put_groups(&mut out, &report.stopped);
+    put_held(&mut out, &report.held);
     out.put_u32_le(u32::try_from(led.len()).unwrap_or(u32::MAX));
     for led in led {
         out.put_u64_le(led.group.0);
@@ -116,6 +121,31 @@ fn put_accounts(out: &mut BytesMut, accounts: &BTreeSet<String>) {
         out.put_u16_le(length);
         out.put_slice(name.as_bytes());
     }
+}
+
+fn put_held(out: &mut BytesMut, held: &BTreeMap<String, (u64, u64)>) {
+    let lengths = held
+        .iter()
+        .filter_map(|one| Some((one, u16::try_from(one.0.len()).ok()?)));
+    let told: Vec<_> = lengths.take(REPORT_ACCOUNTS_MAX).collect();
+    out.put_u16_le(told.len() as u16);
+    for ((name, (memory, storage)), length) in told {
+        out.put_u16_le(length);
+        out.put_slice(name.as_bytes());
+        out.put_u64_le(*memory);
+        out.put_u64_le(*storage);
+    }
+}
+
+fn take_held(bytes: &mut Bytes) -> Result<BTreeMap<String, (u64, u64)>, MalformedReport> {
+    let count = bytes.try_get_u16_le().map_err(|_| MalformedReport)?;
+    let mut held = BTreeMap::new();
+    for _ in 0..count {
+        let name = take_name(bytes)?;
+        let mut number = || bytes.try_get_u64_le().map_err(|_| MalformedReport);
+        held.insert(name, (number()?, number()?));
+    }
+    Ok(held)
 }
 
 fn put_groups(out: &mut BytesMut, groups: &BTreeSet<GroupNumber>) {
@@ -140,15 +170,19 @@ fn take_accounts(bytes: &mut Bytes) -> Result<BTreeSet<String>, MalformedReport>
     let count = bytes.try_get_u16_le().map_err(|_| MalformedReport)?;
     let mut accounts = BTreeSet::new();
     for _ in 0..count {
-        let length = bytes.try_get_u16_le().map_err(|_| MalformedReport)?;
-        let length = usize::from(length);
-        if length > bytes.len() {
-            return Err(MalformedReport);
-        }
-        let name = String::from_utf8(bytes.split_to(length).to_vec());
-        accounts.insert(name.map_err(|_| MalformedReport)?);
+        accounts.insert(take_name(bytes)?);
     }
     Ok(accounts)
+}
+
+fn take_name(bytes: &mut Bytes) -> Result<String, MalformedReport> {
+    let length = bytes.try_get_u16_le().map_err(|_| MalformedReport)?;
+    let length = usize::from(length);
+    if length > bytes.len() {
+        return Err(MalformedReport);
+    }
+    let name = String::from_utf8(bytes.split_to(length).to_vec());
+    name.map_err(|_| MalformedReport)
 }
 
 /// Reads a piece of what [`encode`] wrote.
@@ -161,6 +195,7 @@ pub(super) fn decode(mut bytes: Bytes) -> Result<Heard, MalformedReport> {
     let groups = GroupNumber(number()?)..=GroupNumber(number()?);
     let resting = take_accounts(&mut bytes)?;
     let stopped = take_groups(&mut bytes)?;
+    let held = take_held(&mut bytes)?;
     let count = bytes.try_get_u32_le().map_err(|_| MalformedReport)?;
     let count = usize::try_from(count).map_err(|_| MalformedReport)?;
     if count.checked_mul(LED_BYTES) != Some(bytes.len()) {
@@ -181,6 +216,7 @@ pub(super) fn decode(mut bytes: Bytes) -> Result<Heard, MalformedReport> {
         storage_bytes,
         resting,
         stopped,
+        held,
         led,
     };
     Ok(Heard { report, groups })
@@ -296,6 +332,7 @@ mod tests {
             storage_bytes: u64::MAX,
             resting: ["A", "", "another"].map(str::to_owned).into(),
             stopped: [GroupNumber(8), GroupNumber(9)].into(),
+            held: [("L".to_owned(), (1, u64::MAX))].into(),
             led: vec![led(1, 2), led(3, u64::MAX)],
         };
         let pieces = encode(&report);

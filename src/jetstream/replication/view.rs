@@ -50,6 +50,8 @@ struct Heard {
     resting: BTreeSet<String>,
     /// Groups whose replica there has stopped at what a later version wrote.
     stopped: BTreeSet<GroupNumber>,
+    /// Bytes in memory and on disk that accounts with limits hold there.
+    held: BTreeMap<String, (u64, u64)>,
     at: Time,
 }
 
@@ -178,6 +180,7 @@ impl View {
             storage_bytes: self.streams.held_bytes(Storage::File),
             resting: self.resting(),
             stopped: self.stopped.read().clone(),
+            held: self.held(),
             led: self.leaders.led_by(&self.own),
         }
     }
@@ -199,9 +202,34 @@ impl View {
             storage_bytes: report.storage_bytes,
             resting: report.resting,
             stopped: report.stopped,
+            held: report.held,
             at: now(),
         };
-        self.heard.write().insert(Arc::clone(from), heard);
+        let accounts: BTreeSet<String> = heard.held.keys().cloned().collect();
+        let before = self.heard.write().insert(Arc::clone(from), heard);
+        let before = before.map(|before| before.held).unwrap_or_default();
+        for account in accounts.into_iter().chain(before.into_keys()) {
+            self.count_elsewhere(&account);
+        }
+    }
+
+    /// Bytes in memory and on disk that accounts with limits hold here.
+    pub fn held(&self) -> BTreeMap<String, (u64, u64)> {
+        self.streams.held_by_limited()
+    }
+
+    /// What other servers hold of an account is part of what it may hold on all together. Those that are away hold it, too.
+    fn count_elsewhere(&self, account: &str) {
+        let meta = self.machine.meta();
+        let heard = self.heard.read();
+        let belonging = heard
+            .iter()
+            .filter(|(server, _)| meta.peers().contains_key(&***server));
+        let held = belonging.filter_map(|(_, heard)| heard.held.get(account));
+        let all = held.fold((0_u64, 0_u64), |all, held| {
+            (all.0.saturating_add(held.0), all.1.saturating_add(held.1))
+        });
+        self.streams.set_held_elsewhere(account, all);
     }
 
     /// The servers as this one sees them now.
@@ -333,7 +361,7 @@ impl Directory for View {
                 _ => Vec::new(),
             },
             offline: account.all_offline(),
-            usage: shares::usage(&context, led),
+            usage: shares::usage(&context, led).holding(self.streams.held_by(&carried.account)),
         };
         // Values of the API: there is always JSON of them.
         Bytes::from(serde_json::to_vec(&share).unwrap_or_default())

@@ -200,6 +200,28 @@ impl Streams {
         Arc::clone(accounts.entry(account.to_owned()).or_default())
     }
 
+    /// Bytes in memory and on disk that the streams of an account hold here.
+    pub(crate) fn held_by(&self, account: &str) -> (u64, u64) {
+        let usage = self.usage_of(account);
+        (usage.bytes(Storage::Memory), usage.bytes(Storage::File))
+    }
+
+    /// The same of every account that may not hold as much as it likes, where that is anything.
+    pub(crate) fn held_by_limited(&self) -> BTreeMap<String, (u64, u64)> {
+        let accounts = self.accounts.read();
+        let limited = accounts.iter().filter(|(_, usage)| usage.is_limited());
+        let held = limited.map(|(name, usage)| {
+            let bytes = (usage.bytes(Storage::Memory), usage.bytes(Storage::File));
+            (name.clone(), bytes)
+        });
+        held.filter(|(_, bytes)| *bytes != (0, 0)).collect()
+    }
+
+    /// What the streams of an account hold on all other servers together.
+    pub(crate) fn set_held_elsewhere(&self, account: &str, (memory, storage): (u64, u64)) {
+        self.usage_of(account).set_elsewhere(memory, storage);
+    }
+
     fn ack_names(&self, account: &str, stream: &str) -> AckNames {
         AckNames::new(&self.domain, account, stream, self.terms.ack_form)
     }

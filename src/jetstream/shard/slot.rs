@@ -200,7 +200,12 @@ impl Slot {
                 continue;
             }
             let is_publish = inbound.tag == Purpose::Publish as u64;
-            if let Some(refusal) = refusal.as_ref().filter(|_| is_publish && hears) {
+            let refusal = match (&refusal, is_publish && hears) {
+                (_, false) => None,
+                (None, true) => self.refusal_by_account(&inbound),
+                (refusal, true) => refusal.clone(),
+            };
+            if let Some(refusal) = &refusal {
                 let Inbound { trace, .. } = &inbound;
                 if let Some(trace) = trace {
                     let why = Some(refusal.to_string());
@@ -221,6 +226,23 @@ impl Slot {
                 Intake::Nothing => {}
             }
         }
+    }
+
+    /// Whether the account has room for a message on all servers that are to have it.
+    fn refusal_by_account(&self, inbound: &Inbound) -> Option<ApiError> {
+        if !self.meter.is_account_limited() {
+            return None;
+        }
+        let bytes = self.core.store().accounting().bytes(
+            inbound.subject.len(),
+            inbound.headers.len(),
+            inbound.payload.len(),
+        );
+        let replicas = u64::try_from(self.core.config().num_replicas).unwrap_or(1);
+        let exceeds = self
+            .meter
+            .would_exceed_account(bytes.saturating_mul(replicas.max(1)));
+        exceeds.then(|| ErrorCode::AccountResourcesExceeded.into())
     }
 
     /// Takes a message in that is traced: its report says what becomes of it, and perhaps that is all.

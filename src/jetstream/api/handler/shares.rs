@@ -43,7 +43,18 @@ impl Usage {
     }
 }
 
-/// What the account uses in the streams that this server leads.
+impl Usage {
+    /// With what the account's streams hold here in memory and on disk, led from here or not: every replica counts.
+    pub(crate) fn holding(self, (memory, storage): (u64, u64)) -> Self {
+        Self {
+            memory,
+            storage,
+            ..self
+        }
+    }
+}
+
+/// What the account uses in the streams that this server leads, without what these hold.
 pub(crate) fn usage(context: &Context<'_>, leads: impl Fn(&str) -> bool) -> Usage {
     let (api_total, api_errors) = context.account.api.get();
     let mut usage = Usage {
@@ -63,16 +74,11 @@ pub(crate) fn usage(context: &Context<'_>, leads: impl Fn(&str) -> bool) -> Usag
             let reserved = super::super::super::limits::reservation(&info.config);
             usage.streams += 1;
             usage.consumers += info.state.all_consumers();
-            match info.config.storage {
-                Storage::File => {
-                    usage.storage += info.state.bytes;
-                    usage.reserved_storage = usage.reserved_storage.saturating_add(reserved);
-                }
-                Storage::Memory => {
-                    usage.memory += info.state.bytes;
-                    usage.reserved_memory = usage.reserved_memory.saturating_add(reserved);
-                }
-            }
+            let all = match info.config.storage {
+                Storage::File => &mut usage.reserved_storage,
+                Storage::Memory => &mut usage.reserved_memory,
+            };
+            *all = all.saturating_add(reserved);
         }
     }
     usage
