@@ -34,6 +34,45 @@ test("an object is put in pieces and got as it was", withStore({}, async (store)
   assert.equal(await store.get("nothing"), null);
 }));
 
+// A stream of so many bytes, made as they are read: every chunk of it is another one.
+function source(length, digest) {
+  let left = length;
+  const piece = Buffer.alloc(1 << 20, "what an object is made of ");
+  return new ReadableStream({
+    pull(controller) {
+      piece.writeDoubleLE(left);
+      const part = Uint8Array.prototype.slice.call(piece, 0, Math.min(left, piece.length));
+      left -= part.length;
+      digest.update(part);
+      controller.enqueue(part);
+      if (left === 0) controller.close();
+    },
+  }, { highWaterMark: 0 });
+}
+
+// `NATS_TEST_OBJECT_BYTES` says how large it is, a gibibyte for instance. Nothing holds all of it.
+test("a large object streams in and out", withStore({}, async (store) => {
+  const length = Number(process.env.NATS_TEST_OBJECT_BYTES ?? 64 << 20);
+  const [sent, heard] = [createHash("sha256"), createHash("sha256")];
+  let began = performance.now();
+  const put = await store.put({ name: "large" }, source(length, sent), { timeout: 60_000 });
+  const took = performance.now() - began;
+  began = performance.now();
+  const found = await store.get("large");
+  let got = 0;
+  for await (const part of found.data) {
+    heard.update(part);
+    got += part.length;
+  }
+  assert.ok(!(await found.error));
+  console.log(`${length} bytes put in ${took | 0} ms, got in ${(performance.now() - began) | 0} ms`);
+  assert.deepEqual([put.size, found.info.size, got], [length, length, length]);
+  const digest = sent.digest("base64url");
+  assert.equal(heard.digest("base64url"), digest);
+  assert.equal(put.digest.replaceAll("=", ""), `SHA-256=${digest}`.replaceAll("=", ""));
+  assert.equal(put.chunks, Math.ceil(length / (128 << 10)));
+}));
+
 test("what replaces an object leaves nothing of it", withStore({ compression: true }, async (store) => {
   const before = await store.putBlob({ name: "blob" }, bytes(300_000));
   const after = await store.putBlob({ name: "blob" }, bytes(1000));
