@@ -296,6 +296,12 @@ impl StreamCore {
         self.ack_names = AckNames::new(&self.domain, account, &self.name, terms.ack_form);
     }
 
+    /// How many messages a batch may have here.
+    #[cfg(test)]
+    pub(crate) fn batch_messages_max(&self) -> usize {
+        self.batch_quota.messages_max()
+    }
+
     /// What its consumers' acks are sent to.
     pub(crate) fn ack_names(&self) -> &AckNames {
         &self.ack_names

@@ -134,6 +134,9 @@ impl StreamCore {
         let mut taken = Self::restore(snapshot, &self.domain, spare())?;
         std::mem::swap(&mut taken.store, &mut self.store);
         taken.has_replicas = self.has_replicas;
+        // The server's settings are those of this server.
+        taken.batch_quota = Arc::clone(&self.batch_quota);
+        taken.ack_names = self.ack_names.clone();
         let limits = limits(&taken.config);
         let set = taken.store.set_limits(limits, &mut ());
         *self = taken;

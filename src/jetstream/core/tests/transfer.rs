@@ -1,11 +1,14 @@
 //! What a replica that lacks a state is given: it ends equal, whatever it had before and whatever happens meanwhile.
 
+use std::sync::Arc;
+
 use storage::store::{Limits, MemStore};
 
 use super::simulation::Dice;
 use super::{Bench, SECOND, START, durable, stream};
 use crate::jetstream::core::{
-    LogPlace, Manifest, PurgeQuery, ReceiveError, ReceivingNeeds, StreamCore, StreamRequest,
+    AckForm, BatchLimits, BatchQuota, LogPlace, Manifest, PurgeQuery, ReceiveError, ReceivingNeeds,
+    StreamCore, StreamRequest, StreamTerms,
 };
 use crate::jetstream::types::StreamConfig;
 
@@ -145,6 +148,27 @@ fn whatever_it_had_a_replica_ends_equal_and_goes_on_from_there() {
         }
         assert_equal(&core, &sender);
     }
+}
+
+#[test]
+fn a_replica_that_was_given_a_state_keeps_to_its_own_servers_settings() {
+    let mut sender = grown(1);
+    let mut core = newborn();
+    let limits = BatchLimits {
+        messages_max: Some(7),
+        ..BatchLimits::default()
+    };
+    let terms = StreamTerms {
+        batches: Arc::new(BatchQuota::new(limits)),
+        ack_form: AckForm::Long,
+    };
+    core.keep_to(terms, "A");
+    let patterns = core.ack_names().ack_patterns();
+    assert!(patterns.iter().any(|pattern| pattern.contains(".S.")));
+    round(&mut core, &mut sender, None, 0).expect("nothing changes meanwhile");
+    assert_equal(&core, &sender);
+    assert_eq!(core.ack_names().ack_patterns(), patterns);
+    assert_eq!(core.batch_messages_max(), 7);
 }
 
 #[test]
