@@ -5,7 +5,7 @@ mod common;
 use std::time::Duration;
 
 use async_nats::{Client, ConnectOptions};
-use common::{Server, ServerOptions, Wire, eventually, eventually_async, free_ports, http_get};
+use common::{Members, Server, Wire, eventually, eventually_async, http_get};
 use futures_util::StreamExt;
 use rustix::process::Signal;
 use serde_json::{Value, json};
@@ -14,28 +14,9 @@ const STREAM: &str = r#"{"name":"S","subjects":["s.>"],"num_replicas":3}"#;
 
 /// Servers `s1`, `s2` and `s3`, with what stands beside the cluster in their configuration.
 fn three_servers(beside: &str) -> Vec<Server> {
-    three(beside, |options| options)
-}
-
-fn three_monitored(beside: &str) -> Vec<Server> {
-    three(beside, ServerOptions::monitoring)
-}
-
-fn three(beside: &str, with: fn(ServerOptions) -> ServerOptions) -> Vec<Server> {
-    let ports: [u16; 3] = free_ports();
-    let routes: Vec<String> = ports
-        .iter()
-        .map(|port| format!("'nats-route://127.0.0.1:{port}'"))
-        .collect();
-    let routes = routes.join(", ");
-    let start = |(at, port): (usize, u16)| {
-        let config = format!(
-            "server_name: s{at}\nserver_tags: ['tag:s{at}', all]\njetstream {{ store_dir: '@DIR@/store' }}\n\
-             cluster {{ name: tri, listen: '127.0.0.1:{port}', routes: [{routes}] }}\n{beside}"
-        );
-        with(ServerOptions::default().config(&config)).start()
-    };
-    (1..).zip(ports).map(start).collect()
+    let members = Members::of("tri").beside(beside);
+    let tagged = members.each(|at| format!("server_tags: ['tag:s{at}', all]"));
+    tagged.start::<3>()
 }
 
 async fn connect(server: &Server) -> Client {
@@ -350,7 +331,7 @@ fn reload(server: &mut Server, config: &str, times: usize) {
 /// Removes a server that runs: it ends its JetStream, the others go on, and no reload brings it back. Its next start joins again, or it does when JetStream is
 /// switched off and on.
 async fn remove_one_that_runs(leads_meta: bool) {
-    let mut servers = three_monitored(ACCOUNTS);
+    let mut servers = three_servers(ACCOUNTS);
     let (client, admin) = (
         connect_as(&servers[0], "a").await,
         connect_as(&servers[0], "admin").await,

@@ -5,28 +5,14 @@ mod common;
 use std::time::Duration;
 
 use async_nats::HeaderMap;
-use common::{Server, ServerOptions, eventually_async, free_ports};
+use common::{Members, Server, eventually_async};
 use serde_json::{Value, json};
 
 /// How long a request may take on a machine that is busy with other tests.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-fn start(ports: [u16; 3]) -> Vec<Server> {
-    let routes = ports.map(|port| format!("nats-route://127.0.0.1:{port}"));
-    let member = |(at, port)| {
-        let config = format!(
-            "server_name: n{at}\njetstream {{ store_dir: '@DIR@/store' }}\n\
-             cluster {{ name: trio, listen: '127.0.0.1:{port}', routes: ['{}'] }}",
-            routes.join("','")
-        );
-        ServerOptions::default().config(&config).start()
-    };
-    ports.into_iter().enumerate().map(member).collect()
-}
-
 async fn trio() -> Vec<Server> {
-    let ports = free_ports();
-    tokio::task::spawn_blocking(move || start(ports))
+    tokio::task::spawn_blocking(|| Members::of("trio").start::<3>())
         .await
         .expect("three servers")
 }

@@ -6,35 +6,17 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use async_nats::jetstream::Message as Delivered;
 use async_nats::{Client, ConnectOptions, HeaderMap, Message, StatusCode};
-use common::{Server, ServerOptions, eventually, eventually_async, free_ports, http_get};
+use common::{Members, Server, eventually_async};
 use futures_util::StreamExt;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
 const PATIENCE: Duration = Duration::from_secs(20);
-const NAMES: [&str; 3] = ["s1", "s2", "s3"];
 
 /// Servers `s1` to `s3` of one cluster.
 fn start_three() -> Vec<Server> {
-    let ports: [u16; 3] = free_ports();
-    let routes = ports.map(|port| format!("'nats-route://127.0.0.1:{port}'"));
-    let routes = routes.join(", ");
-    let start = |(name, port): (&str, u16)| {
-        let config = format!(
-            "server_name: {name}\nserver_tags: ['at:{name}', all]\njetstream {{ store_dir: '@DIR@/store' }}\n\
-             cluster {{ name: trio, listen: '127.0.0.1:{port}', routes: [{routes}] }}"
-        );
-        let options = ServerOptions::default().config(&config).monitoring();
-        options.start()
-    };
-    let servers: Vec<Server> = NAMES.into_iter().zip(ports).map(start).collect();
-    for server in &servers {
-        eventually("the server is healthy", || {
-            let answer = http_get(server.monitor_address(), "/healthz").ok()?;
-            (answer.status == 200).then_some(())
-        });
-    }
-    servers
+    let tags = |at| format!("server_tags: ['at:s{at}', all]");
+    Members::of("trio").each(tags).start_healthy::<3>()
 }
 
 /// Three servers, and a client of the first.

@@ -6,27 +6,13 @@ use std::time::Duration;
 
 use async_nats::jetstream::{self, consumer, stream};
 use common::{
-    HttpAnswer, Server, ServerOptions, eventually, eventually_async, free_ports, http_get,
+    HttpAnswer, Members, Server, ServerOptions, eventually, eventually_async, free_ports, http_get,
 };
 use futures_util::StreamExt;
 use serde_json::{Value, json};
 
 /// How long a request may take on a machine that is busy with other tests.
 const PATIENCE: Duration = Duration::from_secs(20);
-
-/// Ports that nobody has.
-fn member(name: &str, port: u16, ports: [u16; 3]) -> Server {
-    let routes = ports.map(|port| format!("nats-route://127.0.0.1:{port}"));
-    let config = format!(
-        "server_name: {name}\njetstream {{ store_dir: '@DIR@/store' }}\n\
-         cluster {{ name: trio, listen: '127.0.0.1:{port}', routes: ['{}'] }}",
-        routes.join("','")
-    );
-    ServerOptions::default()
-        .config(&config)
-        .monitoring()
-        .start()
-}
 
 fn asked(server: &Server, path: &str) -> HttpAnswer {
     http_get(server.monitor_address(), path).expect("monitoring answers")
@@ -40,16 +26,9 @@ fn asked_json(server: &Server, path: &str) -> Value {
 
 /// Three servers that have a meta leader that all of them know.
 fn trio() -> Vec<Server> {
-    let ports = free_ports();
-    let names = ["n0", "n1", "n2"];
-    let started = names.iter().zip(ports);
-    let servers: Vec<Server> = started
-        .map(|(name, port)| member(name, port, ports))
-        .collect();
+    let names = |at| format!("n{}", at - 1);
+    let servers = Members::of("trio").named(names).start_healthy::<3>();
     for server in &servers {
-        eventually("the server is healthy", || {
-            (asked(server, "/healthz").status == 200).then_some(())
-        });
         eventually("it knows all servers", || {
             let jsz = asked_json(server, "/jsz");
             (jsz["meta_cluster"]["cluster_size"] == 3).then_some(())

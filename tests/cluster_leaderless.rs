@@ -5,34 +5,16 @@ mod common;
 use std::time::Duration;
 
 use async_nats::{Client, ConnectOptions};
-use common::{Server, ServerOptions, eventually, eventually_async, free_ports, http_get};
+use common::{Members, Server, eventually_async};
 use futures_util::StreamExt;
 use serde_json::{Value, json};
 
 const PATIENCE: Duration = Duration::from_secs(20);
-const NAMES: [&str; 3] = ["s1", "s2", "s3"];
 
 /// Servers `s1` to `s3` of one cluster; each has a tag that is its name.
 fn three_servers() -> Vec<Server> {
-    let ports: [u16; 3] = free_ports();
-    let routes = ports.map(|port| format!("'nats-route://127.0.0.1:{port}'"));
-    let routes = routes.join(", ");
-    let start = |(name, port): (&str, u16)| {
-        let config = format!(
-            "server_name: {name}\nserver_tags: [{name}]\njetstream {{ store_dir: '@DIR@/store' }}\n\
-             cluster {{ name: trio, listen: '127.0.0.1:{port}', routes: [{routes}] }}"
-        );
-        let options = ServerOptions::default().config(&config).monitoring();
-        options.start()
-    };
-    let servers: Vec<Server> = NAMES.into_iter().zip(ports).map(start).collect();
-    for server in &servers {
-        eventually("the server is healthy", || {
-            let answer = http_get(server.monitor_address(), "/healthz").ok()?;
-            (answer.status == 200).then_some(())
-        });
-    }
-    servers
+    let tags = |at| format!("server_tags: [s{at}]");
+    Members::of("trio").each(tags).start_healthy::<3>()
 }
 
 async fn connect(server: &Server) -> Client {

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_nats::{Client, ConnectOptions};
-use common::{Server, ServerOptions, eventually, eventually_async, free_ports, http_get};
+use common::{Members, Server, eventually_async};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
@@ -19,26 +19,12 @@ const ACCOUNTS: &str = "accounts {\n\
 
 /// Servers `s1` to `s4`, which know each other and have said what they have room for; the first two have the tag `old`, the others `new`.
 fn four_servers() -> Vec<Server> {
-    let ports: [u16; 4] = free_ports();
-    let routes = ports.map(|port| format!("'nats-route://127.0.0.1:{port}'"));
-    let routes = routes.join(", ");
-    let tags = ["old", "old", "new", "new"];
-    let start = |(at, (port, tag)): (usize, (u16, &str))| {
-        let config = format!(
-            "server_name: s{at}\nserver_tags: [{tag}]\njetstream {{ store_dir: '@DIR@/store' }}\n\
-             cluster {{ name: four, listen: '127.0.0.1:{port}', routes: [{routes}] }}\n{ACCOUNTS}"
-        );
-        let options = ServerOptions::default().config(&config).monitoring();
-        options.start()
-    };
-    let servers: Vec<Server> = (1..).zip(ports.into_iter().zip(tags)).map(start).collect();
-    for server in &servers {
-        eventually("the server is healthy", || {
-            let answer = http_get(server.monitor_address(), "/healthz").ok()?;
-            (answer.status == 200).then_some(())
-        });
-    }
-    servers
+    let members = Members::of("four").beside(ACCOUNTS);
+    let tagged = members.each(|at| match at {
+        1 | 2 => "server_tags: [old]".to_owned(),
+        _ => "server_tags: [new]".to_owned(),
+    });
+    tagged.start_healthy::<4>()
 }
 
 async fn connect_as(server: &Server, user: &str) -> Client {

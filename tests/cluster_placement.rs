@@ -3,31 +3,15 @@
 mod common;
 
 use async_nats::Client;
-use common::{Server, ServerOptions, eventually, eventually_async, free_ports, http_get};
+use common::{Members, Server, eventually_async};
 use serde_json::{Value, json};
 
 /// Servers `s1`, `s2` and `s3` with these tags, which know each other and have said what they have room for.
 fn three_servers(tags: [&str; 3], jetstream: &str) -> Vec<Server> {
-    let ports: [u16; 3] = free_ports();
-    let routes = ports.map(|port| format!("'nats-route://127.0.0.1:{port}'"));
-    let routes = routes.join(", ");
-    let start = |(at, (port, tags)): (usize, (u16, &str))| {
-        let config = format!(
-            "server_name: s{at}\nserver_tags: [{tags}]\n\
-             jetstream {{ store_dir: '@DIR@/store', max_file: 1G, {jetstream} }}\n\
-             cluster {{ name: tri, listen: '127.0.0.1:{port}', routes: [{routes}] }}\n"
-        );
-        let options = ServerOptions::default().config(&config).monitoring();
-        options.start()
-    };
-    let servers: Vec<Server> = (1..).zip(ports.into_iter().zip(tags)).map(start).collect();
-    for server in &servers {
-        eventually("the server is healthy", || {
-            let answer = http_get(server.monitor_address(), "/healthz").ok()?;
-            (answer.status == 200).then_some(())
-        });
-    }
-    servers
+    let jetstream = format!("max_file: 1G, {jetstream}");
+    let members = Members::of("tri").jetstream(&jetstream);
+    let tagged = members.each(|at| format!("server_tags: [{}]", tags[at - 1]));
+    tagged.start_healthy::<3>()
 }
 
 async fn connect(server: &Server) -> Client {

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use async_nats::{Client, ConnectOptions};
-use common::{Server, ServerOptions, eventually, eventually_async, free_ports, http_get};
+use common::{Members, Server, eventually, eventually_async, healthy, http_get};
 use serde_json::{Value, json};
 
 const MESSAGES: u64 = 300;
@@ -20,29 +20,7 @@ const ACCOUNTS: &str = "accounts {\n\
 
 /// Servers `s1`, `s2` and `s3`.
 fn three_servers() -> Vec<Server> {
-    let ports: [u16; 3] = free_ports();
-    let routes = ports.map(|port| format!("'nats-route://127.0.0.1:{port}'"));
-    let routes = routes.join(", ");
-    let start = |(at, port): (usize, u16)| {
-        let config = format!(
-            "server_name: s{at}\njetstream {{ store_dir: '@DIR@/store' }}\n\
-             cluster {{ name: tri, listen: '127.0.0.1:{port}', routes: [{routes}] }}\n{ACCOUNTS}"
-        );
-        let options = ServerOptions::default().config(&config).monitoring();
-        options.start()
-    };
-    let servers: Vec<Server> = (1..).zip(ports).map(start).collect();
-    for server in &servers {
-        healthy(server);
-    }
-    servers
-}
-
-fn healthy(server: &Server) {
-    eventually("the server is healthy", || {
-        let answer = http_get(server.monitor_address(), "/healthz").ok()?;
-        (answer.status == 200).then_some(())
-    });
+    Members::of("tri").beside(ACCOUNTS).start_healthy::<3>()
 }
 
 async fn connect(server: &Server) -> Client {

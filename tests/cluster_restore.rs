@@ -5,7 +5,7 @@ mod common;
 use std::time::Duration;
 
 use async_nats::{Client, ConnectOptions, Message, Subscriber};
-use common::{Server, ServerOptions, eventually, eventually_async, free_ports, http_get};
+use common::{Members, Server, eventually, eventually_async, http_get};
 use futures_util::StreamExt;
 use serde_json::{Value, json};
 
@@ -13,25 +13,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Servers `s1` to `s4` of one cluster, on which streams can be put.
 fn four_servers() -> Vec<Server> {
-    let ports: [u16; 4] = free_ports();
-    let routes = ports.map(|port| format!("'nats-route://127.0.0.1:{port}'"));
-    let routes = routes.join(", ");
-    let start = |(at, port): (usize, u16)| {
-        let config = format!(
-            "server_name: s{at}\njetstream {{ store_dir: '@DIR@/store' }}\n\
-             cluster {{ name: four, listen: '127.0.0.1:{port}', routes: [{routes}] }}"
-        );
-        let options = ServerOptions::default().config(&config).monitoring();
-        options.start()
-    };
-    let servers: Vec<Server> = (1..).zip(ports).map(start).collect();
-    for server in &servers {
-        eventually("the server is healthy", || {
-            let answer = http_get(server.monitor_address(), "/healthz").ok()?;
-            (answer.status == 200).then_some(())
-        });
-    }
-    servers
+    Members::of("four").start_healthy::<4>()
 }
 
 async fn connect(server: &Server) -> Client {

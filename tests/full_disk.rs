@@ -5,7 +5,7 @@ mod common;
 use std::time::Duration;
 
 use async_nats::{Client, ConnectOptions};
-use common::{Server, ServerOptions, eventually, eventually_async, free_ports, http_get};
+use common::{Members, Server, ServerOptions, eventually, eventually_async, http_get};
 use serde_json::{Value, json};
 
 /// Two segments of the journal and little more.
@@ -20,27 +20,11 @@ fn three_servers() -> Option<Vec<Server>> {
         println!("skipped, this machine lets nobody have file systems of their own");
         return None;
     }
-    let ports: [u16; 3] = free_ports();
-    let routes = ports.map(|port| format!("'nats-route://127.0.0.1:{port}'"));
-    let routes = routes.join(", ");
-    let start = |(at, port): (usize, u16)| {
-        let config = format!(
-            "server_name: s{at}\njetstream {{ store_dir: '@DIR@/store' }}\n\
-             cluster {{ name: tri, listen: '127.0.0.1:{port}', routes: [{routes}] }}"
-        );
-        let options = ServerOptions::default().config(&config).monitoring();
-        match at {
-            3 => options.small_store(SMALL_MEBIBYTES).start(),
-            _ => options.start(),
-        }
+    let disks = |at, options: ServerOptions| match at {
+        3 => options.small_store(SMALL_MEBIBYTES),
+        _ => options,
     };
-    let servers: Vec<Server> = (1..).zip(ports).map(start).collect();
-    for server in &servers {
-        eventually("the server is healthy", || {
-            (health(server)?.0 == 200).then_some(())
-        });
-    }
-    Some(servers)
+    Some(Members::of("tri").options(disks).start_healthy::<3>())
 }
 
 /// The status of a health check, and what it says is wrong.

@@ -5,9 +5,7 @@ mod common;
 use std::time::Duration;
 
 use async_nats::{Client, ConnectOptions};
-use common::{
-    Server, ServerOptions, eventually, eventually_async, free_ports, http_get, resident_bytes,
-};
+use common::{Members, Server, eventually_async, resident_bytes};
 use futures_util::StreamExt;
 use rustix::process::Signal;
 use serde_json::{Value, json};
@@ -19,25 +17,8 @@ const MESSAGES: usize = 20_000;
 const GROWTH_MAX: u64 = 600 * 1024 * 1024;
 
 fn three_servers() -> Vec<Server> {
-    let ports: [u16; 3] = free_ports();
-    let routes = ports.map(|port| format!("'nats-route://127.0.0.1:{port}'"));
-    let routes = routes.join(", ");
-    let start = |(at, port): (usize, u16)| {
-        let config = format!(
-            "server_name: s{at}\njetstream {{ store_dir: '@DIR@/store', max_buffered_size: 32MiB }}\n\
-             cluster {{ name: tri, listen: '127.0.0.1:{port}', routes: [{routes}] }}"
-        );
-        let options = ServerOptions::default().config(&config).monitoring();
-        options.start()
-    };
-    let servers: Vec<Server> = (1..).zip(ports).map(start).collect();
-    for server in &servers {
-        eventually("the server is healthy", || {
-            let answer = http_get(server.monitor_address(), "/healthz").ok()?;
-            (answer.status == 200).then_some(())
-        });
-    }
-    servers
+    let members = Members::of("tri").jetstream("max_buffered_size: 32MiB");
+    members.start_healthy::<3>()
 }
 
 async fn ask(client: &Client, subject: &str, body: Value) -> Option<Value> {

@@ -15,6 +15,7 @@ mod http;
 mod ports;
 mod process;
 mod server;
+mod trio;
 mod wait;
 mod wire;
 
@@ -24,5 +25,6 @@ pub use http::{HttpAnswer, http_get};
 pub use ports::{free_port, free_ports};
 pub use process::{open_descriptors, resident_bytes};
 pub use server::{Server, ServerOptions};
+pub use trio::{Members, healthy};
 pub use wait::{eventually, eventually_async};
 pub use wire::Wire;
