@@ -41,9 +41,14 @@ pub(super) struct Advisories {
 #[derive(Default)]
 pub(super) struct Stalled(HashMap<GroupNumber, Leaderless>);
 
-/// A group without a leader.
+/// A group without a leader, or one that was told of lately.
+#[derive(Default)]
 struct Leaderless {
-    since: Instant,
+    /// Since when it has none, unless it has one again.
+    since: Option<Instant>,
+    /// Whether that was told.
+    is_told: bool,
+    /// When the group was last told of.
     told: Option<Instant>,
 }
 
@@ -51,19 +56,21 @@ impl Stalled {
     /// These groups have no leader now, and all others have. Says which of them are to be reported.
     fn look(&mut self, groups: &[GroupNumber]) -> Vec<GroupNumber> {
         let now = Instant::now();
+        let is_over = |told: Instant| now - told >= QUORUM_INTERVAL;
         self.0.retain(|group, known| {
-            let told_lately = |told: Instant| now - told < QUORUM_INTERVAL;
-            groups.contains(group) || known.told.is_some_and(told_lately)
+            let leaderless = groups.contains(group);
+            if !leaderless {
+                (known.since, known.is_told) = (None, false);
+            }
+            leaderless || known.told.is_some_and(|told| !is_over(told))
         });
         let mut stalled = Vec::new();
         for group in groups {
-            let fresh = Leaderless {
-                since: now,
-                told: None,
-            };
-            let known = self.0.entry(*group).or_insert(fresh);
-            if known.told.is_none() && now - known.since >= QUORUM_PATIENCE {
-                known.told = Some(now);
+            let known = self.0.entry(*group).or_default();
+            let since = *known.since.get_or_insert(now);
+            let is_due = now - since >= QUORUM_PATIENCE && known.told.is_none_or(is_over);
+            if is_due && !known.is_told {
+                (known.is_told, known.told) = (true, Some(now));
                 stalled.push(*group);
             }
         }
@@ -238,17 +245,19 @@ mod tests {
         after(none, &mut stalled, &[GROUP]).await;
         assert_eq!(after(QUORUM_PATIENCE, &mut stalled, &[GROUP]).await, [3]);
         // It has a leader in between, but not for long.
-        after(QUORUM_PATIENCE, &mut stalled, &[]).await;
+        after(none, &mut stalled, &[]).await;
         after(none, &mut stalled, &[GROUP]).await;
+        let nearly = QUORUM_INTERVAL - Duration::from_millis(1);
+        assert!(after(nearly, &mut stalled, &[GROUP]).await.is_empty());
+        let rest = Duration::from_millis(1);
+        assert_eq!(after(rest, &mut stalled, &[GROUP]).await, [3]);
         assert!(
-            after(QUORUM_PATIENCE, &mut stalled, &[GROUP])
+            after(QUORUM_INTERVAL, &mut stalled, &[GROUP])
                 .await
                 .is_empty()
         );
+        // With a leader for as long it is one like all others.
         after(none, &mut stalled, &[]).await;
-        // Ten seconds after it was told of.
-        let rest = QUORUM_INTERVAL - 2 * QUORUM_PATIENCE;
-        after(rest, &mut stalled, &[]).await;
         assert!(stalled.0.is_empty());
         after(none, &mut stalled, &[GROUP]).await;
         assert_eq!(after(QUORUM_PATIENCE, &mut stalled, &[GROUP]).await, [3]);
