@@ -17,8 +17,9 @@ use crate::types::{
     Types,
 };
 
-/// What stands for a state: its description where it is to be sent, nothing where it stays.
-pub(super) type Described = Option<Manifest>;
+/// What stands for a state: its description where it is to be sent, nothing where it stays. In a box, since openraft sets room aside in each group for thousands of
+/// commands, the largest of which are those that carry it.
+pub(super) type Described = Option<Box<Manifest>>;
 pub(super) type Snapshot = openraft::Snapshot<CommittedLeaderId, NodeId, Peer, Described>;
 
 /// What an applier shares with its replica.
@@ -182,7 +183,7 @@ impl RaftStateMachine<Types> for Applier {
         let manifest = self.machine.manifest().await.map_err(io::Error::other)?;
         Ok(Some(Snapshot {
             meta: Self::meta_of(&manifest.checkpoint)?,
-            snapshot: Some(manifest),
+            snapshot: Some(Box::new(manifest)),
         }))
     }
 }

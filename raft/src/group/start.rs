@@ -34,6 +34,8 @@ pub(super) fn config(options: &GroupsOptions) -> Result<openraft::Config, openra
         api_channel_size: Some(1024),
         notification_channel_size: Some(1024),
         state_machine_channel_size: Some(64),
+        // Nobody looks at what openraft would measure, and it sets room aside for it.
+        log_stage_capacity: Some(1),
         enable_pre_vote: Some(true),
         enable_leader_restore: Some(false),
         backoff: "50ms 100ms 200ms ...500ms".to_owned(),
