@@ -347,7 +347,7 @@ impl Consumer {
             };
             if rules.priority == PriorityPolicy::PinnedClient {
                 if chosen.claims_pin {
-                    self.pin(turn);
+                    self.pin(chosen.batch > 0, turn);
                 }
                 outgoing.headers = self.with_pin(&outgoing.headers);
             }
@@ -504,7 +504,8 @@ impl Consumer {
         }
     }
 
-    fn pin(&mut self, turn: &mut Turn<'_>) {
+    /// Pins the client whose request was chosen last, which may ask for more.
+    fn pin(&mut self, asks_for_more: bool, turn: &mut Turn<'_>) {
         let timeout_ns = self.rules.priority_timeout_ns;
         let group = self
             .rules
@@ -522,6 +523,9 @@ impl Consumer {
             group: group.clone(),
             id: id.clone(),
         });
+        if asks_for_more {
+            live.waiting.pin_last(&id);
+        }
         live.pin = Some(Pin {
             id,
             group,

@@ -216,6 +216,13 @@ impl WaitQueue {
         None
     }
 
+    /// The request that was chosen last, and asks for more, has become the pinned one.
+    pub(crate) fn pin_last(&mut self, id: &str) {
+        if let Some(waiter) = self.queue.back_mut() {
+            id.clone_into(&mut waiter.pin);
+        }
+    }
+
     fn take(&mut self, choice: &Choice<'_>, claims_pin: bool) -> Option<Chosen> {
         let mut waiter = self.queue.pop_front()?;
         waiter.batch -= 1;

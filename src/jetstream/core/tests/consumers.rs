@@ -682,6 +682,24 @@ fn a_pinned_client_is_served_alone() {
 }
 
 #[test]
+fn the_request_that_makes_its_client_the_pinned_one_gets_all_that_it_asks_for() {
+    let mut bench = Bench::new(stream("S", &["s.>"]));
+    bench.consumer(ConsumerConfig {
+        priority_policy: PriorityPolicy::PinnedClient,
+        priority_groups: vec!["g".to_owned()],
+        priority_timeout: 10 * SECOND,
+        ..durable("c")
+    });
+    for payload in ["1", "2", "3"] {
+        bench.publish("s.a", payload);
+    }
+    let got = bench.pull("c", r#"{"batch":5,"group":"g","no_wait":true}"#);
+    assert_eq!(payloads(&got[..3]), ["1", "2", "3"]);
+    assert_eq!(status(&got[3]), "NATS/1.0 404 No Messages");
+    assert_eq!(got.len(), 4);
+}
+
+#[test]
 fn prioritized_requests_are_served_by_number() {
     let mut bench = Bench::new(stream("S", &["s.>"]));
     bench.consumer(ConsumerConfig {
