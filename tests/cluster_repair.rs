@@ -209,6 +209,44 @@ async fn a_stream_in_memory_begins_anew_as_one_when_its_servers_come_one_after_t
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_one_of_two_replicas_that_is_left_has_all_that_was_acknowledged() {
+    let mut servers = tokio::task::spawn_blocking(three_servers)
+        .await
+        .expect("three servers");
+    let client = connect(&servers[0]).await;
+    let config = json!({"name": "S", "subjects": ["s.>"], "num_replicas": 2});
+    let created = ask(&client, "STREAM.CREATE.S", config).await;
+    assert!(created["error"].is_null(), "{created}");
+    let (leads, follows) = eventually_async("both replicas are current", async || {
+        let info = ask(&client, "STREAM.INFO.S", Value::Null).await;
+        let other = &info["cluster"]["replicas"][0];
+        let leads = at(info["cluster"]["leader"].as_str()?);
+        let follows = at(other["name"].as_str()?);
+        (other["current"] == true).then_some((leads, follows))
+    })
+    .await;
+    let client = connect(&servers[3 - leads - follows]).await;
+    publish(&client, 1..=20).await;
+    // Who follows has not heard yet that the last message is committed, and nobody will tell it: the leader loses all that it has.
+    servers[follows].kill();
+    servers[leads].kill();
+    fs::remove_dir_all(servers[leads].store_directory()).expect("it can be removed");
+    servers[follows].start_again();
+    servers[leads].start_again();
+    eventually_async("both replicas are current again", async || {
+        let info = ask(&client, "STREAM.INFO.S", Value::Null).await;
+        let others = info["cluster"]["replicas"].as_array()?;
+        (others.len() == 1 && others[0]["current"] == true).then_some(())
+    })
+    .await;
+    for number in 1..=20 {
+        let got = ask(&client, "STREAM.MSG.GET.S", json!({ "seq": number })).await;
+        let length = got["message"]["data"].as_str().map_or(0, str::len);
+        assert!(length > MESSAGE_BYTES, "{number}: {got}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_replica_whose_files_are_gone_after_a_stop_is_given_everything_anew() {
     let mut servers = tokio::task::spawn_blocking(three_servers)
         .await
