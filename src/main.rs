@@ -92,7 +92,6 @@ fn run(flags: &Flags) -> ExitCode {
     };
     logger.install();
     raise_open_file_limit();
-    give_back_what_is_idle();
     let workers = std::thread::available_parallelism().map_or(1, usize::from);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(workers)
@@ -106,6 +105,7 @@ fn run(flags: &Flags) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
+    give_back_what_is_idle(runtime.handle().clone(), workers);
     let flags = flags.clone();
     let load = Box::new(move || Options::load(&flags, &Process));
     let ended = runtime.block_on(Server::run(options, load, &logger, workers));

@@ -1,24 +1,70 @@
 //! Gives memory back to the system that a burst of work needed and that is free again.
+//!
+//! The allocator gives pages back only on the way of other allocations, and keeps for each thread what was freed of its own: a server that falls quiet after a recovery or a
+//! burst would keep them all. So each thread collects its own when it rests. Threads that wait by `storage::rest` know when they do; the workers of the runtime do not, and are
+//! told when the whole process has fallen quiet. While there is work this is done seldom: what is given back then is only taken anew.
 
-/// How long memory may lie idle.
-#[cfg(feature = "mimalloc")]
-const IDLE: std::time::Duration = std::time::Duration::from_secs(1);
+use tokio::runtime::Handle;
 
-/// Has a thread see to it from now on. The allocator gives pages back only on the way of other allocations: a server that falls quiet after a recovery or a burst
-/// would keep them all. Doing it here costs the hot paths nothing.
+/// Has the runtime's workers and all other threads see to it from now on.
 #[cfg(feature = "mimalloc")]
-pub fn give_back_what_is_idle() {
-    let tend = || loop {
-        std::thread::sleep(IDLE);
-        // SAFETY: it may be called from any thread at any time, and takes no pointers.
-        unsafe { libmimalloc_sys::mi_collect(true) };
-    };
+pub fn give_back_what_is_idle(runtime: Handle, workers: usize) {
+    storage::rest::when_at_rest(collect);
     let thread = std::thread::Builder::new().name("memory".to_owned());
-    if let Err(error) = thread.spawn(tend) {
+    if let Err(error) = thread.spawn(move || tend(&runtime, workers)) {
         tracing::warn!("Memory that is idle stays with the server: {error}");
     }
 }
 
 /// The system's allocator does it by itself.
 #[cfg(not(feature = "mimalloc"))]
-pub fn give_back_what_is_idle() {}
+pub fn give_back_what_is_idle(_runtime: Handle, _workers: usize) {}
+
+/// Gives back what is free of this thread's memory, and of what no thread has.
+#[cfg(feature = "mimalloc")]
+fn collect() {
+    // SAFETY: it may be called from any thread at any time, and takes no pointers.
+    unsafe { libmimalloc_sys::mi_collect(true) };
+}
+
+#[cfg(feature = "mimalloc")]
+fn tend(runtime: &Handle, workers: usize) {
+    use std::time::Duration;
+
+    use rustix::time::{ClockId, clock_gettime};
+
+    /// How often is looked.
+    const INTERVAL: Duration = Duration::from_secs(1);
+    /// A process that takes less processor time than this in that time is quiet.
+    const QUIET: Duration = Duration::from_millis(50);
+    /// How long a worker is held, so that the next task of its kind comes to another one.
+    const HELD: Duration = Duration::from_millis(1);
+
+    let spent = || {
+        let time = clock_gettime(ClockId::ProcessCPUTime);
+        Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
+    };
+    /// A process that is never quiet gives back after so many looks.
+    const BUSY_MAX: u32 = 30;
+
+    let mut busy = 1;
+    let mut before = spent();
+    loop {
+        std::thread::sleep(INTERVAL);
+        let now = spent();
+        let is_busy = now.saturating_sub(before) >= QUIET;
+        before = now;
+        if (busy > 0 && !is_busy) || busy >= BUSY_MAX {
+            busy = 0;
+            for _ in 0..workers {
+                runtime.spawn(async {
+                    collect();
+                    std::thread::sleep(HELD);
+                });
+            }
+        }
+        busy += u32::from(is_busy);
+        // What no thread has, such as memory of threads that have ended.
+        collect();
+    }
+}

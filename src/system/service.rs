@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -34,7 +34,7 @@ use crate::subject::InvalidSubject;
 use crate::tls::ocsp::PeerRefusal;
 
 /// What may wait for the thread; more is dropped and counted.
-const QUEUE_MAX: usize = 64 * 1024;
+const QUEUE_MAX: u64 = 64 * 1024;
 /// What reports on traced messages may take while they wait; more are dropped and counted.
 const REPORT_BYTES_MAX: usize = 64 << 20;
 /// The first figures are sent after this, the next after twice as long, and so on up to [`FIGURES_EVERY`].
@@ -115,7 +115,7 @@ impl Running {
 
 /// What waits for the thread.
 struct Queue {
-    sender: SyncSender<Work>,
+    sender: Sender<Work>,
     waiting: AtomicU64,
     dropped: AtomicU64,
     /// Bytes of the reports on traced messages that wait.
@@ -125,17 +125,13 @@ struct Queue {
 impl Queue {
     /// Whether it waits now.
     fn push(&self, work: Work) -> bool {
-        self.waiting.fetch_add(1, Ordering::Relaxed);
-        match self.sender.try_send(work) {
-            Ok(()) => true,
-            // When the thread has ended nobody is told anything any more.
-            Err(TrySendError::Disconnected(_)) => false,
-            Err(TrySendError::Full(_)) => {
-                self.waiting.fetch_sub(1, Ordering::Relaxed);
-                self.dropped.fetch_add(1, Ordering::Relaxed);
-                false
-            }
+        if self.waiting.fetch_add(1, Ordering::Relaxed) >= QUEUE_MAX {
+            self.waiting.fetch_sub(1, Ordering::Relaxed);
+            self.dropped.fetch_add(1, Ordering::Relaxed);
+            return false;
         }
+        // When the thread has ended nobody is told anything any more.
+        self.sender.send(work).is_ok()
     }
 }
 
@@ -178,7 +174,8 @@ impl System {
         broker: &Arc<Broker>,
         operator: Arc<dyn Operator>,
     ) -> Result<Self, StartError> {
-        let (sender, receiver) = sync_channel(QUEUE_MAX);
+        // One that is bounded by itself would have all of its room from the start.
+        let (sender, receiver) = channel();
         let queue = Arc::new(Queue {
             sender,
             waiting: AtomicU64::new(0),

@@ -6,6 +6,8 @@ use std::thread::JoinHandle;
 
 use parking_lot::{Condvar, Mutex};
 
+use crate::rest::Rest;
+
 type Job = Box<dyn FnOnce() + Send>;
 
 /// Runs jobs, some time.
@@ -70,13 +72,14 @@ impl Executor for ThreadPool {
 
 impl Shared {
     fn run(&self) {
+        let mut rest = Rest::default();
         loop {
             let mut queue = self.queue.lock();
             let job = loop {
                 match queue.jobs.pop_front() {
                     Some(job) => break job,
                     None if queue.closed => return,
-                    None => self.wake.wait(&mut queue),
+                    None => rest.wait(&self.wake, &mut queue, None),
                 }
             };
             drop(queue);

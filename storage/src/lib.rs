@@ -19,5 +19,6 @@ pub mod filter;
 pub mod fuzz;
 pub mod index;
 pub mod journal;
+pub mod rest;
 pub mod seal;
 pub mod store;

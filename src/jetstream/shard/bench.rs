@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use storage::rest::Rest;
 
 use super::inbox::{Inbox, Work};
 use super::worker::Worker;
@@ -55,8 +56,9 @@ impl Bench {
 
     /// Works until the shard is brought to an end.
     pub(super) fn run(&self) {
+        let mut rest = Rest::default();
         while let Some(patience) = self.turn() {
-            self.inbox.wait(patience);
+            self.inbox.wait(patience, &mut rest);
         }
     }
 

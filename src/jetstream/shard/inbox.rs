@@ -7,6 +7,7 @@ use bytes::Bytes;
 use parking_lot::{Condvar, Mutex};
 use raft::group::{Applied, MachineFailed, Role};
 use storage::journal::{Commit, CommitSink, JournalError};
+use storage::rest::Rest;
 use tokio::sync::oneshot;
 
 use super::slot::{Slot, Surrendered};
@@ -191,18 +192,14 @@ impl Inbox {
     }
 
     /// The work that was taken is done: waits up to `patience` for more.
-    pub(super) fn wait(&self, patience: Option<Duration>) {
+    pub(super) fn wait(&self, patience: Option<Duration>, rest: &mut Rest) {
         let mut here = self.work.lock();
         self.is_attended.store(false, Ordering::Relaxed);
         if !here.is_empty() {
             return;
         }
-        match patience {
-            Some(Duration::ZERO) => {}
-            Some(patience) => {
-                self.ready.wait_for(&mut here, patience);
-            }
-            None => self.ready.wait(&mut here),
+        if patience != Some(Duration::ZERO) {
+            rest.wait(&self.ready, &mut here, patience);
         }
     }
 

@@ -30,6 +30,7 @@ use super::recover::OpenJournalError;
 use super::replay::Replay;
 use crate::disk::{Disk, DiskError};
 use crate::entropy::Entropy;
+use crate::rest::Rest;
 
 /// How many emptied buffers are kept for reuse.
 const POOL_BUFFERS_MAX: usize = 8;
@@ -386,10 +387,11 @@ impl Shared {
 
     fn run(&self) {
         let mut closing = false;
+        let mut rest = Rest::default();
         while !closing {
             let mut staging = self.staging.lock();
             while staging.at_work || !staging.has_work() {
-                self.work.wait(&mut staging);
+                rest.wait(&self.work, &mut staging, None);
             }
             if !self.is_lazy {
                 // Who is about to bring something, and has no processor, does so before this commit and not during it: one sync then serves more.
