@@ -19,9 +19,16 @@ pub fn when_at_rest(hook: fn()) {
 }
 
 /// How one thread waits for work.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Rest {
     has_worked: bool,
+}
+
+impl Default for Rest {
+    /// Of a thread that begins with work.
+    fn default() -> Self {
+        Self { has_worked: true }
+    }
 }
 
 impl Rest {
@@ -55,42 +62,48 @@ impl Rest {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
     use std::sync::Arc;
-    use std::sync::atomic::{AtomicUsize, Ordering};
-    use std::time::Instant;
 
     use parking_lot::Mutex;
 
     use super::*;
 
-    static RESTED: AtomicUsize = AtomicUsize::new(0);
+    thread_local! {
+        static RESTS: Cell<u32> = const { Cell::new(0) };
+    }
 
     #[test]
     fn a_thread_hears_once_of_each_time_that_it_rests_after_work() {
-        when_at_rest(|| {
-            RESTED.fetch_add(1, Ordering::SeqCst);
-        });
+        when_at_rest(|| RESTS.set(RESTS.get() + 1));
         let place = Arc::new((Mutex::new(0), Condvar::new()));
-        let woken = Arc::clone(&place);
-        // Other tests' threads rest, too, and are counted.
+        let theirs = Arc::clone(&place);
         let worker = std::thread::spawn(move || {
             let mut rest = Rest::default();
-            let mut work = woken.0.lock();
+            let mut work = theirs.0.lock();
+            while rest.has_worked {
+                rest.wait(&theirs.1, &mut work, None);
+            }
+            assert_eq!(RESTS.get(), 1);
+            // It is asked to work only now.
+            *work = 1;
+            theirs.1.notify_one();
             while *work < 2 {
-                rest.wait(&woken.1, &mut work, None);
+                rest.wait(&theirs.1, &mut work, None);
             }
-            let before = RESTED.load(Ordering::SeqCst);
-            let begun = Instant::now();
-            while RESTED.load(Ordering::SeqCst) == before {
-                assert!(begun.elapsed() < Duration::from_secs(60), "it never rests");
-                rest.wait(&woken.1, &mut work, None);
+            assert!(rest.has_worked);
+            while rest.has_worked {
+                rest.wait(&theirs.1, &mut work, None);
             }
-            assert!(!rest.has_worked);
+            assert_eq!(RESTS.get(), 2);
         });
-        for work in 1..=2 {
-            *place.0.lock() = work;
-            place.1.notify_one();
+        let mut work = place.0.lock();
+        while *work < 1 {
+            place.1.wait(&mut work);
         }
+        *work = 2;
+        drop(work);
+        place.1.notify_all();
         worker.join().expect("it rests");
     }
 }
