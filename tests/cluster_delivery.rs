@@ -281,6 +281,62 @@ async fn a_consumer_in_memory_begins_once_more_when_its_only_server_does_and_goe
     assert_eq!((sequence, delivered), (1, 1));
 }
 
+/// Waits until a consumer is that far.
+async fn comes_to(client: &Client, stream: &str, consumer: &str, wanted: (u64, u64, u64)) {
+    eventually_async("the consumer is that far", async || {
+        (progress(client, stream, consumer).await == wanted).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn consumers_in_memory_begin_once_more_when_all_servers_have_started_again_and_not_before() {
+    let (mut servers, client) = three().await;
+    create(
+        &client,
+        json!({"name": "S", "subjects": ["s"], "num_replicas": 3}),
+    )
+    .await;
+    for (name, in_memory) in [("disk", false), ("memory", true)] {
+        let config = json!({"durable_name": name, "ack_policy": "explicit", "mem_storage": in_memory, "num_replicas": 3});
+        let body = json!({"stream_name": "S", "config": config});
+        done(&client, &format!("CONSUMER.DURABLE.CREATE.S.{name}"), body).await;
+    }
+    stored(&client, "s", &[], "1").await;
+    stored(&client, "s", &[], "2").await;
+    for name in ["disk", "memory"] {
+        let (_, _, message) = fetch(&client, "S", name).await;
+        let ack = message.reply.expect("it can be acknowledged");
+        client
+            .request(ack, "+ACK".into())
+            .await
+            .expect("it is confirmed");
+        comes_to(&client, "S", name, (1, 0, 1)).await;
+    }
+    // One after the other: somebody always has it.
+    for at in 0..3 {
+        servers[at].kill();
+        servers[at].start_again();
+        let client = connect(&servers[at]).await;
+        let leader = format!("s{}", (at + 1) % 3 + 1);
+        led_by(&client, "S", &leader).await;
+        consumer_led_by(&client, "S", "memory", &leader).await;
+        comes_to(&client, "S", "memory", (1, 0, 1)).await;
+    }
+    for server in &mut servers {
+        server.kill();
+    }
+    for server in &mut servers {
+        server.start_again();
+    }
+    let client = connect(&servers[0]).await;
+    comes_to(&client, "S", "memory", (0, 0, 2)).await;
+    assert_eq!(progress(&client, "S", "disk").await, (1, 0, 1));
+    let (sequence, delivered, _) = fetch(&client, "S", "memory").await;
+    assert_eq!((sequence, delivered), (1, 1));
+    drop(servers);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn whoever_waits_for_messages_hears_why_there_will_be_none() {
     let (mut servers, client) = three().await;

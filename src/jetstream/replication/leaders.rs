@@ -4,9 +4,9 @@
 //! lead, the one of the later term does. What is too much for one report is told in several, each of which says all about the groups from one number to another.
 //!
 //! ```text
-//! report: version u8 (6) | bytes held in memory u64, on disk u64 | first group u64, last group u64
+//! report: version u8 (7) | bytes held in memory u64, on disk u64 | first group u64, last group u64
 //!         | u16 count, each: length u16, account without JetStream
-//!         | u32 count, each: group u64 that has stopped
+//!         | u32 count, each: group u64 that has stopped | u32 count, each: group u64 whose memory is lost
 //!         | u16 count, each: length u16, account with limits, bytes held in memory u64, on disk u64
 //!         | u32 count, each: group u64, term u64
 //! ```
@@ -24,13 +24,15 @@ use raft::group::GroupNumber;
 use super::super::api::now;
 use super::super::types::Time;
 
-const VERSION: u8 = 6;
-const HEAD_BYTES: usize = 45;
+const VERSION: u8 = 7;
+const HEAD_BYTES: usize = 49;
 const LED_BYTES: usize = 16;
 /// Accounts in one report; whoever does not hear of the others asks in vain that one of their streams be led there.
 const REPORT_ACCOUNTS_MAX: usize = 1024;
 /// Groups in one report that have stopped; of the others nobody hears why.
 const REPORT_STOPPED_MAX: usize = 1024;
+/// Groups in one report of which the memory is lost; of the others it is taken to be there.
+const REPORT_FORGOT_MAX: usize = 16 * 1024;
 /// Groups in one report; what a server leads beyond that comes with the next.
 const REPORT_GROUPS_MAX: usize = if cfg!(test) { 4 } else { 16 * 1024 };
 
@@ -52,6 +54,8 @@ pub(super) struct Report {
     pub resting: BTreeSet<String>,
     /// Groups whose replica on it has stopped at what a later version wrote.
     pub stopped: BTreeSet<GroupNumber>,
+    /// Groups whose replica on it has started again, and has met nobody since who has what was in memory.
+    pub forgot: BTreeSet<GroupNumber>,
     /// Bytes in memory and on disk that accounts with limits hold on it.
     pub held: BTreeMap<String, (u64, u64)>,
     /// What it leads.
@@ -101,7 +105,8 @@ fn encode_piece(report: &Report, (first, last): (u64, u64), led: &[Led]) -> Byte
     out.put_u64_le(first);
     out.put_u64_le(last);
     put_accounts(&mut out, &report.resting);
-    put_groups(&mut out, &report.stopped);
+    put_groups(&mut out, &report.stopped, REPORT_STOPPED_MAX);
+    put_groups(&mut out, &report.forgot, REPORT_FORGOT_MAX);
     put_held(&mut out, &report.held);
     out.put_u32_le(u32::try_from(led.len()).unwrap_or(u32::MAX));
     for led in led {
@@ -148,8 +153,8 @@ fn take_held(bytes: &mut Bytes) -> Result<BTreeMap<String, (u64, u64)>, Malforme
     Ok(held)
 }
 
-fn put_groups(out: &mut BytesMut, groups: &BTreeSet<GroupNumber>) {
-    let told = groups.len().min(REPORT_STOPPED_MAX);
+fn put_groups(out: &mut BytesMut, groups: &BTreeSet<GroupNumber>, most: usize) {
+    let told = groups.len().min(most);
     out.put_u32_le(told as u32);
     for group in groups.iter().take(told) {
         out.put_u64_le(group.0);
@@ -195,6 +200,7 @@ pub(super) fn decode(mut bytes: Bytes) -> Result<Heard, MalformedReport> {
     let groups = GroupNumber(number()?)..=GroupNumber(number()?);
     let resting = take_accounts(&mut bytes)?;
     let stopped = take_groups(&mut bytes)?;
+    let forgot = take_groups(&mut bytes)?;
     let held = take_held(&mut bytes)?;
     let count = bytes.try_get_u32_le().map_err(|_| MalformedReport)?;
     let count = usize::try_from(count).map_err(|_| MalformedReport)?;
@@ -216,6 +222,7 @@ pub(super) fn decode(mut bytes: Bytes) -> Result<Heard, MalformedReport> {
         storage_bytes,
         resting,
         stopped,
+        forgot,
         held,
         led,
     };
@@ -332,6 +339,7 @@ mod tests {
             storage_bytes: u64::MAX,
             resting: ["A", "", "another"].map(str::to_owned).into(),
             stopped: [GroupNumber(8), GroupNumber(9)].into(),
+            forgot: [GroupNumber(3)].into(),
             held: [("L".to_owned(), (1, u64::MAX))].into(),
             led: vec![led(1, 2), led(3, u64::MAX)],
         };

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -50,6 +50,9 @@ impl Fetch for LinkFetch {
     }
 }
 
+/// How long a leader waits for servers of its group that cannot be reached, before it takes what consumers had in memory for lost.
+const MEMORY_PATIENCE: Duration = Duration::from_secs(5);
+
 /// The replicas of streams on this server.
 pub(super) struct Replicated {
     pub streams: Arc<Streams>,
@@ -73,6 +76,35 @@ pub(super) struct Running {
     account: Arc<Account>,
     /// Whether that has no JetStream: then it is a stream to nobody.
     rests: bool,
+    /// Since when it leads.
+    led_since: Option<Instant>,
+}
+
+impl Running {
+    /// Finds out whether what consumers had in memory is lost: it is when every server of the group has started again. Whether something is known now that was not.
+    fn recollect(&mut self, group: GroupNumber, view: &View) -> bool {
+        if !view.has_forgotten(group) {
+            return false;
+        }
+        match (&self.seen, self.led_since) {
+            (Some(Role::Follower { leader }), _) => {
+                view.remembers(&leader.server, group) == Some(true) && view.remember(group)
+            }
+            (Some(Role::Leader { .. }), Some(since)) => {
+                let own = &self.replica.group.myself().server;
+                let members = self.replica.group.members();
+                let others = members.servers().values().filter(|server| *server != own);
+                let said: Vec<_> = others.map(|server| view.remembers(server, group)).collect();
+                let is_known = said.contains(&Some(true));
+                let is_lost = !said.contains(&None) || since.elapsed() >= MEMORY_PATIENCE;
+                if !is_known && is_lost {
+                    self.replica.port.restart_volatile();
+                }
+                (is_known || is_lost) && view.remember(group)
+            }
+            _ => false,
+        }
+    }
 }
 
 fn cannot(reason: impl std::fmt::Display) -> ApiError {
@@ -159,6 +191,7 @@ impl Replicated {
         assignment: &StreamAssignment,
         node: NodeId,
     ) -> Result<Stream, ApiError> {
+        self.view.remember(assignment.group.number);
         let (founding, id, spare) = self.begin(account, assignment, node)?;
         self.run(assignment.group.number, id, founding, spare)
     }
@@ -188,6 +221,7 @@ impl Replicated {
             seen: None,
             account,
             rests,
+            led_since: None,
         };
         self.running.lock().insert(number, running);
         Ok(Stream::new(config, Box::new(port)))
@@ -524,8 +558,10 @@ impl Replicated {
             if let Some(role) = role {
                 let led = matches!(running.seen, Some(Role::Leader { .. }));
                 looked.changed |= led || matches!(role, Role::Leader { .. });
+                running.led_since = None;
                 match &role {
                     Role::Leader { term } => {
+                        running.led_since = Some(Instant::now());
                         looked.began.push(group);
                         leaders.leads(own, Led { group, term: *term });
                     }
@@ -538,6 +574,7 @@ impl Replicated {
                 }
                 running.seen = Some(role);
             }
+            looked.changed |= running.recollect(group, &self.view);
             if running.seen == Some(Role::Leaderless) {
                 looked.leaderless.push(group);
             }

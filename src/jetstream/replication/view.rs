@@ -34,6 +34,8 @@ pub(super) struct View {
     resting: RwLock<BTreeSet<String>>,
     /// Groups whose replica here has stopped at what a later version wrote.
     stopped: RwLock<BTreeSet<GroupNumber>>,
+    /// Groups whose replica here has started again, and has met nobody since who has what was in memory.
+    forgot: RwLock<BTreeSet<GroupNumber>>,
     /// What other servers said last that they hold, and when.
     heard: RwLock<HashMap<Arc<str>, Heard>>,
     /// Streams with one replica that are here, by account and name.
@@ -50,6 +52,8 @@ struct Heard {
     resting: BTreeSet<String>,
     /// Groups whose replica there has stopped at what a later version wrote.
     stopped: BTreeSet<GroupNumber>,
+    /// Groups whose memory is lost there.
+    forgot: BTreeSet<GroupNumber>,
     /// Bytes in memory and on disk that accounts with limits hold there.
     held: BTreeMap<String, (u64, u64)>,
     at: Time,
@@ -70,6 +74,7 @@ impl View {
             leaders: Leaders::default(),
             resting: RwLock::default(),
             stopped: RwLock::default(),
+            forgot: RwLock::default(),
             accounts,
             streams,
             heard: RwLock::default(),
@@ -159,6 +164,29 @@ impl View {
         changed
     }
 
+    /// Replicas of these groups start again here.
+    pub fn forget(&self, groups: impl IntoIterator<Item = GroupNumber>) {
+        self.forgot.write().extend(groups);
+    }
+
+    /// What the group's consumers have in memory is here, too; whether that is news.
+    pub fn remember(&self, group: GroupNumber) -> bool {
+        let forgot = self.forgot.read().contains(&group);
+        forgot && self.forgot.write().remove(&group)
+    }
+
+    /// Whether it is lost here, as far as is known.
+    pub fn has_forgotten(&self, group: GroupNumber) -> bool {
+        self.forgot.read().contains(&group)
+    }
+
+    /// Whether a server has what the group's consumers have in memory; `None` when it cannot be reached, or has not said yet.
+    pub fn remembers(&self, server: &str, group: GroupNumber) -> Option<bool> {
+        let heard = self.heard.read();
+        let heard = heard.get(server).filter(|_| self.reaches(server))?;
+        Some(!heard.forgot.contains(&group))
+    }
+
     /// A server that can be reached and whose replica has stopped at what a later version wrote: it knows why the stream is offline.
     fn stopped_on(&self, group: &Group) -> Option<Arc<str>> {
         if self.stopped.read().contains(&group.number) {
@@ -180,6 +208,7 @@ impl View {
             storage_bytes: self.streams.held_bytes(Storage::File),
             resting: self.resting(),
             stopped: self.stopped.read().clone(),
+            forgot: self.forgot.read().clone(),
             held: self.held(),
             led: self.leaders.led_by(&self.own),
         }
@@ -202,6 +231,7 @@ impl View {
             storage_bytes: report.storage_bytes,
             resting: report.resting,
             stopped: report.stopped,
+            forgot: report.forgot,
             held: report.held,
             at: now(),
         };

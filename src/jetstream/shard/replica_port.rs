@@ -83,6 +83,14 @@ impl ReplicaPort {
         self.act(move |slot, now_ns| slot.lead_all_the_same(alone, now_ns));
     }
 
+    /// Every server of the group has started again, and nobody has what consumers had in memory.
+    pub(crate) fn restart_volatile(&self) {
+        self.act(|slot, _| {
+            slot.core.restart_volatile();
+            slot.is_busy |= slot.core.is_leading();
+        });
+    }
+
     /// It cannot be told who is wrong.
     pub(crate) fn is_contested(&self, found: Divergence) {
         self.act(move |slot, _| slot.is_contested(found));

@@ -267,7 +267,7 @@ impl StreamCore {
                 Ok(Outcome::Nothing)
             }
             Op::ConsumerRestarted { id } => {
-                self.restart_consumer(id, time_ns, effects)?;
+                self.restart_consumer(id, time_ns, world, effects)?;
                 self.structural_applied();
                 Ok(Outcome::Nothing)
             }

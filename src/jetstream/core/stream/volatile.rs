@@ -13,7 +13,8 @@ use super::StreamCore;
 use super::apply::Failure;
 use super::retention::Gone;
 use super::start::starting_progress;
-use crate::jetstream::core::effects::Effects;
+use crate::jetstream::core::consumer::Live;
+use crate::jetstream::core::effects::{Effects, World};
 use crate::jetstream::core::entry::Op;
 
 /// What a start makes of consumers that kept their state in memory.
@@ -43,6 +44,22 @@ impl StreamCore {
         lead.into_outbox().pop()
     }
 
+    /// The same for the leader of a group of which every server has started again: those consumers begin once more.
+    pub fn restart_volatile(&mut self) {
+        let Some(lead) = self.lead.as_deref_mut() else {
+            return;
+        };
+        let volatile = self.consumers.values_mut();
+        for consumer in volatile.filter(|consumer| consumer.config.mem_storage) {
+            let id = consumer.id;
+            lead.push_structural(&Op::ConsumerRestarted { id });
+            // Until that is applied nothing is delivered: it would be logged after it.
+            if let Some(live) = consumer.live.as_deref_mut() {
+                live.resets += 1;
+            }
+        }
+    }
+
     /// A consumer is gone, and nobody has deleted it: messages that only it may have wanted stay, for whoever comes instead.
     pub(super) fn lose_consumer(
         &mut self,
@@ -62,12 +79,23 @@ impl StreamCore {
         &mut self,
         id: u64,
         time_ns: i64,
+        world: Option<&dyn World>,
         effects: &mut Effects,
     ) -> Result<(), Failure> {
         let Some(consumer) = self.consumers.get_mut(&id) else {
             return Ok(());
         };
-        consumer.progress = starting_progress(&self.config, &consumer.config, self.store.as_ref());
+        let store = self.store.as_ref();
+        consumer.progress = starting_progress(&self.config, &consumer.config, store);
+        if let (Some(before), Some(world)) = (consumer.live.take(), world) {
+            let mut live = Live::new(&self.ack_names, consumer, store, world, time_ns);
+            live.resets = before.resets.saturating_sub(1);
+            live.keep_waiting(*before);
+            consumer.live = Some(Box::new(live));
+        }
+        if let Some(lead) = self.lead.as_deref_mut() {
+            lead.ready.insert(id);
+        }
         self.settle_finished(time_ns, effects)
     }
 

@@ -99,6 +99,32 @@ fn a_consumer_in_memory_begins_once_more_where_a_cluster_knows_of_it() {
 }
 
 #[test]
+fn the_leader_of_a_group_lets_consumers_in_memory_begin_once_more_and_who_waits_goes_on_waiting() {
+    let config = stream("S", &["s.>"]);
+    let mut bench = busy(&config);
+    let rest = bench.pull("memory", r#"{"batch":9,"no_wait":true}"#);
+    assert_eq!(payloads(&rest[..2]), ["4", "5"]);
+    bench.pull_to("memory", "waits", "7");
+    bench.instant = false;
+    bench.step(|core, _| core.restart_volatile());
+    // What is published before that is applied is not delivered from the old place.
+    bench.publish("s.a", "6");
+    assert!(bench.sent_to("waits").is_empty());
+    bench.instant = true;
+    bench.commit();
+    bench.settle();
+    let got = payloads(&bench.sent_to("waits"));
+    assert_eq!(got, ["1", "2", "3", "4", "5", "6"]);
+    assert_eq!(state(&mut bench, "memory"), (6, 0, 6, 0));
+    assert_eq!(state(&mut bench, "file"), (3, 2, 1, 3));
+    bench.publish("s.a", "7");
+    assert_eq!(payloads(&bench.sent_to("waits")), ["7"]);
+    bench.pass(SECOND);
+    let mut crashed = bench.crashed(config);
+    assert_eq!(state(&mut crashed, "memory"), (7, 0, 7, 0));
+}
+
+#[test]
 fn what_a_lost_consumer_may_have_wanted_stays() {
     for retention in [Retention::Interest, Retention::Workqueue] {
         let config = StreamConfig {

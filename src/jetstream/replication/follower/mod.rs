@@ -207,6 +207,7 @@ impl Follower {
             };
             holdings.insert(GroupNumber(replica.group), holding);
         }
+        parts.view.forget(holdings.keys().copied());
         Arc::new(Self {
             own: parts.own,
             accounts: parts.accounts,
