@@ -1,12 +1,11 @@
 //! This server's part in the JetStream of a cluster: what is started, in which order, and ended.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use parking_lot::Mutex;
-use raft::group::{Channel, Groups, GroupsOptions, Outbound, Role};
+use raft::group::{Groups, GroupsOptions, Outbound, Role};
 use raft::log::LogJournal;
 use storage::engine::Recovered;
 use storage::journal::{Damage, Owner, OwnerReplay};
@@ -19,7 +18,7 @@ use super::super::api::elsewhere::Elsewhere;
 use super::super::api::handler::{ClusterInfos, Server, Steward, StreamMaker};
 use super::super::api::workers::ApiQueue;
 use super::super::limits::{AccountLimits, ServerLimits};
-use super::super::meta::{Command, PeerProfile, Sightings};
+use super::super::meta::{PeerProfile, Sightings};
 use super::super::monitor::{GroupDetails, StreamFault};
 use super::super::runtime::StartError;
 use super::super::shard::Aside;
@@ -30,7 +29,6 @@ use super::assembly::{Assembly, MetaHost};
 use super::follower::{Follower, FollowerParts};
 use super::founding::Standing;
 use super::host::{Host, Remains};
-use super::kinds::{FETCH, LEADS};
 use super::landed::LandedStreams;
 use super::led::{Around, Own};
 use super::maker::ClusterMaker;
@@ -42,34 +40,23 @@ use super::repairs::Repairs;
 use super::replicated::{LinkFetch, Replicated};
 use super::reports::Reporter;
 use super::room::lead_only_what_can_go_on;
+use super::rounds::{be_known, follow, give_what_is_lacked, hear_who_leads, look_who_leads};
 use super::router::{Directory, Router};
 use super::shown::Shown;
 use super::steward::GroupSteward;
-use super::stream::fetch::slice_asked_for;
 use super::stream::machine::Pace;
-use super::stream::outstanding::Outstanding;
 use super::stream::replica::{Replicas, StreamReplica};
 use super::view::View;
-use super::{ask, currency, leaders, restores};
-use crate::cluster::link::{FrameSink, Links, Request};
+use super::{ask, currency, restores};
+use crate::cluster::link::{FrameSink, Links};
 use crate::config::options::MetaCompaction;
 
 /// Threads of the groups.
 const RAFT_THREADS: usize = 2;
-/// How often a server that the meta group does not know as it is says so again.
-const PROFILE_INTERVAL: Duration = Duration::from_millis(100);
-/// How often a server looks again at what it has to do, while something is left to do.
-const FOLLOW_PAUSE: Duration = Duration::from_millis(20);
 /// How often a server looks who leads.
 const LOOK_INTERVAL: Duration = Duration::from_millis(50);
-/// The others are told again what a server leads after so many looks.
-const REPORT_LOOKS: u32 = 40;
-/// The same when accounts with limits hold another amount than they were told.
-const USAGE_LOOKS: u32 = 5;
 /// How long a server may take to apply what is committed, and still count as current.
 const CURRENT_PATIENCE: Duration = Duration::from_millis(500);
-/// How long a question to the meta leader may take.
-const QUESTION_TIMEOUT: Duration = Duration::from_secs(4);
 
 /// What JetStream is told of the cluster that it is part of.
 #[derive(Clone)]
@@ -488,7 +475,7 @@ impl Cluster {
 
     /// Has a command carried out, if this server leads the meta group.
     #[cfg(test)]
-    pub(super) async fn propose(&self, command: &Command) -> bool {
+    pub(super) async fn propose(&self, command: &super::super::meta::Command) -> bool {
         self.maker.proposer.propose(command).await.is_ok()
     }
 
@@ -544,173 +531,5 @@ impl Cluster {
         self.machine.ended();
         self.links.close();
         raft.shutdown_background();
-    }
-}
-
-/// Follows the meta layer's state as it changes.
-async fn follow(machine: Arc<MetaMachine>, links: Arc<Links>, follower: Arc<Follower>) {
-    let (mut changes, mut roles) = (machine.changes(), machine.roles());
-    let mut goal = None;
-    let mut current = false;
-    let mut applied = 0;
-    loop {
-        if !current && goal.is_none() {
-            goal = currency::goal(&machine, &links).await;
-        }
-        let meta = Arc::clone(&changes.borrow_and_update());
-        roles.borrow_and_update();
-        if meta.applied() < applied {
-            // The group was left, and is joined again: what is known begins anew.
-            (goal, current) = (None, false);
-        }
-        applied = meta.applied();
-        current |= goal.is_some_and(|goal| meta.applied() >= goal);
-        let (working, known) = (Arc::clone(&follower), current);
-        let worked = tokio::task::spawn_blocking(move || working.follow(&meta, known));
-        let left = match worked.await {
-            Ok(left) => left,
-            Err(error) => {
-                tracing::error!("Following the JetStream meta group failed: {error}");
-                true
-            }
-        };
-        let again = tokio::time::sleep(FOLLOW_PAUSE);
-        tokio::select! {
-            changed = changes.changed() => if changed.is_err() { return },
-            changed = roles.changed() => if changed.is_err() { return },
-            () = follower.looks_again.notified() => {}
-            () = follower.landed.decided() => {}
-            () = again, if left || !current => {}
-        }
-    }
-}
-
-/// Looks who leads the streams that have a replica here, and tells the others what this server leads.
-async fn look_who_leads(
-    machine: Arc<MetaMachine>,
-    follower: Arc<Follower>,
-    advisories: Arc<Advisories>,
-) {
-    let own: Arc<str> = Arc::from(follower.own());
-    let connected = Arc::clone(&follower.replicated.view.links);
-    let mut links = connected.changes();
-    let mut quiet_for = 0;
-    let mut resting = BTreeSet::new();
-    let mut held = BTreeMap::new();
-    loop {
-        tokio::time::sleep(LOOK_INTERVAL).await;
-        let looked = follower.replicated.look(&own);
-        for (group, reason) in &looked.spoilt {
-            follower.repair(*group, reason);
-        }
-        for (group, unsupported) in looked.unsupported {
-            follower.show_stopped(group, unsupported);
-        }
-        follower.end_repairs(&machine.meta());
-        let stalled = advisories.stalled(&looked.leaderless);
-        let changed = looked.changed;
-        if changed || !stalled.is_empty() {
-            let (working, meta) = (Arc::clone(&follower), machine.meta());
-            let advisories = Arc::clone(&advisories);
-            // What is asked of shards is waited for elsewhere.
-            drop(tokio::task::spawn_blocking(move || {
-                if changed {
-                    working.configure_led(&meta, &looked.began);
-                    advisories.begin_to_lead(&meta, &looked.began);
-                }
-                advisories.lose_quorum(&meta, &stalled);
-            }));
-        }
-        quiet_for += 1;
-        let linked = links.has_changed().unwrap_or(false);
-        let now_resting = follower.view.resting();
-        let rests = resting != now_resting;
-        resting = now_resting;
-        let uses = quiet_for >= USAGE_LOOKS && held != follower.view.held();
-        if !changed && !linked && !rests && !uses && quiet_for < REPORT_LOOKS {
-            continue;
-        }
-        links.borrow_and_update();
-        quiet_for = 0;
-        let report = follower.view.report();
-        let pieces = leaders::encode(&report);
-        held = report.held;
-        for server in connected.connected() {
-            let (links, pieces) = (Arc::clone(&connected), pieces.clone());
-            follower.runtime.spawn(async move {
-                for piece in pieces {
-                    let to = &server;
-                    let told = links.request(to, Channel::Control, LEADS, piece, QUESTION_TIMEOUT);
-                    // Told again with the next report.
-                    let _ = told.await;
-                }
-            });
-        }
-    }
-}
-
-/// Hears what other servers lead.
-fn hear_who_leads(links: &Links, view: &Arc<View>) {
-    let view = Arc::downgrade(view);
-    let heard = move |request: Request| {
-        let (Some(view), Ok(report)) = (view.upgrade(), leaders::decode(request.body)) else {
-            return request.responder.refuse("malformed");
-        };
-        view.heard(&request.from, report);
-        request.responder.answer(Bytes::new());
-    };
-    links.handle(LEADS, Arc::new(heard));
-}
-
-/// Answers replicas elsewhere that lack what is here.
-fn give_what_is_lacked(
-    links: &Links,
-    replicated: &Arc<Replicated>,
-    bytes_max: u64,
-    runtime: &tokio::runtime::Handle,
-) {
-    let (sources, runtime) = (Arc::clone(&replicated.replicas.sources), runtime.clone());
-    let outstanding = Arc::new(Outstanding::new(bytes_max));
-    let asked = move |request: Request| {
-        let (sources, outstanding) = (Arc::clone(&sources), Arc::clone(&outstanding));
-        runtime.spawn(async move {
-            if let Some((group, bytes)) = slice_asked_for(&request.body) {
-                let asker = (Arc::clone(&request.from), group);
-                let within = request.deadline.saturating_duration_since(Instant::now());
-                if let Err(crowded) = outstanding.admit(asker, bytes, within).await {
-                    return request.responder.refuse(crowded.to_string());
-                }
-            }
-            request.responder.answer(sources.answer(request.body).await);
-        });
-    };
-    links.handle(FETCH, Arc::new(asked));
-}
-
-/// Has the meta group know this server as it is.
-async fn be_known(mut told: watch::Receiver<PeerProfile>, reporter: Arc<Reporter>) {
-    let (mut changes, mut roles) = (reporter.machine.changes(), reporter.machine.roles());
-    loop {
-        let known = Arc::clone(&changes.borrow_and_update());
-        roles.borrow_and_update();
-        let profile = told.borrow_and_update().clone();
-        let peer = known.peers().get(&profile.server);
-        let unknown = peer.is_some_and(|peer| peer.profile != profile);
-        if unknown {
-            let command = Command::PeerPut {
-                profile: profile.clone(),
-                renew: false,
-            };
-            if let Err(error) = reporter.report(&command).await {
-                tracing::debug!("The meta group does not know this server as it is: {error}");
-            }
-        }
-        let again = tokio::time::sleep(PROFILE_INTERVAL);
-        tokio::select! {
-            changed = changes.changed() => if changed.is_err() { return },
-            changed = roles.changed() => if changed.is_err() { return },
-            changed = told.changed() => if changed.is_err() { return },
-            () = again, if unknown => {}
-        }
     }
 }

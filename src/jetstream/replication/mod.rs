@@ -1,6 +1,6 @@
 //! Replication: what makes the JetStream of several servers one.
 //!
-//! - `cluster`: this server's part in it: what is started, in which order, and ended.
+//! - `cluster`: this server's part in it: what is started, in which order, and ended; `rounds`: what goes on all the while.
 //! - `founding`: who the first members of the meta group are, decided once; pure.
 //! - `assembly`: servers coming together, until all belong to one meta group.
 //! - `host`: this server's replica of the meta group; `identity`: who it is there, as it is kept.
@@ -52,6 +52,7 @@ mod replicated;
 mod reports;
 mod restores;
 mod room;
+mod rounds;
 mod router;
 mod shown;
 mod steward;
