@@ -314,10 +314,10 @@ async fn consumers_in_memory_begin_once_more_when_all_servers_have_started_again
         comes_to(&client, "S", name, (1, 0, 1)).await;
     }
     // One after the other: somebody always has it.
-    for at in 0..3 {
-        servers[at].kill();
-        servers[at].start_again();
-        let client = connect(&servers[at]).await;
+    for (at, server) in servers.iter_mut().enumerate() {
+        server.kill();
+        server.start_again();
+        let client = connect(server).await;
         let leader = format!("s{}", (at + 1) % 3 + 1);
         led_by(&client, "S", &leader).await;
         consumer_led_by(&client, "S", "memory", &leader).await;

@@ -3,7 +3,7 @@
 //! - `inbox`: what a shard is handed from outside, and how it is woken.
 //! - `light`: which work is so little that who brings it may do it.
 //! - `port`: how the rest of the server reaches one stream.
-//! - `slot`: a stream on its shard, with everything around its core.
+//! - `slot`: a stream on its shard, with everything around its core; `account_room`: whether its account has room for one more message.
 //! - `worker`: what is done in a round; `bench`: where it is done, by the shard's thread or by who brought the work.
 //! - `shards`: all of them; `faults`: those that are offline.
 //! - `engine_log`: the storage engine as the log of file streams.
@@ -25,6 +25,7 @@
 //! Nothing here decides what happens to a stream; that is its core's. Whoever lets a core work holds the shard's bench, and no other lock. A parked stream's core does no
 //! work: snapshots of it are taken under the lock on what is parked.
 
+mod account_room;
 mod aside;
 mod backend;
 mod bench;

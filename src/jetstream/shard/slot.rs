@@ -53,7 +53,7 @@ pub(crate) struct Slot {
     /// The journal has named it as one that holds it back.
     holds_journal: bool,
     pub(super) port: Port,
-    meter: Meter,
+    pub(super) meter: Meter,
     requests: HashMap<u64, Answer>,
     token: u64,
     /// Interest in the deliver subjects of push consumers.
@@ -226,23 +226,6 @@ impl Slot {
                 Intake::Nothing => {}
             }
         }
-    }
-
-    /// Whether the account has room for a message on all servers that are to have it.
-    fn refusal_by_account(&self, inbound: &Inbound) -> Option<ApiError> {
-        if !self.meter.is_account_limited() {
-            return None;
-        }
-        let bytes = self.core.store().accounting().bytes(
-            inbound.subject.len(),
-            inbound.headers.len(),
-            inbound.payload.len(),
-        );
-        let replicas = u64::try_from(self.core.config().num_replicas).unwrap_or(1);
-        let exceeds = self
-            .meter
-            .would_exceed_account(bytes.saturating_mul(replicas.max(1)));
-        exceeds.then(|| ErrorCode::AccountResourcesExceeded.into())
     }
 
     /// Takes a message in that is traced: its report says what becomes of it, and perhaps that is all.

@@ -19,6 +19,7 @@ mod fast_trail;
 mod follow;
 mod judge;
 mod lead;
+mod lost;
 mod outline;
 mod overlay;
 mod publish;

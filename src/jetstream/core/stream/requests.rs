@@ -12,15 +12,10 @@ use crate::jetstream::core::request::{
     ConsumerAction, ConsumerCreate, InfoQuery, MessageQuery, PurgeQuery, StreamReply, StreamRequest,
 };
 use crate::jetstream::types::{
-    AckPolicy, ApiError, ConsumerConfig, ConsumerInfo, DeliverPolicy, ErrorCode, LostStreamData,
+    AckPolicy, ApiError, ConsumerConfig, ConsumerInfo, DeliverPolicy, ErrorCode,
     PriorityGroupState, Retention, SequenceInfo, Storage, StreamConfig, StreamInfo, StreamState,
     Time, encode,
 };
-
-/// Sequences of lost messages that are listed for who asks for details.
-const LOST_LISTED_MAX: usize = 100_000;
-/// The same for who does not: so many that lists of streams stay short.
-const LOST_LISTED_UNASKED_MAX: usize = 100;
 
 impl StreamCore {
     pub(super) fn request(&mut self, token: u64, request: StreamRequest, step: &mut Step<'_>) {
@@ -501,19 +496,6 @@ impl StreamCore {
             ts: Time::from_nanoseconds(now_ns),
         };
         (info, total)
-    }
-
-    /// What damage took, as far as it is known.
-    fn lost(&self, query: &InfoQuery) -> LostStreamData {
-        let listed_max = match query.deleted_details {
-            true => LOST_LISTED_MAX,
-            false => LOST_LISTED_UNASKED_MAX,
-        };
-        let lost = self.store.lost_messages(listed_max);
-        LostStreamData {
-            msgs: lost.sequences,
-            bytes: lost.bytes,
-        }
     }
 
     fn consumer_info(&self, consumer: &Consumer, now_ns: i64) -> ConsumerInfo {
