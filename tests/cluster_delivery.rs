@@ -337,6 +337,64 @@ async fn consumers_in_memory_begin_once_more_when_all_servers_have_started_again
     drop(servers);
 }
 
+/// Publishes a message of a fast batch, under its place in it and what it is to it.
+async fn publish_fast(client: &Client, inbox: &str, at: u64, operation: u8) {
+    let reply = format!("{inbox}.batch.2.fail.{at}.{operation}.$FI");
+    let sent = client.publish_with_reply("f", reply, "x".into()).await;
+    sent.expect("it is sent");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_leader_goes_on_with_a_fast_batch() {
+    let (servers, client) = three().await;
+    let config = json!({"name": "F", "subjects": ["f"], "num_replicas": 3, "allow_batched": true});
+    create(&client, config).await;
+    led_by(&client, "F", "s1").await;
+    let inbox = client.new_inbox();
+    let mut answers = client
+        .subscribe(format!("{inbox}.>"))
+        .await
+        .expect("it is heard");
+    let mut heard = async || {
+        let answer = next(&mut answers).await;
+        let subject = answer.subject.to_string();
+        let answer: Value = serde_json::from_slice(&answer.payload).expect("JSON");
+        (subject, answer)
+    };
+    publish_fast(&client, &inbox, 1, 0).await;
+    let (_, opened) = heard().await;
+    assert_eq!(opened, json!({"type": "ack", "seq": 0, "msgs": 2}));
+    for at in [2, 3] {
+        publish_fast(&client, &inbox, at, 1).await;
+    }
+    assert_eq!(heard().await.1["seq"], 2);
+    eventually_async("all replicas have what there is", async || {
+        let info = api(&client, "STREAM.INFO.F", Value::Null).await;
+        let replicas = info["cluster"]["replicas"].as_array()?.clone();
+        let are_current = replicas.iter().all(|one| one["current"] == true);
+        (info["state"]["messages"] == 3 && are_current).then_some(())
+    })
+    .await;
+    led_by(&client, "F", "s2").await;
+    // Whoever leads now says how far it is, where the last message wanted its ack.
+    let (subject, told) = heard().await;
+    assert!(subject.ends_with(".fail.3.1.$FI"), "{subject}: {told}");
+    assert_eq!(told, json!({"type": "ack", "seq": 3, "msgs": 2}));
+    publish_fast(&client, &inbox, 4, 1).await;
+    publish_fast(&client, &inbox, 5, 2).await;
+    let ended = eventually_async("the batch is stored", async || {
+        let (_, answer) = heard().await;
+        answer["stream"].is_string().then_some(answer)
+    })
+    .await;
+    assert_eq!(
+        (&ended["batch"], &ended["count"]),
+        (&json!("batch"), &json!(5))
+    );
+    assert_eq!(ended["seq"], 5);
+    drop(servers);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn whoever_waits_for_messages_hears_why_there_will_be_none() {
     let (mut servers, client) = three().await;
