@@ -275,7 +275,12 @@ mod flag {
 pub(crate) struct EntryWriter {
     writer: Writer,
     operations: u32,
+    /// How long the entry before was: room for as much is made when the next one begins, and not while there is none.
+    expected: usize,
 }
+
+/// An entry that is expected to be longer grows into its length.
+const EXPECTED_BYTES_MAX: usize = 512 * 1024;
 
 impl EntryWriter {
     /// An entry without operations yet. The header is filled in by [`EntryWriter::finish`].
@@ -285,6 +290,7 @@ impl EntryWriter {
         Self {
             writer,
             operations: 0,
+            expected: 0,
         }
     }
 
@@ -301,6 +307,9 @@ impl EntryWriter {
     /// Adds an operation and says which one it is, from 0.
     pub(crate) fn push(&mut self, op: &Op<'_>) -> u32 {
         let writer = &mut self.writer;
+        if self.operations == 0 {
+            writer.bytes.reserve(self.expected);
+        }
         match *op {
             Op::Message(message) => {
                 writer.u8(kind::MESSAGE);
@@ -445,7 +454,7 @@ impl EntryWriter {
 
     /// Takes what was written as one entry and starts over.
     pub(crate) fn finish(&mut self, header: EntryHeader) -> Bytes {
-        let capacity = self.writer.bytes.len().clamp(64, 64 * 1024);
+        self.expected = self.writer.bytes.len().min(EXPECTED_BYTES_MAX);
         let mut bytes = std::mem::take(&mut self.writer.bytes);
         let mut head = Writer {
             bytes: Vec::with_capacity(HEADER_BYTES),
@@ -459,7 +468,6 @@ impl EntryWriter {
         if let Some(space) = bytes.get_mut(..HEADER_BYTES) {
             space.copy_from_slice(&head.bytes);
         }
-        self.writer.bytes.reserve(capacity);
         self.writer.bytes.resize(HEADER_BYTES, 0);
         self.operations = 0;
         Bytes::from(bytes)

@@ -230,14 +230,18 @@ impl CommitBuffer {
         commits: &[Commit],
         sink: &Arc<dyn CommitSink>,
     ) {
-        if self.is_empty() {
-            self.seed = other.seed;
-        } else if other.seed != self.seed {
-            other.reseed(self.seed);
-        }
         let shift = (self.bytes.len() - COMMIT_HEADER_BYTES) as u32;
-        let frames = other.bytes.get(COMMIT_HEADER_BYTES..);
-        self.bytes.extend_from_slice(frames.unwrap_or_default());
+        if self.is_empty() {
+            // They need not be copied.
+            std::mem::swap(&mut self.bytes, &mut other.bytes);
+            self.seed = other.seed;
+        } else {
+            if other.seed != self.seed {
+                other.reseed(self.seed);
+            }
+            let frames = other.bytes.get(COMMIT_HEADER_BYTES..);
+            self.bytes.extend_from_slice(frames.unwrap_or_default());
+        }
         self.frames += other.frames;
         self.frame_bytes += other.frame_bytes;
         self.urgent |= other.urgent;
