@@ -560,7 +560,7 @@ impl Life {
                 Vec::new()
             }
             "-NAK 3s" => {
-                viewer.may_come(sequence, now + 3 * SECOND);
+                viewer.is_put_off(sequence, now, 3 * SECOND);
                 Vec::new()
             }
             "+WPI" => {

@@ -382,7 +382,11 @@ impl Viewer {
 
     /// An ack of what an earlier life of the server delivered: it may not know of that.
     pub(super) fn acknowledges_old(&mut self, sequence: u64) {
-        self.sent.insert(sequence, self.boot.wrapping_sub(1));
+        let before = self.boot.wrapping_sub(1);
+        for settled in self.settled_by(sequence) {
+            self.sent.entry(settled).or_insert(before);
+        }
+        self.sent.insert(sequence, before);
     }
 
     /// It is configured otherwise.
@@ -394,14 +398,18 @@ impl Viewer {
 
     /// An ack that settles is sent; says which messages that is about.
     pub(super) fn acknowledges(&mut self, sequence: u64) -> Vec<u64> {
-        let settled: Vec<u64> = match self.config.ack_policy == AckPolicy::All {
-            true => self.seen.range(..=sequence).map(|one| *one.0).collect(),
-            false => vec![sequence],
-        };
+        let settled = self.settled_by(sequence);
         for sequence in &settled {
             self.sent.insert(*sequence, self.boot);
         }
         settled
+    }
+
+    fn settled_by(&self, sequence: u64) -> Vec<u64> {
+        match self.config.ack_policy == AckPolicy::All {
+            true => self.seen.range(..=sequence).map(|one| *one.0).collect(),
+            false => vec![sequence],
+        }
     }
 
     pub(super) fn is_confirmed(&mut self, settled: &[u64]) {
@@ -416,15 +424,19 @@ impl Viewer {
     }
 
     pub(super) fn needs_more_time(&mut self, sequence: u64, now_ns: i64) {
-        let Some(seen) = self.seen.get(&sequence) else {
-            return;
-        };
-        if now_ns >= seen.not_before_ns {
-            // It is on its way again already.
-            return;
+        if let Some(seen) = self.seen.get(&sequence) {
+            let wait_ns = self.wait_ns(seen.deliveries);
+            self.is_put_off(sequence, now_ns, wait_ns);
         }
-        let wait_ns = self.wait_ns(seen.deliveries);
-        self.may_come(sequence, now_ns.saturating_add(wait_ns));
+    }
+
+    /// A message is wanted again after so long.
+    pub(super) fn is_put_off(&mut self, sequence: u64, now_ns: i64, wait_ns: i64) {
+        let seen = self.seen.get(&sequence);
+        // Otherwise it is on its way again already.
+        if seen.is_some_and(|seen| now_ns < seen.not_before_ns) {
+            self.may_come(sequence, now_ns.saturating_add(wait_ns));
+        }
     }
 
     /// Something that was delivered and not acknowledged, by any number.
