@@ -37,6 +37,16 @@ pub(super) enum Museum {
     ForgetsIds,
 }
 
+/// Commits in the log begin at multiples of this.
+const PAGE_BYTES: usize = 4096;
+
+/// A place in the log, and what its segment held when it was chosen.
+pub(super) struct Spot {
+    pub(super) path: PathBuf,
+    pub(super) offset: u64,
+    before: Vec<u8>,
+}
+
 /// How a server ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum End {
@@ -253,13 +263,34 @@ impl Host {
         let _ = place.engine.checkpoint(place.id, store, index, snapshot);
     }
 
-    /// Some place in the log as it is now.
-    pub(super) fn a_place_in_the_log(&self, dice: &mut Dice) -> Option<(PathBuf, u64)> {
+    /// Some place in the newest segment of the log as it is now.
+    pub(super) fn a_spot_in_the_log(&self, dice: &mut Dice) -> Option<Spot> {
         let disk = &self.place.as_ref()?.disk;
         let path = segments(disk).pop()?;
-        let content = disk.content(&path)?;
-        let written = content.iter().rposition(|byte| *byte != 0)? as u64;
-        Some((path, dice.below(written + 1)))
+        let before = disk.content(&path)?;
+        let written = before.iter().rposition(|byte| *byte != 0)? as u64;
+        let offset = dice.below(written + 1);
+        Some(Spot {
+            path,
+            offset,
+            before,
+        })
+    }
+
+    /// Whether the log went on since the spot was chosen, and not over it. The newest commit of a log is told from one that was never finished by nothing but its
+    /// checksum; only what has a successor is known to have been synced. A segment holds its earlier life's bytes behind its end, so the spot may have been there.
+    pub(super) fn has_gone_on_behind(&self, spot: &Spot) -> bool {
+        let Some(Place { disk, .. }) = &self.place else {
+            return false;
+        };
+        let Some(after) = disk.content(&spot.path) else {
+            return false;
+        };
+        let from = spot.offset as usize / PAGE_BYTES * PAGE_BYTES;
+        let page = from..from + PAGE_BYTES;
+        let is_untouched = spot.before.get(page.clone()) == after.get(page);
+        let has_successor = after != spot.before || segments(disk).last() != Some(&spot.path);
+        is_untouched && has_successor
     }
 
     /// From here on the power goes after so many changes to the disk.
@@ -366,12 +397,12 @@ fn segments(disk: &SimDisk) -> Vec<PathBuf> {
 
 /// Ends the log at a place.
 fn cut_journal(disk: &SimDisk, path: &Path, offset: u64) {
-    const PAGE_BYTES: u64 = 4096;
+    let page_bytes = PAGE_BYTES as u64;
     for later in segments(disk) {
         let mut content = disk.content(&later).unwrap_or_default();
         let from = match later.as_path() == path {
             // Its header stays.
-            true => (offset / PAGE_BYTES * PAGE_BYTES).max(PAGE_BYTES) as usize,
+            true => (offset / page_bytes * page_bytes).max(page_bytes) as usize,
             false => continue,
         };
         if let Some(rest) = content.get_mut(from..) {
