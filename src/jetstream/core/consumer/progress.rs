@@ -190,13 +190,20 @@ impl Progress {
         waiting || self.redelivered.contains_key(&stream_sequence)
     }
 
+    /// Whether an ack of something before it is waited for. That may have been delivered after it: under `all` the place of what was acknowledged is that of its last
+    /// delivery, and what it does not settle may have been delivered for the first time long before.
+    fn waits_below(&self, stream_sequence: u64) -> bool {
+        let first = self.pending.first_key_value();
+        first.is_some_and(|(first, _)| *first < stream_sequence)
+    }
+
     fn move_floor(&mut self, settled: Place) {
         if self.pending.is_empty() {
             self.floor = Place {
                 consumer: self.delivered.consumer.max(self.floor.consumer),
                 stream: self.delivered.stream.max(self.floor.stream),
             };
-        } else if settled.consumer == self.floor.consumer + 1 {
+        } else if settled.consumer == self.floor.consumer + 1 && !self.waits_below(settled.stream) {
             self.floor = settled;
             let next = self
                 .pending
@@ -314,6 +321,29 @@ mod tests {
         assert_eq!(progress.floor, at(3));
         assert_eq!(progress.ack_upto(at(3), 20), None);
         assert_eq!(progress.pending.len(), 2);
+    }
+
+    #[test]
+    fn what_leaves_the_stream_moves_the_floor_past_nothing_that_waits() {
+        let mut progress = delivered(4);
+        let again = Place {
+            consumer: 5,
+            stream: 1,
+        };
+        progress.deliver(AckPolicy::All, again, 2, 10);
+        assert_eq!(progress.ack_upto(again, 20), Some(vec![1]));
+        let fifth = Place {
+            consumer: 6,
+            stream: 5,
+        };
+        progress.deliver(AckPolicy::All, fifth, 1, 10);
+        assert!(progress.ack_one(5, 20));
+        assert_eq!(progress.floor, again);
+        let fourth = Place {
+            consumer: 4,
+            stream: 4,
+        };
+        assert_eq!(progress.ack_upto(fourth, 20), Some(vec![2, 3, 4]));
     }
 
     #[test]
