@@ -40,11 +40,10 @@ pub(super) enum Museum {
 /// Commits in the log begin at multiples of this.
 const PAGE_BYTES: usize = 4096;
 
-/// A place in the log, and what its segment held when it was chosen.
-pub(super) struct Spot {
-    pub(super) path: PathBuf,
-    pub(super) offset: u64,
-    before: Vec<u8>,
+/// A segment of the log, as it was at some time.
+pub(super) struct Written {
+    path: PathBuf,
+    content: Vec<u8>,
 }
 
 /// How a server ends.
@@ -263,34 +262,34 @@ impl Host {
         let _ = place.engine.checkpoint(place.id, store, index, snapshot);
     }
 
-    /// Some place in the newest segment of the log as it is now.
-    pub(super) fn a_spot_in_the_log(&self, dice: &mut Dice) -> Option<Spot> {
+    /// The newest segment of the log as it is now.
+    pub(super) fn newest_segment(&self) -> Option<Written> {
         let disk = &self.place.as_ref()?.disk;
         let path = segments(disk).pop()?;
-        let before = disk.content(&path)?;
-        let written = before.iter().rposition(|byte| *byte != 0)? as u64;
-        let offset = dice.below(written + 1);
-        Some(Spot {
-            path,
-            offset,
-            before,
-        })
+        let content = disk.content(&path)?;
+        Some(Written { path, content })
     }
 
-    /// Whether the log went on since the spot was chosen, and not over it. The newest commit of a log is told from one that was never finished by nothing but its
-    /// checksum; only what has a successor is known to have been synced. A segment holds its earlier life's bytes behind its end, so the spot may have been there.
-    pub(super) fn has_gone_on_behind(&self, spot: &Spot) -> bool {
-        let Some(Place { disk, .. }) = &self.place else {
-            return false;
-        };
-        let Some(after) = disk.content(&spot.path) else {
-            return false;
-        };
-        let from = spot.offset as usize / PAGE_BYTES * PAGE_BYTES;
-        let page = from..from + PAGE_BYTES;
-        let is_untouched = spot.before.get(page.clone()) == after.get(page);
-        let has_successor = after != spot.before || segments(disk).last() != Some(&spot.path);
-        is_untouched && has_successor
+    /// Some place in what was written then, if the log went on since. The newest commit of a log is told from one that was never finished by nothing but its checksum:
+    /// only what has a successor is known to have been synced. Behind its end a segment holds zeros, or what it held in an earlier life, until a commit comes there.
+    pub(super) fn a_place_in(&self, then: &Written, dice: &mut Dice) -> Option<(PathBuf, u64)> {
+        let disk = &self.place.as_ref()?.disk;
+        let now = disk.content(&then.path)?;
+        let went_on = now != then.content || segments(disk).last() != Some(&then.path);
+        let pages = then.content.chunks(PAGE_BYTES).zip(now.chunks(PAGE_BYTES));
+        let is_old = |(then, now): (&[u8], &[u8])| then == now && now.iter().any(|byte| *byte != 0);
+        let old: Vec<usize> = pages
+            .enumerate()
+            .filter_map(|(number, page)| is_old(page).then_some(number))
+            .collect();
+        if !went_on || old.is_empty() {
+            return None;
+        }
+        let page = old[dice.below(old.len() as u64) as usize];
+        let mut bytes = now.chunks(PAGE_BYTES).nth(page)?.iter();
+        let written = bytes.rposition(|byte| *byte != 0)? as u64;
+        let offset = (page * PAGE_BYTES) as u64 + dice.below(written + 1);
+        Some((then.path.clone(), offset))
     }
 
     /// From here on the power goes after so many changes to the disk.

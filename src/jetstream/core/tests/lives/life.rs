@@ -778,17 +778,16 @@ impl Life {
 
     /// A bit of the log flips that was synced long ago. Then the server says so, or nothing is lost.
     fn damage_the_log(&mut self) -> Checked {
-        let Some(spot) = self.host.a_spot_in_the_log(&mut self.dice) else {
+        let Some(written) = self.host.newest_segment() else {
             return Ok(());
         };
         // Whatever comes later tells the end of the log from a bad place in it. They may be refused.
         for _ in 0..3 {
             self.publish()?;
         }
-        if !self.host.has_gone_on_behind(&spot) {
+        let Some(damage) = self.host.a_place_in(&written, &mut self.dice) else {
             return Ok(());
-        }
-        let damage = (spot.path, spot.offset);
+        };
         self.say(|| format!("the log is damaged: {damage:?}"));
         self.collect()?;
         self.host.damage = Some(damage);
