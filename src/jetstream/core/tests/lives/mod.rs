@@ -71,7 +71,7 @@ fn every_option_keeps_its_promises_in_every_life() {
 
 /// Whether one of a number of lives finds it.
 fn is_found(museum: Museum) -> bool {
-    (1..=number("LIFE_MUSEUM_SEEDS").unwrap_or(400)).any(|seed| {
+    (1..=number("LIFE_MUSEUM_SEEDS").unwrap_or(2000)).any(|seed| {
         let lived = lives(seed, museum, false);
         if let Err(found) = &lived {
             println!("seed {seed}: {found}");
