@@ -4,6 +4,8 @@
 //! That of `apply`, of which this is a part: nothing but the entry and the state before it decides.
 
 use bytes::Bytes;
+use storage::filter::Filter;
+use storage::store::Store;
 
 use super::StreamCore;
 use super::apply::{Failure, Outcome};
@@ -160,6 +162,13 @@ impl StreamCore {
                     consumer
                         .progress
                         .deliver(policy, place, deliveries, time_ns);
+                    // It may have left while this was on its way to the log. Explicit acks are told of that by an ack that follows; one for all would settle too much.
+                    if matches!(policy, AckPolicy::All | AckPolicy::FlowControl)
+                        && !is_there(self.store.as_ref(), stream_sequence)
+                    {
+                        let acked_ns = consumer.progress.acked_ns;
+                        consumer.progress.ack_one(stream_sequence, acked_ns);
+                    }
                     if policy == AckPolicy::None {
                         settled.push(stream_sequence);
                     }
@@ -224,6 +233,11 @@ impl StreamCore {
         }
         Ok(Outcome::Nothing)
     }
+}
+
+/// Whether a message is in the stream, readable or not.
+fn is_there(store: &dyn Store, sequence: u64) -> bool {
+    store.next_sequence(sequence, &Filter::everything()) == Some(sequence)
 }
 
 /// What the shell is told of a consumer.

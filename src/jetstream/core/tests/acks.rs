@@ -391,6 +391,29 @@ fn a_first_delivery_of_what_a_purge_has_taken_meanwhile_is_not_waited_for() {
 }
 
 #[test]
+fn an_ack_for_all_is_not_waited_for_when_the_message_left_before_its_delivery_was_logged() {
+    let config = ConsumerConfig {
+        ack_policy: AckPolicy::All,
+        ack_wait: 600 * SECOND,
+        ..durable("c")
+    };
+    let mut bench = with(config, 4);
+    let first = bench.pull("c", "1").remove(0);
+    bench.ack(&first, "+ACK");
+    bench.pass(SECOND);
+    bench.instant = false;
+    let (sequence, erase) = (2, false);
+    bench.ask(StreamRequest::Delete { sequence, erase });
+    assert_eq!(payloads(&bench.pull("c", "2")), ["2", "3"]);
+    for _ in 0..3 {
+        bench.commit();
+        bench.pass(SECOND);
+    }
+    let info = bench.crashed(stream("S", &["s.>"])).consumer_info("c");
+    assert_eq!((info.num_ack_pending, place(&info.ack_floor)), (1, (2, 2)));
+}
+
+#[test]
 fn what_may_have_been_delivered_before_a_crash_is_marked_as_a_redelivery() {
     let mut bench = with(durable("c"), 4);
     assert_eq!(bench.pull("c", "1").len(), 1);
