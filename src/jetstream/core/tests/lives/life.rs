@@ -784,6 +784,8 @@ impl Life {
         // Whatever comes later tells the end of the log from a bad place in it. They may be refused.
         for _ in 0..3 {
             self.publish()?;
+            // What one of them drives out depends on what was there before it.
+            self.check()?;
         }
         let Some(damage) = self.host.a_place_in(&written, &mut self.dice) else {
             return Ok(());
