@@ -58,12 +58,11 @@ impl Group {
 
     /// A checkpoint of the state machine is durable: the log up to there is not needed any more, and goes, also when a follower still lacks it.
     pub fn released(&self, checkpoint: Checkpoint) {
+        let index = checkpoint.at.index;
         {
             let mut released = self.replica.shared.released.lock();
-            if released
-                .as_ref()
-                .is_some_and(|known| known.at >= checkpoint.at)
-            {
+            let known = released.as_ref();
+            if known.is_some_and(|known| known.at > checkpoint.at) {
                 return;
             }
             *released = Some(checkpoint);
@@ -73,6 +72,8 @@ impl Group {
             if let Some(core) = replica.core() {
                 // An error means that the core ended, which is told elsewhere.
                 let _ = core.trigger().snapshot().await;
+                // Also what a state covers that Raft knew of before: a crash may have come between that and this.
+                let _ = core.trigger().purge_log(index).await;
             }
         });
     }

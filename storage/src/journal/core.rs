@@ -23,6 +23,9 @@ use crate::entropy::Entropy;
 /// Without a sync for each commit, the device is told to begin with this much at a time.
 const WRITEBACK_BYTES: u64 = 1 << 20;
 
+/// Each start after a kill leaves a segment behind, however little it holds; its file is as large as any. With more than so many, those who need them are asked to let go.
+const RETIRED_MAX: usize = 8;
+
 /// How recovery says that the next segment is to begin.
 pub(super) struct Start {
     pub number: u64,
@@ -259,7 +262,7 @@ impl JournalCore {
         let live_bytes = self.ledger.live_bytes();
         let level = match live_bytes {
             bytes if bytes > self.options.hard_bytes => PressureLevel::Hard,
-            bytes if bytes > self.options.soft_bytes => PressureLevel::Soft,
+            _ if self.wants_relief() => PressureLevel::Soft,
             _ => PressureLevel::None,
         };
         Pressure {
@@ -270,6 +273,11 @@ impl JournalCore {
                 _ => self.ledger.holders(),
             },
         }
+    }
+
+    /// Whether so much is in use, or so many segments, that those who hold back the oldest should let go of it.
+    fn wants_relief(&self) -> bool {
+        self.ledger.live_bytes() > self.options.soft_bytes || self.retired.len() > RETIRED_MAX
     }
 
     pub(super) fn live_bytes(&self) -> u64 {
@@ -483,10 +491,10 @@ impl JournalCore {
     /// Appends the marks of the oldest segment again when nothing else holds it back and room is wanted. They go in front of whatever
     /// is staged, so that a newer mark that is staged stays the newer one.
     fn carry_marks(&mut self) -> Result<(), JournalError> {
-        if self.ledger.live_bytes() <= self.options.soft_bytes {
-            return Ok(());
+        match self.wants_relief() {
+            true => self.carry_marks_of_oldest(),
+            false => Ok(()),
         }
-        self.carry_marks_of_oldest()
     }
 
     fn carry_marks_of_oldest(&mut self) -> Result<(), JournalError> {

@@ -40,6 +40,9 @@ const ROUNDS_HERE_MAX: usize = 4;
 
 /// Writing into the page cache takes longer than this only when the system holds up who writes; a thread that merely lost its processor is back sooner.
 const WRITE_HERE_MAX: Duration = Duration::from_millis(20);
+/// How often those who hold back a full journal are asked again. They may not have been there when they were asked, as at a start, and nothing is committed that would have
+/// them asked while all who would commit wait for room.
+const REMINDED_EVERY: Duration = Duration::from_millis(500);
 /// How long the thread does all the writing then.
 const SLOW: Duration = Duration::from_secs(1);
 
@@ -390,8 +393,12 @@ impl Shared {
         let mut rest = Rest::default();
         while !closing {
             let mut staging = self.staging.lock();
-            while staging.at_work || !staging.has_work() {
-                rest.wait(&self.work, &mut staging, None);
+            let waits_since = Instant::now();
+            let mut reminds = false;
+            while staging.at_work || !(staging.has_work() || reminds) {
+                let is_full = self.level.load(Ordering::Relaxed) == PressureLevel::Hard as u8;
+                rest.wait(&self.work, &mut staging, is_full.then_some(REMINDED_EVERY));
+                reminds = is_full && waits_since.elapsed() >= REMINDED_EVERY;
             }
             if !self.is_lazy {
                 // Who is about to bring something, and has no processor, does so before this commit and not during it: one sync then serves more.
@@ -402,6 +409,9 @@ impl Shared {
             let mut committer = self.committer.lock();
             staging.begin(&mut committer.work);
             drop(staging);
+            if reminds {
+                committer.last_pressure = Pressure::default();
+            }
             self.round(&mut committer);
             closing = committer.work.closing;
             drop(committer);

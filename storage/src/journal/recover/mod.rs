@@ -240,7 +240,12 @@ impl Recovery<'_> {
             let cut = bytes.slice(walked.end.min(bytes.len())..);
             self.keep_torn(header.number, walked.end as u64, &cut)?;
         }
-        self.ledger.begin(header.number, header.length);
+        // Nothing more is written to it. By what it has room for, a server that is killed a few times would take its journal for full while there is next to nothing in it.
+        let held = match walked.damage.is_empty() {
+            true => walked.end as u64,
+            false => header.length,
+        };
+        self.ledger.begin(header.number, held);
         collect::collect(&mut self.replay, &mut self.ledger, &bytes, &walked.frames);
         self.retired.push(Retired {
             number: header.number,

@@ -16,6 +16,20 @@ fn released_segments_are_recycled_and_the_journal_stays_small() {
 }
 
 #[test]
+fn a_server_that_is_killed_again_and_again_does_not_take_its_journal_for_full() {
+    let disk = SimDisk::new(1);
+    for index in 1..=8 {
+        let (mut core, _) = open(&disk, options());
+        append_entry(&mut core, 1, index);
+        assert_eq!(core.pressure().level, PressureLevel::None, "start {index}");
+        drop(core);
+        disk.kill();
+    }
+    let (_core, replay) = open(&disk, options());
+    assert_eq!(indexes(&replay, 1), (1..=8).collect::<Vec<_>>());
+}
+
+#[test]
 fn frames_of_an_earlier_incarnation_never_pass() {
     // The same frames at the same places, again and again: only the nonce tells them apart.
     for seed in 0..40 {

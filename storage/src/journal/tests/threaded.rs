@@ -228,6 +228,36 @@ fn the_pressure_listener_hears_who_should_checkpoint() {
 }
 
 #[test]
+fn who_holds_back_a_full_journal_is_asked_again_when_nobody_commits_any_more() {
+    let disk = SimDisk::new(1);
+    let entropy = Arc::new(SeededEntropy::new(1));
+    let (journal, _) =
+        Journal::open(Arc::new(disk.clone()), &directory(), options(), entropy).unwrap();
+    let (heard, wanted) = mpsc::channel();
+    let heard = Mutex::new(heard);
+    journal.set_pressure_listener(move |pressure| {
+        let _ = heard.lock().send(pressure.clone());
+    });
+    let (sink, told) = channel();
+    for index in 1.. {
+        let entry = frame(3, index, FrameKind::Entry, content(3, index));
+        journal.submit([(entry, 0)], &sink).unwrap();
+        told.recv_timeout(PATIENCE).unwrap().unwrap();
+        if journal.pressure_level() == PressureLevel::Hard {
+            break;
+        }
+    }
+    while wanted.try_recv().is_ok() {}
+    for _ in 0..2 {
+        let again = wanted.recv_timeout(PATIENCE).unwrap();
+        assert_eq!(
+            (again.level, again.owners),
+            (PressureLevel::Hard, vec![Owner(3)])
+        );
+    }
+}
+
+#[test]
 fn a_frame_that_is_too_large_is_refused_and_nothing_else_suffers() {
     let disk = SimDisk::new(1);
     let entropy = Arc::new(SeededEntropy::new(1));
