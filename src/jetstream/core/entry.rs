@@ -22,6 +22,8 @@ use super::codec::{DecodeError, Reader, Writer};
 const VERSION: u8 = 2;
 /// Bytes before the first operation.
 pub(crate) const HEADER_BYTES: usize = 1 + 5 * 8;
+/// An entry that is expected to be longer grows into its length.
+const EXPECTED_BYTES_MAX: usize = 512 * 1024;
 
 /// The start of an entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -278,9 +280,6 @@ pub(crate) struct EntryWriter {
     /// How long the entry before was: room for as much is made when the next one begins, and not while there is none.
     expected: usize,
 }
-
-/// An entry that is expected to be longer grows into its length.
-const EXPECTED_BYTES_MAX: usize = 512 * 1024;
 
 impl EntryWriter {
     /// An entry without operations yet. The header is filled in by [`EntryWriter::finish`].

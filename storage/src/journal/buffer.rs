@@ -232,13 +232,14 @@ impl CommitBuffer {
     ) {
         let shift = (self.bytes.len() - COMMIT_HEADER_BYTES) as u32;
         if self.is_empty() {
-            // They need not be copied.
-            std::mem::swap(&mut self.bytes, &mut other.bytes);
             self.seed = other.seed;
+        } else if other.seed != self.seed {
+            other.reseed(self.seed);
+        }
+        // They need not be copied, unless more room would be given away than comes.
+        if self.is_empty() && self.bytes.capacity() / 2 <= other.bytes.capacity() {
+            std::mem::swap(&mut self.bytes, &mut other.bytes);
         } else {
-            if other.seed != self.seed {
-                other.reseed(self.seed);
-            }
             let frames = other.bytes.get(COMMIT_HEADER_BYTES..);
             self.bytes.extend_from_slice(frames.unwrap_or_default());
         }

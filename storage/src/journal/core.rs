@@ -178,9 +178,7 @@ impl JournalCore {
 
     /// Whether commits of so many bytes in all would only be written: they fit the segment, and no marks are to be carried.
     pub(super) fn is_ready_for(&self, stored: usize) -> bool {
-        self.failed.is_none()
-            && self.writer.has_room(stored)
-            && self.ledger.live_bytes() <= self.options.soft_bytes
+        self.failed.is_none() && self.writer.has_room(stored) && !self.wants_relief()
     }
 
     /// Writes the commits one after another, then syncs once.

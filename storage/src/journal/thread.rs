@@ -40,11 +40,12 @@ const ROUNDS_HERE_MAX: usize = 4;
 
 /// Writing into the page cache takes longer than this only when the system holds up who writes; a thread that merely lost its processor is back sooner.
 const WRITE_HERE_MAX: Duration = Duration::from_millis(20);
+/// How long the thread does all the writing then.
+const SLOW: Duration = Duration::from_secs(1);
+
 /// How often those who hold back a full journal are asked again. They may not have been there when they were asked, as at a start, and nothing is committed that would have
 /// them asked while all who would commit wait for room.
 const REMINDED_EVERY: Duration = Duration::from_millis(500);
-/// How long the thread does all the writing then.
-const SLOW: Duration = Duration::from_secs(1);
 
 /// Called by who commits when the pressure has something new to say.
 type PressureListener = Box<dyn Fn(&Pressure) + Send + Sync>;

@@ -197,17 +197,22 @@ fn closing_commits_what_was_submitted() {
     assert_eq!(indexes(&replay, 1).len(), 50);
 }
 
-#[test]
-fn the_pressure_listener_hears_who_should_checkpoint() {
-    let disk = SimDisk::new(1);
+/// A journal, and all that it says of its pressure.
+fn listened_to() -> (Journal, mpsc::Receiver<Pressure>) {
+    let disk = Arc::new(SimDisk::new(1));
     let entropy = Arc::new(SeededEntropy::new(1));
-    let (journal, _) =
-        Journal::open(Arc::new(disk.clone()), &directory(), options(), entropy).unwrap();
+    let (journal, _) = Journal::open(disk, &directory(), options(), entropy).unwrap();
     let (heard, wanted) = mpsc::channel();
     let heard = Mutex::new(heard);
     journal.set_pressure_listener(move |pressure| {
         let _ = heard.lock().send(pressure.clone());
     });
+    (journal, wanted)
+}
+
+#[test]
+fn the_pressure_listener_hears_who_should_checkpoint() {
+    let (journal, wanted) = listened_to();
     let (sink, told) = channel();
     let pressure = (1..)
         .find_map(|index| {
@@ -229,15 +234,7 @@ fn the_pressure_listener_hears_who_should_checkpoint() {
 
 #[test]
 fn who_holds_back_a_full_journal_is_asked_again_when_nobody_commits_any_more() {
-    let disk = SimDisk::new(1);
-    let entropy = Arc::new(SeededEntropy::new(1));
-    let (journal, _) =
-        Journal::open(Arc::new(disk.clone()), &directory(), options(), entropy).unwrap();
-    let (heard, wanted) = mpsc::channel();
-    let heard = Mutex::new(heard);
-    journal.set_pressure_listener(move |pressure| {
-        let _ = heard.lock().send(pressure.clone());
-    });
+    let (journal, wanted) = listened_to();
     let (sink, told) = channel();
     for index in 1.. {
         let entry = frame(3, index, FrameKind::Entry, content(3, index));
