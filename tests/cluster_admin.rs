@@ -318,16 +318,6 @@ fn cluster_size(server: &Server) -> Option<u64> {
     shown["meta_cluster"]["cluster_size"].as_u64()
 }
 
-/// Has a server read this, and waits until it is in force for the `times`th time.
-fn reload(server: &mut Server, config: &str, times: usize) {
-    server.write_config(config);
-    server.signal(Signal::HUP);
-    eventually("the configuration is taken up", || {
-        let log = server.log();
-        (log.matches("Reloaded server configuration").count() >= times).then_some(())
-    });
-}
-
 /// Removes a server that runs: it ends its JetStream, the others go on, and no reload brings it back. Its next start joins again, or it does when JetStream is
 /// switched off and on.
 async fn remove_one_that_runs(leads_meta: bool) {
@@ -400,7 +390,7 @@ async fn remove_one_that_runs(leads_meta: bool) {
 
     let file = servers[at].directory().join("server.conf");
     let config = std::fs::read_to_string(file).expect("its configuration");
-    reload(&mut servers[at], &config, 1);
+    servers[at].reload(&config);
     servers[at].wait_for_log("JetStream stays off: our server was removed from the cluster");
     assert_eq!(cluster_size(&servers[at]), None);
     if leads_meta {
@@ -408,8 +398,8 @@ async fn remove_one_that_runs(leads_meta: bool) {
         servers[at].start_again();
     } else {
         let off = config.replace("jetstream {", "jetstream { enabled: false,");
-        reload(&mut servers[at], &off, 2);
-        reload(&mut servers[at], &config, 3);
+        servers[at].reload(&off);
+        servers[at].reload(&config);
     }
     servers[at].wait_for_log("joins again under a new id");
     eventually("it is one of three again", || {

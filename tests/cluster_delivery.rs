@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use async_nats::jetstream::Message as Delivered;
 use async_nats::{Client, ConnectOptions, HeaderMap, Message, StatusCode};
-use common::{Members, Server, eventually_async};
+use common::{Members, Server, eventually_async, healthy};
 use futures_util::StreamExt;
 use rustix::process::Signal;
 use serde_json::{Value, json};
@@ -334,6 +334,23 @@ async fn consumers_in_memory_begin_once_more_when_all_servers_have_started_again
     assert_eq!(progress(&client, "S", "disk").await, (1, 0, 1));
     let (sequence, delivered, _) = fetch(&client, "S", "memory").await;
     assert_eq!((sequence, delivered), (1, 1));
+    drop(servers);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_was_killed_again_and_again_still_leads_and_takes_messages() {
+    let (mut servers, client) = three().await;
+    let config = json!({"name": "S", "subjects": ["s"], "num_replicas": 3});
+    create(&client, config).await;
+    stored(&client, "s", &[], "first").await;
+    for _ in 0..6 {
+        servers[2].kill();
+        servers[2].start_again();
+        healthy(&servers[2]);
+        stored(&client, "s", &[], "more").await;
+    }
+    led_by(&client, "S", "s3").await;
+    assert_eq!(stored(&client, "s", &[], "last").await["seq"], 8);
     drop(servers);
 }
 

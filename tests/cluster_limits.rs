@@ -4,17 +4,16 @@ mod common;
 
 use std::time::Duration;
 
-use common::{
-    HttpAnswer, Server, ServerOptions, eventually, eventually_async, free_ports, http_get,
-};
+use common::{Members, Server, eventually_async};
 use serde_json::{Value, json};
 
 /// How long a request may take on a machine that is busy with other tests.
 const PATIENCE: Duration = Duration::from_secs(20);
-
-fn asked(server: &Server, path: &str) -> HttpAnswer {
-    http_get(server.monitor_address(), path).expect("monitoring answers")
+const ACCOUNTS: &str = "accounts {
+    L { users: [{user: l, password: l}], jetstream: { max_file: 1000000 } }
+    SYS { users: [{user: s, password: s}] }
 }
+system_account: SYS";
 
 async fn api(client: &async_nats::Client, subject: &str, body: Value) -> Value {
     let payload = match body {
@@ -30,25 +29,8 @@ async fn api(client: &async_nats::Client, subject: &str, body: Value) -> Value {
 
 /// Three servers with an account that may hold a megabyte in files, and a client of it.
 async fn limited_trio() -> (Vec<Server>, async_nats::Client) {
-    let ports = free_ports::<3>();
-    let mut servers = Vec::new();
-    for (name, port) in ["n0", "n1", "n2"].into_iter().zip(ports) {
-        let routes = ports.map(|port| format!("nats-route://127.0.0.1:{port}"));
-        let config = format!(
-            "server_name: {name}\njetstream {{ store_dir: '@DIR@/store', max_file: 1G }}\n\
-             cluster {{ name: trio, listen: '127.0.0.1:{port}', routes: ['{}'] }}\n\
-             accounts {{ L {{ users: [{{user: l, password: l}}], jetstream: {{ max_file: 1000000 }} }}\n\
-             SYS {{ users: [{{user: s, password: s}}] }} }}\nsystem_account: SYS",
-            routes.join("','")
-        );
-        let options = ServerOptions::default().config(&config).monitoring();
-        servers.push(options.start());
-    }
-    for server in &servers {
-        eventually("the server is healthy", || {
-            (asked(server, "/healthz").status == 200).then_some(())
-        });
-    }
+    let members = Members::of("trio").jetstream("max_file: 1G");
+    let servers = members.beside(ACCOUNTS).start_healthy::<3>();
     let client = async_nats::ConnectOptions::with_user_and_password("l".into(), "l".into())
         .request_timeout(Some(PATIENCE))
         .connect(servers[0].url())

@@ -9,7 +9,6 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use common::{Authority, Server, ServerOptions, Wire, eventually, free_port, http_get};
-use rustix::process::Signal;
 use rustls::client::danger::HandshakeSignatureValid;
 use rustls::crypto::ring;
 use rustls::pki_types::pem::PemObject;
@@ -177,12 +176,12 @@ fn who_is_connected_stays_and_who_comes_later_sees_what_has_been_revoked() {
     wait_for_routes(&two, ROUTES_EACH);
     authority.say(&[(2, "R"), (3, "V"), (4, "V"), (5, "V")]);
     let again = config(&authority, ("one", "one"), &[], "", "");
-    reload(&mut one, &again, 1);
+    one.reload(&again);
     let three = member(&authority, "three", &[&one], "", "");
     three.wait_for_log("bad status for OCSP Staple from peer: revoked");
     assert_eq!((routes(&one), routes(&two)), (ROUTES_EACH, ROUTES_EACH));
     let renewed = config(&authority, ("one", "new"), &[], "", "");
-    reload(&mut one, &renewed, 2);
+    one.reload(&renewed);
     for server in [&one, &two, &three] {
         wait_for_routes(server, 2 * ROUTES_EACH);
     }
@@ -198,33 +197,13 @@ fn a_reload_may_begin_and_end_to_demand_proofs() {
     let port = route_port(&two);
     let always = "ocsp { mode: always }";
     authority.say(&[(2, "V"), (3, "V"), (4, "R")]);
-    reload(
-        &mut one,
-        &config(&authority, ("one", "one"), &[port], "", always),
-        1,
-    );
+    one.reload(&config(&authority, ("one", "one"), &[port], "", always));
     one.wait_for_log("peer missing OCSP Staple");
     assert_eq!((routes(&one), routes(&two)), (ROUTES_EACH, ROUTES_EACH));
     let three = member(&authority, "three", &[&one], "", "");
     one.wait_for_log("server not OCSP valid: Invalid OCSP response status: revoked");
-    reload(
-        &mut one,
-        &config(&authority, ("one", "one"), &[port], "", ""),
-        2,
-    );
+    one.reload(&config(&authority, ("one", "one"), &[port], "", ""));
     wait_for_routes(&three, 2 * ROUTES_EACH);
-}
-
-/// Takes up another configuration, and waits until it is in force.
-#[track_caller]
-fn reload(server: &mut Server, config: &str, count: usize) {
-    server.write_config(config);
-    server.signal(Signal::HUP);
-    eventually("the configuration is taken up", || {
-        let log = server.log();
-        assert!(!log.contains("Failed to reload"), "{log}");
-        (log.matches("Reloaded server configuration").count() >= count).then_some(())
-    });
 }
 
 #[test]

@@ -11,17 +11,6 @@ use futures_util::StreamExt;
 use rustix::process::Signal;
 use serde_json::Value;
 
-/// Puts this into the file, has the server read it, and waits until it is in force for the `times`th time.
-#[track_caller]
-fn reload(server: &mut Server, config: &str, times: usize) {
-    server.write_config(config);
-    server.signal(Signal::HUP);
-    eventually("the configuration is taken up", || {
-        let log = server.log();
-        (log.matches("Reloaded server configuration").count() >= times).then_some(())
-    });
-}
-
 #[track_caller]
 fn is_refused(server: &mut Server, config: &str, reason: &str) {
     server.write_config(config);
@@ -67,7 +56,7 @@ async fn jetstream_begins_and_ends_and_what_it_holds_comes_back() {
         .monitoring()
         .start();
     assert!(ask(&server, "").await.contains("no responders"));
-    reload(&mut server, on, 1);
+    server.reload(on);
     let context = streams(&server, "").await;
     for storage in [stream::StorageType::File, stream::StorageType::Memory] {
         let config = stream::Config {
@@ -84,7 +73,7 @@ async fn jetstream_begins_and_ends_and_what_it_holds_comes_back() {
     assert!(health(&server).body.contains("ok"));
     assert!(client(&server, "").await.server_info().jetstream);
 
-    reload(&mut server, "jetstream: disabled", 2);
+    server.reload("jetstream: disabled");
     assert!(ask(&server, "").await.contains("no responders"));
     assert!(!client(&server, "").await.server_info().jetstream);
     assert!(health(&server).body.contains("ok"));
@@ -92,7 +81,7 @@ async fn jetstream_begins_and_ends_and_what_it_holds_comes_back() {
     let jsz: Value = serde_json::from_str(&jsz).unwrap();
     assert_eq!(jsz["disabled"], true);
 
-    reload(&mut server, on, 3);
+    server.reload(on);
     assert_eq!(messages(&context, "File").await, 1);
     // Memory is forgotten, the stream is not.
     assert_eq!(messages(&context, "Memory").await, 0);
@@ -127,7 +116,7 @@ async fn an_account_gets_jetstream_loses_it_and_finds_what_it_had() {
     assert!(ask(&server, "b").await.contains("10039"));
 
     // Whoever has it keeps on, in memory, too.
-    reload(&mut server, &config(with, with, ""), 1);
+    server.reload(&config(with, with, ""));
     assert_eq!(messages(&a, "M").await, 1);
     let b = streams(&server, "b").await;
     let file = stream::Config {
@@ -153,14 +142,14 @@ async fn an_account_gets_jetstream_loses_it_and_finds_what_it_had() {
     }
 
     // Nobody listens there any more.
-    reload(&mut server, &config(with, "", ""), 2);
+    server.reload(&config(with, "", ""));
     assert!(ask(&server, "b").await.contains("10039"));
     let plain = client(&server, "b").await;
     let lost = plain.request("f", "x".into()).await.unwrap_err();
     assert!(lost.to_string().contains("no responders"), "{lost}");
     publish(&a, "m").await;
 
-    reload(&mut server, &config(with, with, ""), 3);
+    server.reload(&config(with, with, ""));
     assert_eq!(messages(&b, "F").await, 3);
     assert_eq!(messages(&b, "M").await, 1);
     publish(&b, "f").await;
@@ -176,18 +165,18 @@ async fn an_account_gets_jetstream_loses_it_and_finds_what_it_had() {
     assert_eq!(sequences, [3, 4]);
 
     // Also over a start without it, and for an account that comes new.
-    reload(&mut server, &config(with, "", ""), 4);
+    server.reload(&config(with, "", ""));
     server.kill();
     server.start_again();
     let plain = client(&server, "b").await;
     assert!(plain.request("f", "x".into()).await.is_err());
     let c = ", C { users: [{user: c, password: p}], jetstream: {max_streams: 1} }";
-    reload(&mut server, &config(with, with, c), 1);
+    server.reload(&config(with, with, c));
     let b = streams(&server, "b").await;
     assert_eq!(messages(&b, "F").await, 4);
     publish(&b, "f").await;
     assert!(ask(&server, "c").await.contains("\"max_streams\":1"));
-    reload(&mut server, &config(with, with, ""), 2);
+    server.reload(&config(with, with, ""));
     let a = streams(&server, "a").await;
     assert_eq!(messages(&a, "M").await, 0);
 }
@@ -229,7 +218,7 @@ async fn more_may_be_held_and_less_is_refused() {
     };
     assert!(!fill().await);
     assert!(a.create_stream(big(2 << 20)).await.is_err());
-    reload(&mut server, &config("8MB", "4MB"), 1);
+    server.reload(&config("8MB", "4MB"));
     server.wait_for_log("Reloaded: JetStream max_file_store = 8.00 MB");
     assert!(fill().await);
     a.create_stream(big(2 << 20)).await.unwrap();
@@ -318,16 +307,16 @@ async fn accounts_and_jetstream_itself_come_and_go_in_a_cluster() {
     let mut servers: Vec<_> = (0..3).map(|at| member(&config(at, "", on))).collect();
     make(&streams(&servers[0], "a").await, "one").await;
     for (at, server) in servers.iter_mut().enumerate() {
-        reload(server, &config(at, with, on), 1);
+        server.reload(&config(at, with, on));
     }
     let b = streams(&servers[1], "b").await;
     make(&b, "two").await;
     publish(&b, "two.x").await;
     // A server without it is one that is away; when it has it again, it is a replica as before.
-    reload(&mut servers[2], &config(2, with, "jetstream: disabled"), 2);
+    servers[2].reload(&config(2, with, "jetstream: disabled"));
     let b = streams(&servers[1], "b").await;
     publish_again(&b, "two.y").await;
-    reload(&mut servers[2], &config(2, with, on), 3);
+    servers[2].reload(&config(2, with, on));
     let deadline = std::time::Instant::now() + Duration::from_secs(60);
     loop {
         let jsz = jsz(&servers[2], "acc=B&streams=true");
@@ -409,13 +398,13 @@ async fn an_account_of_a_cluster_loses_jetstream_and_finds_what_it_had() {
     assert_eq!(fetch(2).await, [1, 2]);
 
     for (at, server) in servers.iter_mut().enumerate() {
-        reload(server, &config(at, "", ON), 1);
+        server.reload(&config(at, "", ON));
     }
     for server in &servers {
         is_taken_from_b(server).await;
     }
     for (at, server) in servers.iter_mut().enumerate() {
-        reload(server, &config(at, with, ON), 2);
+        server.reload(&config(at, with, ON));
     }
     // On whatever server, all is as it was, and goes on.
     let taken = [
@@ -428,7 +417,7 @@ async fn an_account_of_a_cluster_loses_jetstream_and_finds_what_it_had() {
 
     // Also over starts without it.
     for (at, server) in servers.iter_mut().enumerate() {
-        reload(server, &config(at, "", ON), 3);
+        server.reload(&config(at, "", ON));
         server.kill();
     }
     for server in &mut servers {
@@ -438,7 +427,7 @@ async fn an_account_of_a_cluster_loses_jetstream_and_finds_what_it_had() {
         is_taken_from_b(server).await;
     }
     for (at, server) in servers.iter_mut().enumerate() {
-        reload(server, &config(at, with, ON), 1);
+        server.reload(&config(at, with, ON));
     }
     let b = streams(&servers[1], "b").await;
     assert_eq!(publish_again(&b, "three.x").await, 5);
@@ -467,7 +456,7 @@ async fn one_server_without_an_account_does_not_lead_for_it_and_keeps_up() {
         }
         assert!(std::time::Instant::now() < deadline, "nobody leads");
     };
-    reload(&mut servers[led], &config(led, "", ON), 1);
+    servers[led].reload(&config(led, "", ON));
     let other = (led + 1) % 3;
     let elsewhere = streams(&servers[other], "b").await;
     assert_eq!(publish_again(&elsewhere, "three.x").await, 2);
@@ -476,7 +465,7 @@ async fn one_server_without_an_account_does_not_lead_for_it_and_keeps_up() {
         assert!(std::time::Instant::now() < deadline, "nobody else leads");
     }
     assert!(ask(&servers[led], "b").await.contains("10039"));
-    reload(&mut servers[led], &config(led, with, ON), 2);
+    servers[led].reload(&config(led, with, ON));
     let deadline = std::time::Instant::now() + Duration::from_secs(60);
     loop {
         let jsz = jsz(&servers[led], "acc=B&streams=true");
@@ -508,7 +497,7 @@ async fn the_meta_group_is_compacted_as_a_reload_says() {
         });
     }
     for (at, server) in servers.iter_mut().enumerate() {
-        reload(server, &config(at, "", often), 1);
+        server.reload(&config(at, "", often));
         eventually("it is compacted", || {
             pending(server).filter(|open| *open < 3)
         });
@@ -525,9 +514,9 @@ async fn an_account_that_is_gone_from_a_cluster_can_come_back_or_be_emptied() {
     let without = |at: usize| whole(at).replace(&of_b, "");
     assert_ne!(whole(0), without(0));
     let mut servers: Vec<_> = (0..3).map(|at| member(&whole(at))).collect();
-    let change = |servers: &mut Vec<Server>, config: &dyn Fn(usize) -> String, times| {
+    let change = |servers: &mut Vec<Server>, config: &dyn Fn(usize) -> String| {
         for (at, server) in servers.iter_mut().enumerate() {
-            reload(server, &config(at), times);
+            server.reload(&config(at));
         }
         for server in servers.iter() {
             is_well(server);
@@ -544,19 +533,19 @@ async fn an_account_that_is_gone_from_a_cluster_can_come_back_or_be_emptied() {
     assert_eq!(publish_again(&b, "one.x").await, 1);
 
     // It comes back as another account of that name.
-    change(&mut servers, &without, 1);
-    change(&mut servers, &whole, 2);
+    change(&mut servers, &without);
+    change(&mut servers, &whole);
     let b = streams(&servers[1], "b").await;
     assert_eq!(publish_again(&b, "three.x").await, 2);
     assert_eq!(publish_again(&b, "one.x").await, 2);
 
     // What nobody can ask for any more is removed where it rests.
-    change(&mut servers, &without, 3);
+    change(&mut servers, &without);
     let system = client(&servers[0], "s").await;
     let emptied = system.request("$JS.API.ACCOUNT.PURGE.B", "".into()).await;
     let emptied = String::from_utf8_lossy(&emptied.unwrap().payload).into_owned();
     assert!(emptied.contains("\"initiated\":true"), "{emptied}");
-    change(&mut servers, &whole, 4);
+    change(&mut servers, &whole);
     let b = streams(&servers[2], "b").await;
     make(&b, "three").await;
     make_like(&b, alone).await;

@@ -19,7 +19,6 @@ const QUIET: Duration = Duration::from_millis(300);
 struct Member {
     server: Server,
     name: &'static str,
-    reloads: usize,
 }
 
 impl Member {
@@ -36,25 +35,14 @@ impl Member {
             .config(&config)
             .monitoring()
             .start();
-        Self {
-            server,
-            name,
-            reloads: 0,
-        }
+        Self { server, name }
     }
 
     /// Takes up another configuration, and waits until it is in force.
     #[track_caller]
     fn reload(&mut self, routes: &[String], block: &str, beside: &str) {
         let config = Self::config(self.name, routes, block, beside);
-        self.server.write_config(&config);
-        self.server.signal(Signal::HUP);
-        self.reloads += 1;
-        eventually("the configuration is taken up", || {
-            let log = self.server.log();
-            assert!(!log.contains("Failed to reload"), "{log}");
-            (log.matches("Reloaded server configuration").count() >= self.reloads).then_some(())
-        });
+        self.server.reload(&config);
     }
 
     /// Where others dial it, as that user.

@@ -11,6 +11,8 @@ use parking_lot::{Condvar, Mutex};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
+use super::eventually;
+
 /// How long a start or a stop may take on a machine that is busy with other tests.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -225,6 +227,21 @@ impl Server {
     pub fn write_config(&mut self, text: &str) {
         self.options.config = Some(text.to_owned());
         self.write_config_file();
+    }
+
+    /// Has the server read this configuration, and waits until it is in force.
+    #[track_caller]
+    pub fn reload(&mut self, text: &str) {
+        let count = |log: &str, told: &str| log.matches(told).count();
+        let [taken_up, failed] = ["Reloaded server configuration", "Failed to reload"];
+        let before = self.log();
+        self.write_config(text);
+        self.signal(Signal::HUP);
+        eventually("the configuration is taken up", || {
+            let log = self.log();
+            assert_eq!(count(&log, failed), count(&before, failed), "{log}");
+            (count(&log, taken_up) > count(&before, taken_up)).then_some(())
+        });
     }
 
     fn running(&self) -> &Process {
