@@ -83,6 +83,10 @@ impl LogView {
 impl GroupLog {
     /// The log of the group that owns `owner`'s frames, as [`recover`](super::recover) found it.
     pub fn new(owner: Owner, journal: Arc<dyn LogJournal>, image: LogImage) -> Self {
+        // What was purged is known by its mark, and that the journal need not keep it was known to the process that is gone.
+        if let Some(purged) = image.purged {
+            journal.release(owner, purged.index);
+        }
         let image = Arc::new(Mutex::new(image));
         let completions = Arc::new(Completions::new(Arc::clone(&image)));
         Self {
@@ -275,8 +279,9 @@ mod tests {
 
     use super::*;
 
-    /// Refuses everything.
-    struct Closed;
+    /// Refuses everything, and notes what need not be kept.
+    #[derive(Default)]
+    struct Closed(Mutex<Vec<(Owner, u64)>>);
 
     impl LogJournal for Closed {
         fn submit(
@@ -287,7 +292,9 @@ mod tests {
             Err(JournalError::Closed)
         }
 
-        fn release(&self, _owner: Owner, _upto: u64) {}
+        fn release(&self, owner: Owner, upto: u64) {
+            self.0.lock().push((owner, upto));
+        }
 
         fn forget(&self, _owner: Owner) {}
 
@@ -296,9 +303,18 @@ mod tests {
         }
     }
 
+    #[test]
+    fn the_journal_need_not_keep_after_a_start_what_was_purged_before() {
+        let journal = Arc::<Closed>::default();
+        let mut image = LogImage::default();
+        image.purged = Some(log_id(1, 7));
+        let _log = GroupLog::new(Owner(2), Arc::<Closed>::clone(&journal), image);
+        assert_eq!(*journal.0.lock(), [(Owner(2), 7)]);
+    }
+
     #[tokio::test]
     async fn a_refused_append_leaves_nobody_waiting() {
-        let mut log = GroupLog::new(Owner(1), Arc::new(Closed), LogImage::default());
+        let mut log = GroupLog::new(Owner(1), Arc::<Closed>::default(), LogImage::default());
         let entry = Entry {
             log_id: log_id(1, 1),
             payload: crate::types::Payload::Blank,
