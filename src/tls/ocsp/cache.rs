@@ -75,6 +75,8 @@ struct Contents {
     answers: HashMap<String, Kept>,
     saved: Instant,
     changed: bool,
+    /// A revocation was forgotten, which its file still tells of.
+    is_urgent: bool,
 }
 
 impl Contents {
@@ -112,6 +114,7 @@ impl Cache {
                 answers: HashMap::new(),
                 saved: Instant::now(),
                 changed: false,
+                is_urgent: false,
             }),
             hits: AtomicU64::new(0),
             misses: AtomicU64::new(0),
@@ -158,7 +161,7 @@ impl Cache {
             resp_status: answer.status.name().to_owned(),
             resp: STANDARD.encode(bytes),
         };
-        let was_revoked = contents.is_revoked(fingerprint);
+        let was_revoked = contents.is_revoked(fingerprint) || contents.is_urgent;
         contents.answers.insert(fingerprint.to_owned(), kept);
         contents.changed = true;
         // Who is revoked must not come in after a crash because the responder cannot be reached then; and who is no more, may.
@@ -172,6 +175,7 @@ impl Cache {
     pub(super) fn forget(&self, fingerprint: &str) {
         let mut contents = self.kept.lock();
         let stays = self.options.preserve_revoked && contents.is_revoked(fingerprint);
+        contents.is_urgent |= !stays && contents.is_revoked(fingerprint);
         if !stays && contents.answers.remove(fingerprint).is_some() {
             contents.changed = true;
         }
@@ -215,7 +219,7 @@ impl Cache {
             );
         }
         contents.saved = Instant::now();
-        contents.changed = false;
+        (contents.changed, contents.is_urgent) = (false, false);
     }
 }
 
@@ -286,6 +290,8 @@ mod tests {
         assert_eq!(load(&path)["b"].resp_status, "revoked");
         put("c", Status::Good);
         assert!(!load(&path).contains_key("c"));
+        // Whoever asks anew forgets first what is not sure any more.
+        cache.forget("b");
         put("b", Status::Good);
         assert_eq!(load(&path)["b"].resp_status, "good");
     }

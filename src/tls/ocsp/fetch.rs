@@ -151,7 +151,13 @@ fn trusting_the_system() -> io::Result<Arc<ClientConfig>> {
         return Ok(Arc::clone(config));
     }
     let mut roots = RootCertStore::empty();
-    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    let found = rustls_native_certs::load_native_certs();
+    roots.add_parsable_certificates(found.certs);
+    if roots.is_empty() {
+        let reasons = found.errors;
+        let none = format!("the system has no authorities: {reasons:?}");
+        return Err(io::Error::other(none));
+    }
     let config = Arc::new(trusting(roots)?);
     // Files of the system are not read for each question.
     Ok(Arc::clone(CONFIG.get_or_init(|| config)))

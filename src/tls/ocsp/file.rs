@@ -1,4 +1,4 @@
-//! Files that answers are kept in. Whoever reads one finds all of it: it is written under another name first.
+//! Files that answers are kept in. Whoever reads one finds all of it, also after a loss of power: it is written and synced under another name first.
 
 use std::ffi::OsString;
 use std::fs::OpenOptions;
@@ -20,7 +20,10 @@ pub(super) fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
         .write(true)
         .create_new(true)
         .open(&unfinished)
-        .and_then(|mut file| file.write_all(bytes))
+        .and_then(|mut file| {
+            file.write_all(bytes)?;
+            file.sync_all()
+        })
         .and_then(|()| std::fs::rename(&unfinished, path));
     if written.is_err() {
         let _ = std::fs::remove_file(&unfinished);

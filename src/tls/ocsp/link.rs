@@ -29,7 +29,7 @@ const TLS_FEATURES: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.5.5
 const STATUS_REQUEST: u16 = 5;
 
 /// A certificate in both forms.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub(super) struct Known {
     pub(super) bytes: CertificateDer<'static>,
     pub(super) parsed: Certificate,
@@ -131,7 +131,7 @@ pub(super) fn issuer<'a>(
 }
 
 /// A certificate and who signed it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub(super) struct Link {
     pub(super) certificate: Known,
     pub(super) issuer: Known,

@@ -74,8 +74,10 @@ impl Authorities {
         // Refuses each way, to be shown the next.
         let collect = |path: &VerifiedPath<'_>| {
             let mut found = found.borrow_mut();
+            // One may be shown twice, or be good for both usages.
+            let new = self.links(&peer, path).filter(|way| !found.contains(way));
             if found.len() < PATHS_MAX {
-                found.extend(self.links(&peer, path));
+                found.extend(new);
             }
             Err(webpki::Error::UnknownIssuer)
         };
