@@ -136,7 +136,9 @@ impl Delivery {
             self.publish_by(exporter, &subject, message, &way)
         });
         if let Some(replies) = exporter.replies() {
-            if delivered == 0
+            // Nobody answers what is only traced.
+            let is_only_traced = message.trace.is_some_and(|noted| noted.is_only());
+            if (delivered == 0 || is_only_traced)
                 && let Some(opened) = &opened
             {
                 replies.take_back(opened);
