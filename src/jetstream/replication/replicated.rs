@@ -98,7 +98,7 @@ impl Running {
                 let is_known = said.contains(&Some(true));
                 let is_lost = !said.contains(&None) || since.elapsed() >= MEMORY_PATIENCE;
                 if !is_known && is_lost {
-                    self.replica.port.restart_volatile();
+                    self.replica.port.restart_volatile(view.started_ns);
                 }
                 (is_known || is_lost) && view.remember(group)
             }

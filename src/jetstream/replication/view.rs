@@ -24,6 +24,8 @@ use crate::cluster::link::Links;
 
 /// What is known here of who leads what.
 pub(super) struct View {
+    /// When this server started.
+    pub(super) started_ns: i64,
     own: Arc<str>,
     pub links: Arc<Links>,
     machine: Arc<MetaMachine>,
@@ -69,6 +71,7 @@ impl View {
     ) -> Arc<Self> {
         Arc::new(Self {
             own,
+            started_ns: now().nanoseconds(),
             links,
             machine,
             leaders: Leaders::default(),
@@ -238,9 +241,19 @@ impl View {
         let accounts: BTreeSet<String> = heard.held.keys().cloned().collect();
         let before = self.heard.write().insert(Arc::clone(from), heard);
         let before = before.map(|before| before.held).unwrap_or_default();
-        for account in accounts.into_iter().chain(before.into_keys()) {
+        let gone = self.forget_the_removed(from);
+        for account in accounts.into_iter().chain(before.into_keys()).chain(gone) {
             self.count_elsewhere(&account);
         }
+    }
+
+    /// What servers hold that are removed is nobody's any more: the accounts of that. Who has just told something may not be in the state yet.
+    fn forget_the_removed(&self, from: &str) -> Vec<String> {
+        let meta = self.machine.meta();
+        let mut heard = self.heard.write();
+        let is_gone = |server: &str| server != from && !meta.peers().contains_key(server);
+        let gone = heard.extract_if(|server, _| is_gone(server));
+        gone.flat_map(|(_, heard)| heard.held.into_keys()).collect()
     }
 
     /// Bytes in memory and on disk that accounts with limits hold here.
@@ -391,7 +404,7 @@ impl Directory for View {
                 _ => Vec::new(),
             },
             offline: account.all_offline(),
-            usage: shares::usage(&context, led).holding(self.streams.held_by(&carried.account)),
+            usage: shares::usage(&context, self.streams.held_by(&carried.account), led),
         };
         // Values of the API: there is always JSON of them.
         Bytes::from(serde_json::to_vec(&share).unwrap_or_default())

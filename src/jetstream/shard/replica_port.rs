@@ -84,9 +84,9 @@ impl ReplicaPort {
     }
 
     /// Every server of the group has started again, and nobody has what consumers had in memory.
-    pub(crate) fn restart_volatile(&self) {
-        self.act(|slot, _| {
-            slot.core.restart_volatile();
+    pub(crate) fn restart_volatile(&self, since_ns: i64) {
+        self.act(move |slot, _| {
+            slot.core.restart_volatile(since_ns);
             slot.is_busy |= slot.core.is_leading();
         });
     }

@@ -72,7 +72,8 @@ impl Consumer {
                 Err(stop) => break stop,
             };
             if !self.deliver(candidate, turn) {
-                is_unwanted = true;
+                // It may also be too early for it.
+                is_unwanted = self.has_demand(turn.now_ns);
                 break Stop::Demand;
             }
             sent += 1;
@@ -259,7 +260,8 @@ impl Consumer {
         let Some(live) = self.live.as_deref_mut() else {
             return;
         };
-        if !live.progress.pending.contains_key(&sequence) {
+        // It would be logged behind a reset.
+        if live.resets > 0 || !live.progress.pending.contains_key(&sequence) {
             return;
         }
         live.progress.exhaust(sequence, deliveries);

@@ -525,7 +525,10 @@ impl StreamCore {
                 true => first_within,
                 false => state.first_sequence,
             };
-            let waiting = consumer.live.as_deref().map(|live| &live.progress.pending);
+            // Only under this policy is there something to settle.
+            let live = consumer.live.as_deref();
+            let live = live.filter(|_| consumer.rules.ack == AckPolicy::Explicit);
+            let waiting = live.map(|live| &live.progress.pending);
             let left = waiting.into_iter().flat_map(|pending| pending.keys());
             let left: Vec<u64> = left
                 .filter(|sequence| !is_live(sequence))

@@ -9,10 +9,10 @@
 
 use bytes::Bytes;
 
-use super::StreamCore;
 use super::apply::Failure;
 use super::retention::Gone;
 use super::start::starting_progress;
+use super::{Consumer, StreamCore};
 use crate::jetstream::core::consumer::Live;
 use crate::jetstream::core::effects::{Effects, World};
 use crate::jetstream::core::entry::Op;
@@ -44,13 +44,17 @@ impl StreamCore {
         lead.into_outbox().pop()
     }
 
-    /// The same for the leader of a group of which every server has started again: those consumers begin once more.
-    pub fn restart_volatile(&mut self) {
+    /// The same for the leader of a group of which every server has started again: those consumers begin once more that were created before `since_ns`, when this
+    /// server started. What was created later nobody has lost.
+    pub fn restart_volatile(&mut self, since_ns: i64) {
         let Some(lead) = self.lead.as_deref_mut() else {
             return;
         };
         let volatile = self.consumers.values_mut();
-        for consumer in volatile.filter(|consumer| consumer.config.mem_storage) {
+        let is_lost = |consumer: &&mut Consumer| {
+            consumer.config.mem_storage && consumer.created_ns < since_ns
+        };
+        for consumer in volatile.filter(is_lost) {
             let id = consumer.id;
             lead.push_structural(&Op::ConsumerRestarted { id });
             // Until that is applied nothing is delivered: it would be logged after it.

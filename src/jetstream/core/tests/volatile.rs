@@ -104,9 +104,14 @@ fn the_leader_of_a_group_lets_consumers_in_memory_begin_once_more_and_who_waits_
     let mut bench = busy(&config);
     let rest = bench.pull("memory", r#"{"batch":9,"no_wait":true}"#);
     assert_eq!(payloads(&rest[..2]), ["4", "5"]);
+    // What was created after the start nobody has lost.
+    let before = state(&mut bench, "memory");
+    bench.step(|core, _| core.restart_volatile(0));
+    bench.settle();
+    assert_eq!(state(&mut bench, "memory"), before);
     bench.pull_to("memory", "waits", "7");
     bench.instant = false;
-    bench.step(|core, _| core.restart_volatile());
+    bench.step(|core, step| core.restart_volatile(step.now_ns + 1));
     // What is published before that is applied is not delivered from the old place.
     bench.publish("s.a", "6");
     assert!(bench.sent_to("waits").is_empty());
