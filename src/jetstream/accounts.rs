@@ -12,7 +12,7 @@ use super::registry::{AccountStreams, Found};
 #[derive(Default)]
 pub(crate) struct Accounts {
     with: RwLock<HashMap<String, Arc<AccountStreams>>>,
-    /// What a start found of accounts that have none: it waits until they have.
+    /// Streams of accounts that have none, as a start found them or as they were left when an account lost it: they wait until it has.
     unlisted: Mutex<HashMap<String, Vec<Found>>>,
 }
 
@@ -34,12 +34,7 @@ impl Accounts {
                     tracing::warn!(
                         "JetStream stream '{name} > {stream}' belongs to an account without JetStream"
                     );
-                    accounts
-                        .unlisted
-                        .lock()
-                        .entry(name)
-                        .or_default()
-                        .push(found);
+                    accounts.unlist(&name, vec![found]);
                 }
             }
         }
@@ -110,9 +105,7 @@ impl Accounts {
                 reason,
             })
             .collect();
-        if !offline.is_empty() {
-            self.unlisted.lock().insert(name.to_owned(), offline);
-        }
+        self.unlist(name, offline);
         Some(account)
     }
 }

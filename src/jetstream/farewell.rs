@@ -13,8 +13,6 @@ use super::shard::OutageCause;
 /// What tells this run of the server from others.
 pub(super) struct Run {
     pub server_id: String,
-    /// Empty for a server that is alone.
-    pub cluster: String,
 }
 
 impl Run {
@@ -34,7 +32,7 @@ impl Run {
                 server: &server.name,
                 server_id: &run.server_id,
                 stream: &outage.stream,
-                cluster: &run.cluster,
+                cluster: &server.cluster,
                 domain: &server.domain,
             };
             voice.tell_system(SERVER_OUT_OF_STORAGE, advisory.payload((server.now)()));
@@ -46,7 +44,7 @@ impl Run {
         let removed = ServerRemoved {
             server: &server.name,
             server_id: &self.server_id,
-            cluster: &self.cluster,
+            cluster: &server.cluster,
             domain: &server.domain,
         };
         voice.tell_system(SERVER_REMOVED, removed.payload((server.now)()));

@@ -230,12 +230,7 @@ impl AccountStreams {
                 name,
                 reason,
                 consumers,
-            } => {
-                if !consumers.is_empty() {
-                    self.unsupported.write().insert(name.clone(), consumers);
-                }
-                self.offline.write().insert(name, reason);
-            }
+            } => self.set_unsupported(&name, reason, consumers),
         }
     }
 

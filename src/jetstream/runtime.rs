@@ -222,7 +222,7 @@ impl JetStream {
         let elsewhere = cluster.as_ref().map(|cluster| cluster.elsewhere());
         let server = Arc::new(Server {
             name: setup.server_name,
-            cluster: cluster_name.clone(),
+            cluster: cluster_name,
             domain: setup.settings.domain.clone(),
             steward: cluster.as_ref().map(|cluster| cluster.steward()),
             strictness: if setup.settings.strict {
@@ -239,7 +239,6 @@ impl JetStream {
         });
         let run = Arc::new(Run {
             server_id: setup.server_id,
-            cluster: cluster_name,
         });
         run.end_at_outage(&server, &backend);
         let workers = ApiWorkers::start(

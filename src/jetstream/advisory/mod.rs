@@ -10,7 +10,7 @@ use std::time::UNIX_EPOCH;
 use serde::Serialize;
 
 use super::id;
-use super::types::{Time, encode};
+use super::types::{Time, encode, is_zero};
 use crate::broker::ClientInfo;
 
 /// Where requests and their answers are reported.
@@ -130,10 +130,6 @@ impl<'a> Client<'a> {
             },
         }
     }
-}
-
-fn is_zero(number: &u64) -> bool {
-    *number == 0
 }
 
 /// An API request and its answer.

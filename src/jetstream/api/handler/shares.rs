@@ -43,21 +43,16 @@ impl Usage {
     }
 }
 
-impl Usage {
-    /// With what the account's streams hold here in memory and on disk, led from here or not: every replica counts.
-    pub(crate) fn holding(self, (memory, storage): (u64, u64)) -> Self {
-        Self {
-            memory,
-            storage,
-            ..self
-        }
-    }
-}
-
-/// What the account uses in the streams that this server leads, without what these hold.
-pub(crate) fn usage(context: &Context<'_>, leads: impl Fn(&str) -> bool) -> Usage {
+/// What the account uses in the streams that this server leads. What they hold, in memory and on disk, counts led from here or not: every replica does.
+pub(crate) fn usage(
+    context: &Context<'_>,
+    (memory, storage): (u64, u64),
+    leads: impl Fn(&str) -> bool,
+) -> Usage {
     let (api_total, api_errors) = context.account.api.get();
     let mut usage = Usage {
+        memory,
+        storage,
         api_total,
         api_errors,
         ..Usage::default()
@@ -107,13 +102,13 @@ pub(crate) fn streams(context: &Context<'_>, leads: impl Fn(&str) -> bool) -> Ve
         .collect()
 }
 
-/// A page of all streams, of what the servers gave; those that nobody gave are named as missing.
+/// A page of all streams, of what the servers gave; those that nobody gave are named as missing. `elsewhere` says why other servers cannot run some of them.
 pub(crate) fn list_page(
     context: &Context<'_>,
     given: BTreeMap<String, Box<RawValue>>,
-    offline: &BTreeMap<String, String>,
+    elsewhere: &BTreeMap<String, String>,
 ) -> Answer {
-    answer(page(context, given, offline))
+    answer(page(context, given, elsewhere))
 }
 
 fn page(
@@ -122,32 +117,25 @@ fn page(
     elsewhere: &BTreeMap<String, String>,
 ) -> Result<RawStreamListPage, ApiError> {
     let (request, streams) = matching(context)?;
-    let offset = at_most(request.offset, streams.len());
-    let total = streams.len();
+    let here = match request.subject.is_empty() {
+        true => context.account.all_offline(),
+        false => BTreeMap::new(),
+    };
+    let mut names: Vec<_> = streams.iter().map(|stream| stream.name.clone()).collect();
+    names.extend(here.keys().cloned());
+    names.sort();
+    let total = names.len();
+    let offset = at_most(request.offset, total);
     let (mut shown, mut missing) = (Vec::new(), Vec::new());
     let mut offline = BTreeMap::new();
-    for stream in streams.iter().skip(offset).take(LIST_PAGE) {
-        let name = &stream.name;
-        match given.remove(name) {
-            Some(info) => shown.push(info),
-            None => {
-                missing.push(name.clone());
-                offline.extend(elsewhere.get_key_value(name).map(cloned));
-            }
-        }
-    }
-    // Those that this server cannot run stand beside the first page.
-    let here = match offset {
-        0 if request.subject.is_empty() => context.account.all_offline(),
-        _ => BTreeMap::new(),
-    };
-    let total = total + here.len();
-    for (name, reason) in here {
+    for name in names.into_iter().skip(offset).take(LIST_PAGE) {
         match given.remove(&name) {
             Some(info) => shown.push(info),
             None => {
-                missing.push(name.clone());
-                offline.insert(name, reason);
+                if let Some(reason) = here.get(&name).or_else(|| elsewhere.get(&name)) {
+                    offline.insert(name.clone(), reason.clone());
+                }
+                missing.push(name);
             }
         }
     }
@@ -161,10 +149,6 @@ fn page(
         missing,
         offline,
     })
-}
-
-fn cloned<K: Clone, V: Clone>((key, value): (&K, &V)) -> (K, V) {
-    (key.clone(), value.clone())
 }
 
 /// What the account uses on all servers together.
