@@ -105,7 +105,7 @@ fn run(flags: &Flags) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    give_back_what_is_idle(runtime.handle().clone(), workers);
+    give_back_what_is_idle(runtime.handle().clone());
     let flags = flags.clone();
     let load = Box::new(move || Options::load(&flags, &Process));
     let ended = runtime.block_on(Server::run(options, load, &logger, workers));

@@ -221,10 +221,6 @@ impl Client {
     /// As it is, having come this way.
     #[must_use]
     pub fn over(mut self, carrier: Carrier) -> Self {
-        self.set_info(ClientInfo {
-            websocket: carrier.websocket,
-            ..ClientInfo::clone(&self.info())
-        });
         self.carrier = carrier;
         self
     }

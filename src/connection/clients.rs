@@ -20,7 +20,7 @@ use super::terms::{Terms, settle_accounts};
 use super::transport::{HandshakeRate, TlsTerms};
 use super::websocket::WebSocketError;
 use crate::broker::outbox::{FlushBy, Staged};
-use crate::broker::{Broker, Client, CloseReason, ServerNames};
+use crate::broker::{Broker, Client, CloseReason};
 use crate::config::options::{ConnectionType, Options};
 use crate::protocol::{ServerInfo, encode};
 use crate::tls::HandshakeError;
@@ -54,7 +54,6 @@ impl Clients {
         info: ServerInfo,
     ) -> Result<Arc<Self>, WebSocketError> {
         let terms = Terms::new(options, tls, &broker)?;
-        broker.set_names(names(&info));
         settle_accounts(options, &broker);
         let closed_max = options.limits.closed_clients_max;
         let listening = (info.host.clone(), info.port);
@@ -315,14 +314,6 @@ impl Clients {
     pub(super) fn leave(&self, client: &Client) {
         self.connected.lock().remove(&client.id);
         self.left.notify_waiters();
-    }
-}
-
-/// What the server is called.
-fn names(info: &ServerInfo) -> ServerNames {
-    ServerNames {
-        server: info.server_name.clone(),
-        cluster: info.cluster.clone(),
     }
 }
 

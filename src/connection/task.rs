@@ -238,7 +238,10 @@ impl Connection {
             ..
         } = transport;
         let outbox = Outbox::new(wire, terms.options.outbox_limits());
-        let info = stranger(id, address);
+        let info = ClientInfo {
+            websocket: carrier.websocket,
+            ..stranger(id, address)
+        };
         let client = Client::new(info, outbox, terms.options.trace).over(carrier);
         let client = Arc::new(client);
         tracing::debug!("{address} - cid:{id} - Client connection created");

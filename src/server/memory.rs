@@ -2,23 +2,23 @@
 //!
 //! The allocator gives pages back only on the way of other allocations, and keeps for each thread what was freed of its own: a server that falls quiet after a recovery or a
 //! burst would keep them all. So each thread collects its own when it rests. Threads that wait by `storage::rest` know when they do; the workers of the runtime do not, and are
-//! told when the whole process has fallen quiet. While there is work this is done seldom: what is given back then is only taken anew.
+//! told when the whole process has fallen quiet. While there is work nobody does: what is given back then is only taken anew.
 
 use tokio::runtime::Handle;
 
 /// Has the runtime's workers and all other threads see to it from now on.
 #[cfg(feature = "mimalloc")]
-pub fn give_back_what_is_idle(runtime: Handle, workers: usize) {
+pub fn give_back_what_is_idle(runtime: Handle) {
     storage::rest::when_at_rest(collect);
     let thread = std::thread::Builder::new().name("memory".to_owned());
-    if let Err(error) = thread.spawn(move || tend(&runtime, workers)) {
+    if let Err(error) = thread.spawn(move || tend(&runtime)) {
         tracing::warn!("Memory that is idle stays with the server: {error}");
     }
 }
 
 /// The system's allocator does it by itself.
 #[cfg(not(feature = "mimalloc"))]
-pub fn give_back_what_is_idle(_runtime: Handle, _workers: usize) {}
+pub fn give_back_what_is_idle(_runtime: Handle) {}
 
 /// Gives back what is free of this thread's memory, and of what no thread has.
 #[cfg(feature = "mimalloc")]
@@ -28,7 +28,7 @@ fn collect() {
 }
 
 #[cfg(feature = "mimalloc")]
-fn tend(runtime: &Handle, workers: usize) {
+fn tend(runtime: &Handle) {
     use std::time::Duration;
 
     use rustix::time::{ClockId, clock_gettime};
@@ -44,26 +44,22 @@ fn tend(runtime: &Handle, workers: usize) {
         let time = clock_gettime(ClockId::ProcessCPUTime);
         Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
     };
-    /// A process that is never quiet gives back after so many looks.
-    const BUSY_MAX: u32 = 30;
-
-    let mut busy = 1;
+    let mut was_busy = true;
     let mut before = spent();
     loop {
         std::thread::sleep(INTERVAL);
         let now = spent();
         let is_busy = now.saturating_sub(before) >= QUIET;
         before = now;
-        if (busy > 0 && !is_busy) || busy >= BUSY_MAX {
-            busy = 0;
-            for _ in 0..workers {
+        if was_busy && !is_busy {
+            for _ in 0..runtime.metrics().num_workers() {
                 runtime.spawn(async {
                     collect();
                     std::thread::sleep(HELD);
                 });
             }
         }
-        busy += u32::from(is_busy);
+        was_busy = is_busy;
         // What no thread has, such as memory of threads that have ended.
         collect();
     }

@@ -182,8 +182,8 @@ impl Change<'_> {
         if came_in.is_some_and(|came| !after.lets_in_server(came)) {
             return Some(CloseReason::AuthenticationFailure);
         }
-        let pins = |options: &RouteOptions| options.pinned_keys().cloned().unwrap_or_default();
-        let is_unpinned = pins(before) != pins(after) && !after.takes_key(shown.key.as_ref());
+        let is_unpinned =
+            before.pinned_keys() != after.pinned_keys() && !after.takes_key(shown.key.as_ref());
         is_unpinned.then_some(CloseReason::TlsHandshakeFailure)
     }
 

@@ -2,7 +2,7 @@
 //!
 //! What concerns a stream is told in its account, and with the account's name in the system account.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -57,8 +57,9 @@ impl Stalled {
     fn look(&mut self, groups: &[GroupNumber]) -> Vec<GroupNumber> {
         let now = Instant::now();
         let is_over = |told: Instant| now - told >= QUORUM_INTERVAL;
+        let without: HashSet<&GroupNumber> = groups.iter().collect();
         self.0.retain(|group, known| {
-            let leaderless = groups.contains(group);
+            let leaderless = without.contains(group);
             if !leaderless {
                 (known.since, known.is_told) = (None, false);
             }

@@ -53,8 +53,8 @@ use crate::config::options::MetaCompaction;
 
 /// Threads of the groups.
 const RAFT_THREADS: usize = 2;
-/// How often a server looks who leads.
-const LOOK_INTERVAL: Duration = Duration::from_millis(50);
+/// How often is looked whether what is committed has been applied.
+const CURRENT_PAUSE: Duration = Duration::from_millis(50);
 /// How long a server may take to apply what is committed, and still count as current.
 const CURRENT_PATIENCE: Duration = Duration::from_millis(500);
 
@@ -423,7 +423,7 @@ impl Cluster {
             if begun.elapsed() > CURRENT_PATIENCE {
                 return Some("JetStream is not current with the meta leader".to_owned());
             }
-            std::thread::sleep(LOOK_INTERVAL);
+            std::thread::sleep(CURRENT_PAUSE);
         }
         None
     }

@@ -72,6 +72,8 @@ async fn take_out(machine: &MetaMachine, group: &Group, view: &Weak<View>) -> Re
             let handed_over = group.transfer_leadership(to).await;
             handed_over.map_err(|error| error.to_string())
         }
-        Step::Learn(_) | Step::Settled { .. } => Ok(()),
+        Step::Learn(_) | Step::Settled { .. } => {
+            Err("nobody is taken out of a group that way".to_owned())
+        }
     }
 }

@@ -1,4 +1,4 @@
-//! Making and removing streams: storage, shard and subscriptions together.
+//! All streams of a server: storage, shard and subscriptions together.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,7 +13,7 @@ use storage::engine::{
 };
 use storage::entropy::SystemEntropy;
 use storage::journal::{Damage, Owner, OwnerReplay};
-use storage::store::{FileStore, Limits, MemStore, Store};
+use storage::store::FileStore;
 
 use super::Shards;
 use super::aside::Aside;
@@ -21,23 +21,20 @@ use super::engine_log::EngineLog;
 use super::faults::{Outage, OutageCause};
 use super::parked::Parked;
 use super::port::Port;
-use super::remembered::{BIRTH_INDEX, Remembered, append};
+use super::remembered::Remembered;
 use super::worker::now_ns;
 use crate::broker::{
     Account, Broker, InternalSubscription, InternalTarget, Outgoing, PublishCache,
 };
 use crate::jetstream::advisory::StreamAction;
-use crate::jetstream::api::handler::{StreamMaker, unexpected};
-use crate::jetstream::archive::{self, Landing, OnDamage, StreamBuilder, StreamMeta};
-use crate::jetstream::core::{
-    AckNames, BatchQuota, StreamCore, StreamReply, StreamRequest, StreamTerms, VolatileConsumers,
-};
+use crate::jetstream::archive;
+use crate::jetstream::core::{AckNames, BatchQuota, StreamCore, StreamTerms, VolatileConsumers};
 use crate::jetstream::intake;
 use crate::jetstream::limits::{AccountLimits, reservation};
 use crate::jetstream::log::{InstantLog, Log};
 use crate::jetstream::registry::{AccountStreams, Found, Stream};
 use crate::jetstream::runtime::{Backend, Setup, StartError};
-use crate::jetstream::types::{ApiError, ErrorCode, Storage, StreamConfig, StreamInfo, Time};
+use crate::jetstream::types::{Storage, StreamConfig, Time};
 use crate::jetstream::usage::{Meter, Usage};
 
 /// What was brought back: the account of each, and the stream.
@@ -62,17 +59,17 @@ const OWNERS_OF_STREAMS: u64 = 16;
 
 /// All streams of a server with what keeps them.
 pub(crate) struct Streams {
-    broker: Arc<Broker>,
+    pub(super) broker: Arc<Broker>,
     engine: Arc<FileEngine>,
     files: Arc<dyn Log>,
     memory: Arc<dyn Log>,
     shards: Arc<Shards>,
     domain: String,
-    bytes_max: [AtomicU64; 2],
+    pub(super) bytes_max: [AtomicU64; 2],
     usage: Arc<Usage>,
     terms: StreamTerms,
     /// Streams that could not be brought back, and why.
-    offline: Mutex<BTreeMap<(String, String), (StreamId, String)>>,
+    pub(super) offline: Mutex<BTreeMap<(String, String), (StreamId, String)>>,
     accounts: RwLock<HashMap<String, Arc<Usage>>>,
     pub(super) held: Mutex<HashMap<(String, String), Held>>,
     pub(super) parked: Mutex<Parked>,
@@ -91,9 +88,9 @@ pub(super) struct Held {
     pub(super) storage: StreamId,
     /// Present for a stream in memory.
     pub(super) remembered: Option<Remembered>,
-    created_ns: i64,
+    pub(super) created_ns: i64,
     pub(super) subscriptions: Vec<InternalSubscription>,
-    reserved: (Storage, u64),
+    pub(super) reserved: (Storage, u64),
 }
 
 impl Streams {
@@ -222,7 +219,7 @@ impl Streams {
         self.usage_of(account).set_elsewhere(memory, storage);
     }
 
-    fn ack_names(&self, account: &str, stream: &str) -> AckNames {
+    pub(super) fn ack_names(&self, account: &str, stream: &str) -> AckNames {
         AckNames::new(&self.domain, account, stream, self.terms.ack_form)
     }
 
@@ -359,46 +356,6 @@ impl Streams {
         }
     }
 
-    /// Makes a stream in storage, and durable what it is born with.
-    fn make(
-        &self,
-        account: &str,
-        config: &StreamConfig,
-        created_ns: i64,
-    ) -> Result<(StreamCore, StreamId, Option<Remembered>), String> {
-        let (id, store) = self
-            .engine
-            .create(account, &config.name, Self::store_options(config))
-            .map_err(|error| error.to_string())?;
-        let made = self.bear(id, store, config, created_ns);
-        if made.is_err() {
-            // What is left of it is removed at the next start in any case.
-            let _ = self.engine.remove(id);
-        }
-        made.map(|(core, remembered)| (core, id, remembered))
-    }
-
-    fn bear(
-        &self,
-        id: StreamId,
-        store: FileStore,
-        config: &StreamConfig,
-        created_ns: i64,
-    ) -> Result<(StreamCore, Option<Remembered>), String> {
-        let in_memory = config.storage == Storage::Memory;
-        let (store, spare): (Box<dyn Store>, _) = if in_memory {
-            (Box::new(MemStore::new(Limits::default())), Some(store))
-        } else {
-            (Box::new(store), None)
-        };
-        let mut core = StreamCore::create(config.clone(), &self.domain, created_ns, store)
-            .map_err(|error| error.to_string())?;
-        let birth = core.birth(BIRTH_INDEX);
-        append(&self.engine, id, BIRTH_INDEX, birth.clone()).map_err(|error| error.to_string())?;
-        let remembered = spare.map(|store| Remembered::new(id, store, BIRTH_INDEX, birth));
-        Ok((core, remembered))
-    }
-
     /// The journal would like to forget the traces of these streams.
     fn checkpoint_remembered(&self, wanted: &[StreamId]) {
         let mut held = self.held.lock();
@@ -443,58 +400,6 @@ impl Streams {
         // A shard that has ended holds nothing any more.
         let _ = receiver.recv();
         Some(held.storage)
-    }
-
-    /// A stream has taken another configuration: its subscriptions and what is set aside for it follow.
-    fn follow(&self, account: &AccountStreams, stream: &Stream) {
-        let config = stream.config();
-        let key = (account.name.clone(), stream.name.clone());
-        let mut held = self.held.lock();
-        let Some(held) = held.get_mut(&key) else {
-            return;
-        };
-        let names = self.ack_names(&account.name, &stream.name);
-        let wanted = intake::patterns(&config, &names);
-        let before = std::mem::take(&mut held.subscriptions);
-        // What stays is not heard twice and not missed: only what is new is subscribed, only what is gone is dropped.
-        let (kept, _gone): (Vec<_>, Vec<_>) = before.into_iter().partition(|subscription| {
-            wanted
-                .iter()
-                .any(|(pattern, _)| pattern.as_bytes() == subscription.subject().as_ref())
-        });
-        let in_broker = self.broker.ensure_account(&account.name);
-        let new = wanted.into_iter().filter_map(|(pattern, purpose)| {
-            let is_kept = kept
-                .iter()
-                .any(|one| one.subject().as_ref() == pattern.as_bytes());
-            if is_kept {
-                return None;
-            }
-            let target: Arc<dyn InternalTarget> = Arc::new(held.port.clone());
-            in_broker
-                .subscribe(&pattern, purpose.queue(), target, purpose as u64)
-                .ok()
-        });
-        let new: Vec<_> = new.collect();
-        held.subscriptions = kept;
-        held.subscriptions.extend(new);
-        held.reserved = (config.storage, reservation(&config));
-        self.remember_change(held, &config);
-        self.advise(&account.name, &stream.name, StreamAction::Updated);
-    }
-
-    fn remember_change(&self, held: &mut Held, config: &StreamConfig) {
-        let Some(remembered) = &mut held.remembered else {
-            return;
-        };
-        let store = Box::new(MemStore::new(Limits::default()));
-        let core = StreamCore::create(config.clone(), &self.domain, held.created_ns, store);
-        let Ok(mut core) = core else {
-            return;
-        };
-        if let Err(error) = remembered.change(&self.engine, core.birth(BIRTH_INDEX)) {
-            tracing::error!("a memory stream's configuration could not be kept: {error}");
-        }
     }
 }
 
@@ -552,98 +457,6 @@ fn listen_to(streams: &Arc<Streams>) {
             streams.shards.fail(id.0, reason);
         }
     });
-}
-
-impl StreamMaker for Streams {
-    fn create(
-        &self,
-        account: &AccountStreams,
-        config: StreamConfig,
-        created: Time,
-    ) -> Result<Arc<Stream>, ApiError> {
-        let made = self.make(&account.name, &config, created.nanoseconds());
-        let (core, id, remembered) = made.map_err(|error| ErrorCode::StreamCreate.with(error))?;
-        let stream = self.run(&account.name, core, id, remembered);
-        self.advise(&account.name, &stream.name, StreamAction::Created);
-        Ok(stream)
-    }
-
-    fn update(
-        &self,
-        account: &AccountStreams,
-        stream: &Stream,
-        config: StreamConfig,
-    ) -> Result<StreamInfo, ApiError> {
-        let info = match stream.ask(StreamRequest::Update(Box::new(config.clone()))) {
-            StreamReply::Info { info, .. } => *info,
-            other => return Err(unexpected(other)),
-        };
-        stream.set_config(config);
-        self.follow(account, stream);
-        Ok(info)
-    }
-
-    fn remove(&self, account: &AccountStreams, stream: &Stream) -> Result<(), ApiError> {
-        let Some(storage) = self.let_go(account, stream) else {
-            return Ok(());
-        };
-        match self.engine.remove(storage) {
-            Err(error) => Err(ErrorCode::StreamDelete.with(error)),
-            Ok(()) => {
-                self.advise(&account.name, &stream.name, StreamAction::Deleted);
-                Ok(())
-            }
-        }
-    }
-
-    fn remove_offline(&self, account: &AccountStreams, name: &str) -> Result<(), ApiError> {
-        let key = (account.name.clone(), name.to_owned());
-        let Some((id, _)) = self.offline.lock().remove(&key) else {
-            return Ok(());
-        };
-        let removed = self.engine.remove(id);
-        removed.map_err(|error| ErrorCode::StreamDelete.with(error))?;
-        self.advise(&account.name, name, StreamAction::Deleted);
-        Ok(())
-    }
-
-    fn unreserved(&self, storage: Storage) -> u64 {
-        let max = match storage {
-            Storage::Memory => self.bytes_max[0].load(Ordering::Relaxed),
-            Storage::File => self.bytes_max[1].load(Ordering::Relaxed),
-        };
-        let held = self.held.lock();
-        let reserved = held.values().filter(|held| held.reserved.0 == storage);
-        max.saturating_sub(reserved.map(|held| held.reserved.1).sum())
-    }
-
-    fn has_interest(&self, account: &AccountStreams, subject: &str) -> bool {
-        self.broker
-            .account(&account.name)
-            .is_some_and(|account| account.has_interest(subject))
-    }
-
-    fn land(
-        &self,
-        account: &AccountStreams,
-        meta: StreamMeta,
-    ) -> Result<(Landing, StreamBuilder), ApiError> {
-        let name = meta.config.name.clone();
-        Landing::begin(&self.engine, &account.name, meta, &name, OnDamage::Fail)
-            .map_err(|error| ErrorCode::StreamRestore.with(error))
-    }
-
-    fn take_up(
-        &self,
-        account: &AccountStreams,
-        landing: Landing,
-        mut core: StreamCore,
-    ) -> Result<Arc<Stream>, ApiError> {
-        let id = landing
-            .finish(&mut core)
-            .map_err(|error| ErrorCode::StreamRestore.with(error))?;
-        Ok(self.run_landed(&account.name, core, id))
-    }
 }
 
 impl Backend for Streams {

@@ -7,7 +7,7 @@
 //! - `worker`: what is done in a round; `bench`: where it is done, by the shard's thread or by who brought the work.
 //! - `shards`: all of them; `faults`: those that are offline.
 //! - `engine_log`: the storage engine as the log of file streams.
-//! - `backend`: making and removing streams; `revival`: bringing them back at a start; `giving`: those that leave and come back in another form; `aside`: those that are kept and never run; `parked`: those of
+//! - `backend`: all of a server's streams; `making`: what the API has made, changed and removed of them; `revival`: bringing them back at a start; `giving`: those that leave and come back in another form; `aside`: those that are kept and never run; `parked`: those of
 //!   accounts without JetStream.
 //! - `copying`: what a stream's slot does for its mirror or its sources.
 //! - `replica`: what a stream's slot does beyond that as one of several replicas; `resting`: those of accounts without JetStream; `handover`: whole
@@ -38,6 +38,7 @@ mod giving;
 mod handover;
 mod inbox;
 mod light;
+mod making;
 mod parked;
 mod port;
 #[cfg(test)]
