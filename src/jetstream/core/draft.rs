@@ -35,12 +35,13 @@ pub(crate) enum Waiting {
         id: Box<str>,
         count: u64,
     },
-    /// A message of a fast batch is stored.
-    Fast {
+    /// What a message of a fast batch came to. Its reply subject says which one it is.
+    Fast { reply: Bytes },
+    /// The only message of a fast batch was stored before.
+    DuplicateBatch {
         reply: Bytes,
         id: Box<str>,
-        /// Its place in the batch.
-        at: u64,
+        sequence: u64,
     },
     /// A direct get may be about what is on its way.
     Direct {

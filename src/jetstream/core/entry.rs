@@ -228,6 +228,18 @@ pub enum Op<'a> {
         /// Where its ack goes, which says what it is to its batch.
         reply: &'a [u8],
     },
+    /// A fast batch has come past a message that is not stored: for whoever leads next. Changes nothing that is kept.
+    FastPassed {
+        /// The last message of the batch that is stored, 0 for none.
+        sequence: u64,
+        /// Where the ack of the one that is not goes, which says what it is to the batch.
+        reply: &'a [u8],
+    },
+    /// A fast batch is over, other than by a last message: for whoever leads next. Changes nothing that is kept.
+    FastEnd {
+        /// Which one.
+        id: &'a str,
+    },
     /// What the leader's digest was at an earlier entry. Changes nothing; whoever had another one there is not equal.
     Compare {
         /// At which entry.
@@ -259,6 +271,8 @@ mod kind {
     pub(super) const CONSUMER_LOST: u8 = 19;
     pub(super) const CONSUMER_RESTARTED: u8 = 20;
     pub(super) const FAST_MESSAGE: u8 = 21;
+    pub(super) const FAST_PASSED: u8 = 22;
+    pub(super) const FAST_END: u8 = 23;
 }
 
 mod flag {
@@ -439,6 +453,15 @@ impl EntryWriter {
             Op::FastMessage { reply } => {
                 writer.u8(kind::FAST_MESSAGE);
                 writer.blob(reply);
+            }
+            Op::FastPassed { sequence, reply } => {
+                writer.u8(kind::FAST_PASSED);
+                writer.number(sequence);
+                writer.blob(reply);
+            }
+            Op::FastEnd { id } => {
+                writer.u8(kind::FAST_END);
+                writer.blob(id.as_bytes());
             }
             Op::Compare { index, digest } => {
                 writer.u8(kind::COMPARE);
@@ -637,6 +660,11 @@ fn read_op<'a>(reader: &mut Reader<'a>) -> Result<Op<'a>, DecodeError> {
         kind::FAST_MESSAGE => Op::FastMessage {
             reply: reader.blob()?,
         },
+        kind::FAST_PASSED => Op::FastPassed {
+            sequence: reader.number()?,
+            reply: reader.blob()?,
+        },
+        kind::FAST_END => Op::FastEnd { id: reader.text()? },
         kind::COMPARE => Op::Compare {
             index: reader.number()?,
             digest: reader.u64()?,
@@ -789,6 +817,11 @@ mod tests {
             Op::FastMessage {
                 reply: b"inbox.id.9.ok.1.0.$FI",
             },
+            Op::FastPassed {
+                sequence: 300,
+                reply: b"inbox.id.9.ok.2.1.$FI",
+            },
+            Op::FastEnd { id: "id" },
             Op::Mirrored {
                 sequence: 12,
                 time_ns: -3,

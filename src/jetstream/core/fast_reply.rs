@@ -16,9 +16,9 @@ pub(crate) enum Operation {
 }
 
 /// `<inbox>.<id>.<every>.<gap>.<sequence>.<operation>.$FI`
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct FastReply {
-    pub(crate) id: String,
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct FastReply<'a> {
+    pub(crate) id: &'a str,
     /// For how many messages the publisher wants one ack, at most.
     pub(crate) every: u16,
     /// Whether messages may be missing.
@@ -31,8 +31,8 @@ pub(crate) struct FastReply {
 /// For how many messages there is an ack when the publisher does not say.
 const EVERY_DEFAULT: u16 = 10;
 
-impl FastReply {
-    pub(crate) fn parse(reply: &[u8]) -> Option<Self> {
+impl<'a> FastReply<'a> {
+    pub(crate) fn parse(reply: &'a [u8]) -> Option<Self> {
         let reply = std::str::from_utf8(reply).ok()?.strip_suffix(".$FI")?;
         let mut tokens = reply.rsplitn(6, '.');
         let operation = match tokens.next()? {
@@ -54,7 +54,7 @@ impl FastReply {
             Ok(0) | Err(_) => EVERY_DEFAULT,
             Ok(every) => u16::try_from(every).unwrap_or(u16::MAX),
         };
-        let id = tokens.next()?.to_owned();
+        let id = tokens.next()?;
         // Something must be left of the inbox.
         tokens.next()?;
         let is_possible = match (operation, sequence) {
@@ -89,7 +89,7 @@ mod tests {
     fn the_reply_says_what_the_message_is() {
         let read = FastReply::parse(b"_INBOX.x.uuid.100.ok.7.1.$FI");
         let expected = FastReply {
-            id: "uuid".to_owned(),
+            id: "uuid",
             every: 100,
             gap_ok: true,
             sequence: 7,

@@ -12,7 +12,6 @@ use storage::store::{ChangeError, Deletion, NewMessage, Purge};
 
 use super::chain::LogPlace;
 use super::copies::skip_to;
-use super::fast_trail::TrailBounds;
 use super::retention::Gone;
 use super::rewrites::Rewrites;
 use super::{ApplyError, Consumer, StreamCore, limits};
@@ -225,6 +224,9 @@ impl StreamCore {
                 let retention = self.config.retention;
                 self.config = Arc::new(config);
                 effects.reconfigured = true;
+                if !self.config.allow_batched {
+                    self.forget_fast();
+                }
                 if retention != self.config.retention {
                     self.sweep_finished(&mut gone)?;
                 }
@@ -277,11 +279,15 @@ impl StreamCore {
             }
             Op::FastMessage { reply } => {
                 let sequence = self.store.state().last_sequence + 1;
-                let bounds = TrailBounds {
-                    idle_ns_max: self.batch_quota.idle_ns_max(),
-                    batches_max: self.batch_quota.fast_per_stream_max(),
-                };
-                self.fast_trails.note(reply, sequence, time_ns, bounds);
+                self.note_fast(reply, sequence, time_ns);
+                Ok(Outcome::Nothing)
+            }
+            Op::FastPassed { sequence, reply } => {
+                self.note_fast(reply, sequence, time_ns);
+                Ok(Outcome::Nothing)
+            }
+            Op::FastEnd { id } => {
+                self.fast_trails.end(id);
                 Ok(Outcome::Nothing)
             }
             Op::Compare { index, digest } => {

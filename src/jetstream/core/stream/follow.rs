@@ -144,7 +144,7 @@ impl StreamCore {
         lead.parked.retain(|event| !event.is_copied());
         lead.batches = before.batches;
         lead.fast = before.fast;
-        lead.fast.go_back(step.effects);
+        self.take_back_fast(&mut lead, step);
         lead.told = before.told;
         for consumer in self.consumers.values_mut() {
             let store = self.store.as_ref();

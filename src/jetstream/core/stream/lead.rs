@@ -174,7 +174,7 @@ impl StreamCore {
             lead.ready.insert(consumer.id);
             step.effects.consumers.push(present(consumer));
         }
-        lead.fast = self.take_up_fast(step.now_ns, step.effects);
+        self.take_up_fast(&mut lead, step);
         self.lead = Some(Box::new(lead));
     }
 
@@ -591,10 +591,20 @@ impl StreamCore {
                     self.acknowledge(reply, sequence, Extra::Batch(&id, count), effects);
                 }
             }
-            Waiting::Fast { reply, id, at } => {
-                if let Outcome::Sequence(sequence) = outcome {
-                    self.fast_stored(&id, at, sequence, &reply, effects);
-                }
+            Waiting::Fast { reply } => {
+                let stored = match outcome {
+                    Outcome::Sequence(sequence) => Some(sequence),
+                    _ => None,
+                };
+                self.settle_fast(&reply, stored, effects);
+            }
+            Waiting::DuplicateBatch {
+                reply,
+                id,
+                sequence,
+            } => {
+                let extra = Extra::DuplicateBatch(&id, 1);
+                self.acknowledge(reply, sequence, extra, effects);
             }
             Waiting::Direct { reply, query } => self.answer_direct(&reply, &query, effects),
             Waiting::Flow { answer } => effects.outgoing.push(*answer),

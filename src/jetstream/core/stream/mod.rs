@@ -15,6 +15,7 @@ mod counter;
 mod direct;
 mod due;
 mod fast;
+mod fast_log;
 mod fast_trail;
 mod follow;
 mod judge;

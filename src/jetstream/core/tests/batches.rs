@@ -429,6 +429,28 @@ fn the_last_ack_of_a_fast_batch_waits_for_the_log() {
 }
 
 #[test]
+fn the_ack_for_a_duplicate_in_a_fast_batch_waits_until_the_message_before_it_is_in_the_log() {
+    let known = [("Nats-Msg-Id", "known")];
+    let mut bench = bench();
+    fast(&mut bench, "id.1.fail.1.0", &[]);
+    bench.instant = false;
+    bench.publish_with("b.a", &known, "x");
+    assert_eq!(fast(&mut bench, "lone.9.fail.1.2", &known), [""; 0]);
+    assert_eq!(fast(&mut bench, "id.1.fail.2.1", &known), [""; 0]);
+    assert_eq!(fast(&mut bench, "id.1.fail.3.2", &known), [""; 0]);
+    bench.commit();
+    let mut acks = |to: &str| payloads(&bench.sent_to(to));
+    assert_eq!(
+        acks("inbox.lone.9.fail.1.2.$FI"),
+        [r#"{"stream":"B","seq":2,"duplicate": true,"batch":"lone","count":1}"#]
+    );
+    assert_eq!(
+        acks("inbox.id.1.fail.3.2.$FI"),
+        [r#"{"stream":"B","seq":1,"batch":"id","count":3}"#]
+    );
+}
+
+#[test]
 fn fast_batches_are_refused_where_they_cannot_be() {
     let mut bench = bench();
     assert!(fast(&mut bench, "id.9.maybe.1.0", &[])[0].contains("10206"));
