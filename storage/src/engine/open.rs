@@ -168,6 +168,10 @@ impl<S: Persistent> Engine<S> {
             checkpoints: Mutex::new(None),
             _lock: lock,
         });
+        // That a carried catalog covers them was known to the process that is gone.
+        engine
+            .log
+            .post(Letter::Release(Owner::CATALOG, found.carried_index));
         let streams = engine.recover_streams(&catalog, &mut replay);
         engine.forget_removed(&catalog, &mut replay);
         let removing = catalog.removing.clone();
@@ -388,6 +392,8 @@ fn open_log(
 
 struct FoundCatalog<O> {
     catalog: Catalog<O>,
+    /// Up to where it was found whole; what came after it stands in entries.
+    carried_index: u64,
     /// Part of it is lost: streams may exist that it does not name.
     damaged: bool,
 }
@@ -406,6 +412,7 @@ fn read_catalog<S: Persistent>(replay: &mut Replay) -> Result<FoundCatalog<S::Op
             Err(MalformedCatalog::Damaged) => damaged = true,
         }
     }
+    let carried_index = catalog.index;
     for entry in replayed.entries {
         if entry.index <= catalog.index {
             continue;
@@ -433,7 +440,11 @@ fn read_catalog<S: Persistent>(replay: &mut Replay) -> Result<FoundCatalog<S::Op
             .max(highest.unwrap_or_default().saturating_add(1))
             .saturating_add(1 << 20);
     }
-    Ok(FoundCatalog { catalog, damaged })
+    Ok(FoundCatalog {
+        catalog,
+        carried_index,
+        damaged,
+    })
 }
 
 fn stream_directories(

@@ -23,8 +23,11 @@ use crate::entropy::Entropy;
 /// Without a sync for each commit, the device is told to begin with this much at a time.
 const WRITEBACK_BYTES: u64 = 1 << 20;
 
-/// Each start after a kill leaves a segment behind, however little it holds; its file is as large as any. With more than so many, those who need them are asked to let go.
-const RETIRED_MAX: usize = 8;
+/// Each start after a kill leaves a segment behind, however little it holds; its file is as large as any. With more than so many, those who need them are asked to let go,
+/// and what nobody needs is not left until the newest one is full.
+const RETIRED_MAX: usize = 4;
+/// A segment is ended early only when so many are free by that: its successor takes one of them.
+const FREED_EARLY_MIN: usize = 2;
 
 /// How recovery says that the next segment is to begin.
 pub(super) struct Start {
@@ -190,6 +193,7 @@ impl JournalCore {
 
     fn try_commit_all(&mut self, buffers: &mut [CommitBuffer]) -> Result<(), JournalError> {
         self.carry_marks()?;
+        self.rotate_early()?;
         let mut urgent = self.options.durability == Durability::Always;
         for buffer in buffers.iter_mut().filter(|buffer| !buffer.is_empty()) {
             urgent |= buffer.is_urgent();
@@ -465,6 +469,26 @@ impl JournalCore {
         self.show_to_readers();
         self.recycle_below(floor);
         Ok(())
+    }
+
+    /// Ends the segment before it is full when too many older ones lie about that nobody needs: only the header of another one lets go of them.
+    ///
+    /// Starts leave such segments behind. What they hold was let go of after the header of the newest was written, and next to nothing may be written from then on.
+    fn rotate_early(&mut self) -> Result<(), JournalError> {
+        if self.retired.len() <= RETIRED_MAX {
+            return Ok(());
+        }
+        let floor = self.ledger.floor();
+        let free = self.retired.iter().take_while(|old| old.number < floor);
+        // On a full device a segment that could not be begun would be the end of the journal, for the sake of tidiness.
+        let has_room = || {
+            let free_bytes = self.disk.free_bytes(&self.directory);
+            free_bytes.is_ok_and(|free| free >= self.options.segment_bytes)
+        };
+        match free.count() >= FREED_EARLY_MIN && has_room() {
+            true => self.rotate(0),
+            false => Ok(()),
+        }
     }
 
     /// Reuses the segments below a floor that a durable header names.

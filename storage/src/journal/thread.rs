@@ -46,6 +46,8 @@ const SLOW: Duration = Duration::from_secs(1);
 /// How often those who hold back a full journal are asked again. They may not have been there when they were asked, as at a start, and nothing is committed that would have
 /// them asked while all who would commit wait for room.
 const REMINDED_EVERY: Duration = Duration::from_millis(500);
+/// The same while there is room, and less would be better.
+const REMINDED_SOFTLY_EVERY: Duration = Duration::from_secs(2);
 
 /// Called by who commits when the pressure has something new to say.
 type PressureListener = Box<dyn Fn(&Pressure) + Send + Sync>;
@@ -104,6 +106,8 @@ enum Letter {
     Release(Owner, u64),
     Forget(Owner),
     DropMark(Owner, FrameKind),
+    /// Whoever listens wants to hear how things are.
+    Look,
     SyncDue,
     Synced(SyncTicket, Result<(), DiskError>),
 }
@@ -243,9 +247,12 @@ impl Journal {
         self.shared.has_room.load(Ordering::Relaxed)
     }
 
-    /// Whom to tell when checkpoints are wanted. Called by who commits, again after each commit that changes the picture.
+    /// Whom to tell when checkpoints are wanted. Called by who commits, soon after this and again after each commit that changes the picture.
     pub fn set_pressure_listener(&self, listener: impl Fn(&Pressure) + Send + Sync + 'static) {
         *self.shared.listener.lock() = Some(Box::new(listener));
+        // What an earlier listener was told, or nobody, this one does not know.
+        self.shared.committer.lock().last_pressure = Pressure::default();
+        self.shared.post(Letter::Look);
     }
 
     /// Reads a committed frame's payload again.
@@ -397,9 +404,9 @@ impl Shared {
             let waits_since = Instant::now();
             let mut reminds = false;
             while staging.at_work || !(staging.has_work() || reminds) {
-                let is_full = self.level.load(Ordering::Relaxed) == PressureLevel::Hard as u8;
-                rest.wait(&self.work, &mut staging, is_full.then_some(REMINDED_EVERY));
-                reminds = is_full && waits_since.elapsed() >= REMINDED_EVERY;
+                let every = self.reminded_every();
+                rest.wait(&self.work, &mut staging, every);
+                reminds = every.is_some_and(|every| waits_since.elapsed() >= every);
             }
             if !self.is_lazy {
                 // Who is about to bring something, and has no processor, does so before this commit and not during it: one sync then serves more.
@@ -420,6 +427,15 @@ impl Shared {
         }
         if let Err(error) = self.committer.lock().core.write_closing_mark() {
             tracing::warn!(%error, "the journal could not be closed in order");
+        }
+    }
+
+    /// When those who hold back the journal are asked again, although nothing is committed.
+    fn reminded_every(&self) -> Option<Duration> {
+        match self.level.load(Ordering::Relaxed) {
+            level if level == PressureLevel::Hard as u8 => Some(REMINDED_EVERY),
+            level if level == PressureLevel::Soft as u8 => Some(REMINDED_SOFTLY_EVERY),
+            _ => None,
         }
     }
 
@@ -477,6 +493,7 @@ impl Shared {
                 Letter::Release(owner, upto) => core.release(owner, upto),
                 Letter::Forget(owner) => core.forget(owner),
                 Letter::DropMark(owner, kind) => core.drop_mark(owner, kind),
+                Letter::Look => {}
                 Letter::Synced(ticket, result) => core.finish_sync(&ticket, result)?,
                 Letter::SyncDue => {
                     if let Some(ticket) = core.begin_sync() {

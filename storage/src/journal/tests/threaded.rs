@@ -233,24 +233,43 @@ fn the_pressure_listener_hears_who_should_checkpoint() {
 }
 
 #[test]
-fn who_holds_back_a_full_journal_is_asked_again_when_nobody_commits_any_more() {
-    let (journal, wanted) = listened_to();
+fn who_holds_back_the_journal_is_asked_again_when_nobody_commits_any_more() {
+    for level in [PressureLevel::Soft, PressureLevel::Hard] {
+        let (journal, wanted) = listened_to();
+        press(&journal, level);
+        while wanted.try_recv().is_ok() {}
+        for _ in 0..2 {
+            let again = wanted.recv_timeout(PATIENCE).unwrap();
+            assert_eq!((again.level, again.owners), (level, vec![Owner(3)]));
+        }
+    }
+}
+
+#[test]
+fn whoever_begins_to_listen_hears_how_things_are() {
+    let (journal, _) = listened_to();
+    press(&journal, PressureLevel::Soft);
+    let (heard, wanted) = mpsc::channel();
+    let heard = Mutex::new(heard);
+    let begun = std::time::Instant::now();
+    journal.set_pressure_listener(move |pressure| {
+        let _ = heard.lock().send((pressure.level, begun.elapsed()));
+    });
+    let (level, after) = wanted.recv_timeout(PATIENCE).unwrap();
+    assert_eq!(level, PressureLevel::Soft);
+    assert!(after < Duration::from_secs(1), "{after:?}");
+}
+
+/// Fills the journal until the pressure is so.
+fn press(journal: &Journal, level: PressureLevel) {
     let (sink, told) = channel();
     for index in 1.. {
         let entry = frame(3, index, FrameKind::Entry, content(3, index));
         journal.submit([(entry, 0)], &sink).unwrap();
         told.recv_timeout(PATIENCE).unwrap().unwrap();
-        if journal.pressure_level() == PressureLevel::Hard {
+        if journal.pressure_level() == level {
             break;
         }
-    }
-    while wanted.try_recv().is_ok() {}
-    for _ in 0..2 {
-        let again = wanted.recv_timeout(PATIENCE).unwrap();
-        assert_eq!(
-            (again.level, again.owners),
-            (PressureLevel::Hard, vec![Owner(3)])
-        );
     }
 }
 
