@@ -58,6 +58,8 @@ struct State {
     entries: u64,
     bytes: usize,
     carrying: bool,
+    /// The entry up to which a carried state, or the founding, durably covers the log.
+    covered: u64,
     /// When the state was last carried, and how long that took.
     carried: Option<(Time, Duration)>,
 }
@@ -139,6 +141,7 @@ impl MetaMachine {
                 entries: 0,
                 bytes: 0,
                 carrying: false,
+                covered: 0,
                 carried: None,
             }),
             published: watch::Sender::new(Arc::default()),
@@ -162,6 +165,7 @@ impl MetaMachine {
         let mut state = self.state.lock();
         state.owner = Some(owner);
         state.meta = meta;
+        state.covered = checkpoint.at.index;
         state.checkpoint = checkpoint;
         self.publish(&state);
     }
@@ -184,7 +188,7 @@ impl MetaMachine {
         state.meta = Meta::default();
         state.checkpoint = Checkpoint::default();
         state.changes.clear();
-        (state.entries, state.bytes) = (0, 0);
+        (state.entries, state.bytes, state.covered) = (0, 0, 0);
         self.publish(&state);
         self.role.send_replace(Role::Leaderless);
     }
@@ -259,10 +263,18 @@ impl MetaMachine {
         }
     }
 
-    /// Carries the state now, so that the journal may forget the entries that led to it.
+    /// Carries the state now, so that the journal may forget the entries that led to it. When it is carried already, the group hears of that once more: it may not have run
+    /// when it was told.
     pub fn carry(&self) {
         let mut state = self.state.lock();
-        self.carry_state(&mut state, None);
+        if state.covered < state.checkpoint.at.index {
+            return self.carry_state(&mut state, None);
+        }
+        let covered = state.checkpoint.clone();
+        drop(state);
+        if let Some(group) = self.group().filter(|_| covered.at.index > 0) {
+            group.released(covered);
+        }
     }
 
     /// Carries the state when that is due. With what hears of its end, when that is to be waited for.
@@ -299,6 +311,7 @@ impl MetaMachine {
         let index = state.checkpoint.at.index;
         let sink: Arc<dyn CommitSink> = Arc::new(Carried {
             machine: self.this.clone(),
+            owner,
             checkpoint: state.checkpoint.clone(),
             begun: Instant::now(),
             told: Mutex::new(told),
@@ -413,6 +426,8 @@ impl Machine for MetaMachine {
 struct Carried {
     /// The journal keeps who hears of commits, and the machine keeps the journal.
     machine: Weak<MetaMachine>,
+    /// Whose log it covers; the group may have been left meanwhile, and another one joined.
+    owner: Owner,
     checkpoint: Checkpoint,
     begun: Instant,
     told: Mutex<Option<oneshot::Sender<Result<(), String>>>>,
@@ -430,12 +445,17 @@ impl Carried {
 impl CommitSink for Carried {
     fn committed(&self, _commits: &[Commit]) {
         if let Some(machine) = self.machine.upgrade() {
-            {
+            let is_current = {
                 let mut state = machine.state.lock();
                 state.carrying = false;
                 state.carried = Some((now(), self.begun.elapsed()));
-            }
-            if let Some(group) = machine.group() {
+                let is_current = state.owner == Some(self.owner);
+                if is_current {
+                    state.covered = state.covered.max(self.checkpoint.at.index);
+                }
+                is_current
+            };
+            if let Some(group) = machine.group().filter(|_| is_current) {
                 group.released(self.checkpoint.clone());
             }
         }
