@@ -112,6 +112,8 @@ pub struct Client {
     takes_info: AtomicBool,
     /// Which replies the client may publish although its permissions do not name them.
     responses: ArcSwap<Option<ResponsePermits>>,
+    /// Whether there are such: what is delivered is noted for few clients.
+    has_responses: AtomicBool,
     in_messages: AtomicU64,
     in_bytes: AtomicU64,
     /// How often it was held up for a slow receiver.
@@ -137,6 +139,7 @@ impl Client {
             headers: AtomicBool::new(false),
             takes_info: AtomicBool::new(false),
             responses: ArcSwap::from_pointee(None),
+            has_responses: AtomicBool::new(false),
             in_messages: AtomicU64::new(0),
             in_bytes: AtomicU64::new(0),
             stalls: AtomicU64::new(0),
@@ -199,9 +202,20 @@ impl Client {
         self.responses.load()
     }
 
+    /// Notes that the client is asked for an answer there.
+    pub fn note_response(&self, reply: &[u8]) {
+        if self.has_responses.load(Ordering::Acquire)
+            && let Some(responses) = &**self.responses.load()
+        {
+            responses.note(reply);
+        }
+    }
+
     /// Lets the client answer what it is asked.
     pub fn set_responses(&self, permits: Option<ResponsePermits>) {
+        let has_responses = permits.is_some();
         self.responses.store(Arc::new(permits));
+        self.has_responses.store(has_responses, Ordering::Release);
     }
 
     /// Counts what one read of the socket brought.

@@ -405,10 +405,8 @@ impl Stage<'_, '_> {
                     trace.delivered(subscription, account, error);
                 }
                 self.clients.stage(client, sid, message);
-                if !message.reply.is_empty()
-                    && let Some(responses) = &**client.responses()
-                {
-                    responses.note(message.reply);
+                if !message.reply.is_empty() {
+                    client.note_response(message.reply);
                 }
             }
             Target::Internal { target, tag } => {

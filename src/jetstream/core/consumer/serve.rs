@@ -303,28 +303,28 @@ impl Consumer {
             consumer: live.progress.delivered.consumer + 1,
             stream: message.sequence,
         };
-        let prefix = live.ack_prefix.clone();
+        let time_ns = message.time_ns;
         let reply = turn.effects.small(|into| {
-            into.extend_from_slice(&prefix);
+            into.extend_from_slice(&live.ack_prefix);
             push_number(into, deliveries);
             for number in [place.stream, place.consumer] {
                 into.extend_from_slice(b".");
                 push_number(into, number);
             }
             into.extend_from_slice(b".");
-            push_number(into, message.time_ns);
+            push_number(into, time_ns);
             into.extend_from_slice(b".");
             push_number(into, pending);
         });
         let mut outgoing = Outgoing {
             to: rules.deliver_subject.clone(),
-            subject: message.subject.clone(),
+            subject: message.subject,
             reply,
-            headers: message.headers.clone(),
-            payload: message.payload.clone(),
+            headers: message.headers,
+            payload: message.payload,
         };
         if rules.headers_only {
-            outgoing.headers = with_size(&message);
+            outgoing.headers = with_size(&outgoing.headers, outgoing.payload.len());
             outgoing.payload = Bytes::new();
         }
         let size = |outgoing: &Outgoing| {
@@ -365,7 +365,7 @@ impl Consumer {
             let status = status::remaining(&reply, text, batch, bytes);
             turn.effects.outgoing.push(status);
         }
-        self.delivered(place, deliveries, &message, source, size, turn);
+        self.delivered(place, deliveries, time_ns, source, size, turn);
         true
     }
 
@@ -374,7 +374,7 @@ impl Consumer {
         &mut self,
         place: Place,
         deliveries: u64,
-        message: &Message,
+        time_ns: i64,
         source: Source,
         size: u64,
         turn: &mut Turn<'_>,
@@ -385,21 +385,21 @@ impl Consumer {
         };
         match source {
             Source::Redelivery => {
-                live.redeliver.remove(&message.sequence);
+                live.redeliver.remove(&place.stream);
             }
             Source::LastMessages => {
                 live.last_messages.pop_front();
             }
-            Source::Cursor => live.cursor = message.sequence + 1,
+            Source::Cursor => live.cursor = place.stream + 1,
         }
         if source != Source::Redelivery {
             live.pending_messages = live.pending_messages.saturating_sub(1);
         }
         live.progress
             .deliver(rules.ack, place, deliveries, turn.now_ns);
-        live.expect_ack(rules, message.sequence);
+        live.expect_ack(rules, place.stream);
         live.active_ns = turn.now_ns;
-        live.last_sent = Some((message.time_ns, turn.now_ns));
+        live.last_sent = Some((time_ns, turn.now_ns));
         if rules.rate_bits_per_second > 0 {
             live.throttle(rules.rate_bits_per_second, size, turn.now_ns);
         }
@@ -574,10 +574,10 @@ impl super::Live {
     }
 }
 
-fn with_size(message: &Message) -> Bytes {
-    let mut block = Vec::with_capacity(message.headers.len() + 40);
-    headers::reopen(&message.headers, &mut block);
-    headers::line(&mut block, "Nats-Msg-Size", message.payload.len());
+fn with_size(before: &[u8], payload_bytes: usize) -> Bytes {
+    let mut block = Vec::with_capacity(before.len() + 40);
+    headers::reopen(before, &mut block);
+    headers::line(&mut block, "Nats-Msg-Size", payload_bytes);
     block.extend_from_slice(b"\r\n");
     Bytes::from(block)
 }

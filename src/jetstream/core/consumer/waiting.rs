@@ -224,7 +224,7 @@ impl WaitQueue {
     }
 
     fn take(&mut self, choice: &Choice<'_>, claims_pin: bool) -> Option<Chosen> {
-        let mut waiter = self.queue.pop_front()?;
+        let waiter = self.queue.front_mut()?;
         waiter.batch -= 1;
         waiter.delivered += 1;
         if waiter.heartbeat_ns > 0 {
@@ -237,12 +237,10 @@ impl WaitQueue {
             bounded_bytes: waiter.bounded_bytes,
             claims_pin,
         };
-        if waiter.batch > 0 {
-            if choice.policy == PriorityPolicy::Prioritized {
-                self.queue.push_front(waiter);
-            } else {
-                self.queue.push_back(waiter);
-            }
+        if waiter.batch <= 0 {
+            self.queue.pop_front();
+        } else if choice.policy != PriorityPolicy::Prioritized {
+            self.queue.rotate_left(1);
         }
         Some(chosen)
     }
