@@ -188,10 +188,19 @@ impl Life {
                 }
                 (None, None) => {
                     self.model.last = sequence;
+                    self.driven_out();
                 }
             }
         }
         self.collect()
+    }
+
+    /// Something that nobody published, as what a schedule brings, came and left at once. What it was is not known, nor what it drove out.
+    fn driven_out(&mut self) {
+        if self.model.is_limited() {
+            let store = self.host.core.store();
+            self.model.live.retain(|at, _| is_live(store, *at));
+        }
     }
 
     fn as_message(&self, letter: &Letter, sequence: u64) -> Message {
@@ -1139,6 +1148,14 @@ impl Life {
             let now = self.host.now;
             self.pause(name, now)?;
             self.set_interest(name, true)?;
+            // Who waits for an overflow that does not come any more goes home, and makes room for others to wait.
+            if let Some(viewer) = self.viewers.get(name) {
+                self.host
+                    .world
+                    .deaf
+                    .borrow_mut()
+                    .extend(viewer.conditional());
+            }
         }
         let mut last = String::new();
         for _ in 0..200 {

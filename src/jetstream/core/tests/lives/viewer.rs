@@ -172,6 +172,13 @@ impl Viewer {
         body
     }
 
+    /// Where requests wait that are answered only when enough is pending.
+    pub(super) fn conditional(&self) -> impl Iterator<Item = Bytes> + '_ {
+        let bounded = |asked: &Asked| asked.min_pending > 0 || asked.min_ack_pending > 0;
+        let asked = self.asked.iter().filter(move |one| bounded(one.1));
+        asked.map(|(inbox, _)| Bytes::from(inbox.clone()))
+    }
+
     /// Something else than a message came to a pull request.
     pub(super) fn was_told(&mut self, inbox: &str, status: &str) {
         if status.contains(" 100 ") {
