@@ -96,8 +96,9 @@ pub(super) fn recover(
     let newest_header = live.iter().rev().find_map(|live| live.header.as_ref());
     let floor_known = newest_header.is_some();
     let floor = newest_header.map_or(1, |header| header.floor);
-    let leftovers = live.extract_if(.., |live| live.number < floor);
-    let leftovers: Vec<_> = leftovers.map(|live| (live.path, live.length)).collect();
+    let leftovers: Vec<Live> = live.extract_if(.., |live| live.number < floor).collect();
+    let leftovers = remove_second_names(disk.as_ref(), leftovers)?;
+    let spares = remove_second_names_of(disk.as_ref(), files.spares, &live)?;
 
     let mut recovery = Recovery {
         disk,
@@ -125,10 +126,48 @@ pub(super) fn recover(
         ledger: recovery.ledger,
         retired: recovery.retired,
         leftovers,
-        spares: files.spares,
+        spares,
         next_name: files.next_name,
     };
     Ok((start, recovery.replay))
+}
+
+/// Keeps of the segments that nobody needs those that may be written again.
+///
+/// When the power goes between two renames, a file system may keep the second and lose the first: then one file has the name of the segment that it was and that of the
+/// segment it has become. Written again under the one name, it would be written over under the other. A file that does not say it is what its name says gets no further use.
+fn remove_second_names(
+    disk: &dyn Disk,
+    leftovers: Vec<Live>,
+) -> Result<Vec<(PathBuf, u64)>, DiskError> {
+    let mut kept = Vec::with_capacity(leftovers.len());
+    for leftover in leftovers {
+        match leftover.header {
+            Some(_) => kept.push((leftover.path, leftover.length)),
+            None => disk.remove_file(&leftover.path)?,
+        }
+    }
+    Ok(kept)
+}
+
+/// The same of spares: none that is a segment too.
+fn remove_second_names_of(
+    disk: &dyn Disk,
+    spares: Vec<PathBuf>,
+    live: &[Live],
+) -> Result<Vec<PathBuf>, DiskError> {
+    let mut kept = Vec::with_capacity(spares.len());
+    for spare in spares {
+        let is_segment = match read_header(disk, &spare)? {
+            HeaderRead::Good(header) => live.iter().any(|one| one.header.as_ref() == Some(&header)),
+            HeaderRead::Damaged | HeaderRead::LaterVersion(_) => false,
+        };
+        match is_segment {
+            true => disk.remove_file(&spare)?,
+            false => kept.push(spare),
+        }
+    }
+    Ok(kept)
 }
 
 fn header_of(
