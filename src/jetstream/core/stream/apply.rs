@@ -12,6 +12,7 @@ use storage::store::{ChangeError, Deletion, NewMessage, Purge};
 
 use super::chain::LogPlace;
 use super::copies::skip_to;
+use super::overlay::remember_id;
 use super::retention::Gone;
 use super::rewrites::Rewrites;
 use super::{ApplyError, Consumer, StreamCore, limits};
@@ -350,9 +351,7 @@ impl StreamCore {
         if !message.id.is_empty() {
             self.dedupe.add(message.id, sequence, time_ns);
         }
-        if *self.last_id != *message.id {
-            self.last_id = Box::from(message.id);
-        }
+        remember_id(&mut self.last_id, message.id);
         if wanted {
             self.announce(message.subject, sequence);
         }
