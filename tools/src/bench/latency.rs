@@ -8,8 +8,14 @@ pub struct Latencies(Vec<u32>);
 
 impl Latencies {
     pub fn note(&mut self, took: Duration) {
-        let tenths = took.as_nanos() / 100;
-        self.0.push(u32::try_from(tenths).unwrap_or(u32::MAX));
+        self.note_all(took, 1);
+    }
+
+    /// So many operations took that long each.
+    pub fn note_all(&mut self, took: Duration, count: u64) {
+        let tenths = took.as_secs() * 10_000_000 + u64::from(took.subsec_nanos() / 100);
+        let tenths = u32::try_from(tenths).unwrap_or(u32::MAX);
+        self.0.extend((0..count).map(|_| tenths));
     }
 
     pub fn append(&mut self, mut others: Self) {

@@ -64,7 +64,7 @@ impl Role {
             Self::Publish(mut client) => {
                 let published = publish(&mut client, load)?;
                 let last = vec![b'.'; last_bytes(load)];
-                client.publish(load.subject, format_args!(""), &last);
+                client.publish(load.subject, "", &last);
                 client.flush()?;
                 client.settle()?;
                 Ok(Done::Published(published))
@@ -89,7 +89,8 @@ fn receive(client: &mut Client, load: &Load<'_>) -> Result<u64> {
     while ended < load.publishers {
         received += client.count(line.as_bytes(), message_bytes, |message| {
             if message.payload.len() != last_bytes(load) {
-                bail!("{} bytes on {}", message.payload.len(), message.subject);
+                let subject = String::from_utf8_lossy(message.subject);
+                bail!("{} bytes on {subject}", message.payload.len());
             }
             ended += 1;
             Ok(())

@@ -47,7 +47,7 @@ pub fn measure(load: &Load<'_>, server: &Server) -> Result<Run> {
             }
             Ok((count, all))
         });
-        last.publish(&over(load), format_args!(""), b"");
+        last.publish(&over(load), "", b"");
         last.settle()?;
         match answers.join() {
             Ok(answered) => answered?,
@@ -72,7 +72,7 @@ fn ask(mut client: Client, load: &Load<'_>) -> Result<(u64, Latencies)> {
         if begun >= end {
             return Ok((count, latencies));
         }
-        client.publish(load.subject, format_args!("{inbox}.{count}"), &payload);
+        client.publish(load.subject, &format!("{inbox}.{count}"), &payload);
         client.flush()?;
         client.receive(|message| match message.payload.len() == load.size {
             true => Ok(()),
@@ -86,17 +86,17 @@ fn ask(mut client: Client, load: &Load<'_>) -> Result<(u64, Latencies)> {
 fn answer(mut client: Client, load: &Load<'_>) -> Result<()> {
     let payload = vec![b'y'; load.size];
     let is_over = AtomicBool::new(false);
-    let mut replies: Vec<String> = Vec::new();
+    let mut replies: Vec<Vec<u8>> = Vec::new();
     while !is_over.load(Ordering::Relaxed) {
         client.receive(|message| {
             match message.reply {
-                "" => is_over.store(true, Ordering::Relaxed),
-                reply => replies.push(reply.to_owned()),
+                b"" => is_over.store(true, Ordering::Relaxed),
+                reply => replies.push(reply.to_vec()),
             }
             Ok(())
         })?;
         for reply in replies.drain(..) {
-            client.publish(&reply, format_args!(""), &payload);
+            client.publish_on(|line| line.extend_from_slice(&reply), "", &payload);
         }
         client.flush()?;
     }

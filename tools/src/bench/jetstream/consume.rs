@@ -6,7 +6,7 @@ use anyhow::{Result, bail};
 use serde_json::json;
 
 use super::load::{Load, Share, create_stream};
-use super::publish::publish;
+use super::publish::{publish, subjects};
 use super::{AckMode, Arguments, Delivery};
 use crate::bench::client::{Client, Message};
 use crate::bench::latency::Latencies;
@@ -49,8 +49,7 @@ impl Load for Consume {
             window: 500,
             ..arguments.clone()
         };
-        let subject = |at: u64| format!("{name}.{}", at % arguments.subjects.max(1));
-        publish(client, &usual, all, &subject)?;
+        publish(client, &usual, all, &subjects(name, arguments.subjects))?;
         let mut config = json!({
             "name": CONSUMER,
             "deliver_policy": "all",
@@ -108,23 +107,29 @@ impl Load for Consume {
             {
                 let batch = arguments.batch.min(share.operations - asked);
                 let request = format!(r#"{{"batch":{batch},"expires":30000000000}}"#);
-                client.publish(&next, format_args!("{inbox}"), request.as_bytes());
+                client.publish(&next, &inbox, request.as_bytes());
                 asked += batch;
             }
             client.flush()?;
+            let before = got;
             client.receive(|message| {
                 if is_status(message) {
                     return answer_status(message, &mut answers);
                 }
                 got += 1;
-                let now = Instant::now();
-                latencies.note(now - last);
-                last = now;
                 if acknowledges {
                     publish_nothing(&mut answers, message.reply);
                 }
                 Ok(())
             })?;
+            // What came with one read shares the time since the one before.
+            if let Ok(came) = u32::try_from(got - before)
+                && came > 0
+            {
+                let now = Instant::now();
+                latencies.note_all((now - last) / came, u64::from(came));
+                last = now;
+            }
             client.out.append(&mut answers);
         }
         client.flush()?;
@@ -152,8 +157,8 @@ fn answer_status(message: &Message<'_>, answers: &mut Vec<u8>) -> Result<()> {
     Ok(())
 }
 
-fn publish_nothing(out: &mut Vec<u8>, subject: &str) {
+fn publish_nothing(out: &mut Vec<u8>, subject: &[u8]) {
     out.extend_from_slice(b"PUB ");
-    out.extend_from_slice(subject.as_bytes());
+    out.extend_from_slice(subject);
     out.extend_from_slice(b" 0\r\n\r\n");
 }

@@ -8,7 +8,7 @@ use serde_json::json;
 use super::Arguments;
 use super::load::{Load, Share, create_stream};
 use super::publish::publish;
-use crate::bench::client::Client;
+use crate::bench::client::{Client, push_number};
 use crate::bench::latency::Latencies;
 
 pub struct Put;
@@ -26,8 +26,12 @@ fn bucket(client: &mut Client, arguments: &Arguments, name: &str) -> Result<()> 
     create_stream(client, arguments, &format!("KV_{name}"), &more)
 }
 
-fn key(name: &str, keys: u64, at: u64) -> String {
-    format!("$KV.{name}.key-{}", at % keys.max(1))
+/// Appends the subject of a key.
+fn push_key(line: &mut Vec<u8>, name: &str, keys: u64, at: u64) {
+    for part in ["$KV.", name, ".key-"] {
+        line.extend_from_slice(part.as_bytes());
+    }
+    push_number(line, at % keys.max(1));
 }
 
 impl Load for Put {
@@ -46,12 +50,9 @@ impl Load for Put {
             window: 1,
             ..arguments.clone()
         };
-        let subject = |at: u64| {
-            key(
-                name,
-                arguments.subjects,
-                at + share.client * share.operations,
-            )
+        let first = share.client * share.operations;
+        let subject = |at: u64, line: &mut Vec<u8>| {
+            push_key(line, name, arguments.subjects, first + at);
         };
         publish(client, &one_by_one, share, &subject)
     }
@@ -68,8 +69,8 @@ impl Load for Get {
             client: 0,
             operations: arguments.subjects,
         };
-        publish(client, arguments, all, &|at| {
-            key(name, arguments.subjects, at)
+        publish(client, arguments, all, &|at, line| {
+            push_key(line, name, arguments.subjects, at);
         })?;
         Ok(())
     }
@@ -82,19 +83,19 @@ impl Load for Get {
         share: Share,
     ) -> Result<Latencies> {
         let inbox = format!("{}.g", client.inbox());
+        let prefix = format!("$JS.API.DIRECT.GET.KV_{name}.");
         let mut latencies = Latencies::default();
         for at in 0..share.operations {
-            let key = key(name, arguments.subjects, at * 7919 + share.client);
             let begun = Instant::now();
-            client.publish(
-                &format!("$JS.API.DIRECT.GET.KV_{name}.{key}"),
-                format_args!("{inbox}"),
-                b"",
-            );
+            let subject = |line: &mut Vec<u8>| {
+                line.extend_from_slice(prefix.as_bytes());
+                push_key(line, name, arguments.subjects, at * 7919 + share.client);
+            };
+            client.publish_on(subject, &inbox, b"");
             client.flush()?;
             client.receive(|message| {
                 if message.payload.len() != arguments.size {
-                    bail!("{key}: {}", String::from_utf8_lossy(message.headers).trim());
+                    bail!("{}", String::from_utf8_lossy(message.headers).trim());
                 }
                 Ok(())
             })?;

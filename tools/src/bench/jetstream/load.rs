@@ -1,6 +1,7 @@
 //! What a load is, and one run of it.
 
 use anyhow::{Result, anyhow};
+use memchr::memmem;
 use serde_json::{Value, json};
 
 use super::{Arguments, StorageKind};
@@ -110,12 +111,12 @@ pub fn create_stream(
 
 /// The error in an answer, if it is one.
 pub fn refuse_error(payload: &[u8]) -> Result<()> {
-    let is_error = payload
-        .windows(7)
-        .take(64)
-        .any(|window| window == b"\"error\"");
-    match is_error {
-        true => Err(anyhow!("{}", String::from_utf8_lossy(payload))),
-        false => Ok(()),
+    // What an acknowledgement begins with.
+    if payload.starts_with(br#"{"stream":"#) {
+        return Ok(());
+    }
+    match memmem::find(payload, br#""error""#) {
+        Some(_) => Err(anyhow!("{}", String::from_utf8_lossy(payload))),
+        None => Ok(()),
     }
 }

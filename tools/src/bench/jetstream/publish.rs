@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::Arguments;
 use super::load::{Load, Share, create_stream, refuse_error};
-use crate::bench::client::Client;
+use crate::bench::client::{Client, push_number};
 use crate::bench::latency::Latencies;
 
 /// Bytes that are sent at once at most.
@@ -28,8 +28,12 @@ impl Load for Publish {
         name: &str,
         share: Share,
     ) -> Result<Latencies> {
-        let subject = |at: u64| format!("{name}.{}", at % arguments.subjects.max(1));
-        publish(client, arguments, share, &subject)
+        publish(
+            client,
+            arguments,
+            share,
+            &subjects(name, arguments.subjects),
+        )
     }
 }
 
@@ -86,40 +90,60 @@ impl Load for Batch {
     }
 }
 
-/// Publishes and waits for all acknowledgements. They come in the order of the publishes: a stream acknowledges in its own order.
+/// A stream's subjects in turn.
+pub fn subjects(name: &str, count: u64) -> impl Fn(u64, &mut Vec<u8>) {
+    move |at, line| {
+        line.extend_from_slice(name.as_bytes());
+        line.push(b'.');
+        push_number(line, at % count.max(1));
+    }
+}
+
+/// Publishes and waits for all acknowledgements. They come in the order of the publishes: a stream acknowledges in its own order. `subject` appends the subject of each.
 pub fn publish(
     client: &mut Client,
     arguments: &Arguments,
     share: Share,
-    subject: &dyn Fn(u64) -> String,
+    subject: &dyn Fn(u64, &mut Vec<u8>),
 ) -> Result<Latencies> {
     let payload = vec![b'x'; arguments.size];
     let inbox = format!("{}.a", client.inbox());
     let (mut sent, mut acknowledged) = (0, 0);
-    let mut under_way: VecDeque<Instant> = VecDeque::new();
+    let mut under_way: VecDeque<(Instant, u64)> = VecDeque::new();
     let mut latencies = Latencies::default();
     while acknowledged < share.operations {
+        let begun = sent;
         while sent < share.operations
             && sent - acknowledged < arguments.window
             && client.out.len() < SEND_BYTES_MAX
         {
-            client.publish(&subject(sent), format_args!("{inbox}"), &payload);
-            under_way.push_back(Instant::now());
+            client.publish_on(|line| subject(sent, line), &inbox, &payload);
             sent += 1;
         }
+        // What is sent with one write is timed as one.
+        under_way.push_back((Instant::now(), sent - begun));
         client.flush()?;
         if sent < share.operations && sent - acknowledged < arguments.window {
             // There is room in the window, and the answers can wait.
             continue;
         }
+        let mut came: u64 = 0;
         client.receive(|message| {
-            refuse_error(message.payload)?;
-            acknowledged += 1;
-            if let Some(at) = under_way.pop_front() {
-                latencies.note(at.elapsed());
-            }
-            Ok(())
+            came += 1;
+            refuse_error(message.payload)
         })?;
+        acknowledged += came;
+        let now = Instant::now();
+        while came > 0
+            && let Some((at, count)) = under_way.front_mut()
+        {
+            let answered = came.min(*count);
+            latencies.note_all(now - *at, answered);
+            (came, *count) = (came - answered, *count - answered);
+            if *count == 0 {
+                under_way.pop_front();
+            }
+        }
     }
     Ok(latencies)
 }

@@ -146,9 +146,12 @@ fn fill(client: &mut Client, arguments: &super::Arguments, messages: u64) -> Res
         client: 0,
         operations: messages,
     };
-    let subject = |at: u64| match arguments.subjects {
-        1 => "rec".to_owned(),
-        subjects => format!("rec.{:06}", at % subjects),
+    let subject = |at: u64, line: &mut Vec<u8>| {
+        // Writing into memory does not fail.
+        let _ = match arguments.subjects {
+            1 => write!(line, "rec"),
+            subjects => write!(line, "rec.{:06}", at % subjects),
+        };
     };
     publish(client, arguments, share, &subject)?;
     Ok(())
