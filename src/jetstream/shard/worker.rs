@@ -22,6 +22,8 @@ const CHECKPOINT_RETRY: Duration = Duration::from_millis(20);
 const ROOM_INTERVAL_NS: i64 = 1_000_000_000;
 /// How long publishes wait for checkpoints, or for what is written to files, to catch up before somebody looks again.
 const PRESSURE_RETRY: Duration = Duration::from_millis(2);
+/// As many messages take longer to be decided than it takes to wake a client.
+const EARLY_MESSAGES_MIN: usize = 32;
 
 pub(super) struct Worker {
     inbox: Arc<Inbox>,
@@ -180,6 +182,9 @@ impl Worker {
                 self.touched.insert(slot);
             }
         }
+        if count_messages(&work.items) >= EARLY_MESSAGES_MIN {
+            self.send_early();
+        }
         let held = std::mem::take(&mut self.held);
         for item in held.into_iter().chain(work.items.drain(..)) {
             self.handle(item);
@@ -191,6 +196,15 @@ impl Worker {
         let failed = self.checkpoints();
         for slot in touched.into_iter().chain(failed) {
             self.finish(slot);
+        }
+    }
+
+    /// Sends what the entries that were committed have led to. Publishers go on with their acknowledgements while it is decided what becomes of what they sent before.
+    fn send_early(&mut self) {
+        for slot in &self.touched {
+            if let Some(stream) = self.slots.get_mut(slot) {
+                stream.carry_out(&self.broker, &mut self.cache, self.clock_ns);
+            }
         }
     }
 
@@ -515,6 +529,14 @@ impl Worker {
             done();
         }
     }
+}
+
+fn count_messages(items: &[Item]) -> usize {
+    let count = |item: &Item| match item {
+        Item::Inbound { batch, .. } => batch.len(),
+        _ => 0,
+    };
+    items.iter().map(count).sum()
 }
 
 /// Whether something is to be stored, published or copied from another stream.
