@@ -161,8 +161,8 @@ impl Consumer {
             return;
         };
         let progress = &live.progress;
-        if subject.consumer_sequence <= progress.floor.consumer
-            || subject.consumer_sequence > progress.delivered.consumer
+        // Under `all` a message may be pending that was delivered before one of a lower sequence was delivered again: the floor of deliveries says nothing of it.
+        if subject.consumer_sequence > progress.delivered.consumer
             || !progress.pending.contains_key(&sequence)
         {
             return;

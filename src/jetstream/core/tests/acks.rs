@@ -85,6 +85,29 @@ fn a_nak_with_delay_brings_the_message_after_the_delay() {
 }
 
 #[test]
+fn under_all_a_nak_counts_though_an_earlier_message_was_delivered_and_acknowledged_since() {
+    let mut bench = with(
+        ConsumerConfig {
+            ack_policy: AckPolicy::All,
+            ..durable("c")
+        },
+        2,
+    );
+    let messages = bench.pull("c", "2");
+    bench.pass(31 * SECOND);
+    let again = bench.pull("c", "1");
+    assert_eq!(payloads(&again), ["1"]);
+    bench.ack(&again[0], "+ACK");
+    // Delivered second, below the floor of three deliveries.
+    bench.ack(&messages[1], "-NAK 5s");
+    bench.pull_to("c", "later", r#"{"batch":1}"#);
+    bench.pass(4 * SECOND);
+    assert!(bench.sent_to("later").is_empty());
+    bench.pass(2 * SECOND);
+    assert_eq!(payloads(&bench.sent_to("later")), ["2"]);
+}
+
+#[test]
 fn progress_keeps_the_message_from_coming_again() {
     let mut bench = with(durable("c"), 1);
     let messages = bench.pull("c", "1");

@@ -122,6 +122,10 @@ impl Viewer {
         self.pin = None;
         self.pin_may_change = true;
         self.stalled.clear();
+        if self.config.ack_policy == AckPolicy::None {
+            // What was delivered last may be forgotten, and is the floor.
+            self.floor = 0;
+        }
     }
 
     /// It was moved, or what it is about has changed.
