@@ -313,11 +313,16 @@ impl Promises {
     }
 }
 
+/// Batches of which nothing comes for so long are given up.
+const IDLE_NS_MAX: i64 = 10 * SECOND;
+
 /// A batch that its publisher goes on with.
 struct Open {
     batch: String,
     mode: &'static str,
     place: u64,
+    /// When something was sent for it last.
+    active_ns: i64,
 }
 
 /// Sends what comes next in one of the batches, whatever was heard of it.
@@ -329,7 +334,12 @@ fn send_next(
     dice: &mut Dice,
 ) {
     let which = dice.below(open.len() as u64) as usize;
-    let Open { batch, mode, place } = &mut open[which];
+    let Open {
+        batch,
+        mode,
+        place,
+        active_ns,
+    } = &mut open[which];
     let is_first = *place == 0;
     let operation = match dice.below(30) {
         _ if is_first => 0,
@@ -346,6 +356,11 @@ fn send_next(
     if operation != 4 {
         *place += 1;
     }
+    if operation == 4 && *place == 1 && group.now - *active_ns >= IDLE_NS_MAX {
+        // It was given up, and begins once more: also with the question how far its first message has come.
+        promises.led.remove(batch);
+    }
+    *active_ns = group.now;
     let id = (dice.below(4) == 0).then(|| format!("id-{}", dice.below(9)));
     let mut headers = Vec::new();
     headers.extend(id.as_deref().map(|id| ("Nats-Msg-Id", id)));
@@ -385,6 +400,7 @@ fn live(seed: u64) -> (usize, usize) {
                     batch: format!("b{step}{mode}"),
                     mode,
                     place: 0,
+                    active_ns: group.now,
                 });
             }
             1..16 if !open.is_empty() => {
