@@ -11,6 +11,7 @@ use storage::filter::Filter;
 use storage::store::{ChangeError, Deletion, NewMessage, Purge};
 
 use super::chain::LogPlace;
+use super::consumers::is_there;
 use super::copies::skip_to;
 use super::overlay::remember_id;
 use super::retention::Gone;
@@ -445,9 +446,8 @@ impl StreamCore {
 
     /// Schedules whose messages are gone are gone too.
     fn forget_schedules(&mut self) {
-        let (store, everything) = (self.store.as_ref(), Filter::everything());
-        self.schedules
-            .keep(|sequence| store.next_sequence(sequence, &everything) == Some(sequence));
+        let store = self.store.as_ref();
+        self.schedules.keep(|sequence| is_there(store, sequence));
     }
 
     /// Tells the leader's consumers of a new message.
@@ -515,10 +515,8 @@ impl StreamCore {
             .store
             .next_sequence(state.first_sequence, &purged_filter)
             .unwrap_or(state.last_sequence + 1);
-        let everything = Filter::everything();
         let store = self.store.as_ref();
-        let is_live =
-            |sequence: &u64| store.next_sequence(*sequence, &everything) == Some(*sequence);
+        let is_live = |sequence: &u64| is_there(store, *sequence);
         for consumer in self.consumers.values_mut() {
             let filters = consumer.config.filters();
             if !filters.is_empty() && !filters.iter().any(|filter| overlap(filter, purged)) {

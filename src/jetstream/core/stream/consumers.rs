@@ -3,6 +3,8 @@
 //! # Invariant
 //! That of `apply`, of which this is a part: nothing but the entry and the state before it decides.
 
+use std::sync::LazyLock;
+
 use bytes::Bytes;
 use storage::filter::Filter;
 use storage::store::Store;
@@ -236,8 +238,9 @@ impl StreamCore {
 }
 
 /// Whether a message is in the stream, readable or not.
-fn is_there(store: &dyn Store, sequence: u64) -> bool {
-    store.next_sequence(sequence, &Filter::everything()) == Some(sequence)
+pub(super) fn is_there(store: &dyn Store, sequence: u64) -> bool {
+    static EVERYTHING: LazyLock<Filter> = LazyLock::new(Filter::everything);
+    store.next_sequence(sequence, &EVERYTHING) == Some(sequence)
 }
 
 /// What the shell is told of a consumer.

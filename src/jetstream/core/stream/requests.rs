@@ -4,6 +4,7 @@ use storage::filter::Filter;
 use storage::store::Message;
 
 use super::apply::Outcome;
+use super::consumers::is_there;
 use super::{Event, Step, StreamCore};
 use crate::jetstream::core::consumer::Consumer;
 use crate::jetstream::core::draft::{Answer, Waiting};
@@ -157,8 +158,7 @@ impl StreamCore {
                 return Err(ErrorCode::StreamMsgDeleteFailed.with("no message found"));
             }
         }
-        let everything = Filter::everything();
-        if self.store.next_sequence(sequence, &everything) != Some(sequence) {
+        if !is_there(self.store.as_ref(), sequence) {
             return Err(ErrorCode::SequenceNotFound.with(sequence));
         }
         self.submit(token, &Op::Delete { sequence, erase }, Answer::Deleted);
