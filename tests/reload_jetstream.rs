@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use async_nats::jetstream::{self, Context, stream};
 use async_nats::{Client, ConnectOptions};
-use common::{Server, ServerOptions, eventually, free_ports, http_get};
+use common::{Server, ServerOptions, eventually, eventually_async, free_ports, http_get};
 use futures_util::StreamExt;
 use rustix::process::Signal;
 use serde_json::Value;
@@ -179,6 +179,65 @@ async fn an_account_gets_jetstream_loses_it_and_finds_what_it_had() {
     server.reload(&config(with, with, ""));
     let a = streams(&server, "a").await;
     assert_eq!(messages(&a, "M").await, 0);
+}
+
+#[tokio::test]
+async fn tiers_have_limits_of_their_own_which_a_reload_changes() {
+    let config = |tiers: &str| {
+        format!(
+            "jetstream {{ store_dir: '@DIR@/js' }}\n\
+             accounts {{ A {{ users: [{{user: a, password: p}}], jetstream: {{ tiers: {{ {tiers} }} }} }} }}"
+        )
+    };
+    let mut server = ServerOptions::default()
+        .config(&config("R1: { max_file: 64KB }"))
+        .start();
+    let a = client(&server, "a").await;
+    let ask = async |subject: &str, body: Vec<u8>| -> Value {
+        let answer = a.request(subject.to_owned(), body.into()).await.unwrap();
+        serde_json::from_slice(&answer.payload).unwrap()
+    };
+    let make = async |name: &str, more: &str| {
+        let config = format!(r#"{{"name":"{name}","subjects":["{name}"]{more}}}"#);
+        ask(&format!("$JS.API.STREAM.CREATE.{name}"), config.into()).await
+    };
+    assert!(make("S", "").await["error"].is_null());
+    assert_eq!(
+        make("R", r#","num_replicas":3"#).await["error"]["err_code"],
+        10120
+    );
+    assert_eq!(
+        make("B", r#","max_bytes":65537"#).await["error"]["err_code"],
+        10047
+    );
+    for _ in 0..7 {
+        assert!(ask("S", vec![0; 8 << 10]).await["error"].is_null());
+    }
+    assert_eq!(
+        ask("S", vec![0; 16 << 10]).await["error"]["err_code"],
+        10002
+    );
+    let info = ask("$JS.API.INFO", Vec::new()).await;
+    assert_eq!(info["limits"]["max_storage"], 0);
+    assert_eq!(info["tiers"]["R1"]["limits"]["max_storage"], 64 << 10);
+    assert_eq!(info["tiers"]["R1"]["storage"], info["storage"]);
+    assert_eq!(info["tiers"]["R1"]["streams"], 1);
+    let reload = |server: &mut Server, tiers: &str| {
+        server.reload(&config(tiers));
+        server.wait_for_log("Reloaded: JetStream of accounts");
+    };
+    reload(&mut server, "R1: { max_file: 1MB }, R3: {}");
+    assert!(ask("S", vec![0; 16 << 10]).await["error"].is_null());
+    // Without limits for those that it has, nothing more is stored.
+    reload(&mut server, "R3: { max_file: 1MB }");
+    eventually_async("the tier is closed", async || {
+        let ack = ask("S", b"x".to_vec()).await;
+        (ack["error"]["err_code"] == 10120).then_some(())
+    })
+    .await;
+    let info = ask("$JS.API.INFO", Vec::new()).await;
+    assert_eq!(info["tiers"]["R1"]["limits"]["max_storage"], 0, "{info}");
+    assert_eq!(info["tiers"]["R3"]["streams"], 0, "{info}");
 }
 
 #[tokio::test]

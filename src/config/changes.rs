@@ -207,9 +207,10 @@ pub fn changes(old: &Options, new: &Options) -> Result<Vec<Change>, NotReloadabl
     }
     if accounts != &new.accounts {
         found.add(Apply::Connections, "accounts".into());
-        let of = |options: &Options| -> Vec<(String, AccountJetStream)> {
+        let of = |options: &Options| -> Vec<(String, AccountJetStream, _)> {
             let accounts = options.accounts.iter();
-            let with = accounts.filter_map(|a| Some((a.name.clone(), a.jetstream?)));
+            let with = accounts
+                .filter_map(|a| Some((a.name.clone(), a.jetstream?, a.jetstream_tiers.clone())));
             with.collect()
         };
         if of(old) != of(new) {

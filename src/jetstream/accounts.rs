@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use parking_lot::{Mutex, RwLock};
 
-use super::limits::AccountLimits;
+use super::limits::AccountTiers;
 use super::registry::{AccountStreams, Found};
 
 /// All of them, by name.
@@ -18,13 +18,10 @@ pub(crate) struct Accounts {
 
 impl Accounts {
     /// Those that have it from the start, and what was found then.
-    pub(crate) fn new(
-        enabled: &[(String, AccountLimits)],
-        recovered: Vec<(String, Found)>,
-    ) -> Self {
+    pub(crate) fn new(enabled: &[(String, AccountTiers)], recovered: Vec<(String, Found)>) -> Self {
         let accounts = Self::default();
         for (name, limits) in enabled {
-            accounts.enable(name, *limits);
+            accounts.enable(name, limits.clone());
         }
         for (name, found) in recovered {
             match accounts.get(&name) {
@@ -62,7 +59,7 @@ impl Accounts {
     }
 
     /// An account has it from now on, with what a start has found of it.
-    pub(crate) fn enable(&self, name: &str, limits: AccountLimits) -> Arc<AccountStreams> {
+    pub(crate) fn enable(&self, name: &str, limits: AccountTiers) -> Arc<AccountStreams> {
         let account = Arc::new(AccountStreams::new(name, limits));
         for found in self.unlisted.lock().remove(name).unwrap_or_default() {
             account.found(found);
@@ -84,7 +81,7 @@ impl Accounts {
     pub(crate) fn take_unlisted(&self) -> Vec<AccountStreams> {
         let mut unlisted = self.unlisted.lock();
         let streams = unlisted.iter_mut().map(|(name, all)| {
-            let account = AccountStreams::new(name, AccountLimits::default());
+            let account = AccountStreams::new(name, AccountTiers::default());
             let runs = |found: &mut Found| matches!(found, Found::Running(_));
             for found in all.extract_if(.., runs) {
                 account.found(found);

@@ -1,9 +1,11 @@
 //! What an account and the server allow.
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
 
 use super::core::BatchLimits;
-use super::types::{Storage, StreamConfig};
+use super::types::{ApiError, ConsumerConfig, ErrorCode, Retention, Storage, StreamConfig};
 
 /// What one account may use; `-1` is no limit. Serialises as the API shows it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -28,20 +30,34 @@ pub struct AccountLimits {
 
 impl Default for AccountLimits {
     fn default() -> Self {
-        Self {
-            max_memory: -1,
-            max_storage: -1,
-            max_streams: -1,
-            max_consumers: -1,
-            max_ack_pending: -1,
-            memory_max_stream_bytes: -1,
-            storage_max_stream_bytes: -1,
-            max_bytes_required: false,
-        }
+        Self::UNLIMITED
     }
 }
 
 impl AccountLimits {
+    /// No limits.
+    pub const UNLIMITED: Self = Self {
+        max_memory: -1,
+        max_storage: -1,
+        max_streams: -1,
+        max_consumers: -1,
+        max_ack_pending: -1,
+        memory_max_stream_bytes: -1,
+        storage_max_stream_bytes: -1,
+        max_bytes_required: false,
+    };
+    /// As the API shows those of all streams together where there are tiers.
+    pub const NONE_SHOWN: Self = Self {
+        max_memory: 0,
+        max_storage: 0,
+        max_streams: 0,
+        max_consumers: 0,
+        max_ack_pending: 0,
+        memory_max_stream_bytes: 0,
+        storage_max_stream_bytes: 0,
+        max_bytes_required: false,
+    };
+
     /// Bytes that all streams of this kind may hold together; `None` is no limit.
     pub fn bytes_max(&self, storage: Storage) -> Option<u64> {
         u64::try_from(match storage {
@@ -58,6 +74,84 @@ impl AccountLimits {
             Storage::Memory => self.memory_max_stream_bytes,
         };
         (limit > 0).then_some(limit)
+    }
+}
+
+/// What an account may use: all together, or by the number of replicas.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct AccountTiers {
+    /// For all streams together. With it, every replica counts.
+    pub all: Option<AccountLimits>,
+    /// For those with so many replicas; what a stream may hold counts once, however many it has.
+    pub tiers: BTreeMap<usize, AccountLimits>,
+}
+
+/// The part of an account's streams that a limit is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tier {
+    /// All of them.
+    All,
+    /// Those with so many replicas.
+    Replicas(usize),
+}
+
+impl AccountTiers {
+    /// One limit for everything.
+    pub fn of_all(limits: AccountLimits) -> Self {
+        Self {
+            all: Some(limits),
+            tiers: BTreeMap::new(),
+        }
+    }
+
+    /// The limit that a stream with so many replicas comes under.
+    pub fn select(&self, replicas: usize) -> Result<(&AccountLimits, Tier), ApiError> {
+        if let Some(limits) = &self.all {
+            return Ok((limits, Tier::All));
+        }
+        let replicas = replicas.max(1);
+        match self.tiers.get(&replicas) {
+            Some(limits) => Ok((limits, Tier::Replicas(replicas))),
+            None => Err(ErrorCode::NoLimits.into()),
+        }
+    }
+}
+
+/// How many replicas a stream is to have: one where it says none.
+pub fn replicas(config: &StreamConfig) -> usize {
+    usize::try_from(config.num_replicas).unwrap_or(1).max(1)
+}
+
+/// How many replicas a consumer counts as.
+pub fn consumer_replicas(config: &ConsumerConfig, stream: &StreamConfig) -> usize {
+    let of_stream = replicas(stream);
+    match usize::try_from(config.num_replicas).unwrap_or(0) {
+        0 if !config.is_durable() && stream.retention == Retention::Limits => 1,
+        0 => of_stream,
+        asked => asked.min(of_stream),
+    }
+}
+
+/// What the API calls the tier of streams with so many replicas.
+pub fn tier_name(replicas: usize) -> String {
+    format!("R{replicas}")
+}
+
+impl Tier {
+    /// Whether a stream belongs to it.
+    pub fn holds(self, config: &StreamConfig) -> bool {
+        match self {
+            Self::All => true,
+            Self::Replicas(count) => replicas(config) == count,
+        }
+    }
+
+    /// What a stream that may hold so many bytes counts as.
+    pub fn footprint(self, config: &StreamConfig, bytes: u64) -> u64 {
+        match self {
+            Self::All => bytes.saturating_mul(replicas(config) as u64),
+            Self::Replicas(_) => bytes,
+        }
     }
 }
 

@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::api::ApiStats;
 use super::core::{InfoQuery, StreamReply, StreamRequest};
-use super::limits::ServerLimits;
+use super::limits::{AccountLimits, ServerLimits};
 use super::registry::{AccountStreams, Stream};
 use super::types::{
     ClusterInfo, ConsumerInfo, MetaClusterInfo, PeerId, Storage, StreamConfig, StreamInfo,
@@ -367,7 +367,8 @@ pub(crate) fn account_detail(
     group_of: impl Fn(&str) -> Option<String>,
 ) -> AccountDetail {
     let (total, errors) = account.api.get();
-    let limits = account.limits();
+    let tiers = account.tiers();
+    let reserved = |bytes: fn(&AccountLimits) -> i64| tiers.all.as_ref().map_or(0, bytes);
     let streams = usage.streams.into_iter().filter(|_| query.streams);
     AccountDetail {
         name: account.name.clone(),
@@ -375,8 +376,8 @@ pub(crate) fn account_detail(
         stats: JetStreamStats {
             memory: usage.memory,
             storage: usage.storage,
-            reserved_memory: limits.max_memory.cast_unsigned(),
-            reserved_storage: limits.max_storage.cast_unsigned(),
+            reserved_memory: reserved(|limits| limits.max_memory).cast_unsigned(),
+            reserved_storage: reserved(|limits| limits.max_storage).cast_unsigned(),
             accounts: 0,
             ha_assets: 0,
             api: ApiStats {

@@ -9,7 +9,7 @@ use std::time::Duration;
 use parking_lot::{Mutex, RwLock};
 
 use super::core::{StreamReply, StreamRequest};
-use super::limits::{AccountLimits, reservation};
+use super::limits::{AccountTiers, Tier, reservation};
 use super::types::{ApiError, ErrorCode, Storage, StreamConfig, Time};
 
 /// Reaches the shard that owns a stream.
@@ -161,7 +161,7 @@ impl ApiCounters {
 /// The streams of one account.
 pub(crate) struct AccountStreams {
     pub name: String,
-    limits: RwLock<AccountLimits>,
+    tiers: RwLock<Arc<AccountTiers>>,
     streams: RwLock<BTreeMap<String, Arc<Stream>>>,
     /// Streams that could not be brought back, and why.
     offline: RwLock<BTreeMap<String, String>>,
@@ -173,10 +173,10 @@ pub(crate) struct AccountStreams {
 }
 
 impl AccountStreams {
-    pub(crate) fn new(name: impl Into<String>, limits: AccountLimits) -> Self {
+    pub(crate) fn new(name: impl Into<String>, limits: AccountTiers) -> Self {
         Self {
             name: name.into(),
-            limits: RwLock::new(limits),
+            tiers: RwLock::new(Arc::new(limits)),
             streams: RwLock::new(BTreeMap::new()),
             offline: RwLock::new(BTreeMap::new()),
             unsupported: RwLock::new(BTreeMap::new()),
@@ -186,12 +186,13 @@ impl AccountStreams {
     }
 
     /// What its streams may use from now on; those that use more already keep it.
-    pub(crate) fn set_limits(&self, limits: AccountLimits) {
-        *self.limits.write() = limits;
+    pub(crate) fn set_limits(&self, limits: AccountTiers) {
+        *self.tiers.write() = Arc::new(limits);
     }
 
-    pub(crate) fn limits(&self) -> AccountLimits {
-        *self.limits.read()
+    /// What its streams may use.
+    pub(crate) fn tiers(&self) -> Arc<AccountTiers> {
+        Arc::clone(&self.tiers.read())
     }
 
     pub(crate) fn get(&self, name: &str) -> Option<Arc<Stream>> {
@@ -283,14 +284,21 @@ impl AccountStreams {
         self.streams.read().values().cloned().collect()
     }
 
-    /// Bytes that the streams of this storage, but for `except`, may hold together.
-    pub(crate) fn reserved(&self, storage: Storage, except: Option<&str>) -> u64 {
+    /// How many streams of a tier there are but for one.
+    pub(crate) fn others(&self, tier: Tier, except: &str) -> usize {
+        let streams = self.streams.read();
+        let others = streams.values().filter(|stream| stream.name != except);
+        others.filter(|it| tier.holds(&it.config())).count()
+    }
+
+    /// Bytes that the streams of a tier and this storage, but for `except`, may hold together.
+    pub(crate) fn reserved(&self, tier: Tier, storage: Storage, except: Option<&str>) -> u64 {
         self.streams
             .read()
             .values()
             .filter(|stream| Some(stream.name.as_str()) != except)
             .map(|stream| stream.config())
-            .filter(|config| config.storage == storage)
+            .filter(|config| config.storage == storage && tier.holds(config))
             .fold(0, |sum, config| sum.saturating_add(reservation(&config)))
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::api::route::PATTERNS;
 use super::api::workers::ApiQueue;
-use super::limits::AccountLimits;
+use super::limits::AccountTiers;
 use super::monitor::Settings;
 use super::runtime::JetStream;
 use crate::broker::{Account, Broker, InternalSubscription};
@@ -49,7 +49,7 @@ impl ApiSubscriptions {
 impl JetStream {
     /// These accounts have it from now on, and may use so much; `without` are told that they have it not. What an account that loses it has
     /// stored stays, is not reached any more, and takes nothing in. Waits for shards.
-    pub fn set_accounts(&self, with: &[(String, AccountLimits)], without: &[String]) {
+    pub fn set_accounts(&self, with: &[(String, AccountTiers)], without: &[String]) {
         let keeps = |name: &str| with.iter().any(|(kept, _)| kept == name);
         for name in self.accounts.names() {
             if keeps(&name) {
@@ -68,14 +68,14 @@ impl JetStream {
         for (name, limits) in with {
             self.backend.set_account_limits(name, limits);
             if let Some(account) = self.accounts.get(name) {
-                account.set_limits(*limits);
+                account.set_limits(limits.clone());
                 continue;
             }
             if let Some(cluster) = &self.cluster {
-                cluster.give_to(name, *limits);
+                cluster.give_to(name, limits.clone());
                 continue;
             }
-            let account = self.accounts.enable(name, *limits);
+            let account = self.accounts.enable(name, limits.clone());
             for stream in self.backend.unpark(name) {
                 account.insert(stream);
             }

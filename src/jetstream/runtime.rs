@@ -15,7 +15,7 @@ use super::api::workers::ApiWorkers;
 use super::api::{ApiStats, now};
 use super::core::{AckForm, VolatileConsumers};
 use super::farewell::Run;
-use super::limits::{AccountLimits, ServerLimits};
+use super::limits::{AccountTiers, ServerLimits, Tier};
 use super::meta::PeerProfile;
 use super::monitor::{
     GroupDetails, JetStreamInfo, JetStreamStats, Overview, Query, Settings, StreamFault, Usage,
@@ -68,7 +68,7 @@ pub struct Setup {
     /// Which ack subjects its consumers write.
     pub ack_form: AckForm,
     /// The accounts that have it, and what they may use.
-    pub accounts: Vec<(String, AccountLimits)>,
+    pub accounts: Vec<(String, AccountTiers)>,
     /// The accounts that do not have it, which are told so when they ask; not those that take it from another account.
     pub accounts_without: Vec<String>,
     /// API requests that may wait.
@@ -92,7 +92,7 @@ pub(crate) trait Backend: StreamMaker {
     /// What all streams may use together from now on.
     fn set_server_limits(&self, memory: u64, storage: u64);
     /// What the streams of an account may use from now on.
-    fn set_account_limits(&self, account: &str, limits: &AccountLimits);
+    fn set_account_limits(&self, account: &str, limits: &AccountTiers);
     /// Stops the streams of an account and keeps what they hold. Those that cannot run again are named.
     fn park(&self, account: &AccountStreams) -> Vec<Found>;
     /// Lets them run again.
@@ -327,7 +327,7 @@ impl JetStream {
         let reserved = |storage| {
             let accounts = self.accounts.all();
             accounts.iter().fold(0u64, |sum, account| {
-                sum.saturating_add(account.reserved(storage, None))
+                sum.saturating_add(account.reserved(Tier::All, storage, None))
             })
         };
         JetStreamStats {

@@ -9,12 +9,13 @@ use crate::config::options::{
     AccountJetStream, AssetLimits, EncryptionCipher, JetStreamOptions, SyncPolicy,
 };
 use crate::jetstream::core::AckForm;
-use crate::jetstream::limits::{AccountLimits, ServerLimits};
+use crate::jetstream::limits::{AccountLimits, AccountTiers, ServerLimits};
 use crate::jetstream::monitor::{
     GroupDetails, JetStreamInfo, Overview, Query, Settings, StreamFault,
 };
 use crate::jetstream::{ClusterSetup, JetStream, Setup, WaitingMax};
 use crate::monitor::observed::{ObservedStreams, QueueFigures};
+use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -140,7 +141,7 @@ fn setup(options: &Options, (server_name, server_id): (&str, &str), directory: &
 /// Which accounts have JetStream.
 pub(super) struct StreamAccounts {
     /// Those that have it, and what they may use.
-    pub(super) with: Vec<(String, AccountLimits)>,
+    pub(super) with: Vec<(String, AccountTiers)>,
     /// Those that have not.
     pub(super) without: Vec<String>,
 }
@@ -153,7 +154,7 @@ pub(super) fn stream_accounts(options: &Options) -> StreamAccounts {
     let others = options.accounts.iter().filter(|a| a.name != system);
     if others.clone().next().is_none() {
         return StreamAccounts {
-            with: vec![(global, AccountLimits::default())],
+            with: vec![(global, AccountTiers::of_all(AccountLimits::UNLIMITED))],
             without: vec![system.to_owned()],
         };
     }
@@ -164,8 +165,8 @@ pub(super) fn stream_accounts(options: &Options) -> StreamAccounts {
     for account in others {
         match &account.jetstream {
             Some(limits) => {
-                let limits = account_limits(limits);
-                accounts.with.push((account.name.clone(), limits));
+                let tiers = account_tiers(limits, &account.jetstream_tiers);
+                accounts.with.push((account.name.clone(), tiers));
             }
             // Who takes it from another account is answered there.
             None if account.takes_jetstream() => {}
@@ -173,6 +174,17 @@ pub(super) fn stream_accounts(options: &Options) -> StreamAccounts {
         }
     }
     accounts
+}
+
+fn account_tiers(all: &AccountJetStream, tiers: &BTreeMap<u8, AccountJetStream>) -> AccountTiers {
+    let tiers = tiers.iter();
+    let tiers: BTreeMap<usize, AccountLimits> = tiers
+        .map(|(replicas, limits)| (usize::from(*replicas), account_limits(limits)))
+        .collect();
+    AccountTiers {
+        all: tiers.is_empty().then(|| account_limits(all)),
+        tiers,
+    }
 }
 
 fn account_limits(limits: &AccountJetStream) -> AccountLimits {

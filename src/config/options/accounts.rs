@@ -9,7 +9,10 @@ use super::users::{self, NkeyUser, User, Users};
 use super::{Options, SYSTEM_ACCOUNT_DEFAULT};
 use crate::subject::transform::Mappings;
 use crate::subject::{is_valid_literal, is_valid_subject};
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
+
+/// The most replicas that a stream has.
+const REPLICAS_MAX: u8 = 5;
 
 /// The account of everyone who is in no other; the file may not name it.
 const RESERVED: &str = "$G";
@@ -25,6 +28,8 @@ pub struct AccountOptions {
     pub nkeys: Vec<NkeyUser>,
     /// What its streams may use; it may have none without this.
     pub jetstream: Option<AccountJetStream>,
+    /// What those with so many replicas may use, where that is said instead of what all may use together. The reference's server has this in accounts' tokens only.
+    pub jetstream_tiers: BTreeMap<u8, AccountJetStream>,
     /// What its clients publish and goes elsewhere.
     pub mappings: Mappings,
     /// Where reports on messages with a W3C trace context go.
@@ -254,7 +259,9 @@ fn account<'a>(
             }
             "users" => found = users::read(&field, report),
             "default_permissions" => defaults = permissions(&field, report),
-            "jetstream" => account.jetstream = jetstream(&field, report),
+            "jetstream" => {
+                (account.jetstream, account.jetstream_tiers) = jetstream(&field, report);
+            }
             "limits" => account.limits = limits(&field, report),
             "exports" => {
                 let exports = sharing::exports(&field, report).into_iter();
@@ -369,9 +376,12 @@ fn sampling(field: &Field<'_>, report: &mut Report) -> Option<u8> {
     percent
 }
 
+type Tiers = BTreeMap<u8, AccountJetStream>;
+
 /// Reads `jetstream: enabled`, `jetstream: true` or the block of an account.
-fn jetstream(field: &Field<'_>, report: &mut Report) -> Option<AccountJetStream> {
-    match field.value() {
+fn jetstream(field: &Field<'_>, report: &mut Report) -> (Option<AccountJetStream>, Tiers) {
+    let mut tiers = Tiers::new();
+    let limits = match field.value() {
         Value::Bool(enabled) => enabled.then(AccountJetStream::default),
         Value::String(word) => match word.to_ascii_lowercase().as_str() {
             "enabled" | "enable" => Some(AccountJetStream::default()),
@@ -386,7 +396,14 @@ fn jetstream(field: &Field<'_>, report: &mut Report) -> Option<AccountJetStream>
         Value::Map(map) => {
             let mut limits = AccountJetStream::default();
             for member in in_file_order(map) {
-                jetstream_limit(&mut limits, &member, report);
+                match member.key().as_str() {
+                    "tiers" => tiers = read_tiers(&member, report),
+                    _ => jetstream_limit(&mut limits, &member, report),
+                }
+            }
+            if !tiers.is_empty() && limits != AccountJetStream::default() {
+                let reason = "tiers and limits of all streams together exclude each other";
+                field.invalid(report, reason);
             }
             Some(limits)
         }
@@ -394,7 +411,33 @@ fn jetstream(field: &Field<'_>, report: &mut Report) -> Option<AccountJetStream>
             field.wrong_type(report, "a map, a boolean or 'enabled'");
             None
         }
+    };
+    (limits, tiers)
+}
+
+/// Reads `tiers: { R1: {...}, R3: {...} }`.
+fn read_tiers(field: &Field<'_>, report: &mut Report) -> Tiers {
+    let mut tiers = Tiers::new();
+    let members = field.map(report).map(in_file_order).unwrap_or_default();
+    for member in members {
+        let replicas = member.key().strip_prefix('r').and_then(|n| n.parse().ok());
+        let Some(replicas) = replicas.filter(|replicas| (1..=REPLICAS_MAX).contains(replicas))
+        else {
+            let reason = format!(
+                "a tier is called R1 to R{REPLICAS_MAX}, not {:?}",
+                member.name
+            );
+            member.invalid(report, reason);
+            continue;
+        };
+        let mut limits = AccountJetStream::default();
+        let map = member.map(report).map(in_file_order).unwrap_or_default();
+        for limit in map {
+            jetstream_limit(&mut limits, &limit, report);
+        }
+        tiers.insert(replicas, limits);
     }
+    tiers
 }
 
 fn jetstream_limit(limits: &mut AccountJetStream, field: &Field<'_>, report: &mut Report) {

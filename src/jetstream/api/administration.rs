@@ -179,8 +179,9 @@ pub fn remove_peer(
 
 #[cfg(test)]
 mod tests {
+    use super::super::super::limits::AccountTiers;
     use super::super::super::limits::ServerLimits;
-    use super::super::super::meta::{AccountTiers, Command, PlacementRules, Sighting};
+    use super::super::super::meta::{Command, PlacementRules, Sighting};
     use super::super::super::types::Time;
     use super::*;
 

@@ -160,6 +160,20 @@ pub(crate) struct AccountInfo {
     #[serde(skip_serializing_if = "String::is_empty")]
     pub domain: String,
     pub api: ApiStats,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub tiers: BTreeMap<String, TierInfo>,
+}
+
+/// What an account uses of a tier.
+#[derive(Debug, Default, Serialize)]
+pub(crate) struct TierInfo {
+    pub memory: u64,
+    pub storage: u64,
+    pub reserved_memory: u64,
+    pub reserved_storage: u64,
+    pub streams: u64,
+    pub consumers: u64,
+    pub limits: AccountLimits,
 }
 
 #[derive(Debug, Default, Serialize)]

@@ -7,8 +7,9 @@ use raft::group::{GroupNumber, Member};
 use raft::types::NodeId;
 use serde::de::DeserializeOwned;
 
+use crate::jetstream::limits::{consumer_replicas, replicas};
 use crate::jetstream::types::{
-    ConsumerConfig, Retention, StreamConfig, Strictness, Time, decode, encode, unsupported,
+    ConsumerConfig, StreamConfig, Strictness, Time, decode, encode, unsupported,
 };
 
 /// A configuration as it was proposed: the text, which is what is replicated, and what this server understands of it.
@@ -175,11 +176,6 @@ impl StreamAssignment {
     }
 }
 
-/// How many replicas a stream is to have.
-pub fn replicas(config: &StreamConfig) -> usize {
-    usize::try_from(config.num_replicas).unwrap_or(1).max(1)
-}
-
 /// A consumer. It lives where its stream does.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConsumerAssignment {
@@ -205,16 +201,6 @@ impl ConsumerAssignment {
     /// How many replicas it says it has. They are those of its stream; the number is what was asked for.
     pub fn replicas(&self, stream: &StreamConfig) -> usize {
         consumer_replicas(self.config(), stream)
-    }
-}
-
-/// How many replicas a consumer counts as.
-pub fn consumer_replicas(config: &ConsumerConfig, stream: &StreamConfig) -> usize {
-    let of_stream = replicas(stream);
-    match usize::try_from(config.num_replicas).unwrap_or(0) {
-        0 if !config.is_durable() && stream.retention == Retention::Limits => 1,
-        0 => of_stream,
-        asked => asked.min(of_stream),
     }
 }
 

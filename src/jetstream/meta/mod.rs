@@ -6,7 +6,7 @@
 //! - `state` and `apply`: the state, and how commands change it; `course`: how a group goes from one set of members to another.
 //! - `placement`: which servers a stream is put on; `plan`: how a group's leader brings it to its members, step by step.
 //! - `reconcile`: what a server has to do so that it runs what is assigned to it.
-//! - `request`: what the leader answers requests: a command to propose, or an error; `ahead`: the state that it decides upon; `tiers`: what accounts may use.
+//! - `request`: what the leader answers requests: a command to propose, or an error; `ahead`: the state that it decides upon; `tiers`: what accounts use beside what they may use.
 //! - `shown`: groups as clients and monitoring see them.
 //! - `codec`: commands and the state as bytes.
 //!
@@ -37,7 +37,7 @@ pub use ahead::{Ahead, Ticket};
 pub use apply::ORPHANS_MAX;
 pub use assignment::{
     ChangeKind, ConsumerAssignment, Form, Group, Orphan, Released, Stored, StreamAssignment,
-    StreamRef, consumer_replicas, replicas,
+    StreamRef,
 };
 pub use change::{Change, Refusal};
 pub use codec::{COMMAND_BYTES_MAX, DecodeError};
@@ -48,4 +48,4 @@ pub use plan::{Step, View, is_led, plan, plan_meta};
 pub use reconcile::{Action, Condition, Held, Holdings, Past, Start, reconcile};
 pub use shown::{Follower, Leadership};
 pub use state::{Meta, Streams};
-pub use tiers::{AccountTiers, Tier, Usage};
+pub use tiers::Usage;

@@ -6,10 +6,9 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::assignment::replicas;
 use super::peer::{Peer, Sighting, Sightings, is_online};
 use super::state::Meta;
-use crate::jetstream::limits::reservation;
+use crate::jetstream::limits::{replicas, reservation};
 use crate::jetstream::types::{ApiError, ErrorCode, Storage, StreamConfig};
 
 /// A server with this tag takes no replicas.

@@ -1,29 +1,8 @@
-//! What accounts may use, and what they use as of the assignments.
+//! What accounts use, as of the assignments, beside what they may use.
 
-use std::collections::BTreeMap;
-
-use super::assignment::replicas;
 use super::state::Meta;
-use crate::jetstream::limits::{AccountLimits, reservation};
+use crate::jetstream::limits::{AccountTiers, Tier, replicas, reservation};
 use crate::jetstream::types::{ApiError, ErrorCode, Storage, StreamConfig};
-
-/// What an account may use: all together, or by the number of replicas.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct AccountTiers {
-    /// For all streams together. With it, every replica counts.
-    pub all: Option<AccountLimits>,
-    /// For the streams of a tier, `R1`, `R3`…; what a stream may hold counts once, however many replicas it has.
-    pub tiers: BTreeMap<String, AccountLimits>,
-}
-
-/// The part of an account's streams that a limit is for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Tier {
-    /// All of them.
-    All,
-    /// Those with so many replicas.
-    Replicas(usize),
-}
 
 /// What an account uses of a tier.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -36,45 +15,6 @@ pub struct Usage {
     pub memory_reserved: u64,
     /// Bytes that its streams on disk reserve.
     pub storage_reserved: u64,
-}
-
-impl AccountTiers {
-    /// One limit for everything.
-    pub fn of_all(limits: AccountLimits) -> Self {
-        Self {
-            all: Some(limits),
-            tiers: BTreeMap::new(),
-        }
-    }
-
-    /// The limit that a stream with so many replicas comes under.
-    pub fn select(&self, replicas: usize) -> Result<(&AccountLimits, Tier), ApiError> {
-        if let Some(limits) = &self.all {
-            return Ok((limits, Tier::All));
-        }
-        let replicas = replicas.max(1);
-        match self.tiers.get(&format!("R{replicas}")) {
-            Some(limits) => Ok((limits, Tier::Replicas(replicas))),
-            None => Err(ErrorCode::NoLimits.into()),
-        }
-    }
-}
-
-impl Tier {
-    fn holds(self, config: &StreamConfig) -> bool {
-        match self {
-            Self::All => true,
-            Self::Replicas(count) => replicas(config) == count,
-        }
-    }
-
-    /// What a stream that may hold so many bytes counts as.
-    fn footprint(self, config: &StreamConfig, bytes: u64) -> u64 {
-        match self {
-            Self::All => bytes.saturating_mul(replicas(config) as u64),
-            Self::Replicas(_) => bytes,
-        }
-    }
 }
 
 impl Meta {

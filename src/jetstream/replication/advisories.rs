@@ -16,7 +16,8 @@ use super::super::advisory::cluster::{
 };
 use super::super::api::now;
 use super::super::core::{StreamReply, StreamRequest};
-use super::super::meta::{Meta, consumer_replicas};
+use super::super::limits::consumer_replicas;
+use super::super::meta::Meta;
 use super::super::shard::Streams;
 use super::super::types::{PeerId, PeerInfo};
 use super::meta_machine::MetaMachine;

@@ -17,7 +17,7 @@ use super::super::accounts::Accounts;
 use super::super::api::elsewhere::Elsewhere;
 use super::super::api::handler::{ClusterInfos, Server, Steward, StreamMaker};
 use super::super::api::workers::ApiQueue;
-use super::super::limits::{AccountLimits, ServerLimits};
+use super::super::limits::{AccountTiers, ServerLimits};
 use super::super::meta::{PeerProfile, Sightings};
 use super::super::monitor::{GroupDetails, StreamFault};
 use super::super::runtime::StartError;
@@ -314,7 +314,7 @@ impl Cluster {
     }
 
     /// An account has JetStream from now on, with all that is here of it.
-    pub fn give_to(&self, account: &str, limits: AccountLimits) {
+    pub fn give_to(&self, account: &str, limits: AccountTiers) {
         self.follower.give_to(account, limits);
     }
 

@@ -4,10 +4,11 @@
 //! lead, the one of the later term does. What is too much for one report is told in several, each of which says all about the groups from one number to another.
 //!
 //! ```text
-//! report: version u8 (7) | bytes held in memory u64, on disk u64 | first group u64, last group u64
+//! report: version u8 (8) | bytes held in memory u64, on disk u64 | first group u64, last group u64
 //!         | u16 count, each: length u16, account without JetStream
 //!         | u32 count, each: group u64 that has stopped | u32 count, each: group u64 whose memory is lost
-//!         | u16 count, each: length u16, account with limits, bytes held in memory u64, on disk u64
+//!         | u16 count, each: length u16, account with limits, bytes held in memory u64, on disk u64,
+//!         |     u8 count, each: u8 replicas, bytes that streams with so many hold in memory u64, on disk u64
 //!         | u32 count, each: group u64, term u64
 //! ```
 //!
@@ -23,8 +24,9 @@ use raft::group::GroupNumber;
 
 use super::super::api::now;
 use super::super::types::Time;
+use super::super::usage::{Held, HeldByTier};
 
-const VERSION: u8 = 7;
+const VERSION: u8 = 8;
 const HEAD_BYTES: usize = 49;
 const LED_BYTES: usize = 16;
 /// Accounts in one report; whoever does not hear of the others asks in vain that one of their streams be led there.
@@ -56,8 +58,8 @@ pub(super) struct Report {
     pub stopped: BTreeSet<GroupNumber>,
     /// Groups whose replica on it has started again, and has met nobody since who has what was in memory.
     pub forgot: BTreeSet<GroupNumber>,
-    /// Bytes in memory and on disk that accounts with limits hold on it.
-    pub held: BTreeMap<String, (u64, u64)>,
+    /// What accounts with limits hold on it.
+    pub held: BTreeMap<String, HeldByTier>,
     /// What it leads.
     pub led: Vec<Led>,
 }
@@ -128,27 +130,52 @@ fn put_accounts(out: &mut BytesMut, accounts: &BTreeSet<String>) {
     }
 }
 
-fn put_held(out: &mut BytesMut, held: &BTreeMap<String, (u64, u64)>) {
+fn put_held(out: &mut BytesMut, held: &BTreeMap<String, HeldByTier>) {
     let lengths = held
         .iter()
         .filter_map(|one| Some((one, u16::try_from(one.0.len()).ok()?)));
     let told: Vec<_> = lengths.take(REPORT_ACCOUNTS_MAX).collect();
     out.put_u16_le(told.len() as u16);
-    for ((name, (memory, storage)), length) in told {
+    for ((name, held), length) in told {
         out.put_u16_le(length);
         out.put_slice(name.as_bytes());
-        out.put_u64_le(*memory);
-        out.put_u64_le(*storage);
+        put_bytes(out, held.all);
+        let numbers = held.tiers.iter();
+        let tiers =
+            numbers.filter_map(|(replicas, held)| Some((u8::try_from(*replicas).ok()?, held)));
+        let tiers: Vec<_> = tiers.take(usize::from(u8::MAX)).collect();
+        out.put_u8(tiers.len() as u8);
+        for (replicas, held) in tiers {
+            out.put_u8(replicas);
+            put_bytes(out, *held);
+        }
     }
 }
 
-fn take_held(bytes: &mut Bytes) -> Result<BTreeMap<String, (u64, u64)>, MalformedReport> {
+fn put_bytes(out: &mut BytesMut, (memory, storage): Held) {
+    out.put_u64_le(memory);
+    out.put_u64_le(storage);
+}
+
+fn take_bytes(bytes: &mut Bytes) -> Result<Held, MalformedReport> {
+    let mut number = || bytes.try_get_u64_le().map_err(|_| MalformedReport);
+    Ok((number()?, number()?))
+}
+
+fn take_held(bytes: &mut Bytes) -> Result<BTreeMap<String, HeldByTier>, MalformedReport> {
     let count = bytes.try_get_u16_le().map_err(|_| MalformedReport)?;
     let mut held = BTreeMap::new();
     for _ in 0..count {
         let name = take_name(bytes)?;
-        let mut number = || bytes.try_get_u64_le().map_err(|_| MalformedReport);
-        held.insert(name, (number()?, number()?));
+        let mut of_one = HeldByTier {
+            all: take_bytes(bytes)?,
+            tiers: BTreeMap::new(),
+        };
+        for _ in 0..bytes.try_get_u8().map_err(|_| MalformedReport)? {
+            let replicas = bytes.try_get_u8().map_err(|_| MalformedReport)?;
+            of_one.tiers.insert(replicas.into(), take_bytes(bytes)?);
+        }
+        held.insert(name, of_one);
     }
     Ok(held)
 }
@@ -340,7 +367,14 @@ mod tests {
             resting: ["A", "", "another"].map(str::to_owned).into(),
             stopped: [GroupNumber(8), GroupNumber(9)].into(),
             forgot: [GroupNumber(3)].into(),
-            held: [("L".to_owned(), (1, u64::MAX))].into(),
+            held: [(
+                "L".to_owned(),
+                HeldByTier {
+                    all: (1, u64::MAX),
+                    tiers: [(1, (1, 0)), (3, (0, u64::MAX))].into(),
+                },
+            )]
+            .into(),
             led: vec![led(1, 2), led(3, u64::MAX)],
         };
         let pieces = encode(&report);

@@ -8,9 +8,9 @@ use super::super::api::handler::{StreamMaker, unexpected};
 use super::super::api::now;
 use super::super::archive::{Landing, StreamBuilder, StreamMeta};
 use super::super::core::{InfoQuery, StreamCore, StreamReply, StreamRequest};
-use super::super::limits::{AccountLimits, ServerLimits};
+use super::super::limits::{AccountTiers, ServerLimits};
 use super::super::meta::request::{Decision, Desk, stream};
-use super::super::meta::{AccountTiers, Command, Meta, PlacementRules, Sightings, Stored};
+use super::super::meta::{Command, Meta, PlacementRules, Sightings, Stored};
 use super::super::registry::{AccountStreams, Stream};
 use super::super::shard::Streams;
 use super::super::types::{
@@ -110,11 +110,11 @@ impl ClusterMaker {
     pub fn decide(
         &self,
         account: &str,
-        limits: Option<AccountLimits>,
+        tiers: Option<Arc<AccountTiers>>,
         decide: impl FnOnce(&Desk<'_>) -> Result<Decision, ApiError>,
     ) -> Result<Decision, ApiError> {
         let sightings = self.view()?.sightings();
-        let tiers = limits.map(AccountTiers::of_all).unwrap_or_default();
+        let tiers = tiers.unwrap_or_default();
         let decided = self
             .proposer
             .decide(|meta| decide(&self.desk(meta, &sightings, account, &tiers)));
@@ -128,7 +128,7 @@ impl ClusterMaker {
         config: StreamConfig,
         pedantic: bool,
     ) -> Result<Arc<Stream>, ApiError> {
-        self.decide(&account.name, Some(account.limits()), |desk| {
+        self.decide(&account.name, Some(account.tiers()), |desk| {
             stream::create(desk, name, config, pedantic)
         })?;
         let is_it = |info: &StreamInfo| {
@@ -151,7 +151,7 @@ impl ClusterMaker {
             StreamLeader::Server(server) => Some(server),
             _ => None,
         };
-        let decision = self.decide(&account.name, Some(account.limits()), |desk| {
+        let decision = self.decide(&account.name, Some(account.tiers()), |desk| {
             stream::update(desk, name, config, pedantic, leader.as_deref())
         })?;
         let config = match &decision {
@@ -167,7 +167,7 @@ impl ClusterMaker {
 
     pub fn delete_stream(&self, account: &AccountStreams, name: &str) -> Result<(), ApiError> {
         let stream = account.get(name);
-        self.decide(&account.name, Some(account.limits()), |desk| {
+        self.decide(&account.name, Some(account.tiers()), |desk| {
             stream::delete(desk, name)
         })?;
         if let Some(stream) = stream {
@@ -185,7 +185,7 @@ impl ClusterMaker {
         strictness: Strictness,
     ) -> Result<(), ApiError> {
         let mut replicas = 0;
-        let decided = self.decide(&account.name, Some(account.limits()), |desk| {
+        let decided = self.decide(&account.name, Some(account.tiers()), |desk| {
             replicas = desk.find(name)?.group.servers().len();
             remove_peer(desk, name, body, strictness)
         })?;

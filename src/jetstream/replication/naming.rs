@@ -102,7 +102,7 @@ impl ClusterMaker {
         name: &Name,
         home: &str,
     ) -> Result<(), ApiError> {
-        let decided = self.decide(&account.name, Some(account.limits()), |desk| {
+        let decided = self.decide(&account.name, Some(account.tiers()), |desk| {
             stream::restored(desk, &name.config, name.created, home)
         });
         decided.map(drop)

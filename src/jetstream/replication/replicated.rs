@@ -313,7 +313,7 @@ impl Replicated {
         let core = finish_plain(&self.engine, found, self.streams.domain()).map_err(cannot)?;
         let stream = Surrendered {
             account: self.streams.account(&account.name),
-            meter: self.streams.meter(&account.name, core.config().storage),
+            meter: self.streams.meter(&account.name, core.config()),
             core,
             storage: id.0,
         };
@@ -419,7 +419,7 @@ impl Replicated {
         let storage_log = self.streams.files_log();
         ReplicaSetup {
             account: self.streams.account(account),
-            meter: self.streams.meter(account, core.config().storage),
+            meter: self.streams.meter(account, core.config()),
             core,
             storage_log,
             storage: if in_memory { 0 } else { id.0 },

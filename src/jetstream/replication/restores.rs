@@ -17,7 +17,6 @@ use super::super::api::elsewhere::AskingClient;
 use super::super::api::handler::Server;
 use super::super::archive::Landing;
 use super::super::core::StreamCore;
-use super::super::meta::AccountTiers;
 use super::super::meta::request::stream;
 use super::super::registry::{AccountStreams, Stream};
 use super::super::types::{ApiError, ErrorCode, StreamConfig, StreamInfo};
@@ -67,7 +66,7 @@ impl ClusterMaker {
         config: &StreamConfig,
         client: Option<&AskingClient>,
     ) -> Result<Option<String>, ApiError> {
-        let tiers = AccountTiers::of_all(account.limits());
+        let tiers = account.tiers();
         let home = self.look(&account.name, &tiers, |desk| {
             stream::home_of_restored(desk, config)
         })?;

@@ -18,7 +18,7 @@ use crate::broker::{Broker, GLOBAL_ACCOUNT, Inbound, InternalTarget, Outgoing, P
 use crate::cluster::link::testing::{Neighbour, until};
 use crate::config::options::MetaCompaction;
 use crate::jetstream::core::AckForm;
-use crate::jetstream::limits::{AccountLimits, ServerLimits};
+use crate::jetstream::limits::{AccountLimits, AccountTiers, ServerLimits};
 use crate::jetstream::meta::Command;
 use crate::jetstream::monitor::Settings;
 use crate::jetstream::types::{StreamConfig, Time};
@@ -61,7 +61,10 @@ fn setup(name: &str, directory: &Path) -> Setup {
         },
         limits: ServerLimits::default(),
         ack_form: AckForm::Short,
-        accounts: vec![(GLOBAL_ACCOUNT.to_owned(), AccountLimits::default())],
+        accounts: vec![(
+            GLOBAL_ACCOUNT.to_owned(),
+            AccountTiers::of_all(AccountLimits::UNLIMITED),
+        )],
         accounts_without: Vec::new(),
         requests_max: 1000,
         waiting: WaitingMax {

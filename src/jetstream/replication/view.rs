@@ -17,6 +17,7 @@ use super::super::api::route::Operation;
 use super::super::meta::{Form, Group, Sighting, Sightings, StreamAssignment};
 use super::super::shard::Streams;
 use super::super::types::{ErrorCode, Storage, Time};
+use super::super::usage::HeldByTier;
 use super::leaders::{self, Leaders, Report};
 use super::meta_machine::MetaMachine;
 use super::router::{Directory, StreamLeader};
@@ -56,8 +57,8 @@ struct Heard {
     stopped: BTreeSet<GroupNumber>,
     /// Groups whose memory is lost there.
     forgot: BTreeSet<GroupNumber>,
-    /// Bytes in memory and on disk that accounts with limits hold there.
-    held: BTreeMap<String, (u64, u64)>,
+    /// What accounts with limits hold there.
+    held: BTreeMap<String, HeldByTier>,
     at: Time,
 }
 
@@ -256,8 +257,8 @@ impl View {
         gone.flat_map(|(_, heard)| heard.held.into_keys()).collect()
     }
 
-    /// Bytes in memory and on disk that accounts with limits hold here.
-    pub fn held(&self) -> BTreeMap<String, (u64, u64)> {
+    /// What accounts with limits hold here.
+    pub fn held(&self) -> BTreeMap<String, HeldByTier> {
         self.streams.held_by_limited()
     }
 
@@ -268,11 +269,11 @@ impl View {
         let belonging = heard
             .iter()
             .filter(|(server, _)| meta.peers().contains_key(&***server));
-        let held = belonging.filter_map(|(_, heard)| heard.held.get(account));
-        let all = held.fold((0_u64, 0_u64), |all, held| {
-            (all.0.saturating_add(held.0), all.1.saturating_add(held.1))
-        });
-        self.streams.set_held_elsewhere(account, all);
+        let mut all = HeldByTier::default();
+        for held in belonging.filter_map(|(_, heard)| heard.held.get(account)) {
+            all.add(held);
+        }
+        self.streams.set_held_elsewhere(account, &all);
     }
 
     /// The servers as this one sees them now.

@@ -30,12 +30,12 @@ use crate::jetstream::advisory::StreamAction;
 use crate::jetstream::archive;
 use crate::jetstream::core::{AckNames, BatchQuota, StreamCore, StreamTerms, VolatileConsumers};
 use crate::jetstream::intake;
-use crate::jetstream::limits::{AccountLimits, reservation};
+use crate::jetstream::limits::{AccountTiers, replicas, reservation};
 use crate::jetstream::log::{InstantLog, Log};
 use crate::jetstream::registry::{AccountStreams, Found, Stream};
 use crate::jetstream::runtime::{Backend, Setup, StartError};
 use crate::jetstream::types::{Storage, StreamConfig, Time};
-use crate::jetstream::usage::{Meter, Usage};
+use crate::jetstream::usage::{AccountUsage, HeldByTier, Meter, Usage};
 
 /// What was brought back: the account of each, and the stream.
 pub(crate) type FoundStreams = Vec<(String, Found)>;
@@ -70,7 +70,7 @@ pub(crate) struct Streams {
     terms: StreamTerms,
     /// Streams that could not be brought back, and why.
     pub(super) offline: Mutex<BTreeMap<(String, String), (StreamId, String)>>,
-    accounts: RwLock<HashMap<String, Arc<Usage>>>,
+    accounts: RwLock<HashMap<String, Arc<AccountUsage>>>,
     pub(super) held: Mutex<HashMap<(String, String), Held>>,
     pub(super) parked: Mutex<Parked>,
     /// Called when the journal would like to forget what others than streams hold in it.
@@ -134,7 +134,7 @@ impl Streams {
                 setup
                     .accounts
                     .iter()
-                    .map(|(name, limits)| (name.clone(), Arc::new(Usage::of_account(limits))))
+                    .map(|(name, limits)| (name.clone(), Arc::new(AccountUsage::new(limits))))
                     .collect(),
             ),
             held: Mutex::default(),
@@ -184,12 +184,13 @@ impl Streams {
     }
 
     /// Counts what a stream of an account holds.
-    pub(crate) fn meter(&self, account: &str, storage: Storage) -> Meter {
+    pub(crate) fn meter(&self, account: &str, config: &StreamConfig) -> Meter {
         let in_account = self.usage_of(account);
-        Meter::new(&self.usage, &in_account, storage).under(&self.terms)
+        let meter = Meter::new(&self.usage, &in_account, config.storage, replicas(config));
+        meter.under(&self.terms)
     }
 
-    fn usage_of(&self, account: &str) -> Arc<Usage> {
+    fn usage_of(&self, account: &str) -> Arc<AccountUsage> {
         if let Some(usage) = self.accounts.read().get(account) {
             return Arc::clone(usage);
         }
@@ -197,26 +198,22 @@ impl Streams {
         Arc::clone(accounts.entry(account.to_owned()).or_default())
     }
 
-    /// Bytes in memory and on disk that the streams of an account hold here.
-    pub(crate) fn held_by(&self, account: &str) -> (u64, u64) {
-        let usage = self.usage_of(account);
-        (usage.bytes(Storage::Memory), usage.bytes(Storage::File))
+    /// What the streams of an account hold here.
+    pub(crate) fn held_by(&self, account: &str) -> HeldByTier {
+        self.usage_of(account).held()
     }
 
     /// The same of every account that may not hold as much as it likes, where that is anything.
-    pub(crate) fn held_by_limited(&self) -> BTreeMap<String, (u64, u64)> {
+    pub(crate) fn held_by_limited(&self) -> BTreeMap<String, HeldByTier> {
         let accounts = self.accounts.read();
         let limited = accounts.iter().filter(|(_, usage)| usage.is_limited());
-        let held = limited.map(|(name, usage)| {
-            let bytes = (usage.bytes(Storage::Memory), usage.bytes(Storage::File));
-            (name.clone(), bytes)
-        });
-        held.filter(|(_, bytes)| *bytes != (0, 0)).collect()
+        let held = limited.map(|(name, usage)| (name.clone(), usage.held()));
+        held.filter(|(_, held)| held.all != (0, 0)).collect()
     }
 
     /// What the streams of an account hold on all other servers together.
-    pub(crate) fn set_held_elsewhere(&self, account: &str, (memory, storage): (u64, u64)) {
-        self.usage_of(account).set_elsewhere(memory, storage);
+    pub(crate) fn set_held_elsewhere(&self, account: &str, held: &HeldByTier) {
+        self.usage_of(account).set_elsewhere(held);
     }
 
     pub(super) fn ack_names(&self, account: &str, stream: &str) -> AckNames {
@@ -253,7 +250,7 @@ impl Streams {
             Some(_) => (&self.memory, 0),
         };
         let in_broker = self.broker.ensure_account(account);
-        let meter = self.meter(account, config.storage);
+        let meter = self.meter(account, &config);
         let log = Arc::clone(log);
         let port = self.shards.adopt_counted(core, in_broker, log, id, meter);
         let held = Held {
@@ -497,8 +494,8 @@ impl Backend for Streams {
         self.usage.set_server_limits(memory, storage);
     }
 
-    fn set_account_limits(&self, account: &str, limits: &AccountLimits) {
-        self.usage_of(account).set_account_limits(limits);
+    fn set_account_limits(&self, account: &str, limits: &AccountTiers) {
+        self.usage_of(account).set_limits(limits);
     }
 
     fn park(&self, account: &AccountStreams) -> Vec<Found> {

@@ -152,12 +152,38 @@ fn accounts_have_users_limits_and_streams() {
 }
 
 #[test]
+fn an_account_has_limits_for_streams_with_so_many_replicas() {
+    let options = options(
+        "accounts { A { jetstream: { tiers: { R1: { max_file: 1MB }, r3: { max_streams: 2 } } } } }",
+    );
+    let account = &options.accounts[0];
+    assert_eq!(account.jetstream, Some(AccountJetStream::default()));
+    let first = AccountJetStream {
+        file_bytes_max: 1 << 20,
+        ..AccountJetStream::default()
+    };
+    let third = AccountJetStream {
+        streams_max: 2,
+        ..AccountJetStream::default()
+    };
+    assert_eq!(account.jetstream_tiers, [(1, first), (3, third)].into());
+}
+
+#[test]
 fn accounts_that_make_no_sense_are_refused() {
     let key = nkeys::KeyPair::new_user().public_key();
     let twice = format!("accounts {{ A {{ users: [{{nkey: {key}}}, {{nkey: {key}}}] }} }}");
     for (text, reason) in [
         (twice.as_str(), "Duplicate nkey"),
         ("accounts: [A, A]", "Duplicate Account Entry: A"),
+        (
+            "accounts { A { jetstream: { max_file: 1MB, tiers: { R1: {} } } } }",
+            "exclude each other",
+        ),
+        (
+            "accounts { A { jetstream: { tiers: { R6: {} } } } }",
+            "a tier is called R1 to R5",
+        ),
         ("accounts { $G {} }", "\"$G\" is a Reserved Account"),
         ("accounts { 'a b' {} }", "cannot be the name of an account"),
         ("accounts { A: 1 }", "Expected map entries for accounts"),

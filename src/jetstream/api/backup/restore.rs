@@ -18,6 +18,7 @@ use crate::jetstream::api::route::Operation;
 use crate::jetstream::api::validate::{check_stream, has_path_separators};
 use crate::jetstream::archive::{ArchiveError, ArchiveReader, StreamMeta};
 use crate::jetstream::id;
+use crate::jetstream::limits::replicas;
 use crate::jetstream::registry::{AccountStreams, Stream};
 use crate::jetstream::types::{
     ApiError, ErrorCode, Storage, StreamConfig, decode, is_empty_request,
@@ -73,8 +74,9 @@ fn wanted(context: &Context<'_>, name: &str) -> Result<StreamConfig, ApiError> {
         return Err(ErrorCode::StreamNameContainsPathSeparators.into());
     }
     config.set_stored_metadata();
-    let limits = context.account.limits();
-    let config = check_stream(config, &context.rules(&limits, false))?;
+    let tiers = context.account.tiers();
+    let (limits, _) = tiers.select(replicas(&config))?;
+    let config = check_stream(config, &context.rules(limits, false))?;
     if config.storage == Storage::Memory {
         return Err(ErrorCode::StreamRestore.with("a stream in memory cannot be restored"));
     }
@@ -227,8 +229,10 @@ fn take(target: &Target, reader: &mut FeedReader<'_>) -> Result<Arc<Stream>, Bro
 /// Bytes that the stream's files may have.
 fn room_for(target: &Target) -> u64 {
     let storage = target.config.storage;
-    let limits = target.account.limits();
-    let of_account = limits.bytes_max(storage).unwrap_or(u64::MAX);
+    let tiers = target.account.tiers();
+    let limits = tiers.select(replicas(&target.config)).ok();
+    let of_account = limits.and_then(|(limits, _)| limits.bytes_max(storage));
+    let of_account = of_account.unwrap_or(u64::MAX);
     let of_server = target.server.maker.unreserved(storage);
     of_account.min(of_server)
 }

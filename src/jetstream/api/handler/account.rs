@@ -1,37 +1,39 @@
-//! What an account uses and may use.
+//! What an account uses and may use, where one server has all of it.
+
+use std::collections::BTreeMap;
 
 use super::super::super::core::{InfoQuery, StreamReply, StreamRequest};
+use super::super::super::limits::replicas;
 use super::super::super::types::{ApiError, Storage};
-use super::super::response::{AccountInfo, AccountShown, ApiStats};
-use super::Context;
+use super::super::super::usage::HeldByTier;
+use super::super::response::AccountShown;
+use super::{Context, shares};
 
 pub(super) fn info(context: &Context<'_>) -> Result<AccountShown, ApiError> {
     context.check_level()?;
-    let account = context.account;
-    let (total, errors) = account.api.get();
-    let mut info = AccountInfo {
-        reserved_memory: account.reserved(Storage::Memory, None),
-        reserved_storage: account.reserved(Storage::File, None),
-        limits: account.limits(),
-        domain: context.server.domain.clone(),
-        api: ApiStats::new(total, errors, 0),
-        ..Default::default()
-    };
-    let pending: Vec<_> = account
-        .all()
-        .iter()
+    shares::info(context, &shares::usage(context, held(context), |_| true))
+}
+
+/// What its streams hold, as they say themselves.
+fn held(context: &Context<'_>) -> HeldByTier {
+    let mut all = HeldByTier::default();
+    let streams = context.account.all();
+    let asked = streams.iter();
+    let pending: Vec<_> = asked
         .map(|stream| stream.start(StreamRequest::Info(InfoQuery::default())))
         .collect();
     for pending in pending {
         // A stream that has gone meanwhile uses nothing.
-        if let StreamReply::Info { info: stream, .. } = pending.wait() {
-            info.streams += 1;
-            info.consumers += stream.state.all_consumers();
-            match stream.config.storage {
-                Storage::File => info.storage += stream.state.bytes,
-                Storage::Memory => info.memory += stream.state.bytes,
-            }
+        if let StreamReply::Info { info, .. } = pending.wait() {
+            let held = match info.config.storage {
+                Storage::File => (0, info.state.bytes),
+                Storage::Memory => (info.state.bytes, 0),
+            };
+            all.add(&HeldByTier {
+                all: held,
+                tiers: BTreeMap::from([(replicas(&info.config), held)]),
+            });
         }
     }
-    Ok(AccountShown { info: Some(info) })
+    all
 }

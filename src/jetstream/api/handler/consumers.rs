@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::super::super::core::{ConsumerCreate, StreamReply, StreamRequest};
 use super::super::super::id;
+use super::super::super::limits::consumer_replicas;
 use super::super::super::registry::Stream;
 use super::super::super::types::{
     AckPolicy, ApiError, ConsumerConfig, ConsumerInfo, ErrorCode, Retention, Strictness, decode,
@@ -65,8 +66,9 @@ pub(super) fn create(
     // Who asks again for a consumer of a copy has lost what was on its way: deliveries begin anew after what it has confirmed.
     let is_renewed = config.sourcing && existing.is_some();
     config.set_stored_metadata();
-    let limits = context.account.limits();
-    let rules = context.rules(&limits, pedantic);
+    let tiers = context.account.tiers();
+    let (limits, _) = tiers.select(consumer_replicas(&config, &stream.config()))?;
+    let rules = context.rules(limits, pedantic);
     let mut config = check_consumer(config, &stream.config(), &rules)?;
     if let Some(existing) = &existing {
         if action == Action::Create {

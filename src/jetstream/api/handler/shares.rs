@@ -6,8 +6,12 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::super::super::core::{InfoQuery, StreamReply, StreamRequest};
-use super::super::super::types::{ApiError, Storage};
-use super::super::response::{AccountInfo, AccountShown, ApiStats, Paged, RawStreamListPage};
+use super::super::super::limits::{AccountLimits, AccountTiers, replicas, reservation, tier_name};
+use super::super::super::types::{ApiError, Storage, StreamConfig};
+use super::super::super::usage::{Held, HeldByTier};
+use super::super::response::{
+    AccountInfo, AccountShown, ApiStats, Paged, RawStreamListPage, TierInfo,
+};
 use super::streams::{LIST_PAGE, in_list, matching};
 use super::{Answer, Context, answer, at_most};
 
@@ -23,11 +27,17 @@ pub(crate) struct Usage {
     consumers: u64,
     api_total: u64,
     api_errors: u64,
+    /// The same of its streams with so many replicas.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    tiers: BTreeMap<usize, Usage>,
 }
 
 impl Usage {
     /// And what another server has.
     pub(crate) fn add(&mut self, other: &Self) {
+        for (replicas, more) in &other.tiers {
+            self.tiers.entry(*replicas).or_default().add(more);
+        }
         for (own, more) in [
             (&mut self.memory, other.memory),
             (&mut self.storage, other.storage),
@@ -46,16 +56,24 @@ impl Usage {
 /// What the account uses in the streams that this server leads. What they hold, in memory and on disk, counts led from here or not: every replica does.
 pub(crate) fn usage(
     context: &Context<'_>,
-    (memory, storage): (u64, u64),
+    held: HeldByTier,
     leads: impl Fn(&str) -> bool,
 ) -> Usage {
     let (api_total, api_errors) = context.account.api.get();
-    let mut usage = Usage {
+    let of = |(memory, storage): Held| Usage {
         memory,
         storage,
+        ..Usage::default()
+    };
+    let mut usage = Usage {
         api_total,
         api_errors,
-        ..Usage::default()
+        tiers: held
+            .tiers
+            .into_iter()
+            .map(|(at, held)| (at, of(held)))
+            .collect(),
+        ..of(held.all)
     };
     let led = context.account.all();
     let pending: Vec<_> = led
@@ -66,17 +84,74 @@ pub(crate) fn usage(
     for pending in pending {
         // A stream that has gone meanwhile uses nothing.
         if let StreamReply::Info { info, .. } = pending.wait() {
-            let reserved = super::super::super::limits::reservation(&info.config);
-            usage.streams += 1;
-            usage.consumers += info.state.all_consumers();
-            let all = match info.config.storage {
-                Storage::File => &mut usage.reserved_storage,
-                Storage::Memory => &mut usage.reserved_memory,
-            };
-            *all = all.saturating_add(reserved);
+            let consumers = info.state.all_consumers();
+            usage.count(&info.config, consumers);
+            let tier = usage.tiers.entry(replicas(&info.config)).or_default();
+            tier.count(&info.config, consumers);
         }
     }
     usage
+}
+
+impl Usage {
+    fn count(&mut self, config: &StreamConfig, consumers: u64) {
+        self.streams += 1;
+        self.consumers += consumers;
+        let reserved = match config.storage {
+            Storage::File => &mut self.reserved_storage,
+            Storage::Memory => &mut self.reserved_memory,
+        };
+        *reserved = reserved.saturating_add(reservation(config));
+    }
+
+    /// As the API shows it to an account that may use so much: its tiers where it has them, and others that hold something.
+    pub(crate) fn shown(&self, limits: &AccountTiers, domain: &str, api: ApiStats) -> AccountInfo {
+        let mut tiers = BTreeMap::new();
+        if limits.all.is_none() {
+            let unused = limits
+                .tiers
+                .keys()
+                .map(|replicas| (*replicas, Self::default()));
+            let mut used: BTreeMap<usize, Self> = unused.collect();
+            let known = |used: &(&usize, &Self)| {
+                limits.tiers.contains_key(used.0) || *used.1 != Self::default()
+            };
+            used.extend(
+                self.tiers
+                    .iter()
+                    .filter(known)
+                    .map(|(at, it)| (*at, it.clone())),
+            );
+            tiers = used
+                .into_iter()
+                .map(|(replicas, usage)| {
+                    let limits = limits.tiers.get(&replicas).copied();
+                    let tier = TierInfo {
+                        memory: usage.memory,
+                        storage: usage.storage,
+                        reserved_memory: usage.reserved_memory,
+                        reserved_storage: usage.reserved_storage,
+                        streams: usage.streams,
+                        consumers: usage.consumers,
+                        limits: limits.unwrap_or(AccountLimits::NONE_SHOWN),
+                    };
+                    (tier_name(replicas), tier)
+                })
+                .collect();
+        }
+        AccountInfo {
+            memory: self.memory,
+            storage: self.storage,
+            reserved_memory: self.reserved_memory,
+            reserved_storage: self.reserved_storage,
+            streams: self.streams,
+            consumers: self.consumers,
+            limits: limits.all.unwrap_or(AccountLimits::NONE_SHOWN),
+            domain: domain.to_owned(),
+            api,
+            tiers,
+        }
+    }
 }
 
 /// The streams that this server leads, as they stand in a list.
@@ -156,18 +231,9 @@ pub(crate) fn account_info(context: &Context<'_>, usage: &Usage) -> Answer {
     answer(info(context, usage))
 }
 
-fn info(context: &Context<'_>, usage: &Usage) -> Result<AccountShown, ApiError> {
+pub(super) fn info(context: &Context<'_>, usage: &Usage) -> Result<AccountShown, ApiError> {
     context.check_level()?;
-    let info = AccountInfo {
-        memory: usage.memory,
-        storage: usage.storage,
-        reserved_memory: usage.reserved_memory,
-        reserved_storage: usage.reserved_storage,
-        streams: usage.streams,
-        consumers: usage.consumers,
-        limits: context.account.limits(),
-        domain: context.server.domain.clone(),
-        api: ApiStats::new(usage.api_total, usage.api_errors, 0),
-    };
+    let api = ApiStats::new(usage.api_total, usage.api_errors, 0);
+    let info = usage.shown(&context.account.tiers(), &context.server.domain, api);
     Ok(AccountShown { info: Some(info) })
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::super::super::core::{InfoQuery, StreamCore, StreamReply, StreamRequest};
-use super::super::super::limits::{AccountLimits, reservation};
+use super::super::super::limits::{AccountLimits, Tier, consumer_replicas, replicas, reservation};
 use super::super::super::registry::{AccountStreams, Stream};
 use super::super::super::types::{
     ApiError, ClusterInfo, ErrorCode, StreamConfig, StreamInfo, decode_optional, is_empty_request,
@@ -40,10 +40,11 @@ pub(super) fn create(context: &Context<'_>, name: &str) -> Result<StreamCreated,
     config.set_stored_metadata();
     check_stream_creation(name, &config)?;
     let _change = account.change.lock();
-    let limits = account.limits();
-    check_stream_count(account, &limits, name)?;
-    check_resources(context, &limits, &config, reservation(&config))?;
-    let rules = context.rules(&limits, request.pedantic);
+    let tiers = account.tiers();
+    let (limits, tier) = tiers.select(replicas(&config))?;
+    check_stream_count(account, limits, tier, name)?;
+    check_resources(context, limits, tier, &config, reservation(&config))?;
+    let rules = context.rules(limits, request.pedantic);
     let config = check_stream(config, &rules)?;
     let mut config = check_origins(config, &find_in(account), &rules)?;
     if config.num_replicas > 1 {
@@ -88,13 +89,10 @@ fn find_in(account: &AccountStreams) -> impl Fn(&str) -> Option<StreamConfig> {
 fn check_stream_count(
     account: &AccountStreams,
     limits: &AccountLimits,
+    tier: Tier,
     name: &str,
 ) -> Result<(), ApiError> {
-    let others = account
-        .all()
-        .iter()
-        .filter(|stream| stream.name != name)
-        .count();
+    let others = account.others(tier, name);
     match usize::try_from(limits.max_streams) {
         Ok(limit) if limit > 0 && others >= limit => Err(ErrorCode::MaximumStreamsLimit.into()),
         _ => Ok(()),
@@ -106,6 +104,7 @@ fn check_stream_count(
 fn check_resources(
     context: &Context<'_>,
     limits: &AccountLimits,
+    tier: Tier,
     config: &StreamConfig,
     more_bytes: u64,
 ) -> Result<(), ApiError> {
@@ -116,7 +115,8 @@ fn check_resources(
         super::super::super::types::Storage::File => ErrorCode::StorageResourcesExceeded,
         super::super::super::types::Storage::Memory => ErrorCode::MemoryResourcesExceeded,
     };
-    let reserved = context.account.reserved(config.storage, Some(&config.name));
+    let except = Some(config.name.as_str());
+    let reserved = context.account.reserved(tier, config.storage, except);
     if let Some(limit) = limits.bytes_max(config.storage) {
         // A stream without a limit of its own needs room for something at least.
         let wanted = reservation(config).max(u64::from(config.max_bytes < 0));
@@ -161,8 +161,9 @@ pub(super) fn update(context: &Context<'_>, name: &str) -> Result<StreamUpdated,
         });
     }
     let _change = account.change.lock();
-    let limits = account.limits();
-    let mut config = check_stream(request.config, &context.rules(&limits, request.pedantic))?;
+    let tiers = account.tiers();
+    let (limits, tier) = tiers.select(replicas(&request.config))?;
+    let mut config = check_stream(request.config, &context.rules(limits, request.pedantic))?;
     if config.name != name {
         return Err(ErrorCode::StreamMismatch.into());
     }
@@ -170,15 +171,15 @@ pub(super) fn update(context: &Context<'_>, name: &str) -> Result<StreamUpdated,
     config.set_stored_metadata();
     let old = stream.config();
     // What the first check switched on may break a rule that stands before it.
-    let config = check_stream(config, &context.rules(&limits, request.pedantic))?;
+    let config = check_stream(config, &context.rules(limits, request.pedantic))?;
     let config = check_update(&old, config)?;
-    let rules = context.rules(&limits, request.pedantic);
+    let rules = context.rules(limits, request.pedantic);
     let config = check_origins(config, &find_in(account), &rules)?;
     if config.num_replicas > 1 {
         return Err(ErrorCode::StreamReplicasNotSupported.into());
     }
     let more_bytes = reservation(&config).saturating_sub(reservation(&old));
-    check_resources(context, &limits, &config, more_bytes)?;
+    check_resources(context, limits, tier, &config, more_bytes)?;
     let _consumers = stream.change.lock();
     check_consumer_limits(&stream, &old, &config)?;
     check_overlap(account, &config)?;
@@ -397,9 +398,10 @@ pub(crate) fn check_room_for(
     config: &StreamConfig,
 ) -> Result<(), ApiError> {
     let context = context_of(server, account);
-    let limits = account.limits();
-    check_stream_count(account, &limits, &config.name)?;
-    check_resources(&context, &limits, config, reservation(config))?;
+    let tiers = account.tiers();
+    let (limits, tier) = tiers.select(replicas(config))?;
+    check_stream_count(account, limits, tier, &config.name)?;
+    check_resources(&context, limits, tier, config, reservation(config))?;
     check_overlap(account, config)
 }
 
@@ -410,9 +412,10 @@ pub(crate) fn refuse_unfit_consumers(
     core: &StreamCore,
 ) -> Result<(), ApiError> {
     let context = context_of(server, account);
-    let limits = account.limits();
-    let rules = context.rules(&limits, false);
+    let tiers = account.tiers();
     for (name, config) in core.consumer_configs() {
+        let (limits, _) = tiers.select(consumer_replicas(config, core.config()))?;
+        let rules = context.rules(limits, false);
         if let Err(error) = check_consumer(config.clone(), core.config(), &rules) {
             let reason = error.description;
             let restored = format_args!("error restoring consumer [{name:?}]: {reason}");

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::*;
 use crate::jetstream::core::{ConsumerAction, StreamRequest};
-use crate::jetstream::limits::AccountLimits;
+use crate::jetstream::limits::{AccountLimits, AccountTiers};
 use crate::jetstream::registry::{Found, StreamPort};
 use crate::jetstream::types::{ConsumerInfo, SequenceInfo, Storage, StreamInfo, StreamState};
 
@@ -211,7 +211,7 @@ impl Api {
                 is_disabled: AtomicBool::new(false),
                 now: || Time::from_nanoseconds(1_000_000_000),
             },
-            account: AccountStreams::new("$G", limits),
+            account: AccountStreams::new("$G", AccountTiers::of_all(limits)),
         }
     }
 

@@ -3,7 +3,8 @@
 use super::{Decision, Desk};
 use crate::jetstream::api::validate::{check_consumer, check_consumer_update, filters_collide};
 use crate::jetstream::core::ConsumerAction;
-use crate::jetstream::meta::assignment::{StreamAssignment, consumer_replicas, replicas};
+use crate::jetstream::limits::{consumer_replicas, replicas};
+use crate::jetstream::meta::assignment::StreamAssignment;
 use crate::jetstream::meta::command::Command;
 use crate::jetstream::meta::peer::is_online;
 use crate::jetstream::types::{

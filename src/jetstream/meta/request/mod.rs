@@ -18,9 +18,8 @@ use super::command::Command;
 use super::peer::Sightings;
 use super::placement::PlacementRules;
 use super::state::Meta;
-use super::tiers::AccountTiers;
 use crate::jetstream::api::validate::{Adjust, Rules};
-use crate::jetstream::limits::{AccountLimits, ServerLimits};
+use crate::jetstream::limits::{AccountLimits, AccountTiers, ServerLimits};
 use crate::jetstream::types::{ApiError, ErrorCode, Storage, Time};
 
 /// What a decision may rest on.

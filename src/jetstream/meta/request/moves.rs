@@ -4,7 +4,8 @@ use serde::Deserialize;
 
 use super::stream::progress;
 use super::{Decision, Desk};
-use crate::jetstream::meta::assignment::{ChangeKind, replicas};
+use crate::jetstream::limits::replicas;
+use crate::jetstream::meta::assignment::ChangeKind;
 use crate::jetstream::meta::command::{Command, NewMembers};
 use crate::jetstream::meta::placement::{Wish, place};
 use crate::jetstream::types::{ApiError, ErrorCode, Placement, encode};

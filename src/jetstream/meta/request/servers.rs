@@ -5,7 +5,8 @@ use std::collections::BTreeSet;
 use serde::Deserialize;
 
 use super::{Decision, Desk};
-use crate::jetstream::meta::assignment::{ChangeKind, StreamAssignment, StreamRef, replicas};
+use crate::jetstream::limits::replicas;
+use crate::jetstream::meta::assignment::{ChangeKind, StreamAssignment, StreamRef};
 use crate::jetstream::meta::command::{Command, NewMembers};
 use crate::jetstream::meta::peer::{Peer, Sightings, is_online};
 use crate::jetstream::meta::placement::{PlacementRules, Wish, place};

@@ -4,7 +4,8 @@ use super::{Decision, Desk};
 use crate::jetstream::api::validate::{
     check_origins, check_stream, check_stream_creation, check_update,
 };
-use crate::jetstream::meta::assignment::{ChangeKind, StreamAssignment, replicas};
+use crate::jetstream::limits::replicas;
+use crate::jetstream::meta::assignment::{ChangeKind, StreamAssignment};
 use crate::jetstream::meta::command::{Command, NewMembers};
 use crate::jetstream::meta::peer::is_online;
 use crate::jetstream::meta::placement::{NoPlace, Wish, place};

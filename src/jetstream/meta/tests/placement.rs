@@ -1,6 +1,7 @@
 //! Where streams are put.
 
 use super::*;
+use crate::jetstream::limits::replicas;
 use crate::jetstream::types::{ApiError, Placement};
 
 const RULES: PlacementRules<'static> = PlacementRules {

@@ -5,7 +5,7 @@ use super::request::servers::{self, RemoveRequest};
 use super::request::{Decision, Desk, consumer, stream};
 use super::*;
 use crate::jetstream::core::ConsumerAction;
-use crate::jetstream::limits::{AccountLimits, ServerLimits};
+use crate::jetstream::limits::{AccountLimits, AccountTiers, ServerLimits, Tier};
 use crate::jetstream::types::{ApiError, PeerId, Placement, Retention};
 
 /// A cluster, and what its leader knows.
@@ -212,7 +212,7 @@ fn tiers_count_streams_of_their_own_number_of_replicas() {
     };
     office.tiers = AccountTiers {
         all: None,
-        tiers: [("R1".to_owned(), limits), ("R3".to_owned(), limits)].into(),
+        tiers: [(1, limits), (3, limits)].into(),
     };
     let sized = |name: &str, replicas| StreamConfig {
         max_bytes: 50,

@@ -4,7 +4,7 @@
 //! count on it and what it has is never behind, and is a stream to nobody. Whatever follows from the state and does not need the account is done meanwhile: replicas
 //! are begun, and those that were released are removed.
 
-use super::super::super::limits::AccountLimits;
+use super::super::super::limits::AccountTiers;
 use super::super::super::meta::{Action, Form, Meta, StreamRef};
 use super::{Follower, Here, Kind, found_in};
 
@@ -41,7 +41,7 @@ impl Follower {
     }
 
     /// An account has JetStream from now on, with all that is here of it.
-    pub fn give_to(&self, name: &str, limits: AccountLimits) {
+    pub fn give_to(&self, name: &str, limits: AccountTiers) {
         let mut here = self.here.lock();
         let account = self.accounts.enable(name, limits);
         for stream in self.streams.run_parked(name) {
