@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use parking_lot::{Mutex, RwLock};
 
-use super::limits::AccountTiers;
+use super::limits::{AccountLimits, AccountTiers};
 use super::registry::{AccountStreams, Found};
 
 /// All of them, by name.
@@ -81,7 +81,7 @@ impl Accounts {
     pub(crate) fn take_unlisted(&self) -> Vec<AccountStreams> {
         let mut unlisted = self.unlisted.lock();
         let streams = unlisted.iter_mut().map(|(name, all)| {
-            let account = AccountStreams::new(name, AccountTiers::default());
+            let account = AccountStreams::new(name, AccountTiers::of_all(AccountLimits::UNLIMITED));
             let runs = |found: &mut Found| matches!(found, Found::Running(_));
             for found in all.extract_if(.., runs) {
                 account.found(found);
