@@ -127,6 +127,10 @@ async fn where_limits_are_by_tier_streams_with_as_many_replicas_share_one_and_it
         let stored = publish_much(&client, "ONE").await;
         assert_eq!(stored["seq"], count, "{stored}");
     }
+    // A consumer counts with those that have as many replicas as it has itself.
+    let consumer =
+        json!({"stream_name": "THREE", "config": {"durable_name": "c", "num_replicas": 1}});
+    api(&client, "CONSUMER.DURABLE.CREATE.THREE.c", consumer).await;
     let info = eventually_async("what is used is known everywhere", async || {
         let info = api(&client, "INFO", Value::Null).await;
         let is_about = |tier: &str, bytes: u64| {
@@ -135,7 +139,8 @@ async fn where_limits_are_by_tier_streams_with_as_many_replicas_share_one_and_it
         };
         // Some more may have been taken before all had heard of the second.
         let three = (2..6).any(|count| is_about("R3", count * 300_000));
-        (is_about("R1", 300_000) && three).then_some(info)
+        let is_counted = info["tiers"]["R1"]["consumers"] == 1;
+        (is_about("R1", 300_000) && three && is_counted).then_some(info)
     })
     .await;
     assert_eq!(info["limits"]["max_storage"], 0, "{info}");
@@ -146,6 +151,11 @@ async fn where_limits_are_by_tier_streams_with_as_many_replicas_share_one_and_it
         (&tiers["R1"]["streams"], &tiers["R3"]["streams"]),
         (&json!(1), &json!(1))
     );
+    assert_eq!(
+        (&info["streams"], &info["consumers"]),
+        (&json!(2), &json!(1))
+    );
+    assert_eq!(tiers["R3"]["consumers"], 0);
     assert_eq!(
         tiers.as_object().map(|tiers| tiers.len()),
         Some(2),

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use super::core::BatchLimits;
-use super::types::{ApiError, ConsumerConfig, ErrorCode, Retention, Storage, StreamConfig};
+use super::types::{ApiError, ErrorCode, Storage, StreamConfig};
 
 /// What one account may use; `-1` is no limit. Serialises as the API shows it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -117,21 +117,6 @@ impl AccountTiers {
     }
 }
 
-/// How many replicas a stream is to have: one where it says none.
-pub fn replicas(config: &StreamConfig) -> usize {
-    usize::try_from(config.num_replicas).unwrap_or(1).max(1)
-}
-
-/// How many replicas a consumer counts as.
-pub fn consumer_replicas(config: &ConsumerConfig, stream: &StreamConfig) -> usize {
-    let of_stream = replicas(stream);
-    match usize::try_from(config.num_replicas).unwrap_or(0) {
-        0 if !config.is_durable() && stream.retention == Retention::Limits => 1,
-        0 => of_stream,
-        asked => asked.min(of_stream),
-    }
-}
-
 /// What the API calls the tier of streams with so many replicas.
 pub fn tier_name(replicas: usize) -> String {
     format!("R{replicas}")
@@ -142,14 +127,14 @@ impl Tier {
     pub fn holds(self, config: &StreamConfig) -> bool {
         match self {
             Self::All => true,
-            Self::Replicas(count) => replicas(config) == count,
+            Self::Replicas(count) => config.replicas() == count,
         }
     }
 
     /// What a stream that may hold so many bytes counts as.
     pub fn footprint(self, config: &StreamConfig, bytes: u64) -> u64 {
         match self {
-            Self::All => bytes.saturating_mul(replicas(config) as u64),
+            Self::All => bytes.saturating_mul(config.replicas() as u64),
             Self::Replicas(_) => bytes,
         }
     }

@@ -1,5 +1,7 @@
 //! What is asked of a stream, and what it answers: plain values, no JSON, no broker.
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
 use storage::store::Message;
 
@@ -45,6 +47,8 @@ pub enum StreamRequest {
         /// How many to answer at most.
         limit: usize,
     },
+    /// How many consumers there are, direct ones too.
+    ConsumerCounts,
     /// Stop deliveries until a time, or resume them.
     ConsumerPause {
         /// Its name.
@@ -88,6 +92,7 @@ impl StreamRequest {
                 | Self::Get(_)
                 | Self::ConsumerInfo { .. }
                 | Self::ConsumerNames
+                | Self::ConsumerCounts
                 | Self::Outline
                 | Self::Messages { .. }
                 | Self::ConsumerInfos { .. }
@@ -214,6 +219,8 @@ pub enum StreamReply {
         /// How many there are in all.
         total: usize,
     },
+    /// To [`StreamRequest::ConsumerCounts`]: by how many replicas they count as.
+    ConsumerCounts(BTreeMap<usize, u64>),
     /// To [`StreamRequest::ConsumerPause`].
     Paused {
         /// Until when, if still to come.

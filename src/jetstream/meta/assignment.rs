@@ -7,7 +7,6 @@ use raft::group::{GroupNumber, Member};
 use raft::types::NodeId;
 use serde::de::DeserializeOwned;
 
-use crate::jetstream::limits::{consumer_replicas, replicas};
 use crate::jetstream::types::{
     ConsumerConfig, StreamConfig, Strictness, Time, decode, encode, unsupported,
 };
@@ -172,7 +171,7 @@ impl StreamAssignment {
 
     /// How many replicas it is to have.
     pub fn replicas(&self) -> usize {
-        replicas(self.config())
+        self.config().replicas()
     }
 }
 
@@ -200,7 +199,7 @@ impl ConsumerAssignment {
 
     /// How many replicas it says it has. They are those of its stream; the number is what was asked for.
     pub fn replicas(&self, stream: &StreamConfig) -> usize {
-        consumer_replicas(self.config(), stream)
+        self.config().replicas_on(stream)
     }
 }
 

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::peer::{Peer, Sighting, Sightings, is_online};
 use super::state::Meta;
-use crate::jetstream::limits::{replicas, reservation};
+use crate::jetstream::limits::reservation;
 use crate::jetstream::types::{ApiError, ErrorCode, Storage, StreamConfig};
 
 /// A server with this tag takes no replicas.
@@ -323,7 +323,7 @@ impl Candidates<'_> {
             let room = Reverse(found.available);
             (!found.online, room, found.streams)
         });
-        if replicas(self.wish.config) > 1 {
+        if self.wish.config.replicas() > 1 {
             self.found
                 .sort_by_key(|found| (!found.online, found.replicated));
         }

@@ -1,7 +1,7 @@
 //! What accounts use, as of the assignments, beside what they may use.
 
 use super::state::Meta;
-use crate::jetstream::limits::{AccountTiers, Tier, replicas, reservation};
+use crate::jetstream::limits::{AccountTiers, Tier, reservation};
 use crate::jetstream::types::{ApiError, ErrorCode, Storage, StreamConfig};
 
 /// What an account uses of a tier.
@@ -44,7 +44,7 @@ pub(super) fn check_stream_limits(
     tiers: &AccountTiers,
     config: &StreamConfig,
 ) -> Result<(), ApiError> {
-    let (limits, tier) = tiers.select(replicas(config))?;
+    let (limits, tier) = tiers.select(config.replicas())?;
     let usage = meta.usage(account, tier, Some(&config.name));
     if usize::try_from(limits.max_streams).is_ok_and(|max| max > 0 && usage.streams >= max) {
         return Err(ErrorCode::MaximumStreamsLimit.into());

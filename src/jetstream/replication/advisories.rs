@@ -16,7 +16,6 @@ use super::super::advisory::cluster::{
 };
 use super::super::api::now;
 use super::super::core::{StreamReply, StreamRequest};
-use super::super::limits::consumer_replicas;
 use super::super::meta::Meta;
 use super::super::shard::Streams;
 use super::super::types::{PeerId, PeerInfo};
@@ -156,7 +155,7 @@ impl Advisories {
         };
         let replicated = infos
             .into_iter()
-            .filter(|info| consumer_replicas(&info.config, config) > 1);
+            .filter(|info| info.config.replicas_on(config) > 1);
         replicated.map(|info| info.name).collect()
     }
 

@@ -446,7 +446,14 @@ impl Directory for View {
         }
         match operation {
             Operation::StreamList => shares::list_page(&context, streams, &offline),
-            _ => shares::account_info(&context, &usage),
+            _ => {
+                // Every server knows all streams; a new one may have no leader yet that could count it.
+                let meta = self.machine.meta();
+                for (_, stream) in meta.streams(&carried.account) {
+                    usage.count_stream(stream.config());
+                }
+                shares::account_info(&context, &usage)
+            }
         }
     }
 

@@ -30,7 +30,7 @@ use crate::jetstream::advisory::StreamAction;
 use crate::jetstream::archive;
 use crate::jetstream::core::{AckNames, BatchQuota, StreamCore, StreamTerms, VolatileConsumers};
 use crate::jetstream::intake;
-use crate::jetstream::limits::{AccountTiers, replicas, reservation};
+use crate::jetstream::limits::{AccountTiers, reservation};
 use crate::jetstream::log::{InstantLog, Log};
 use crate::jetstream::registry::{AccountStreams, Found, Stream};
 use crate::jetstream::runtime::{Backend, Setup, StartError};
@@ -186,7 +186,7 @@ impl Streams {
     /// Counts what a stream of an account holds.
     pub(crate) fn meter(&self, account: &str, config: &StreamConfig) -> Meter {
         let in_account = self.usage_of(account);
-        let meter = Meter::new(&self.usage, &in_account, config.storage, replicas(config));
+        let meter = Meter::new(&self.usage, &in_account, config.storage, config.replicas());
         meter.under(&self.terms)
     }
 

@@ -23,7 +23,6 @@ use crate::jetstream::core::{
     StreamRequest, World,
 };
 use crate::jetstream::intake::{self, Intake, Purpose};
-use crate::jetstream::limits::replicas;
 use crate::jetstream::log::{Checkpoint, Entry, Log, LogError, Pressure};
 use crate::jetstream::types::{ApiError, ErrorCode, Time};
 use crate::jetstream::usage::Meter;
@@ -485,7 +484,7 @@ impl Slot {
 
     /// Carries out what the core wants done in the world.
     pub(super) fn carry_out(&mut self, broker: &Broker, cache: &mut PublishCache, now_ns: i64) {
-        let replicas = replicas(self.core.config());
+        let replicas = self.core.config().replicas();
         self.meter.note(self.core.store().state().bytes, replicas);
         self.look_for_damage();
         self.replica_changed();

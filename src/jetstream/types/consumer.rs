@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::stream::{Retention, StreamConfig};
 use super::{Time, is_false, is_zero};
 
 /// Where a new consumer starts.
@@ -188,6 +189,16 @@ impl ConsumerConfig {
     /// Whether it outlives its clients.
     pub fn is_durable(&self) -> bool {
         !self.durable_name.is_empty()
+    }
+
+    /// How many replicas it counts as, on such a stream.
+    pub fn replicas_on(&self, stream: &StreamConfig) -> usize {
+        let of_stream = stream.replicas();
+        match usize::try_from(self.num_replicas).unwrap_or(0) {
+            0 if !self.is_durable() && stream.retention == Retention::Limits => 1,
+            0 => of_stream,
+            asked => asked.min(of_stream),
+        }
     }
 
     /// All filters, however they were given; none means every message.

@@ -51,16 +51,6 @@ pub struct StreamState {
     pub lost: Option<LostStreamData>,
     /// Consumers.
     pub consumer_count: u64,
-    /// Consumers that mirrors and sources of other streams have made; not shown, and counted for the account.
-    #[serde(skip)]
-    pub direct_consumers: u64,
-}
-
-impl StreamState {
-    /// All consumers, as an account is charged for them.
-    pub fn all_consumers(&self) -> u64 {
-        self.consumer_count + self.direct_consumers
-    }
 }
 
 /// How far a mirror or source has come.

@@ -264,6 +264,13 @@ pub struct StreamConfig {
     pub metadata: BTreeMap<String, String>,
 }
 
+impl StreamConfig {
+    /// How many replicas it is to have: one where it says none.
+    pub fn replicas(&self) -> usize {
+        usize::try_from(self.num_replicas).unwrap_or(1).max(1)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::{Strictness, decode, encode};

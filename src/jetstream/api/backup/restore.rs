@@ -18,7 +18,6 @@ use crate::jetstream::api::route::Operation;
 use crate::jetstream::api::validate::{check_stream, has_path_separators};
 use crate::jetstream::archive::{ArchiveError, ArchiveReader, StreamMeta};
 use crate::jetstream::id;
-use crate::jetstream::limits::replicas;
 use crate::jetstream::registry::{AccountStreams, Stream};
 use crate::jetstream::types::{
     ApiError, ErrorCode, Storage, StreamConfig, decode, is_empty_request,
@@ -75,7 +74,7 @@ fn wanted(context: &Context<'_>, name: &str) -> Result<StreamConfig, ApiError> {
     }
     config.set_stored_metadata();
     let tiers = context.account.tiers();
-    let (limits, _) = tiers.select(replicas(&config))?;
+    let (limits, _) = tiers.select(config.replicas())?;
     let config = check_stream(config, &context.rules(limits, false))?;
     if config.storage == Storage::Memory {
         return Err(ErrorCode::StreamRestore.with("a stream in memory cannot be restored"));
@@ -230,7 +229,7 @@ fn take(target: &Target, reader: &mut FeedReader<'_>) -> Result<Arc<Stream>, Bro
 fn room_for(target: &Target) -> u64 {
     let storage = target.config.storage;
     let tiers = target.account.tiers();
-    let limits = tiers.select(replicas(&target.config)).ok();
+    let limits = tiers.select(target.config.replicas()).ok();
     let of_account = limits.and_then(|(limits, _)| limits.bytes_max(storage));
     let of_account = of_account.unwrap_or(u64::MAX);
     let of_server = target.server.maker.unreserved(storage);

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 
 use super::super::super::core::{InfoQuery, StreamReply, StreamRequest};
-use super::super::super::limits::replicas;
 use super::super::super::types::{ApiError, Storage};
 use super::super::super::usage::HeldByTier;
 use super::super::response::AccountShown;
@@ -11,7 +10,11 @@ use super::{Context, shares};
 
 pub(super) fn info(context: &Context<'_>) -> Result<AccountShown, ApiError> {
     context.check_level()?;
-    shares::info(context, &shares::usage(context, held(context), |_| true))
+    let mut usage = shares::usage(context, held(context), |_| true);
+    for stream in context.account.all() {
+        usage.count_stream(&stream.config());
+    }
+    shares::info(context, &usage)
 }
 
 /// What its streams hold, as they say themselves.
@@ -31,7 +34,7 @@ fn held(context: &Context<'_>) -> HeldByTier {
             };
             all.add(&HeldByTier {
                 all: held,
-                tiers: BTreeMap::from([(replicas(&info.config), held)]),
+                tiers: BTreeMap::from([(info.config.replicas(), held)]),
             });
         }
     }

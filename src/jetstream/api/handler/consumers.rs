@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 
 use super::super::super::core::{ConsumerCreate, StreamReply, StreamRequest};
 use super::super::super::id;
-use super::super::super::limits::consumer_replicas;
 use super::super::super::registry::Stream;
 use super::super::super::types::{
     AckPolicy, ApiError, ConsumerConfig, ConsumerInfo, ErrorCode, Retention, Strictness, decode,
@@ -67,7 +66,7 @@ pub(super) fn create(
     let is_renewed = config.sourcing && existing.is_some();
     config.set_stored_metadata();
     let tiers = context.account.tiers();
-    let (limits, _) = tiers.select(consumer_replicas(&config, &stream.config()))?;
+    let (limits, _) = tiers.select(config.replicas_on(&stream.config()))?;
     let rules = context.rules(limits, pedantic);
     let mut config = check_consumer(config, &stream.config(), &rules)?;
     if let Some(existing) = &existing {

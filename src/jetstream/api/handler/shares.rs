@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::super::super::core::{InfoQuery, StreamReply, StreamRequest};
-use super::super::super::limits::{AccountLimits, AccountTiers, replicas, reservation, tier_name};
+use super::super::super::limits::{AccountLimits, AccountTiers, reservation, tier_name};
 use super::super::super::types::{ApiError, Storage, StreamConfig};
 use super::super::super::usage::{Held, HeldByTier};
 use super::super::response::{
@@ -53,7 +53,7 @@ impl Usage {
     }
 }
 
-/// What the account uses in the streams that this server leads. What they hold, in memory and on disk, counts led from here or not: every replica does.
+/// What the account holds here, in memory and on disk, and the consumers of the streams that this server leads. What streams hold counts led from here or not: every replica does.
 pub(crate) fn usage(
     context: &Context<'_>,
     held: HeldByTier,
@@ -79,24 +79,32 @@ pub(crate) fn usage(
     let pending: Vec<_> = led
         .iter()
         .filter(|stream| leads(&stream.name))
-        .map(|stream| stream.start(StreamRequest::Info(InfoQuery::default())))
+        .map(|stream| stream.start(StreamRequest::ConsumerCounts))
         .collect();
     for pending in pending {
-        // A stream that has gone meanwhile uses nothing.
-        if let StreamReply::Info { info, .. } = pending.wait() {
-            let consumers = info.state.all_consumers();
-            usage.count(&info.config, consumers);
-            let tier = usage.tiers.entry(replicas(&info.config)).or_default();
-            tier.count(&info.config, consumers);
+        // A stream that has gone meanwhile has none.
+        if let StreamReply::ConsumerCounts(counts) = pending.wait() {
+            for (replicas, consumers) in counts {
+                usage.consumers += consumers;
+                usage.tiers.entry(replicas).or_default().consumers += consumers;
+            }
         }
     }
     usage
 }
 
 impl Usage {
-    fn count(&mut self, config: &StreamConfig, consumers: u64) {
+    /// And a stream of the account, wherever it is led.
+    pub(crate) fn count_stream(&mut self, config: &StreamConfig) {
+        self.count(config);
+        self.tiers
+            .entry(config.replicas())
+            .or_default()
+            .count(config);
+    }
+
+    fn count(&mut self, config: &StreamConfig) {
         self.streams += 1;
-        self.consumers += consumers;
         let reserved = match config.storage {
             Storage::File => &mut self.reserved_storage,
             Storage::Memory => &mut self.reserved_memory,

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::super::super::core::{InfoQuery, StreamCore, StreamReply, StreamRequest};
-use super::super::super::limits::{AccountLimits, Tier, consumer_replicas, replicas, reservation};
+use super::super::super::limits::{AccountLimits, Tier, reservation};
 use super::super::super::registry::{AccountStreams, Stream};
 use super::super::super::types::{
     ApiError, ClusterInfo, ErrorCode, StreamConfig, StreamInfo, decode_optional, is_empty_request,
@@ -41,7 +41,7 @@ pub(super) fn create(context: &Context<'_>, name: &str) -> Result<StreamCreated,
     check_stream_creation(name, &config)?;
     let _change = account.change.lock();
     let tiers = account.tiers();
-    let (limits, tier) = tiers.select(replicas(&config))?;
+    let (limits, tier) = tiers.select(config.replicas())?;
     check_stream_count(account, limits, tier, name)?;
     check_resources(context, limits, tier, &config, reservation(&config))?;
     let rules = context.rules(limits, request.pedantic);
@@ -162,7 +162,7 @@ pub(super) fn update(context: &Context<'_>, name: &str) -> Result<StreamUpdated,
     }
     let _change = account.change.lock();
     let tiers = account.tiers();
-    let (limits, tier) = tiers.select(replicas(&request.config))?;
+    let (limits, tier) = tiers.select(request.config.replicas())?;
     let mut config = check_stream(request.config, &context.rules(limits, request.pedantic))?;
     if config.name != name {
         return Err(ErrorCode::StreamMismatch.into());
@@ -399,7 +399,7 @@ pub(crate) fn check_room_for(
 ) -> Result<(), ApiError> {
     let context = context_of(server, account);
     let tiers = account.tiers();
-    let (limits, tier) = tiers.select(replicas(config))?;
+    let (limits, tier) = tiers.select(config.replicas())?;
     check_stream_count(account, limits, tier, &config.name)?;
     check_resources(&context, limits, tier, config, reservation(config))?;
     check_overlap(account, config)
@@ -414,7 +414,7 @@ pub(crate) fn refuse_unfit_consumers(
     let context = context_of(server, account);
     let tiers = account.tiers();
     for (name, config) in core.consumer_configs() {
-        let (limits, _) = tiers.select(consumer_replicas(config, core.config()))?;
+        let (limits, _) = tiers.select(config.replicas_on(core.config()))?;
         let rules = context.rules(limits, false);
         if let Err(error) = check_consumer(config.clone(), core.config(), &rules) {
             let reason = error.description;

@@ -1,5 +1,7 @@
 //! Management requests: what is answered from state, what becomes an entry.
 
+use std::collections::BTreeMap;
+
 use storage::filter::Filter;
 use storage::store::Message;
 
@@ -383,6 +385,14 @@ impl StreamCore {
             StreamRequest::ConsumerNames => {
                 StreamReply::ConsumerNames(self.listed().map(|one| one.name.clone()).collect())
             }
+            StreamRequest::ConsumerCounts => {
+                let mut counts = BTreeMap::new();
+                for consumer in self.consumers.values() {
+                    let replicas = consumer.config.replicas_on(&self.config);
+                    *counts.entry(replicas).or_default() += 1;
+                }
+                StreamReply::ConsumerCounts(counts)
+            }
             StreamRequest::ConsumerInfos { offset, limit } => StreamReply::ConsumerInfos {
                 infos: self
                     .listed()
@@ -441,7 +451,6 @@ impl StreamCore {
     /// What the stream is, and how many subjects match the query.
     pub fn info(&self, query: &InfoQuery, now_ns: i64) -> (StreamInfo, usize) {
         let state = self.store.state();
-        let direct_consumers = self.direct_consumers();
         let time = |time_ns: i64, known: bool| {
             if known {
                 Time::from_nanoseconds(time_ns)
@@ -459,8 +468,7 @@ impl StreamCore {
             num_subjects: state.subjects,
             num_deleted: state.deleted,
             lost: (state.lost > 0).then(|| self.lost(query)),
-            consumer_count: self.consumers.len() as u64 - direct_consumers,
-            direct_consumers,
+            consumer_count: self.consumers.len() as u64 - self.direct_consumers(),
             ..StreamState::default()
         };
         let mut total = 0;

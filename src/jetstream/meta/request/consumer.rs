@@ -3,7 +3,7 @@
 use super::{Decision, Desk};
 use crate::jetstream::api::validate::{check_consumer, check_consumer_update, filters_collide};
 use crate::jetstream::core::ConsumerAction;
-use crate::jetstream::limits::{consumer_replicas, replicas};
+
 use crate::jetstream::meta::assignment::StreamAssignment;
 use crate::jetstream::meta::command::Command;
 use crate::jetstream::meta::peer::is_online;
@@ -41,7 +41,7 @@ pub fn create(desk: &Desk<'_>, stream: &str, wanted: Wanted<'_>) -> Result<Decis
         config.pause_until = existing.config().pause_until;
     }
     config.set_stored_metadata();
-    let counted = consumer_replicas(&config, assignment.config());
+    let counted = config.replicas_on(assignment.config());
     let (limits, _) = desk.tiers.select(counted)?;
     let mut config = check_consumer(config, assignment.config(), &desk.rules(limits, pedantic))?;
     let of = desk.stream_ref(stream, assignment);
@@ -124,7 +124,7 @@ fn check_servers(
     let online = members
         .filter(|member| is_online(desk.sightings, &member.server))
         .count();
-    let all = replicas(stream.config());
+    let all = stream.config().replicas();
     let enough = online > counted / 2 && (counted >= all || online >= counted);
     match enough {
         true => Ok(()),

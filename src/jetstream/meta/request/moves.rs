@@ -4,7 +4,6 @@ use serde::Deserialize;
 
 use super::stream::progress;
 use super::{Decision, Desk};
-use crate::jetstream::limits::replicas;
 use crate::jetstream::meta::assignment::ChangeKind;
 use crate::jetstream::meta::command::{Command, NewMembers};
 use crate::jetstream::meta::placement::{Wish, place};
@@ -48,7 +47,7 @@ pub fn start(desk: &Desk<'_>, stream: &str, request: &MoveRequest) -> Result<Dec
     let mut config = assignment.config().clone();
     let placement = config.placement.get_or_insert_with(Placement::default);
     placement.tags.extend(request.tags.iter().cloned());
-    let count = replicas(&config);
+    let count = config.replicas();
     let wish = Wish {
         replicas: servers.len() + 1,
         cluster: &assignment.group.cluster,

@@ -5,7 +5,6 @@ use std::collections::BTreeSet;
 use serde::Deserialize;
 
 use super::{Decision, Desk};
-use crate::jetstream::limits::replicas;
 use crate::jetstream::meta::assignment::{ChangeKind, StreamAssignment, StreamRef};
 use crate::jetstream::meta::command::{Command, NewMembers};
 use crate::jetstream::meta::peer::{Peer, Sightings, is_online};
@@ -57,7 +56,7 @@ fn without(
         .cloned()
         .partition(|server| gone.contains(server));
     let wish = Wish {
-        replicas: servers.len().max(replicas(stream.config())),
+        replicas: servers.len().max(stream.config().replicas()),
         cluster: &stream.group.cluster,
         config: stream.config(),
         keep: &keep,
@@ -144,7 +143,7 @@ fn refill(
     seed: u64,
 ) -> Option<Command> {
     let keep = stream.group.servers();
-    let wanted = replicas(stream.config());
+    let wanted = stream.config().replicas();
     if keep.len() >= wanted || keep.is_empty() {
         return None;
     }

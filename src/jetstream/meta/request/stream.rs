@@ -4,7 +4,6 @@ use super::{Decision, Desk};
 use crate::jetstream::api::validate::{
     check_origins, check_stream, check_stream_creation, check_update,
 };
-use crate::jetstream::limits::replicas;
 use crate::jetstream::meta::assignment::{ChangeKind, StreamAssignment};
 use crate::jetstream::meta::command::{Command, NewMembers};
 use crate::jetstream::meta::peer::is_online;
@@ -22,7 +21,7 @@ pub fn create(
     let mut config = config;
     config.set_stored_metadata();
     check_stream_creation(name, &config)?;
-    let (limits, _) = desk.tiers.select(replicas(&config))?;
+    let (limits, _) = desk.tiers.select(config.replicas())?;
     let rules = desk.rules(limits, pedantic);
     let config = check_stream(config, &rules)?;
     let mut config = check_origins(config, &find_in(desk), &rules)?;
@@ -90,7 +89,7 @@ pub fn restored(
     };
     let keep = [home.to_owned()];
     let wish = Wish {
-        replicas: replicas(config),
+        replicas: config.replicas(),
         cluster: &peer.profile.cluster,
         config,
         keep: &keep,
@@ -151,7 +150,7 @@ pub(super) fn place_anew(
     let mut refused = NoPlace::default();
     for cluster in clusters {
         let wish = Wish {
-            replicas: replicas(config),
+            replicas: config.replicas(),
             cluster,
             config,
             keep: &[],
@@ -174,7 +173,7 @@ pub fn update(
     pedantic: bool,
     leader: Option<&str>,
 ) -> Result<Decision, ApiError> {
-    let (limits, _) = desk.tiers.select(replicas(&config))?;
+    let (limits, _) = desk.tiers.select(config.replicas())?;
     let rules = desk.rules(limits, pedantic);
     let mut config = check_stream(config, &rules)?;
     if config.name != name {
@@ -216,7 +215,7 @@ fn check_stream_limits_of_update(
     let grows =
         new.max_bytes != old.max_bytes && (new.max_bytes < 0 || new.max_bytes > old.max_bytes);
     let more_consumers = new.max_consumers != old.max_consumers;
-    if grows || more_consumers || replicas(new) > replicas(old) {
+    if grows || more_consumers || new.replicas() > old.replicas() {
         check_stream_limits(desk.meta, desk.account, desk.tiers, new)?;
     }
     Ok(())
@@ -258,7 +257,7 @@ fn new_members(
 ) -> Result<Option<NewMembers>, ApiError> {
     let old = stream.config();
     let moves = config.placement.is_some() && config.placement != old.placement;
-    let scales = replicas(config) != replicas(old);
+    let scales = config.replicas() != old.replicas();
     if moves && stream.group.is_changing() {
         let detail = progress(desk, stream);
         return Err(ErrorCode::StreamMoveInProgress.with(detail));
@@ -310,7 +309,7 @@ fn scaled(
     config: &StreamConfig,
     leader: Option<&str>,
 ) -> Result<NewMembers, ApiError> {
-    let wanted = replicas(config);
+    let wanted = config.replicas();
     let keep = stream.group.servers();
     let group = |servers: Vec<String>, preferred: String| NewMembers {
         kind: ChangeKind::Scale,

@@ -1,7 +1,6 @@
 //! Where streams are put.
 
 use super::*;
-use crate::jetstream::limits::replicas;
 use crate::jetstream::types::{ApiError, Placement};
 
 const RULES: PlacementRules<'static> = PlacementRules {
@@ -21,7 +20,7 @@ fn sighted(servers: usize) -> Sightings {
 
 fn wish<'a>(config: &'a StreamConfig, keep: &'a [String]) -> Wish<'a> {
     Wish {
-        replicas: replicas(config),
+        replicas: config.replicas(),
         cluster: "C1",
         config,
         keep,
