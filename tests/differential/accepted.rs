@@ -30,6 +30,11 @@ pub const ACCEPTED: &[Accepted] = &[
     },
     Accepted {
         kind: "consumer reset",
+        difference: "message: recorded nothing, now reply () \"\" *invalid JSON*",
+        reason: "the same",
+    },
+    Accepted {
+        kind: "consumer reset",
         difference: "message: recorded reply () \"NATS/1.0 503*, now nothing",
         reason: "the same",
     },
@@ -39,9 +44,14 @@ pub const ACCEPTED: &[Accepted] = &[
         reason: "a stream listens for the acks of all its consumers, so that acks of one that is gone, or that wants none, have a listener",
     },
     Accepted {
-        kind: "stream update",
+        kind: "",
         difference: "state.first_seq: recorded 1, now 0",
-        reason: "an empty stream of the reference that was searched for messages without interest begins at 1",
+        reason: "an empty stream of the reference that was searched for messages without interest begins at 1: when it was changed to keep by interest, or lost a consumer",
+    },
+    Accepted {
+        kind: "stream update",
+        difference: "config.republish.dest: recorded \">\", now \"\"",
+        reason: "an update of the reference makes a republish that names no destination one to every subject, which would store what it sends for ever",
     },
     Accepted {
         kind: "stream names",

@@ -203,7 +203,14 @@ impl Session {
             && !sent.contains(name.as_str())
         {
             let number = message.subject.rsplit('.').next().unwrap_or_default();
-            self.names.push((name.clone(), format!("@E{number}@")));
+            let placeholder = format!("@E{number}@");
+            // What it delivers may come before the answer.
+            for seen in &mut self.seen {
+                for text in [&mut seen.reply, &mut seen.headers, &mut seen.payload] {
+                    *text = text.replace(name, &placeholder);
+                }
+            }
+            self.names.push((name.clone(), placeholder));
         }
         for line in headers.split("\r\n") {
             if let Some(pin) = line.strip_prefix("Nats-Pin-Id: ") {

@@ -539,9 +539,10 @@ impl Consumer {
     fn with_pin(&self, block: &[u8]) -> Bytes {
         let mut headers = Vec::with_capacity(block.len() + 48);
         headers::reopen(block, &mut headers);
-        if let Some(pin) = self.live.as_deref().and_then(|live| live.pin.as_ref()) {
-            headers::line_bytes(&mut headers, "Nats-Pin-Id", pin.id.as_bytes());
-        }
+        // Nobody is pinned where the request named no group.
+        let pin = self.live.as_deref().and_then(|live| live.pin.as_ref());
+        let id = pin.map_or("", |pin| pin.id.as_str());
+        headers::line_bytes(&mut headers, "Nats-Pin-Id", id.as_bytes());
         headers.extend_from_slice(b"\r\n");
         Bytes::from(headers)
     }

@@ -20,7 +20,7 @@ pub(crate) struct Waiter {
     pub(crate) batch: i64,
     /// Messages it was given.
     pub(crate) delivered: u64,
-    /// Bytes still asked for; 0 is any.
+    /// Bytes still asked for; 0 or less is any.
     pub(crate) bytes: i64,
     bounded_bytes: bool,
     /// 0 is never.
@@ -31,6 +31,8 @@ pub(crate) struct Waiter {
     min_pending: i64,
     min_ack_pending: i64,
     pin: String,
+    /// Whether it names a priority group: only one that does is pinned.
+    has_group: bool,
     priority: i64,
     /// When its interest was last looked at.
     seen_ns: i64,
@@ -107,7 +109,7 @@ impl WaitQueue {
             reply,
             batch: request.batch,
             delivered: 0,
-            bytes: request.bytes_max.max(0),
+            bytes: request.bytes_max,
             bounded_bytes: request.bytes_max > 0,
             expires_ns: if request.expires_ns != 0 {
                 now_ns.saturating_add(request.expires_ns)
@@ -120,6 +122,7 @@ impl WaitQueue {
             min_pending: request.min_pending,
             min_ack_pending: request.min_ack_pending,
             pin: request.id.clone(),
+            has_group: !request.group.is_empty(),
             priority: request.priority,
             seen_ns: now_ns,
         };
@@ -158,7 +161,7 @@ impl WaitQueue {
             let mut claims_pin = false;
             if choice.policy == PriorityPolicy::PinnedClient {
                 match choice.pinned {
-                    None if waiter.pin.is_empty() => claims_pin = true,
+                    None if waiter.pin.is_empty() => claims_pin = waiter.has_group,
                     Some(pinned) if waiter.pin == pinned => {}
                     Some(_) if waiter.pin.is_empty() => {
                         self.queue.rotate_left(1);

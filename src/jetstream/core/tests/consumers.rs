@@ -160,6 +160,17 @@ fn a_pull_ends_with_the_status_its_client_expects() {
         text(&bench.sent_to("inbox")[0].headers),
         "NATS/1.0 408 Request Timeout\r\nNats-Pending-Messages: 49\r\nNats-Pending-Bytes: 0\r\n\r\n"
     );
+    // Any number of bytes, said otherwise.
+    bench.pull_to(
+        "c",
+        "inbox",
+        r#"{"batch":2,"max_bytes":-1,"expires":300000000}"#,
+    );
+    bench.pass(SECOND);
+    assert_eq!(
+        text(&bench.sent_to("inbox")[0].headers),
+        "NATS/1.0 408 Request Timeout\r\nNats-Pending-Messages: 2\r\nNats-Pending-Bytes: -1\r\n\r\n"
+    );
     let body = r#"{"batch":1,"expires":100000000,"idle_heartbeat":100000000}"#;
     assert_eq!(
         status(&bench.pull("c", body)[0]),

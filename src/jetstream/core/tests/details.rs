@@ -125,6 +125,21 @@ fn a_client_whose_first_message_does_not_fit_is_not_pinned() {
 }
 
 #[test]
+fn a_request_that_names_no_group_is_served_while_nobody_is_pinned_and_pins_nobody() {
+    let mut bench = pinned();
+    bench.publish("s.a", "1");
+    bench.publish("s.a", "2");
+    let plain = bench.pull("c", "1");
+    assert_eq!(payloads(&plain), ["1"]);
+    assert_eq!(pin_of(&plain[0]), "");
+    bench.pull_to("c", "one", r#"{"batch":1,"group":"g"}"#);
+    let first = bench.sent_to("one").remove(0);
+    assert!(!pin_of(&first).is_empty());
+    bench.publish("s.a", "3");
+    assert_eq!(bench.pull("c", "1"), []);
+}
+
+#[test]
 fn a_queue_of_requests_that_is_full_is_said_to_be() {
     let mut bench = Bench::new(stream("S", &["s.>"]));
     bench.consumer(ConsumerConfig {
