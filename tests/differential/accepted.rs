@@ -49,7 +49,7 @@ pub const ACCEPTED: &[Accepted] = &[
         reason: "an empty stream of the reference that was searched for messages without interest begins at 1: when it was changed to keep by interest, or lost a consumer",
     },
     Accepted {
-        kind: "stream update",
+        kind: "",
         difference: "config.republish.dest: recorded \">\", now \"\"",
         reason: "an update of the reference makes a republish that names no destination one to every subject, which would store what it sends for ever",
     },

@@ -45,6 +45,8 @@ struct Consumer {
     /// Where it pushes to.
     push: Option<String>,
     grouped: bool,
+    /// Whether one ack is for all messages before it, too.
+    cumulative: bool,
 }
 
 /// The scenario of a seed, as far as it has come.
@@ -163,6 +165,10 @@ impl Scenario {
                 50..78 => self.plain_publish(),
                 78..82 => self.consumer_create(true),
                 82..85 => self.consumer_question(),
+                // The reference takes a message that leaves for acknowledged, and under `all` with it those before: they are lost.
+                85..90 if self.consumers.iter().any(|known| known.cumulative) => {
+                    self.plain_publish()
+                }
                 85..87 => self.purge(),
                 87..90 => self.delete_message(),
                 90..95 => self.subscribe(),
@@ -218,6 +224,10 @@ impl Scenario {
                         .and_then(Value::as_str)
                         .map(str::to_owned),
                     grouped: field("priority_groups").is_some(),
+                    cumulative: matches!(
+                        field("ack_policy").and_then(Value::as_str),
+                        Some("all" | "flow_control")
+                    ),
                 });
             }
             "consumer delete" => {
