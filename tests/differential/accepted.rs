@@ -1,4 +1,8 @@
 //! Where we differ from the reference on purpose, or where the reference differs from itself.
+//!
+//! One such place is not drawn at all (`scenario.rs`), since all that follows differs: where a message that waits for its ack leaves the stream, the
+//! reference takes it for acknowledged, and under `all` and flow control everything before it, too. A stream that keeps by interest or as a work
+//! queue loses those messages. Ours wait on.
 
 /// One kind of difference.
 pub struct Accepted {

@@ -3,7 +3,6 @@
 use super::{Decision, Desk};
 use crate::jetstream::api::validate::{check_consumer, check_consumer_update, filters_collide};
 use crate::jetstream::core::ConsumerAction;
-
 use crate::jetstream::meta::assignment::StreamAssignment;
 use crate::jetstream::meta::command::Command;
 use crate::jetstream::meta::peer::is_online;
