@@ -16,7 +16,7 @@ use super::options::{Durability, JournalOptions};
 use super::recover::{OpenJournalError, recover};
 use super::replay::Replay;
 use super::segment::{NewSegment, Segment, Writer};
-use super::spares::Spares;
+use super::spares::{Spare, Spares};
 use crate::disk::{Advice, Disk, DiskError};
 use crate::entropy::Entropy;
 
@@ -38,7 +38,7 @@ pub(super) struct Start {
     pub retired: Vec<Retired>,
     /// Segments below the floor: nobody needs them.
     pub leftovers: Vec<(PathBuf, u64)>,
-    pub spares: Vec<PathBuf>,
+    pub spares: Vec<Spare>,
     pub next_name: u64,
 }
 
@@ -47,6 +47,8 @@ pub(super) struct Retired {
     pub number: u64,
     pub path: PathBuf,
     pub length: u64,
+    /// Where its commits end.
+    pub end: u64,
     /// Part of it could not be read: it is set aside when it is no longer needed, and never written again.
     pub damaged: bool,
     /// `None` when its header could not be read.
@@ -108,17 +110,19 @@ impl JournalCore {
             std::mem::take(&mut start.spares),
             start.next_name,
         );
-        start.ledger.begin(start.number, options.segment_bytes);
-        let floor = start.ledger.floor();
-        let spare = spares.take();
+        let spare = spares.take(0);
         let recycled = spare.is_some();
+        let length = spare.as_ref().map(|spare| spare.length);
+        let length = length.unwrap_or(options.segment_bytes);
+        start.ledger.begin(start.number, length);
+        let floor = start.ledger.floor();
         let segment = Segment::begin(
             disk.as_ref(),
             directory,
             spare,
             &NewSegment {
                 number: start.number,
-                length: options.segment_bytes,
+                length,
                 first_lsn: start.next_lsn,
                 floor,
                 previous_end: start.previous_end,
@@ -310,7 +314,25 @@ impl JournalCore {
             .draw_together()
             .and_then(|()| self.write_commit(&mut empty, true))
             .and_then(|()| self.sync_written());
-        self.remember(result)
+        self.remember(result)?;
+        if let Err(error) = self.give_back() {
+            tracing::warn!(%error, "the journal keeps more of the device than it needs");
+        }
+        Ok(())
+    }
+
+    /// Leaves of the files what the next start needs. The mark of an orderly end is on disk: nothing more is written.
+    fn give_back(&self) -> Result<(), DiskError> {
+        // Otherwise one of the segments becomes the spare of a later start.
+        if !self.spares.keep_one_short()? {
+            return Ok(());
+        }
+        for retired in self.retired.iter().filter(|retired| !retired.damaged) {
+            if let Some(segment) = &retired.segment {
+                segment.cut(retired.end)?;
+            }
+        }
+        self.writer.segment.cut(self.writer.position)
     }
 
     /// Lets go of segments that only marks hold back, and of a long one that holds nothing else, so that the next start has little to read.
@@ -432,10 +454,7 @@ impl JournalCore {
         self.sync_written()?;
         let usual = self.options.segment_bytes;
         let needed = (whole_pages(stored) + 2 * PAGE_BYTES) as u64;
-        let spare = match needed > usual {
-            true => None,
-            false => self.spares.take(),
-        };
+        let spare = self.spares.take(needed);
         let recycled = spare.is_some();
         let floor = self.ledger.floor();
         let ended = &self.writer.segment;
@@ -460,6 +479,7 @@ impl JournalCore {
             number: ended.number,
             path: ended.path.clone(),
             length: ended.length,
+            end: self.writer.position,
             damaged: false,
             segment: Some(Arc::clone(ended)),
         });

@@ -10,6 +10,7 @@ use super::format::{
     SegmentHeader, crc_seeded,
 };
 use super::frame::{JournalError, Location};
+use super::spares::Spare;
 use crate::disk::{Disk, DiskError, DiskFile, OpenMode};
 use crate::entropy::Entropy;
 use crate::seal::{KeyRing, Sealer, sealer};
@@ -30,6 +31,7 @@ pub(super) struct Segment {
 /// What a new segment's header has to say.
 pub(super) struct NewSegment {
     pub number: u64,
+    /// When it is made of a spare, it is as long as that.
     pub length: u64,
     pub first_lsn: u64,
     pub floor: u64,
@@ -46,7 +48,7 @@ impl Segment {
     pub fn begin(
         disk: &dyn Disk,
         directory: &Path,
-        spare: Option<PathBuf>,
+        spare: Option<Spare>,
         new: &NewSegment,
         ring: Option<&KeyRing>,
         entropy: &dyn Entropy,
@@ -58,7 +60,7 @@ impl Segment {
         });
         let header = SegmentHeader {
             number: new.number,
-            length: new.length,
+            length: spare.as_ref().map_or(new.length, |spare| spare.length),
             nonce,
             first_lsn: new.first_lsn,
             floor: new.floor,
@@ -66,9 +68,9 @@ impl Segment {
             key: key.as_ref().map(|(_, wrapped)| *wrapped),
         };
         let (from, file) = match spare {
-            Some(path) => {
-                let file = disk.open(&path, OpenMode::Write)?;
-                (path, file)
+            Some(spare) => {
+                let file = disk.open(&spare.path, OpenMode::Write)?;
+                (spare.path, file)
             }
             None => {
                 let path = directory.join(format!("{:016x}.new", new.number));
@@ -79,7 +81,7 @@ impl Segment {
         };
         let page = header.encode();
         file.write_all_at(&page, 0)?;
-        file.write_all_at(&page, new.length - PAGE_BYTES as u64)?;
+        file.write_all_at(&page, header.length - PAGE_BYTES as u64)?;
         file.sync_data()?;
         let path = segment_path(directory, new.number);
         disk.rename(&from, &path)?;
@@ -87,7 +89,7 @@ impl Segment {
         Ok(Self {
             number: new.number,
             path,
-            length: new.length,
+            length: header.length,
             seed: header.seed(),
             sealer: key.map(|(key, wrapped)| sealer(wrapped.data_cipher, &key)),
             file,
@@ -109,6 +111,27 @@ impl Segment {
             sealer,
             file,
         }
+    }
+
+    /// Gives back to the device what lies behind `end`, where the last commit ends. For a segment that is not written any more, and whose end is on disk: its mark of an orderly
+    /// end, or the header of the segment after it, says so.
+    ///
+    /// The copy of the header moves to the new end, and is on disk before the rest goes: there is one at the end of the file at any time, and which of the two
+    /// lengths the file has makes no difference to who reads it.
+    pub fn cut(&self, end: u64) -> Result<(), DiskError> {
+        let page_bytes = PAGE_BYTES as u64;
+        if end + page_bytes >= self.file.length()? {
+            return Ok(());
+        }
+        let mut page = vec![0; PAGE_BYTES];
+        self.file.read_exact_at(&mut page, 0)?;
+        // What became unreadable is not copied over what may still be good.
+        if SegmentHeader::decode(&page).is_err() {
+            return Ok(());
+        }
+        self.file.write_all_at(&page, end)?;
+        self.file.sync_data()?;
+        self.file.set_length(end + page_bytes)
     }
 
     pub fn file(&self) -> &Arc<dyn DiskFile> {

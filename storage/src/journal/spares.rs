@@ -1,7 +1,10 @@
 //! Segment files that are ready to be begun: filled with zeros in the background, or recycled.
 //!
+//! While the journal is open a spare is as long as any segment. An end in order leaves one, and that a short one: as much as a start needs that finds the device
+//! full, and does not have to ask it for anything.
+//!
 //! # Invariant
-//! A spare is of full length and holds nothing that anyone needs.
+//! A spare holds nothing that anyone needs.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -9,6 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
 
+use super::format::PAGE_BYTES;
 use super::options::JournalOptions;
 use crate::disk::{Advice, Disk, DiskError, DiskErrorKind, OpenMode};
 
@@ -16,6 +20,28 @@ use crate::disk::{Advice, Disk, DiskError, DiskErrorKind, OpenMode};
 const SPARES_MAX: usize = 4;
 /// How much is zeroed in one write.
 const ZERO_BYTES: usize = 1024 * 1024;
+/// The spare that an end in order leaves is this part of a segment, and no shorter than so many pages: both headers, and commits between them.
+const SHORT_PART: u64 = 8;
+const SHORT_PAGES_MIN: u64 = 4;
+
+/// A file that can become a segment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Spare {
+    pub path: PathBuf,
+    pub length: u64,
+}
+
+/// Length of the spare that an end in order leaves.
+pub(super) fn short_bytes(segment_bytes: u64) -> u64 {
+    let page = PAGE_BYTES as u64;
+    let part = segment_bytes / SHORT_PART / page * page;
+    part.max(SHORT_PAGES_MIN * page).min(segment_bytes)
+}
+
+/// Whether a spare may have that length.
+pub(super) fn is_spare_length(length: u64, segment_bytes: u64) -> bool {
+    length == segment_bytes || length == short_bytes(segment_bytes)
+}
 
 #[derive(Clone)]
 pub(super) struct Spares {
@@ -32,7 +58,7 @@ struct Shared {
 }
 
 struct Ready {
-    paths: Vec<PathBuf>,
+    spares: Vec<Spare>,
     /// Names are never reused within one run.
     next_name: u64,
     filling: bool,
@@ -44,7 +70,7 @@ impl Spares {
         disk: Arc<dyn Disk>,
         directory: &Path,
         segment_bytes: u64,
-        found: Vec<PathBuf>,
+        found: Vec<Spare>,
         next_name: u64,
     ) -> Self {
         Self {
@@ -53,7 +79,7 @@ impl Spares {
                 directory: directory.to_owned(),
                 segment_bytes,
                 ready: Mutex::new(Ready {
-                    paths: found,
+                    spares: found,
                     next_name,
                     filling: false,
                 }),
@@ -62,34 +88,66 @@ impl Spares {
         }
     }
 
-    pub fn take(&self) -> Option<PathBuf> {
-        self.shared.ready.lock().paths.pop()
+    /// The longest one, if it has room for so many bytes.
+    pub fn take(&self, needed: u64) -> Option<Spare> {
+        let mut ready = self.shared.ready.lock();
+        let longest = (0..)
+            .zip(&ready.spares)
+            .max_by_key(|(_, spare)| spare.length);
+        let (at, _) = longest.filter(|(_, spare)| spare.length >= needed)?;
+        Some(ready.spares.swap_remove(at))
+    }
+
+    /// Gives back to the device what the next start does not need: all but one, and of that all but its beginning. Whether there is one.
+    ///
+    /// Nothing has to be on disk before anything else: a spare is one at either length.
+    pub fn keep_one_short(&self) -> Result<bool, DiskError> {
+        let disk = &self.shared.disk;
+        let short = short_bytes(self.shared.segment_bytes);
+        let mut ready = self.shared.ready.lock();
+        ready.spares.sort_unstable_by_key(|spare| spare.length);
+        while ready.spares.len() > 1 {
+            if let Some(spare) = ready.spares.pop() {
+                disk.remove_file(&spare.path)?;
+            }
+        }
+        let Some(kept) = ready.spares.first_mut() else {
+            return Ok(false);
+        };
+        if kept.length > short {
+            disk.open(&kept.path, OpenMode::Write)?.set_length(short)?;
+            kept.length = short;
+        }
+        Ok(true)
     }
 
     /// Whether the next segment can be begun although the device may be full.
     pub fn has_room(&self) -> bool {
-        !self.shared.full.load(Ordering::Relaxed) || !self.shared.ready.lock().paths.is_empty()
+        !self.shared.full.load(Ordering::Relaxed) || !self.shared.ready.lock().spares.is_empty()
     }
 
     /// Takes a segment that nobody needs any more. A failure costs only the file's reuse: below the floor it is a left-over.
     pub fn recycle(&self, path: &Path, length: u64) {
         let disk = &self.shared.disk;
         let mut ready = self.shared.ready.lock();
-        if ready.paths.len() >= SPARES_MAX || length != self.shared.segment_bytes {
+        let is_wanted = is_spare_length(length, self.shared.segment_bytes);
+        if ready.spares.len() >= SPARES_MAX || !is_wanted {
             let _ = disk.remove_file(path);
             return;
         }
         let spare = self.shared.name(&mut ready, "free");
         if disk.rename(path, &spare).is_ok() {
-            ready.paths.push(spare);
+            let path = spare;
+            ready.spares.push(Spare { path, length });
             self.shared.full.store(false, Ordering::Relaxed);
         }
     }
 
-    /// Makes sure that one spare is ready or on its way.
+    /// Makes sure that one spare of full length is ready or on its way.
     pub fn prepare(&self, options: &JournalOptions) {
         let mut ready = self.shared.ready.lock();
-        if ready.filling || !ready.paths.is_empty() {
+        let full = self.shared.segment_bytes;
+        if ready.filling || ready.spares.iter().any(|spare| spare.length == full) {
             return;
         }
         ready.filling = true;
@@ -117,7 +175,11 @@ impl Shared {
         ready.filling = false;
         match filled {
             Ok(()) => {
-                ready.paths.push(spare);
+                let length = self.segment_bytes;
+                ready.spares.push(Spare {
+                    path: spare,
+                    length,
+                });
                 self.full.store(false, Ordering::Relaxed);
             }
             Err(error) => {

@@ -4,12 +4,13 @@ use std::path::{Path, PathBuf};
 
 use crate::disk::{Disk, DiskError, DiskErrorKind, OpenMode};
 use crate::journal::format::{HeaderError, PAGE_BYTES, SegmentHeader};
+use crate::journal::spares::{Spare, is_spare_length};
 
 /// The files of a journal, by what their names say.
 pub(super) struct Files {
     /// Number, path, length; ascending.
     pub segments: Vec<(u64, PathBuf, u64)>,
-    pub spares: Vec<PathBuf>,
+    pub spares: Vec<Spare>,
     /// A number that no spare's name has reached.
     pub next_name: u64,
 }
@@ -35,7 +36,10 @@ impl Files {
             }
             match extension {
                 "seg" => files.segments.push((number, path, entry.length)),
-                "free" if entry.length == segment_bytes => files.spares.push(path),
+                "free" if is_spare_length(entry.length, segment_bytes) => {
+                    let length = entry.length;
+                    files.spares.push(Spare { path, length });
+                }
                 "free" | "new" => disk.remove_file(&path)?,
                 _ => {}
             }

@@ -28,6 +28,7 @@ use super::ledger::Ledger;
 use super::options::JournalOptions;
 use super::replay::{Damage, DamageCause, Replay, TornTail};
 use super::segment::Segment;
+use super::spares::Spare;
 use crate::disk::{Advice, Disk, DiskError, DiskErrorKind, OpenMode};
 use crate::seal::{KeyRing, Sealer, UnwrapError, sealer};
 use files::{Files, HeaderRead, read_header};
@@ -153,17 +154,17 @@ fn remove_second_names(
 /// The same of spares: none that is a segment too.
 fn remove_second_names_of(
     disk: &dyn Disk,
-    spares: Vec<PathBuf>,
+    spares: Vec<Spare>,
     live: &[Live],
-) -> Result<Vec<PathBuf>, DiskError> {
+) -> Result<Vec<Spare>, DiskError> {
     let mut kept = Vec::with_capacity(spares.len());
     for spare in spares {
-        let is_segment = match read_header(disk, &spare)? {
+        let is_segment = match read_header(disk, &spare.path)? {
             HeaderRead::Good(header) => live.iter().any(|one| one.header.as_ref() == Some(&header)),
             HeaderRead::Damaged | HeaderRead::LaterVersion(_) => false,
         };
         match is_segment {
-            true => disk.remove_file(&spare)?,
+            true => disk.remove_file(&spare.path)?,
             false => kept.push(spare),
         }
     }
@@ -221,6 +222,7 @@ impl Recovery<'_> {
                         number: segment.number,
                         path: segment.path.clone(),
                         length: segment.length,
+                        end: 0,
                         damaged: true,
                         segment: None,
                     });
@@ -290,6 +292,7 @@ impl Recovery<'_> {
             number: header.number,
             path: live.path.clone(),
             length: live.length,
+            end: walked.end as u64,
             damaged: !walked.damage.is_empty(),
             segment: Some(Arc::new(Segment::found(
                 header,

@@ -276,3 +276,29 @@ fn marks_survive_a_crash_at_every_change_of_a_close() {
         }
     }
 }
+
+#[test]
+fn the_newest_segment_has_two_headers_at_every_change_of_a_close() {
+    let whole = SimDisk::new(0);
+    close_until_halt(&whole);
+    assert_eq!(files(&whole, "free").len(), 1, "otherwise nothing is cut");
+    for halt in 0..whole.changes() {
+        let disk = SimDisk::new(halt * 5 + 2);
+        disk.halt_at(halt);
+        let marks = close_until_halt(&disk);
+        disk.crash();
+        if disk.list(&directory()).is_err() {
+            continue;
+        }
+        let Some(newest) = segments(&disk).pop() else {
+            continue;
+        };
+        disk.flip_bit(&newest, 100, 0);
+        let (_core, mut replay) = open(&disk, options());
+        assert!(replay.damage.is_empty(), "{halt}: {:?}", replay.damage);
+        for mark in 0..marks {
+            let carry = replay.take(Owner(101 + mark * 20)).carry;
+            assert!(carry.is_some(), "halted at change {halt}: mark {mark}");
+        }
+    }
+}

@@ -304,3 +304,79 @@ fn a_closed_journal_leaves_little_to_read_for_the_next_start() {
     }
     assert!(spent.iter().all(|segments| *segments <= 4), "{spent:?}");
 }
+
+/// Entries over several segments, all of them released: spares are there. Closed in order.
+fn run_and_close(disk: &SimDisk) {
+    let (mut core, _) = open(disk, options());
+    append(&mut core, frame(5, 3, FrameKind::Vote, "vote")).unwrap();
+    for index in 1..200 {
+        append_entry(&mut core, 1, index);
+        core.release(Owner(1), index - 1);
+    }
+    core.close().unwrap();
+}
+
+fn bytes_of_files(disk: &SimDisk) -> u64 {
+    let files = disk.list(&directory()).unwrap();
+    files.iter().map(|file| file.length).sum()
+}
+
+#[test]
+fn an_end_in_order_leaves_what_is_needed_and_one_short_spare() {
+    let disk = SimDisk::new(1);
+    for round in 0..5 {
+        run_and_close(&disk);
+        let mut expected = spares::short_bytes(SEGMENT_BYTES);
+        for segment in inspect(&disk, &directory(), None).unwrap() {
+            let end = segment.content.unwrap().end;
+            assert_eq!(segment.length, end + 4096, "round {round}");
+            expected += segment.length;
+        }
+        assert_eq!(bytes_of_files(&disk), expected, "round {round}");
+        let (core, mut replay) = open(&disk, options());
+        assert!(replay.clean && replay.damage.is_empty() && replay.torn.is_none());
+        assert_eq!(replay.take(Owner(5)).vote.unwrap().payload, "vote");
+        assert_eq!(indexes(&replay, 1).last(), Some(&199));
+        drop(core);
+        disk.kill();
+    }
+}
+
+#[test]
+fn what_an_end_in_order_leaves_is_enough_for_a_start_on_a_full_device() {
+    let disk = SimDisk::new(1);
+    run_and_close(&disk);
+    disk.set_capacity(Some(disk.used_bytes()));
+    let (mut core, replay) = open(&disk, options());
+    assert!(replay.clean);
+    // What frees space can be said.
+    append_entry(&mut core, 1, 200);
+    core.release(Owner(1), 200);
+    drop(core);
+    disk.crash();
+    disk.set_capacity(None);
+    let (_core, replay) = open(&disk, options());
+    assert_eq!(indexes(&replay, 1).last(), Some(&200));
+}
+
+#[test]
+fn without_a_spare_an_end_in_order_leaves_the_newest_segment_to_become_one() {
+    let disk = SimDisk::new(1);
+    let options = JournalOptions {
+        segment_bytes: 1 << 20,
+        ..options()
+    };
+    let (mut core, _) = open(&disk, options.clone());
+    append_entry(&mut core, 1, 1);
+    core.release(Owner(1), 1);
+    core.close().unwrap();
+    assert_eq!(bytes_of_files(&disk), options.segment_bytes);
+    for round in 0..5 {
+        let (mut core, replay) = open(&disk, options.clone());
+        assert!(replay.clean, "round {round}");
+        core.release(Owner(1), 1);
+        core.close().unwrap();
+        let bytes = bytes_of_files(&disk);
+        assert!(bytes <= options.segment_bytes / 4, "round {round}: {bytes}");
+    }
+}
